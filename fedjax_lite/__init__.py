@@ -1,0 +1,27 @@
+"""fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
+
+from fedjax_lite import aggregators, algorithms, data, models, sampling, schedules
+from fedjax_lite.base import (
+    Aggregator,
+    Algorithm,
+    Batch,
+    Client,
+    ClientWork,
+    Info,
+    Mean,
+    Server,
+    Shared,
+    State,
+    round_key,
+)
+from fedjax_lite.batches import Batches
+from fedjax_lite.data import partition
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.engine import packed, padded, sequential
+from fedjax_lite.evaluate import evaluate, summarize
+from fedjax_lite.federate import federate
+from fedjax_lite.run import Convergence, Result, run
+from fedjax_lite.schedules import on_client_step, on_round, on_step
+from fedjax_lite.server import adaptive_rate, optimizer_server
+from fedjax_lite.simulate import advance, simulate
+from fedjax_lite.work import sgd_work

@@ -1,0 +1,75 @@
+"""Means: plain, and weighted by examples, by a cap on them, or by weights of the user's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.aggregators.lift import from_sum
+from fedjax_lite.base import Aggregator, Client
+
+
+def mean() -> Aggregator:
+    """The plain average of the clients present, each counting the same.
+
+    (1/M) sum_k m_k over the M slots of non-zero weight; 0 if there are none.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 4.0]), fl.sampling.cohort(jax.random.key(0), jnp.array([10, 30]), jnp.arange(2))
+    >>> aggregator = mean()
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    2.5
+    """
+    return _mean(lambda client: jnp.ones_like(client.weight))
+
+
+def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap: float | None = None) -> Aggregator:
+    """The average weighted by how many examples each client holds, or by any weights.
+
+    sum_k w_k m_k / sum_k w_k, with w_k the weight below times the sampler's own (`client.weight`); 0 if all w_k are 0.
+
+    Args:
+        weights: "examples" (n_k), "uniform" (1), an array `[population]` of one weight a client id, or a function of the
+            `Client` (scalars) to its weight. Weights must not be negative.
+        cap: if given, w_k = min(n_k, cap): no client counts for more than `cap` examples. Goes with "examples" only.
+
+    Source: McMahan et al. 2017, algorithm 1 (weights n_k / n over the clients of the round).
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 4.0]), fl.sampling.cohort(jax.random.key(0), jnp.array([10, 30]), jnp.arange(2))
+    >>> aggregator = weighted_mean()
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    3.25
+    """
+    if cap is not None and not (isinstance(weights, str) and weights == "examples"):
+        raise ValueError(f'weighted_mean: cap={cap} bounds the number of examples, so it needs weights="examples", got {weights!r}')
+    if isinstance(cap, int | float) and cap <= 0:
+        raise ValueError(f"weighted_mean: cap must be positive, got {cap}")
+    if isinstance(weights, str):
+        if weights not in ("examples", "uniform"):
+            raise ValueError(f'weighted_mean: weights must be "examples", "uniform", an array or a function, got {weights!r}')
+        if weights == "uniform":
+            weight_of = lambda client: 1  # noqa: E731
+        else:
+            weight_of = lambda client: client.size if cap is None else jnp.minimum(client.size, cap)  # noqa: E731
+    elif callable(weights):
+        weight_of = weights
+    else:
+        table = jnp.asarray(weights)
+        if table.ndim != 1:
+            raise ValueError(f"weighted_mean: an array of weights must have the shape [population], got {list(table.shape)}")
+        weight_of = lambda client: table[client.id]  # noqa: E731
+    return _mean(lambda client: client.weight * weight_of(client))
+
+
+def _mean(weight_of: Callable[[Client], Any]) -> Aggregator:
+    def each(message, client):
+        weight = weight_of(client)
+        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, message), weight
+
+    def total(sums):
+        weighted, weight = sums
+        return jax.tree.map(lambda x: x / jnp.where(weight > 0, weight, 1).astype(x.dtype), weighted)
+
+    return from_sum(each, total)

@@ -1,0 +1,133 @@
+"""The protocol: six named tuples of pure functions and arrays. Everything else is an instance of them.
+
+Shape words, used in every docstring: `[population]` all clients, `[clients]` the clients of one round,
+`[lanes]` rows of the stacked parameter array, `[steps]`, `[batch]`, `[examples]`, `[rounds]`.
+A pytree with leaves `[clients, ...]` is called a stack.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+Tree = Any  # any pytree of arrays
+Key = Any  # a jax random key
+
+NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
+
+# Client ids are below 2^31, so these two streams of a round's key never meet a client's own.
+_SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
+
+
+class Client(NamedTuple):
+    """One client's facts; stacked along axis 0 it is the cohort of a round."""
+
+    id: Array  # int32, its row in the population
+    key: Key  # fold_in(round key, id)
+    size: Array  # int32, how many examples it holds
+    steps: Array  # int32, how many local steps it takes; a sampler may lower it
+    weight: Array  # float, 0 marks an empty slot
+
+
+class Batch(NamedTuple):
+    """What one local step sees of one client."""
+
+    examples: Tree  # [batch, ...]
+    mask: Array  # bool [batch], False where a short last batch is filled up
+    step: Array  # int32, local step within the round
+    epoch: Array  # int32, local epoch within the round
+    round: Array  # int32
+
+
+class Shared(NamedTuple):
+    """What a server broadcasts; a server may send its own tuple, as long as it has these fields."""
+
+    params: Tree
+    rate: Array | float = 1.0  # factor on every client's learning rate
+
+
+class Mean(NamedTuple):
+    """A metric on its way: sums and counts add over clients and are divided last."""
+
+    total: Array
+    count: Array
+
+    def value(self) -> Array:
+        """total / count; NaN where nothing was counted."""
+        return jnp.where(self.count > 0, self.total / jnp.where(self.count > 0, self.count, 1), jnp.nan)
+
+
+class Info(NamedTuple):
+    """What the server is told beside the aggregate."""
+
+    round: Array  # int32
+    key: Key
+    metrics: dict[str, Array]  # the round's metrics, for instance "loss"
+
+
+class ClientWork(NamedTuple):
+    """Local training of ONE client; the clients axis does not exist here. Metrics add over steps and clients."""
+
+    init: Callable[[Tree, Key], Tree]  # params, key -> own
+    start: Callable[[Any, Tree, Client], Tree]  # shared, own, client -> carry
+    step: Callable[[Tree, Batch], tuple[Tree, dict[str, Mean]]]  # carry, batch -> carry, metrics
+    finish: Callable[[Any, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, carry, client -> message, own, metrics
+
+
+class Aggregator(NamedTuple):
+    """The cohort's messages reduced to one; slots of weight 0 must not matter, whatever they hold."""
+
+    init: Callable[[Tree], Tree]  # message -> state
+    collect: Callable[[Tree, Client, Tree], Tree]  # stack of messages, cohort, state -> part; any group of clients
+    finish: Callable[[Tree, Tree, Key], tuple[Tree, Tree, dict[str, Array]]]  # part, state, key -> aggregate, state, metrics
+    additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
+
+
+class Server(NamedTuple):
+    """The global model and how an aggregate changes it."""
+
+    init: Callable[[Tree], Tree]  # params -> state
+    broadcast: Callable[[Tree], Any]  # state -> shared
+    update: Callable[[Tree, Tree, Info], Tree]  # aggregate, state, info -> state
+
+
+class State(NamedTuple):
+    """All that the next round needs, and nothing else: saving it and loading it is resuming."""
+
+    round: Int[Array, ""]
+    key: Key
+    server: Tree
+    aggregator: Tree
+    own: Tree  # [population, ...]
+    uplink: Tree  # [population, ...]
+
+
+class Algorithm(NamedTuple):
+    """A whole federated method: a state and a round."""
+
+    init: Callable[[Tree, Key], State]  # params, key -> State
+    round: Callable[[State, Any, Client], tuple[State, dict[str, Array]]]  # State, data, cohort -> State, metrics
+    params: Callable[[State], Tree]  # State -> params, the global model
+
+
+def round_key(state: State) -> Key:
+    """The key of the round about to run: fold_in(root key, round)."""
+    return jax.random.fold_in(state.key, state.round)
+
+
+def sample_key(key: Key) -> Key:
+    """The stream of a round's key that samplers draw from."""
+    return jax.random.fold_in(key, _SAMPLE)
+
+
+def aggregate_key(key: Key) -> Key:
+    """The stream of a round's key that aggregator and server draw from."""
+    return jax.random.fold_in(key, _AGGREGATE)
+
+
+def client_keys(key: Key, ids: Int[Array, " clients"]) -> Key:
+    """One key a client, a function of the round's key and the client's id alone."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)

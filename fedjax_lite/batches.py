@@ -1,0 +1,89 @@
+"""Which examples a client sees at each local step: drawn by a permutation function, nothing sorted or stored."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import Batch, Client
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.schedules import Clock, Scheduled
+from fedjax_lite.shuffle import permute
+
+
+class _Batches(NamedTuple):
+    size: int | None
+    epochs: Any
+    steps: Any
+
+
+def _is_static(x):
+    return isinstance(x, int)
+
+
+class Batches(_Batches):
+    """Local batches: each epoch reshuffles a client's examples, and its short last batch is kept.
+
+    Args:
+        size: examples a batch; None takes all of a client's examples at once.
+        epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
+        steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
+
+    >>> Batches(size=20, epochs=2).steps_of(jnp.array([50, 7])).tolist()
+    [6, 2]
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, size: int | None, epochs: Any = 1, steps: Any = None) -> "Batches":
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise ValueError(f"Batches: size must be an int of at least 1, or None for all of a client's examples, got {size!r}")
+        for name, value in (("epochs", epochs), ("steps", steps)):
+            if isinstance(value, Scheduled):
+                if value.clock != "round":
+                    raise ValueError(f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not the clock {value.clock!r}")
+            elif _is_static(value) and value < 1:
+                raise ValueError(f"Batches: {name} must be at least 1, got {value}")
+            elif callable(value):
+                raise ValueError(f"Batches: {name} is a schedule without a clock: wrap it in fl.on_round")
+        return super().__new__(cls, size, epochs, steps)
+
+    def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
+        """Local steps of clients of the given sizes in a round; 0 for a client without examples."""
+        if self.steps is not None:
+            steps = jnp.full_like(size, _at(self.steps, round))
+        else:
+            steps = _at(self.epochs, round) * self._an_epoch(size)
+        return jnp.where(size > 0, steps, 0).astype(jnp.int32)
+
+    def most_steps(self, data: FederatedData) -> int | None:
+        """A static bound on any client's steps; None where a schedule decides."""
+        if _is_static(self.steps):
+            return self.steps
+        if self.steps is None and _is_static(self.epochs):
+            return self.epochs * (1 if self.size is None else -(-data.largest // self.size))
+        return None
+
+    def take(self, data: FederatedData, client: Client, step: Int[Array, ""], round: Int[Array, ""]) -> Batch:
+        """The batch of one client's local step."""
+        width = max(data.largest, 1) if self.size is None else self.size
+        an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
+        epoch = step // an_epoch
+        position = (step % an_epoch) * width + jnp.arange(width, dtype=jnp.int32)
+        mask = position < client.size
+        # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real one is.
+        position = jnp.minimum(position, jnp.maximum(client.size - 1, 0))
+        # The upper half of the client key's streams: local steps draw from the lower half.
+        order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(2**31))
+        index = permute(order, client.size, position)
+        rows = data.start[client.id] + index
+        examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
+        return Batch(examples, mask, step, epoch, round)
+
+    def _an_epoch(self, size):
+        return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)
+
+
+def _at(value, round):
+    return jnp.round(value(Clock(round))).astype(jnp.int32) if isinstance(value, Scheduled) else value

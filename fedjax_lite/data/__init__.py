@@ -1,0 +1,11 @@
+"""Data: where a population's examples come from, and how a central data set is dealt to clients."""
+
+from fedjax_lite.data import partition
+from fedjax_lite.data.digits import digits
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.idx import mnist
+from fedjax_lite.data.leaf import leaf
+from fedjax_lite.data.synthetic import synthetic
+from fedjax_lite.data.table import table
+
+__all__ = ["FederatedData", "TrainTest", "digits", "leaf", "mnist", "partition", "synthetic", "table"]

@@ -1,0 +1,62 @@
+"""From a central data set to a population: deal every example to a client, then hold some of each client's out."""
+
+from typing import Any
+
+import numpy as np
+
+from fedjax_lite.data.federated import FederatedData, TrainTest
+
+
+def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: float, classes: int | None = None) -> TrainTest:
+    """Both parts have the same clients, so that a held-out example is always judged beside its own client.
+
+    Draws from default_rng(seed), in this order: those of `partition`, then one permutation of each client's examples,
+    client after client, of which the first floor(n_k * test) are held out.
+    """
+    if not callable(partition):
+        raise TypeError(f"partition must be a function such as fl.partition.iid(clients=10), got {partition!r}")
+    check_fraction(test)
+    rng = np.random.default_rng(seed)
+    parts = _checked(partition(rng, examples["y"]), len(examples["y"]))
+    if test == 0:
+        return TrainTest(_gather(examples, parts, classes), None)
+    parts = [rng.permutation(part) for part in parts]
+    held = [int(len(part) * test + 1e-9) for part in parts]  # 100 * 0.29 is 28.999...
+    if not any(held):
+        raise ValueError(
+            f"test={test:.3g} holds nothing out, the largest client has {max(map(len, parts))} examples: "
+            "raise test, use fewer clients, or set test=0 to hold nothing out"
+        )
+    train = _gather(examples, [part[k:] for part, k in zip(parts, held, strict=True)], classes)
+    return TrainTest(train, _gather(examples, [part[:k] for part, k in zip(parts, held, strict=True)], classes))
+
+
+def check_fraction(test: Any) -> None:
+    """`test` is a share of each client's examples."""
+    if isinstance(test, bool) or not isinstance(test, int | float) or not 0 <= test < 1:
+        raise ValueError(f"test must be a fraction in [0, 1), got {test!r}; 0 holds nothing out")
+
+
+def _gather(examples, parts, classes):
+    ids = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    rows = np.concatenate(parts)
+    arrays = {name: array[rows] for name, array in examples.items()}
+    return FederatedData.from_arrays(arrays, ids, population=len(parts), classes=classes, allow_empty=True)
+
+
+def _checked(parts, n):
+    """A partition may be anybody's function."""
+    parts = [np.asarray(part) for part in parts]
+    if not parts:
+        raise ValueError("partition made no clients: it must return one index array a client")
+    for client, part in enumerate(parts):
+        if part.ndim != 1 or not len(part) or not np.issubdtype(part.dtype, np.integer):
+            raise ValueError(
+                f"partition gave client {client} {part.dtype}{list(part.shape)}: it must be a list of at least one example's index"
+            )
+        if part.min() < 0 or part.max() >= n:
+            raise ValueError(f"partition gave client {client} the examples {part.min()}..{part.max()}, the data has 0..{n - 1}")
+    copies = np.bincount(np.concatenate(parts))
+    if copies.max() > 1:
+        raise ValueError(f"partition gave example {copies.argmax()} to {copies.max()} clients: parts must be disjoint")
+    return parts

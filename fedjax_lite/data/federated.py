@@ -1,0 +1,239 @@
+"""A population's examples in one array, sorted by client: no padding is stored."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import Tree
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class FederatedData:
+    """Examples sorted by client. A pytree: pass it to compiled programs as an argument, never close over it.
+
+    Attributes:
+        examples: leaves `[examples, ...]`, client after client.
+        start: int32 `[population]`, the row of each client's first example.
+        size: int32 `[population]`, how many examples it holds.
+        largest: the largest size, a Python int (static under jit).
+    """
+
+    examples: Tree
+    start: Int[Array, " population"]
+    size: Int[Array, " population"]
+    largest: int = field(metadata={"static": True})
+
+    @classmethod
+    def from_clients(cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False) -> "FederatedData":
+        """From one pytree of arrays `[examples of that client, ...]` a client, all of one structure.
+
+        Args:
+            clients: row i is client i.
+            classes: if given, every label in a leaf named "y" must be in [0, classes).
+            allow_empty: admit clients without examples (a held-out part may have such).
+
+        Raises:
+            ValueError: naming the client and the leaf: unequal lengths or structures, no examples, NaN or Inf, labels out of range.
+
+        >>> data = FederatedData.from_clients([{"x": np.ones((3, 2))}, {"x": np.zeros((1, 2))}])
+        >>> data.population, data.size.tolist()
+        (2, [3, 1])
+        """
+        if not len(clients):
+            raise ValueError("clients is empty: a population needs at least one client")
+        clients = [jax.tree.map(np.asarray, client) for client in clients]
+        structure: Any = jax.tree.structure(clients[0])
+        for i, client in enumerate(clients):
+            if jax.tree.structure(client) != structure:
+                raise ValueError(f"client {i} has the structure {jax.tree.structure(client)}, client 0 {structure}: make them equal")
+        sizes = np.array([_length(client, f"client {i}") for i, client in enumerate(clients)], np.int64)
+        examples = jax.tree_util.tree_map_with_path(_concatenate, *clients)
+        return _build(examples, sizes, classes, allow_empty)
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Tree, client_ids: Any, *, population: int | None = None, classes: int | None = None, allow_empty: bool = False
+    ) -> "FederatedData":
+        """From arrays `[examples, ...]` and the client of each example; a client's examples keep their order.
+
+        Args:
+            arrays: pytree of arrays of one length.
+            client_ids: int `[examples]`, in [0, population).
+            population: how many clients; by default the largest id + 1.
+            classes, allow_empty: as in `from_clients`.
+
+        >>> data = FederatedData.from_arrays({"x": np.arange(4.0)}, [1, 0, 1, 0])
+        >>> data.examples["x"].tolist()
+        [1.0, 3.0, 0.0, 2.0]
+        """
+        arrays = jax.tree.map(np.asarray, arrays)
+        client_ids = np.asarray(client_ids)
+        length = _length(arrays, "arrays")
+        if client_ids.shape != (length,):
+            raise ValueError(f"client_ids has the shape {client_ids.shape}, the arrays hold {length} examples: give one id an example")
+        if not length:
+            raise ValueError("arrays hold no examples")
+        if not np.issubdtype(client_ids.dtype, np.integer):
+            raise ValueError(f"client_ids must be integers, got {client_ids.dtype}: use np.unique(names, return_inverse=True)[1]")
+        population = int(client_ids.max()) + 1 if population is None else population
+        if client_ids.min() < 0 or client_ids.max() >= population:
+            raise ValueError(f"client_ids must be in [0, {population}), got {client_ids.min()}..{client_ids.max()}")
+        order = np.argsort(client_ids, kind="stable")
+        sizes = np.bincount(client_ids, minlength=population)
+        return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty)
+
+    @property
+    def population(self) -> int:
+        """How many clients there are."""
+        return self.size.shape[0]
+
+    @property
+    def example(self) -> Tree:
+        """The first example, without a batch axis: what a model's init looks at."""
+        return jax.tree.map(lambda x: x[0], self.examples)
+
+    def take(self, ids: Any) -> "FederatedData":
+        """A compact copy that holds the clients `ids` only, in that order; client ids[i] is row i of it."""
+        ids, start, size = np.asarray(ids), np.asarray(self.start), np.asarray(self.size)
+        if ids.size == 0 or ids.min() < 0 or ids.max() >= self.population:
+            raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")
+        rows = np.concatenate([np.arange(start[i], start[i] + size[i]) for i in ids])
+        examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
+        return _place(examples, size[ids])
+
+    def client(self, id: int) -> Tree:
+        """One client's examples."""
+        if not 0 <= id < self.population:
+            raise ValueError(f"id must be in [0, {self.population}), got {id}")
+        start, size = int(self.start[id]), int(self.size[id])
+        return jax.tree.map(lambda x: x[start : start + size], self.examples)
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """What this data is, short enough to stand beside every result: counts and a hash of every byte."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path((self.examples, self.size)):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+            digest.update(array.tobytes())
+        return {"clients": self.population, "examples": int(np.sum(self.size)), "sha256": digest.hexdigest()[:16]}
+
+    def summary(self) -> str:
+        """A few lines for a person: clients, examples, sizes, what one example is, how labels are spread."""
+        size = np.asarray(self.size)
+        quantiles = f"min {size.min()}, median {np.median(size):.0f}, mean {size.mean():.1f}, max {size.max()}"
+        lines = [f"{self.population} clients, {size.sum()} examples; examples a client: {quantiles}"]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.examples):
+            lines.append(f"  {jax.tree_util.keystr(path, simple=True, separator='/') or 'array'}: {leaf.dtype}{list(leaf.shape[1:])}")
+        labels = labels_of(self.examples)
+        if labels is not None and len(labels):
+            counts = np.unique(labels, return_counts=True)[1]
+            owner = np.repeat(np.arange(self.population), size)
+            held = np.unique(np.stack([owner, labels]), axis=1).shape[1] / max((size > 0).sum(), 1)
+            lines.append(f"  labels: {len(counts)} classes of {counts.min()} to {counts.max()} examples; {held:.1f} classes a client")
+        return "\n".join(lines)
+
+
+class TrainTest(NamedTuple):
+    """A training population and the examples held out of it; `test` is None where there are none."""
+
+    train: FederatedData
+    test: FederatedData | None
+
+    @property
+    def population(self) -> int:
+        """How many clients train."""
+        return self.train.population
+
+    @property
+    def example(self) -> Tree:
+        """One training example, without a batch axis."""
+        return self.train.example
+
+
+def labels_of(examples: Tree) -> np.ndarray | None:
+    """The leaf named "y", if it holds one integer an example."""
+    labels = examples.get("y") if isinstance(examples, dict) else None
+    if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return None
+    return np.asarray(labels)
+
+
+def _length(arrays: Tree, name: str) -> int:
+    leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
+    if not leaves:
+        raise ValueError(f"{name} holds no arrays")
+    for path, x in leaves.items():
+        if not x.ndim:
+            raise ValueError(f"{name}: leaf {path} is a single number, not an array of examples: wrap lists in np.array")
+    lengths = {path: len(x) for path, x in leaves.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{name}: leaves must be arrays of one length, got {lengths}")
+    return next(iter(lengths.values()))
+
+
+def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
+    """One leaf of all clients; an empty one has no say, since np.array([]) is float whatever it stands for."""
+    held = [(i, x) for i, x in enumerate(leaves) if len(x)] or [(0, leaves[0])]
+    first, model = held[0]
+    for i, x in held:
+        if x.shape[1:] != model.shape[1:] or np.issubdtype(x.dtype, np.integer) != np.issubdtype(model.dtype, np.integer):
+            raise ValueError(
+                f"leaf {jax.tree_util.keystr(path)} holds {x.dtype}{list(x.shape[1:])} an example at client {i} and "
+                f"{model.dtype}{list(model.shape[1:])} at client {first}: make them equal"
+            )
+    return np.concatenate([x for _, x in held])
+
+
+def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool) -> FederatedData:
+    """Check sorted host arrays and move them to the device."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    if not allow_empty and (sizes == 0).any():
+        empty = np.flatnonzero(sizes == 0)
+        raise ValueError(
+            f"client {empty[0]} has no examples ({len(empty)} of {len(sizes)} clients have none): drop it, or pass allow_empty=True "
+            "(it then never weighs in a round)"
+        )
+    if sizes.sum() >= 2**31:
+        raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population")
+    examples = jax.tree_util.tree_map_with_path(_cast, examples)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
+        if jnp.issubdtype(leaf.dtype, np.inexact):
+            bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
+            if bad.any():
+                row = int(np.flatnonzero(bad)[0])
+                name = jax.tree_util.keystr(path) or "the array"
+                raise ValueError(f"leaf {name} of client {owner[row]} holds NaN or Inf ({bad.sum()} such examples): clean or drop them")
+    labels = labels_of(examples)
+    if classes is not None and labels is not None:
+        bad = (labels < 0) | (labels >= classes)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ValueError(
+                f"label {labels[row]} of client {owner[row]} is out of range: classes={classes} admits 0..{classes - 1} "
+                f"({bad.sum()} such examples); raise classes or map the labels"
+            )
+    return _place(jax.tree.map(jnp.array, examples), sizes)
+
+
+def _cast(path: Any, x: np.ndarray) -> np.ndarray:
+    """Python's float64 and int64 become jax's defaults (float32 and int32 unless x64 is on)."""
+    name = jax.tree_util.keystr(path) or "the array"
+    if x.dtype.kind in "OSUMm":
+        raise ValueError(f"leaf {name} holds {x.dtype}, not numbers: make it an array of numbers")
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    if np.issubdtype(x.dtype, np.integer) and x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
+        raise ValueError(f"leaf {name} holds {x.min()}..{x.max()}, which does not fit {dtype}: map the values to a smaller range")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which is reported with its client
+        return x.astype(dtype, copy=False)
+
+
+def _place(examples: Tree, sizes: np.ndarray) -> FederatedData:
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return FederatedData(examples, jnp.asarray(starts, jnp.int32), jnp.asarray(sizes, jnp.int32), int(sizes.max()))

@@ -1,0 +1,121 @@
+"""The idx files of MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST, as you downloaded them."""
+
+import gzip
+import math
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from fedjax_lite.data._split import deal
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.partition import Partition
+
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def mnist(path: str | os.PathLike, *, partition: Partition, seed: int = 0, test: float = 1 / 6, flat: bool = False) -> TrainTest:
+    """Images and labels from a folder of idx files, dealt to clients.
+
+    With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete
+    pair of images and labels, that pair is dealt, and every client holds some of its examples out.
+
+    Args:
+        path: folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for t10k (EMNIST: `emnist-<set>-train-...`
+            and `...-test-...`, one set a folder); with a dot for the second dash or not, .gz or not.
+        partition: who gets what, such as `fl.partition.shards(clients=100)`: a function of (rng, labels).
+        seed: `default_rng(seed)` draws the partition and then, if clients hold out, one permutation a client.
+        test: share of its examples that each client holds out, in [0, 1); not used where there is a t10k pair beside train.
+        flat: give x as `[pixels]`.
+
+    Returns:
+        TrainTest. Examples: "x" float32 `[height, width, 1]` in [0, 1], "y" int32. EMNIST's images lie on their side, as on disk.
+
+    Raises:
+        FileNotFoundError: no such folder, or no complete pair in it.
+        ValueError: a damaged file, images and labels of unequal number, two sets in one folder.
+
+    Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits".
+
+    Example::
+
+        data = mnist("data/MNIST/raw", partition=partition.shards(clients=100))
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds the idx files")
+    train, central = _pair(path, "train", flat), _pair(path, "(?:t10k|test)", flat)
+    pair = central if train is None else train
+    if pair is None:
+        raise FileNotFoundError(
+            f"{path} holds no images with their labels: expected for instance train-images-idx3-ubyte and train-labels-idx1-ubyte"
+        )
+    if train is None or central is None:
+        return deal(pair, partition, seed=seed, test=test)
+    dealt = deal(train, partition, seed=seed, test=0)
+    return dealt._replace(test=FederatedData.from_clients([central]))
+
+
+def read_idx(file: str | os.PathLike) -> np.ndarray:
+    """One idx file as an array, plain or gzip (told by its content).
+
+    Args:
+        file: 2 zero bytes, a type, the number of axes, big-endian uint32 lengths, then big-endian values in C order.
+
+    Returns:
+        uint8, int8, int16, int32, float32 or float64, in the machine's byte order.
+
+    Raises:
+        ValueError: naming the file: not idx, or shorter or longer than its header says.
+
+    Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits", section "File formats".
+    """
+    data = Path(file).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _TYPES or not data[3]:
+        raise ValueError(
+            f"{file} is not an idx file: it starts with {data[:4].hex(' ') or 'nothing'}, expected 00 00, a type and a number of axes"
+        )
+    start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise ValueError(f"{file} ends within its header of {data[3]} axes: it is cut off, copy it again")
+    shape, dtype = struct.unpack(f">{data[3]}I", data[4:start]), np.dtype(_TYPES[data[2]])
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise ValueError(
+            f"{file} has {len(data)} bytes, its header ({dtype.name}, {list(shape)}) says {expected}: "
+            "it is cut off or damaged, copy it again"
+        )
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _pair(folder, split, flat) -> dict[str, np.ndarray] | None:
+    """Images and labels of one split, None where one of the two is not there."""
+    images, labels = _find(folder, f"{split}-images"), _find(folder, f"{split}-labels")
+    if images is None or labels is None:
+        return None
+    x, y = read_idx(images), read_idx(labels)
+    if y.ndim != 1 or x.ndim != 3 or len(x) != len(y):
+        raise ValueError(f"{images} has the shape {list(x.shape)} and {labels} {list(y.shape)}: they are not images and their labels")
+    x = x.astype(np.float32) / 255
+    return {"x": x.reshape(len(x), -1) if flat else x[..., None], "y": y.astype(np.int32)}
+
+
+def _find(folder, stem) -> Path | None:
+    """The file of one kind; a plain file is taken before its .gz."""
+    named = re.compile(rf"(.*-)?{stem}[-.]idx\d-ubyte(\.gz)?")
+    found = [
+        (match[1] or "", len(file.name), file)
+        for file in sorted(folder.iterdir())
+        if file.is_file() and (match := named.fullmatch(file.name))
+    ]
+    if len({prefix for prefix, _, _ in found}) > 1:
+        raise ValueError(f"{folder} holds more than one data set ({', '.join(file.name for _, _, file in found)}): keep one a folder")
+    return min(found)[2] if found else None

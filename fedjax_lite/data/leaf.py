@@ -1,0 +1,125 @@
+"""LEAF's JSON folders: natural clients (writers, roles, accounts), each with its own train and test examples."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.table import joined, rows
+
+
+def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
+    """A LEAF data set: any number of *.json shards in path/train and path/test, or in `path` itself.
+
+    Clients are the users of the train part, sorted by name as text ("f10" before "f9"). Client i of both parts is one user; one that
+    the test part lacks has 0 examples there. Where no user of the test part trains (LEAF's `-t user`), the test
+    part is one central set (population 1). Where only some do, shards are missing, and that is an error.
+
+    Args:
+        path: folder with train/ and, if there is one, test/; or a folder of shards, which gives no test part.
+        invert: give 1 - x. FEMNIST on disk is black ink (0) on a white page (1); FedJAX and others train on the inverse.
+
+    Returns:
+        TrainTest. Examples: "x" float32, of the shape of the numbers on disk (FEMNIST `[784]`); "y" int32, float32 if any is
+        not an integer. Text of equal lengths (Shakespeare) becomes int32 Unicode code points: x `[characters]`, y one number for
+        one character. The files' other fields are not read.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: naming file and user: no shards, a file cut off in the middle, counts that disagree, a user in two places or without
+            examples, x and y of unequal length, things that are neither numbers nor text.
+
+    Source: Caldas et al. 2018, "LEAF: A Benchmark for Federated Settings".
+
+    Example::
+
+        data = leaf("data/femnist/data", invert=True)
+        print(data.train.summary())
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds train/ and test/")
+    split = (path / "train").is_dir()
+    names, train = _read(path / "train" if split else path, invert)
+    if not split or not (path / "test").is_dir():
+        return TrainTest(FederatedData.from_clients(train), None)
+    test_names, test = _read(path / "test", invert, allow_empty=True)
+    return TrainTest(FederatedData.from_clients(train), _aligned(names, train, test_names, test))
+
+
+def _read(folder, invert, allow_empty=False) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise ValueError(f"{folder} holds no *.json files: give LEAF's folder, with its shards in train/ and test/")
+    source: dict[str, Path] = {}
+    x, y = {}, {}
+    for file in files:
+        for user, data in _users(file):
+            if user in source:
+                raise ValueError(f"user {user!r} is both in {source[user]} and in {file}: remove one of them")
+            source[user] = file
+            if not data["y"] and not data["x"]:
+                if not allow_empty:
+                    raise ValueError(f"user {user!r} in {file} has no examples: remove it, or preprocess with LEAF's -k 1")
+                continue
+            x[user] = _array(data["x"], "x", user, invert)
+            y[user] = _array(data["y"], "y", user)
+    users = sorted(x)
+    if not users:
+        raise ValueError(f"{folder} holds no examples")
+    return users, joined([x[user] for user in users], [y[user] for user in users], [f"user {user!r}" for user in users])
+
+
+def _users(file):
+    """Pairs of a user and its {"x", "y"}, as one shard lists them."""
+    try:
+        shard = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file} is not complete JSON ({error}): it is cut off or damaged, copy it again") from None
+    for key in ("users", "num_samples", "user_data"):
+        if not isinstance(shard, dict) or key not in shard:
+            raise ValueError(f'{file} is not a LEAF file: it has no "{key}"')
+    users, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
+    if len(set(users)) != len(users) or set(users) != set(data) or len(counts) != len(users):
+        raise ValueError(f"{file} lists {len(users)} users and {len(counts)} num_samples for the data of {len(data)} users: it is damaged")
+    for user, count in zip(users, counts, strict=True):
+        if not isinstance(data[user], dict) or not all(isinstance(data[user].get(field), list) for field in ("x", "y")):
+            raise ValueError(f'user {user!r} in {file} must have a list "x" and a list "y"')
+        if len(data[user]["x"]) != count or len(data[user]["y"]) != count:
+            found = f"{len(data[user]['x'])} x and {len(data[user]['y'])} y"
+            raise ValueError(f"user {user!r} in {file} has {found}, num_samples says {count}: the file is damaged")
+        yield user, data[user]
+
+
+def _array(values: Any, field: str, user: str, invert: bool = False) -> np.ndarray:
+    if not all(isinstance(value, str) for value in values):
+        array = rows(values, field, f"user {user!r}")
+        return array if field == "y" else (1 - array if invert else array).astype(np.float32)
+    if invert:
+        raise ValueError(f"invert=True is for numbers, x of user {user!r} is text")
+    if re.search(r"\.(jpe?g|png)$", values[0]):
+        raise ValueError(f"{field} of user {user!r} names image files ({values[0]!r}): read the images and use FederatedData.from_clients")
+    length = len(values[0])
+    if not length or any(len(value) != length for value in values):
+        raise ValueError(f"{field} of user {user!r} is text of unequal lengths or empty: cut or fill it to one length")
+    codes = np.array(values, f"<U{length}").view("<u4").reshape(len(values), length).astype(np.int32)
+    return codes[:, 0] if field == "y" and length == 1 else codes
+
+
+def _aligned(names, train, test_names, test) -> FederatedData:
+    """The test part by train user, or as one central set if it has none of them."""
+    strangers = sorted(set(test_names) - set(names))
+    if len(strangers) == len(test_names):
+        return FederatedData.from_clients([{key: np.concatenate([user[key] for user in test]) for key in test[0]}])
+    if strangers:
+        raise ValueError(
+            f"{len(strangers)} of {len(test_names)} users of the test part, such as {strangers[0]!r}, are not in the train part: "
+            "add the missing train shards, or move those users' files away"
+        )
+    held = dict(zip(test_names, test, strict=True))
+    empty = {key: array[:0] for key, array in test[0].items()}
+    return FederatedData.from_clients([held.get(name, empty) for name in names], allow_empty=True)

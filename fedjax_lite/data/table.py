@@ -1,0 +1,77 @@
+"""Numbers typed by hand, for instance in a configuration file."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedjax_lite.data.federated import FederatedData, TrainTest
+
+
+def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
+    """One entry a client, examples as nested lists.
+
+    Args:
+        clients: each {"x": [[...], ...], "y": [...]}; x holds one row of numbers an example, y one number, or one row, an example.
+
+    Returns:
+        TrainTest without a test part. Examples: "x" float32 `[features]`; "y" int32 labels where every y of every client is an
+        integer, else float32.
+
+    Raises:
+        ValueError: naming the client: not exactly x and y, ragged rows, anything but finite numbers, unequal lengths, no examples.
+
+    >>> data = table([{"x": [[0, 1], [1, 0]], "y": [0, 1]}, {"x": [[0.5, 0.5]], "y": [1]}])
+    >>> data.train.size.tolist(), data.train.example["x"].dtype, data.train.example["y"].dtype
+    ([2, 1], dtype('float32'), dtype('int32'))
+    """
+    if not isinstance(clients, Sequence) or isinstance(clients, str) or not clients:
+        raise ValueError(f"clients must be a list of one {{x, y}} a client, got {clients!r}")
+    for i, client in enumerate(clients):
+        if not isinstance(client, dict) or set(client) != {"x", "y"}:
+            found = sorted(client) if isinstance(client, dict) else type(client).__name__
+            raise ValueError(f'client {i} must have exactly "x" and "y", got {found}')
+    names = [f"client {i}" for i in range(len(clients))]
+    x = [rows(client["x"], "x", name).astype(np.float32) for client, name in zip(clients, names, strict=True)]
+    y = [rows(client["y"], "y", name) for client, name in zip(clients, names, strict=True)]
+    if x[0].ndim < 2:
+        raise ValueError("x must hold one row an example: write [[1.0], [2.0]] for one feature, not [1.0, 2.0]")
+    return TrainTest(FederatedData.from_clients(joined(x, y, names)), None)
+
+
+def rows(values: Any, field: str, owner: str) -> np.ndarray:
+    """Nested lists as an array of numbers that fit float32, one row an example; its dtype is an integer's where all values are."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{field} of {owner} is ragged: every example needs the same shape") from None
+    if array.ndim == 0 or array.dtype.kind not in "biuf":
+        raise ValueError(f"{field} of {owner} must be a list of numbers, got {_stranger(values) or 'integers beyond 64 bits'}")
+    if not array.size:
+        raise ValueError(f"{field} of {owner} is empty: give it examples, or drop {owner}")
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{field} of {owner} holds NaN, Inf or a number beyond float32: clean or drop such examples")
+    return array
+
+
+def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """One {"x", "y"} a client, checked against each other; y is int32 where no client's is a float."""
+    for field, arrays in (("x", x), ("y", y)):
+        for array, name in zip(arrays, names, strict=True):
+            if array.shape[1:] != arrays[0].shape[1:]:
+                shapes = f"{list(array.shape[1:])} at {name} and {list(arrays[0].shape[1:])} at {names[0]}"
+                raise ValueError(f"an example's {field} has the shape {shapes}: make them equal")
+    for a, b, name in zip(x, y, names, strict=True):
+        if len(a) != len(b):
+            raise ValueError(f"{name} has {len(a)} examples in x and {len(b)} in y: every x needs one y")
+        if b.dtype.kind != "f" and not -(2**31) <= b.min() <= b.max() < 2**31:
+            raise ValueError(f"y of {name} goes from {b.min()} to {b.max()}, which does not fit int32: map labels to 0, 1, 2 ...")
+    dtype = np.float32 if any(b.dtype.kind == "f" for b in y) else np.int32
+    return [{"x": a, "y": b.astype(dtype)} for a, b in zip(x, y, strict=True)]
+
+
+def _stranger(values) -> str | None:
+    """The type of the first thing in nested lists that is no number."""
+    if isinstance(values, list | tuple):
+        return next(filter(None, map(_stranger, values)), None)
+    return None if isinstance(values, int | float) else type(values).__name__

@@ -1,0 +1,74 @@
+"""Evaluation of a model on held-out examples: over all of them, and client by client."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Mean, Tree
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.work import LossFn
+
+__all__ = ["evaluate", "summarize"]
+
+DECILES = np.arange(10, 100, 10)
+
+
+def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
+    """Sums and counts of the loss and of every metric of `loss_fn`, one row a client; pure, for use inside compiled programs.
+
+    Args:
+        loss_fn: as given to client work; called with key None.
+        params: the model.
+        data: the examples; clients without any have count 0.
+        batch: how many examples go through the model at once.
+
+    Returns:
+        {"loss": Mean, ...} with leaves `[population]`. Summed over axis 0 they are the result over all examples.
+    """
+    examples = int(jax.tree.leaves(data.examples)[0].shape[0])
+    batch = min(batch, examples)
+    rows = jnp.arange(-(-examples // batch) * batch).reshape(-1, batch)
+
+    def one(index):
+        output = loss_fn(params, jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples), None)
+        losses, values = output if isinstance(output, tuple) else (output, {})
+        return {"loss": losses, **values}
+
+    values = jax.tree.map(lambda x: x.reshape(-1)[:examples], jax.lax.map(one, rows))
+    owner = jnp.repeat(jnp.arange(data.population), data.size, total_repeat_length=examples)
+    totals = jax.tree.map(lambda x: jax.ops.segment_sum(x, owner, data.population), values)
+    return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
+
+
+def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]:
+    """What a person reads of an evaluation, on the host: global values, and their spread over clients.
+
+    Args:
+        sums: from `evaluate`.
+        prefix: put before each metric's name.
+
+    Returns:
+        {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %), "worst_decile"}, ...}}.
+        Clients without examples do not count; "worst_decile" is the mean over the worst tenth of the clients (at least
+        one), worst being the highest for losses and errors, the lowest otherwise. With one client there is no spread.
+
+    >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
+    >>> summarize(sums)["test_loss"], summarize(sums)["test_clients"]["loss"]["mean"]
+    (2.2, 2.0)
+    """
+    summary: dict[str, object] = {}
+    spread = {}
+    for name, (total, count) in jax.tree.map(np.asarray, sums).items():
+        summary[prefix + name] = float(total.sum(dtype=np.float64) / max(count.sum(), 1))
+        present = count > 0
+        each = np.sort(total[present].astype(np.float64) / count[present])
+        worst = max(1, round(len(each) / 10))
+        higher_is_worse = "loss" in name or "error" in name
+        spread[name] = {
+            "mean": float(each.mean()),
+            "std": float(each.std()),
+            "deciles": np.percentile(each, DECILES).tolist(),
+            "worst_decile": float((each[-worst:] if higher_is_worse else each[:worst]).mean()),
+        }
+        several = len(each) > 1
+    return summary | ({prefix + "clients": spread} if several else {})

@@ -1,0 +1,141 @@
+"""One federated round. It knows no algorithm by name: every decision comes in as a function."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedjax_lite import tree
+from fedjax_lite.base import (
+    Aggregator,
+    Algorithm,
+    Client,
+    ClientWork,
+    Info,
+    Key,
+    Mean,
+    Server,
+    State,
+    Tree,
+    aggregate_key,
+    round_key,
+)
+from fedjax_lite.batches import Batches
+from fedjax_lite.engine import Engine, Local, Upload, packed
+
+__all__ = ["federate"]
+
+
+def federate(
+    work: ClientWork,
+    aggregator: Aggregator,
+    server: Server,
+    *,
+    batches: Batches,
+    population: int,
+    uplink: optax.GradientTransformation | None = None,
+    engine: Engine | None = None,
+) -> Algorithm:
+    """Compose client work, uplink, aggregator and server into an algorithm.
+
+    One round: broadcast - gather own and uplink rows - [start, steps, finish, uplink] a client - collect - finish -
+    server update - scatter.
+
+    Args:
+        work: what one client does, for instance `fl.sgd_work(...)`.
+        aggregator: how messages become one, for instance `fl.aggregators.weighted_mean()`.
+        server: what is broadcast and how an aggregate is applied, for instance `fl.optimizer_server(optax.sgd(1.0))`.
+        batches: which examples each local step sees.
+        population: how many clients there are; sizes the state that clients keep.
+        uplink: an optax transformation of one client's message; its state is the client's own. It is given the keywords
+            `round`, `key` and `weight`.
+        engine: `fl.packed(lanes)` (default), `fl.padded()` or `fl.sequential()`; the same results from all.
+
+    Returns:
+        An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
+        Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part) and
+        "update_norm" (how far the global model moved). A cohort without clients leaves the model as it is.
+    """
+    if population < 1:
+        raise ValueError(f"population must be at least 1, got {population}")
+    engine = packed() if engine is None else engine
+    uplink = optax.with_extra_args_support(optax.identity() if uplink is None else uplink)
+
+    def init(params: Tree, key: Key) -> State:
+        params = jax.tree.map(jnp.asarray, params)
+        state = server.init(params)
+        message = tree.zeros(jax.eval_shape(_message_of(work, server), params, state, key))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(population))
+        own = jax.vmap(work.init, (None, 0))(params, keys)
+        uplink_rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (population, *jnp.shape(x))), uplink.init(message))
+        return State(jnp.int32(0), key, state, aggregator.init(message), own, uplink_rows)
+
+    def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
+        key = aggregate_key(round_key(state))
+        cohort = _planned(cohort, batches, state.round)
+        shared = server.broadcast(state.server)
+        local = _local(work, uplink, aggregator, batches, shared, state, data)
+        rows = tree.take((state.own, state.uplink), cohort.id)
+
+        part, rows, sums = engine(local, cohort, rows)
+        aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
+        metrics = {name: mean.value() for name, mean in sums.items()} | metrics
+        info = Info(state.round, jax.random.fold_in(key, 1), metrics)
+        server_state = server.update(aggregate, state.server, info)
+
+        present = cohort.weight > 0
+        changed = tree.where(jnp.any(present), (server_state, aggregator_state), (state.server, state.aggregator))
+        ids = jnp.where(present, cohort.id, population)  # an empty slot writes past the end: nowhere
+        own, uplink_rows = tree.put((state.own, state.uplink), ids, rows)
+        moved = optax.tree.sub(server.broadcast(changed[0]).params, shared.params)
+        metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
+        return State(state.round + 1, state.key, *changed, own, uplink_rows), metrics
+
+    return Algorithm(init, round, lambda state: server.broadcast(state.server).params)
+
+
+def _planned(cohort: Client, batches: Batches, round) -> Client:
+    """Settle each client's steps; one that has no examples, no steps or no weight is an empty slot."""
+    steps = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
+    working = (steps > 0) & (cohort.weight > 0)
+    return cohort._replace(steps=jnp.where(working, steps, 0), weight=jnp.where(working, cohort.weight, 0))
+
+
+def _local(work, uplink, aggregator, batches, shared, state, data) -> Local:
+    """One client's round, from the broadcast to its upload."""
+
+    def start(client, rows):
+        carry = work.start(shared, rows[0], client)
+        batch = batches.take(data, client, jnp.int32(0), state.round)
+        _, sums = jax.eval_shape(work.step, carry, batch)
+        return carry, tree.zeros(sums)
+
+    def step(client, carry, j):
+        carry, sums = carry
+        carry, more = work.step(carry, batches.take(data, client, j, state.round))
+        return carry, jax.tree.map(jnp.add, sums, more)
+
+    def finish(client, rows, carry):
+        carry, sums = carry
+        message, own, metrics = work.finish(shared, carry, client)
+        message, uplink_row = uplink.update(
+            message, rows[1], shared.params, round=state.round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
+        )
+        return Upload(message, (own, uplink_row), sums | metrics)
+
+    def collect(messages, cohort):
+        return aggregator.collect(messages, cohort, state.aggregator)
+
+    return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
+
+
+def _message_of(work, server):
+    """The work of a client that takes no step: what shape its message has."""
+
+    def message(params, server_state, key):
+        one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
+        shared = server.broadcast(server_state)
+        return work.finish(shared, work.start(shared, work.init(params, key), one), one)[0]
+
+    return message

@@ -1,0 +1,152 @@
+"""Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import NO_LIMIT, Client, Key, client_keys, sample_key
+from fedjax_lite.shuffle import permute
+
+__all__ = ["Sampler", "cohort", "cyclic", "dropout", "everyone", "poisson", "stragglers", "uniform", "weighted"]
+
+Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
+
+
+def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients"], weight: Array | None = None) -> Client:
+    """The cohort of the clients `ids`: what a hand-written sampler returns.
+
+    Args:
+        key: the round's key.
+        sizes: int32 `[population]`, examples a client.
+        ids: int32 `[clients]`.
+        weight: float `[clients]`, 0 for an empty slot; ones by default.
+    """
+    ids = ids.astype(jnp.int32)
+    weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))
+    return Client(ids, client_keys(key, ids), jnp.take(sizes, ids, mode="clip"), jnp.full(ids.shape, NO_LIMIT), weight)
+
+
+def uniform(clients: int) -> Sampler:
+    """`clients` different clients, each set equally likely; O(clients) however large the population.
+
+    >>> sampler = uniform(2)
+    >>> len(set(sampler(jax.random.key(0), jnp.array([3, 1, 4]), jnp.int32(0)).id.tolist()))
+    2
+    """
+    _check_count("uniform", clients)
+
+    def sample(key, sizes, round):
+        del round
+        population = _population("uniform", clients, sizes)
+        return cohort(key, sizes, permute(sample_key(key), population, jnp.arange(clients)))
+
+    return sample
+
+
+def everyone() -> Sampler:
+    """Every client in every round (full participation)."""
+
+    def sample(key, sizes, round):
+        del round
+        return cohort(key, sizes, jnp.arange(sizes.shape[0]))
+
+    return sample
+
+
+def cyclic(clients: int) -> Sampler:
+    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population."""
+    _check_count("cyclic", clients)
+
+    def sample(key, sizes, round):
+        population = _population("cyclic", clients, sizes)
+        return cohort(key, sizes, (round * clients + jnp.arange(clients)) % population)
+
+    return sample
+
+
+def weighted(clients: int) -> Sampler:
+    """Different clients drawn one after another with probability proportional to their size (Gumbel top-k, O(population)).
+
+    Combine it with the plain `fl.aggregators.mean()`: the sizes are already in the draw.
+
+    Source: Li et al. 2020, "On the convergence of FedAvg on non-IID data", scheme II, here without replacement.
+    """
+    _check_count("weighted", clients)
+
+    def sample(key, sizes, round):
+        del round
+        _population("weighted", clients, sizes)
+        scores = jnp.log(sizes) + jax.random.gumbel(sample_key(key), sizes.shape)
+        return cohort(key, sizes, jax.lax.top_k(scores, clients)[1])
+
+    return sample
+
+
+def poisson(rate: float, capacity: int) -> Sampler:
+    """Each client takes part on its own with probability `rate`; slots past the draw are empty.
+
+    The size of the cohort is binomial, and given its size every set is equally likely: two draws, O(capacity).
+
+    Args:
+        rate: probability in (0, 1]; may be a tracer.
+        capacity: slots of a cohort; clients drawn past it are left out, so keep it at population * rate + 6 standard deviations.
+    """
+    _check_count("poisson", capacity, "capacity")
+    if isinstance(rate, float | int) and not 0 < rate <= 1:
+        raise ValueError(f"poisson: rate must be in (0, 1], got {rate}")
+
+    def sample(key, sizes, round):
+        del round
+        population = sizes.shape[0]
+        count_key, order_key = jax.random.split(sample_key(key))
+        count = jax.random.binomial(count_key, population, rate)
+        slots = jnp.arange(min(capacity, population))
+        return cohort(key, sizes, permute(order_key, population, slots), slots < count)
+
+    return sample
+
+
+def dropout(sampler: Sampler, rate: float) -> Sampler:
+    """Each sampled client is lost before its upload arrives with probability `rate`: its slot becomes empty."""
+    if isinstance(rate, float | int) and not 0 <= rate < 1:
+        raise ValueError(f"dropout: rate must be in [0, 1), got {rate}")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        kept = jax.random.bernoulli(jax.random.fold_in(sample_key(key), 1), 1 - rate, chosen.weight.shape)
+        return chosen._replace(weight=jnp.where(kept, chosen.weight, 0))
+
+    return sample
+
+
+def stragglers(sampler: Sampler, share: float, most_steps: int) -> Sampler:
+    """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; what they did still counts.
+
+    Source: Li et al. 2020, "Federated optimization in heterogeneous networks" (FedProx), systems heterogeneity.
+    """
+    _check_count("stragglers", most_steps, "most_steps")
+    if isinstance(share, float | int) and not 0 <= share <= 1:
+        raise ValueError(f"stragglers: share must be in [0, 1], got {share}")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        who, how_many = jax.random.split(jax.random.fold_in(sample_key(key), 2))
+        slow = jax.random.bernoulli(who, share, chosen.steps.shape)
+        limit = jax.random.randint(how_many, chosen.steps.shape, 1, most_steps + 1)
+        return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
+
+    return sample
+
+
+def _check_count(sampler: str, value: int, name: str = "clients") -> None:
+    if value < 1:
+        raise ValueError(f"{sampler}: {name} must be at least 1, got {value}")
+
+
+def _population(sampler: str, clients: int, sizes: Array) -> int:
+    population = sizes.shape[0]
+    if clients > population:
+        raise ValueError(f"{sampler}: clients={clients} is more than the population of {population}: lower it")
+    return population

@@ -1,0 +1,97 @@
+"""Schedules and the clock each is read on.
+
+An optax schedule is a function of a count. In a federated run there are three counts, and a schedule handed to a client's
+optax optimizer would silently be read on a fourth that restarts with every round; so each schedule names its clock.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from fedjax_lite.base import Tree
+
+__all__ = ["Clock", "Scheduled", "on_client_step", "on_round", "on_step"]
+
+Schedule = Callable[[Array], Array]
+
+
+class Clock(NamedTuple):
+    """The three counts a schedule can be read on, all int32 scalars."""
+
+    round: Int[Array, ""] | int
+    step: Int[Array, ""] | int | None = None
+    client_step: Int[Array, ""] | int | None = None
+
+
+class Scheduled(NamedTuple):
+    """A schedule together with the name of its clock."""
+
+    schedule: Schedule
+    clock: str
+
+    def __call__(self, clock: Clock) -> Float[Array, ""]:
+        return jnp.asarray(self.schedule(getattr(clock, self.clock)))
+
+
+def on_round(schedule: Schedule) -> Scheduled:
+    """Read a schedule at the round's number: the same rate for all local steps of a round.
+
+    >>> rate = on_round(optax.exponential_decay(0.1, transition_steps=1, decay_rate=0.5))
+    >>> float(rate(Clock(round=2)))
+    0.02500000037252903
+    """
+    return Scheduled(schedule, "round")
+
+
+def on_step(schedule: Schedule) -> Scheduled:
+    """Read a schedule at the local step within the round: it starts anew in every round, on purpose."""
+    return Scheduled(schedule, "step")
+
+
+def on_client_step(schedule: Schedule) -> Scheduled:
+    """Read a schedule at the number of steps the client has taken in all rounds so far (kept in its own state)."""
+    return Scheduled(schedule, "client_step")
+
+
+def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.GradientTransformationExtraArgs]:
+    """The optax transformation in force at a clock, whether the rate is inside it or scheduled beside it."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        if learning_rate is not None:
+            raise ValueError(
+                "optimizer is already an optax transformation, so learning_rate has nowhere to go: "
+                "pass the factory (optax.sgd, not optax.sgd(0.1)) together with learning_rate"
+            )
+        fixed = optax.with_extra_args_support(optimizer)
+        return lambda clock: fixed
+    if not callable(optimizer):
+        raise TypeError(f"optimizer must be an optax transformation or a factory rate -> transformation, got {optimizer!r}")
+    if learning_rate is None:
+        raise ValueError(
+            "optimizer is a factory (a function of the rate), so it needs learning_rate: pass learning_rate=0.1 or a schedule "
+            "with its clock, or call the factory yourself: optax.sgd(0.1)"
+        )
+    if callable(learning_rate) and not isinstance(learning_rate, Scheduled):
+        raise ValueError(
+            f"learning_rate is a schedule without a clock ({learning_rate!r}): wrap it in fl.on_round, fl.on_step or fl.on_client_step"
+        )
+
+    def at(clock):
+        rate = learning_rate(clock) if isinstance(learning_rate, Scheduled) else learning_rate
+        return optax.with_extra_args_support(optimizer(rate))
+
+    return at
+
+
+def refuse_hidden_count(state: Tree) -> None:
+    """Refuse a fresh client optimizer state that counts steps for a schedule of its own: the count restarts every round."""
+    counted = optax.ScaleByScheduleState, optax.schedules.InjectStatefulHyperparamsState
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, counted)):
+        if isinstance(node, optax.ScaleByScheduleState) or (isinstance(node, counted) and jax.tree.leaves(node.hyperparams_states)):
+            raise ValueError(
+                "the client optimizer holds an optax schedule, and its count would restart every round: pass the factory and "
+                "learning_rate=fl.on_round(schedule), fl.on_client_step(schedule) or, to restart on purpose, fl.on_step(schedule)"
+            )

@@ -1,0 +1,98 @@
+"""Servers: what is broadcast, and how an aggregate changes the global model."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from fedjax_lite.base import Server, Shared, Tree
+from fedjax_lite.schedules import Clock, transformation_at
+
+__all__ = ["adaptive_rate", "optimizer_server"]
+
+
+class OptimizerState(NamedTuple):
+    """The global model and the server optimizer's state."""
+
+    params: Tree
+    optimizer: Tree
+
+
+def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = "initial_loss") -> Server:
+    r"""The server takes one step of any optax optimizer, with minus the aggregate as its gradient.
+
+    x <- x + U(-aggregate). FedAvg is `optax.sgd(1.0)`, FedAvgM `optax.sgd(1.0, momentum=0.9)`.
+
+    Args:
+        optimizer: an optax transformation, or with `learning_rate` its factory. Its state lives as long as the run, so an
+            optax schedule inside it counts the server's updates.
+        learning_rate: number, tracer, or `fl.on_round(schedule)`.
+        value: the round's metric given to the optimizer as `value`, for instance to `optax.contrib.reduce_on_plateau`.
+            "initial_loss" is the loss before this round's training.
+
+    >>> server = optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=5)))
+
+    Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 1.
+    """
+    optimizer_at = transformation_at(optimizer, learning_rate)
+
+    def init(params):
+        return OptimizerState(params, optimizer_at(Clock(0)).init(params))
+
+    def broadcast(state):
+        return Shared(state.params)
+
+    def update(aggregate, state, info):
+        extra = {"value": info.metrics[value]} if value in info.metrics else {}
+        gradient = optax.tree.scale(-1, aggregate)
+        updates, optimizer_state = optimizer_at(Clock(info.round)).update(
+            gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra
+        )
+        return OptimizerState(optax.apply_updates(state.params, updates), optimizer_state)
+
+    return Server(init, broadcast, update)
+
+
+class AdaptiveRateState(NamedTuple):
+    """The inner server's state, the factor on the clients' rates, and the last gradient norm (NaN before the first)."""
+
+    server: Tree
+    rate: Array
+    norm: Array
+
+
+def adaptive_rate(server: Server, *, power: float = 1.0, smallest: float = 0.01, largest: float = 1.0) -> Server:
+    r"""Wrap a server so that the clients' rate follows the change of their gradient norms between rounds.
+
+    rate_0 = 1;  rate_{t+1} = clip(rate_t (g_t / g_{t-1})^power, smallest, largest), g_t the mean norm of the clients'
+    first gradients in round t. The factor multiplies every client's learning rate: it falls as gradients vanish, and
+    rises, up to `largest`, where they grow. With a negative power it moves against the norms.
+
+    Args:
+        server: any server; its broadcast must have the field `rate`.
+        power: how strongly the rate reacts; 0 switches it off.
+        smallest, largest: bounds on the factor.
+
+    Raises:
+        ValueError: if the client work does not report "gradient_norm" (`sgd_work(..., gradient_norm=True)` does).
+    """
+    if not 0 < smallest <= largest:
+        raise ValueError(f"adaptive_rate needs 0 < smallest <= largest, got smallest={smallest}, largest={largest}")
+
+    def init(params):
+        return AdaptiveRateState(server.init(params), jnp.asarray(1.0), jnp.asarray(jnp.nan))
+
+    def broadcast(state):
+        return server.broadcast(state.server)._replace(rate=state.rate)
+
+    def update(aggregate, state, info):
+        if "gradient_norm" not in info.metrics:
+            raise ValueError("adaptive_rate needs the metric gradient_norm: build the client work with sgd_work(..., gradient_norm=True)")
+        norm = info.metrics["gradient_norm"].astype(state.norm.dtype)
+        ratio = jnp.where((norm > 0) & (state.norm > 0), norm / state.norm, 1.0)
+        rate = jnp.clip(state.rate * ratio**power, smallest, largest)
+        return AdaptiveRateState(server.update(aggregate, state.server, info), rate, norm)
+
+    return Server(init, broadcast, update)

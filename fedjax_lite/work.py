@@ -1,0 +1,124 @@
+"""Local training by gradient steps."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from fedjax_lite.base import Batch, ClientWork, Key, Mean, Tree
+from fedjax_lite.schedules import Clock, Scheduled, refuse_hidden_count, transformation_at
+
+__all__ = ["sgd_work"]
+
+LossFn = Callable[[Tree, Tree, Key], Any]  # params, batch, key -> losses [batch], or (losses, {name: values [batch]})
+
+
+class _Carry(NamedTuple):
+    params: Tree
+    optimizer: Tree
+    key: Key
+    rate: Array | float  # the server's factor on the learning rate
+    received: Tree  # the model as the server sent it
+    steps_before: Tree  # the client's steps in earlier rounds, where a schedule counts them
+
+
+def sgd_work(
+    loss_fn: LossFn,
+    optimizer: Any,
+    *,
+    learning_rate: Any = None,
+    epoch_decay: float | Array = 1.0,
+    initial_loss: str = "batch",
+    gradient_norm: bool = False,
+) -> ClientWork:
+    r"""Minibatch steps of any optax optimizer on the client's examples; the message is the change of the model.
+
+    y^0 = x;  y^{j+1} = y^j + U(grad of the mean loss over the batch's real examples);  message = y^K - x.
+
+    Args:
+        loss_fn: `(params, batch, key) -> losses [batch]`, or `(losses, {name: values [batch]})`. Never reduce over the
+            batch: the mean over real examples is taken here, so a short last batch can't be got wrong.
+        optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
+            starts anew in every round.
+        learning_rate: number, tracer, or a schedule with its clock: `fl.on_round(s)`, `fl.on_step(s)`, `fl.on_client_step(s)`.
+        epoch_decay: factor on the updates after each local epoch within a round.
+        initial_loss: how the metric "initial_loss", the loss of the model as received, is measured. "batch": on each
+            client's first batch, at no cost. "epoch": on every example of its first epoch, one more forward pass a step.
+        gradient_norm: also report "gradient_norm", the mean norm of the clients' first gradients.
+
+    Returns:
+        A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and what loss_fn reports.
+
+    Raises:
+        ValueError: for a schedule that would restart every round without saying so, or a loss of the wrong shape.
+
+    >>> work = sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2, optax.sgd(0.1))
+
+    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
+    """
+    if initial_loss not in ("batch", "epoch"):
+        raise ValueError(f'initial_loss must be "batch" or "epoch", got {initial_loss!r}')
+    if isinstance(epoch_decay, float | int) and not 0 < epoch_decay <= 1:
+        raise ValueError(f"epoch_decay must be in (0, 1], got {epoch_decay}")
+    optimizer_at = transformation_at(optimizer, learning_rate)
+    counts_steps = isinstance(learning_rate, Scheduled) and learning_rate.clock == "client_step"
+
+    def init(params, key):
+        del params, key
+        return jnp.int32(0) if counts_steps else ()
+
+    def start(shared, own, client):
+        state = optimizer_at(Clock(0, 0, 0)).init(shared.params)
+        refuse_hidden_count(state)
+        received = shared.params if initial_loss == "epoch" else ()
+        return _Carry(shared.params, state, client.key, shared.rate, received, own)
+
+    def step(carry, batch):
+        key = jax.random.fold_in(carry.key, batch.step)
+        (loss, sums), gradient = jax.value_and_grad(_mean_loss, argnums=1, has_aux=True)(loss_fn, carry.params, batch, key)
+        clock = Clock(batch.round, batch.step, carry.steps_before + batch.step if counts_steps else None)
+        updates, state = optimizer_at(clock).update(
+            gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, 1)
+        )
+        updates = optax.tree.scale(carry.rate * epoch_decay**batch.epoch, updates)
+        params = optax.apply_updates(carry.params, updates)
+
+        first = batch.step == 0
+        if initial_loss == "epoch":
+            _, received = _mean_loss(loss_fn, carry.received, batch, key)
+            sums["initial_loss"] = _if(batch.epoch == 0, received["loss"])
+        else:
+            sums["initial_loss"] = _if(first, sums["loss"])
+        if gradient_norm:
+            norm = optax.tree.norm(gradient)
+            sums["gradient_norm"] = _if(first, Mean(norm, jnp.ones_like(norm)))
+        return carry._replace(params=params, optimizer=state), sums
+
+    def finish(shared, carry, client):
+        own = carry.steps_before + client.steps if counts_steps else ()
+        return optax.tree.sub(carry.params, shared.params), own, {}
+
+    return ClientWork(init, start, step, finish)
+
+
+def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
+    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
+    output = loss_fn(params, batch.examples, key)
+    losses, values = output if isinstance(output, tuple) else (output, {})
+    count = jnp.sum(batch.mask)
+    sums = {}
+    for name, value in {"loss": losses, **values}.items():
+        if jnp.shape(value) != batch.mask.shape:
+            raise ValueError(
+                f"loss_fn must return one {name} an example, shape {batch.mask.shape}, got {jnp.shape(value)}: "
+                "do not reduce over the batch; masking and the mean are taken by the library"
+            )
+        sums[name] = Mean(jnp.sum(jnp.where(batch.mask, value, 0)), count.astype(jnp.result_type(value, float)))
+    return sums["loss"].total / jnp.maximum(count, 1), sums
+
+
+def _if(condition: Array, mean: Mean) -> Mean:
+    return jax.tree.map(lambda x: jnp.where(condition, x, 0), mean)
