@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 
 Tree = Any  # any pytree of arrays
 Key = Any  # a jax random key
+Number = int | float | Array  # a hyperparameter; a tracer inside a vmapped study
 
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
 
@@ -46,7 +47,7 @@ class Shared(NamedTuple):
     """What a server broadcasts; a server may send its own tuple, as long as it has these fields."""
 
     params: Tree
-    rate: Array | float = 1.0  # factor on every client's learning rate
+    rate: Number = 1.0  # factor on every client's learning rate
 
 
 class Mean(NamedTuple):

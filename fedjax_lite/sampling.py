@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Key, client_keys, sample_key
+from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
 from fedjax_lite.shuffle import permute
 
 __all__ = ["Sampler", "cohort", "cyclic", "dropout", "everyone", "poisson", "stragglers", "uniform", "weighted"]
@@ -84,7 +84,7 @@ def weighted(clients: int) -> Sampler:
     return sample
 
 
-def poisson(rate: float, capacity: int) -> Sampler:
+def poisson(rate: Number, capacity: int) -> Sampler:
     """Each client takes part on its own with probability `rate`; slots past the draw are empty.
 
     The size of the cohort is binomial, and given its size every set is equally likely: two draws, O(capacity).
@@ -108,7 +108,7 @@ def poisson(rate: float, capacity: int) -> Sampler:
     return sample
 
 
-def dropout(sampler: Sampler, rate: float) -> Sampler:
+def dropout(sampler: Sampler, rate: Number) -> Sampler:
     """Each sampled client is lost before its upload arrives with probability `rate`: its slot becomes empty."""
     if isinstance(rate, float | int) and not 0 <= rate < 1:
         raise ValueError(f"dropout: rate must be in [0, 1), got {rate}")
@@ -121,7 +121,7 @@ def dropout(sampler: Sampler, rate: float) -> Sampler:
     return sample
 
 
-def stragglers(sampler: Sampler, share: float, most_steps: int) -> Sampler:
+def stragglers(sampler: Sampler, share: Number, most_steps: int) -> Sampler:
     """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; what they did still counts.
 
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks" (FedProx), systems heterogeneity.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from fedjax_lite.base import Server, Shared, Tree
+from fedjax_lite.base import Number, Server, Shared, Tree
 from fedjax_lite.schedules import Clock, transformation_at
 
 __all__ = ["adaptive_rate", "optimizer_server"]
@@ -63,7 +63,7 @@ class AdaptiveRateState(NamedTuple):
     norm: Array
 
 
-def adaptive_rate(server: Server, *, power: float = 1.0, smallest: float = 0.01, largest: float = 1.0) -> Server:
+def adaptive_rate(server: Server, *, power: Number = 1.0, smallest: Number = 0.01, largest: Number = 1.0) -> Server:
     r"""Wrap a server so that the clients' rate follows the change of their gradient norms between rounds.
 
     rate_0 = 1;  rate_{t+1} = clip(rate_t (g_t / g_{t-1})^power, smallest, largest), g_t the mean norm of the clients'
@@ -78,11 +78,11 @@ def adaptive_rate(server: Server, *, power: float = 1.0, smallest: float = 0.01,
     Raises:
         ValueError: if the client work does not report "gradient_norm" (`sgd_work(..., gradient_norm=True)` does).
     """
-    if not 0 < smallest <= largest:
+    if isinstance(smallest, int | float) and isinstance(largest, int | float) and not 0 < smallest <= largest:
         raise ValueError(f"adaptive_rate needs 0 < smallest <= largest, got smallest={smallest}, largest={largest}")
 
     def init(params):
-        return AdaptiveRateState(server.init(params), jnp.asarray(1.0), jnp.asarray(jnp.nan))
+        return AdaptiveRateState(server.init(params), jnp.ones(()), jnp.asarray(jnp.nan, jnp.result_type(float)))
 
     def broadcast(state):
         return server.broadcast(state.server)._replace(rate=state.rate)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from fedjax_lite.base import Batch, ClientWork, Key, Mean, Tree
+from fedjax_lite.base import Batch, ClientWork, Key, Mean, Number, Tree
 from fedjax_lite.schedules import Clock, Scheduled, refuse_hidden_count, transformation_at
 
 __all__ = ["sgd_work"]
@@ -20,7 +20,7 @@ class _Carry(NamedTuple):
     params: Tree
     optimizer: Tree
     key: Key
-    rate: Array | float  # the server's factor on the learning rate
+    rate: Number  # the server's factor on the learning rate
     received: Tree  # the model as the server sent it
     steps_before: Tree  # the client's steps in earlier rounds, where a schedule counts them
 
@@ -30,7 +30,7 @@ def sgd_work(
     optimizer: Any,
     *,
     learning_rate: Any = None,
-    epoch_decay: float | Array = 1.0,
+    epoch_decay: Number = 1.0,
     initial_loss: str = "batch",
     gradient_norm: bool = False,
 ) -> ClientWork:

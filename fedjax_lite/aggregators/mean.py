@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.base import Aggregator, Client
+from fedjax_lite.base import Aggregator, Client, Number
 
 
 def mean() -> Aggregator:
@@ -24,7 +24,7 @@ def mean() -> Aggregator:
     return _mean(lambda client: jnp.ones_like(client.weight))
 
 
-def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap: float | None = None) -> Aggregator:
+def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap: Number | None = None) -> Aggregator:
     """The average weighted by how many examples each client holds, or by any weights.
 
     sum_k w_k m_k / sum_k w_k, with w_k the weight below times the sampler's own (`client.weight`); 0 if all w_k are 0.

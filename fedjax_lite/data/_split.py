@@ -7,7 +7,7 @@ import numpy as np
 from fedjax_lite.data.federated import FederatedData, TrainTest
 
 
-def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: float, classes: int | None = None) -> TrainTest:
+def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: Any, classes: int | None = None) -> TrainTest:
     """Both parts have the same clients, so that a held-out example is always judged beside its own client.
 
     Draws from default_rng(seed), in this order: those of `partition`, then one permutation of each client's examples,

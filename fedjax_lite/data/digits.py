@@ -9,7 +9,7 @@ from fedjax_lite.data.federated import TrainTest
 from fedjax_lite.data.partition import Partition
 
 
-def digits(partition: Partition, *, seed: int = 0, test: float = 1 / 6) -> TrainTest:
+def digits(partition: Partition, *, seed: int = 0, test: float | int = 1 / 6) -> TrainTest:
     """1,797 real 8x8 images of handwritten digits, dealt to clients.
 
     Args:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from fedjax_lite.base import Tree
 
@@ -26,8 +25,8 @@ class FederatedData:
     """
 
     examples: Tree
-    start: Int[Array, " population"]
-    size: Int[Array, " population"]
+    start: Any  # not Int[Array, "population"]: jax also builds this class with stand-ins for arrays
+    size: Any
     largest: int = field(metadata={"static": True})
 
     @classmethod

@@ -17,7 +17,7 @@ from fedjax_lite.data.partition import Partition
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def mnist(path: str | os.PathLike, *, partition: Partition, seed: int = 0, test: float = 1 / 6, flat: bool = False) -> TrainTest:
+def mnist(path: str | os.PathLike, *, partition: Partition, seed: int = 0, test: float | int = 1 / 6, flat: bool = False) -> TrainTest:
     """Images and labels from a folder of idx files, dealt to clients.
 
     With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete

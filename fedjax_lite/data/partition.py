@@ -33,7 +33,7 @@ def iid(clients: int) -> Partition:
     return partition
 
 
-def dirichlet_class(clients: int, alpha: float, min_size: int = 1) -> Partition:
+def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1) -> Partition:
     """Each CLASS is shared out by its own Dirichlet draw; labels and sizes are both uneven. `dirichlet` is this one.
 
     For each class in turn, p ~ Dir_N(alpha) over the clients, and the class is cut at cumsum(p) * n_class, rounded down.
@@ -68,7 +68,8 @@ def dirichlet_class(clients: int, alpha: float, min_size: int = 1) -> Partition:
         def draw():
             owner, held = np.empty(n, int), np.zeros(clients, int)
             for members in classes:
-                open_clients = np.flatnonzero(held < n / clients)
+                # What rounding down leaves goes to the last client: let chance say who that is.
+                open_clients = rng.permutation(np.flatnonzero(held < n / clients))
                 counts = _proportional(rng.dirichlet(np.full(len(open_clients), alpha)), len(members))
                 owner[rng.permutation(members)] = np.repeat(open_clients, counts)
                 held[open_clients] += counts
@@ -82,7 +83,7 @@ def dirichlet_class(clients: int, alpha: float, min_size: int = 1) -> Partition:
 dirichlet = dirichlet_class
 
 
-def dirichlet_hsu(clients: int, alpha: float) -> Partition:
+def dirichlet_hsu(clients: int, alpha: float | int) -> Partition:
     """Each CLIENT draws its own label mix; all clients are of one size.
 
     q_k ~ Dir(alpha * prior), prior = the data set's class shares. Client k draws floor(n / N) labels from q_k and one unused
@@ -189,7 +190,7 @@ def labels_per_client(clients: int, labels: int) -> Partition:
     return partition
 
 
-def quantity_skew(clients: int, beta: float, min_size: int = 1) -> Partition:
+def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partition:
     """Sizes are uneven, sizes ~ n * Dir_N(beta), and labels iid; redrawn until every client holds `min_size` examples.
 
     Args:

@@ -11,7 +11,7 @@ _FEATURES, _CLASSES = 60, 10
 
 
 def synthetic(
-    alpha: float = 1.0, beta: float = 1.0, *, clients: int = 30, seed: int = 0, iid: bool = False, test: float = 0.1
+    alpha: float | int = 1.0, beta: float | int = 1.0, *, clients: int = 30, seed: int = 0, iid: bool = False, test: float | int = 0.1
 ) -> TrainTest:
     """Linear classification with 60 features and 10 classes, in which each client k has its own model and inputs.
 
@@ -23,7 +23,8 @@ def synthetic(
     heavy tail: a population of 30 may hold 4 or 50 thousand examples, most of them at one client.
 
     Args:
-        alpha: how much models differ.
+        alpha: meant to say how much models differ; but u_k adds the same to the score of every class, so y does not
+            depend on it, and synthetic(0, 1) is synthetic(1, 1). Clients' models differ by the N(., 1) in any case.
         beta: how much inputs differ.
         clients: how many, at least 1.
         seed: of `default_rng`, which draws n, u, B, then for each client v, W, b, x and a permutation.

@@ -1,0 +1,37 @@
+"""Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes.
+
+Programs are compiled with few optimisations: tests spend their time compiling, not running."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from pathlib import Path
+
+import jax
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for comparison with an oracle beyond rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    for folder in (os.environ.get("FEDJAX_LITE_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and Path(folder).is_dir():
+            return Path(folder)
+    pytest.skip("no real data: set FEDJAX_LITE_DATA to a folder with femnist_leaf/, mnist_idx/, ...")

@@ -1,0 +1,212 @@
+"""LEAF folders: tiny ones written here, and 75 real FEMNIST writers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedjax_lite.data import leaf
+
+
+@pytest.fixture(scope="module")
+def femnist(real_data):
+    if not (real_data / "femnist_leaf").is_dir():
+        pytest.skip(f"no femnist_leaf in {real_data}: set FEDJAX_LITE_DATA to a folder that has it")
+    return real_data / "femnist_leaf"
+
+
+def user(n, value=0.5):
+    return {"x": [[value, float(i)] for i in range(n)], "y": list(range(n))}
+
+
+def write(folder, name="shard.json", **users):
+    folder.mkdir(parents=True, exist_ok=True)
+    shard = {"users": list(users), "num_samples": [len(data["y"]) for data in users.values()], "user_data": users}
+    (folder / name).write_text(json.dumps(shard))
+    return folder / name
+
+
+def edit(file, change):
+    shard = json.loads(file.read_text())
+    change(shard)
+    file.write_text(json.dumps(shard))
+
+
+def test_shards_are_joined_and_users_sorted_by_name(tmp_path):
+    write(tmp_path / "train", "b.json", f9=user(1, 0.9), f1=user(2, 0.1))
+    write(tmp_path / "train", "a.json", f10=user(3, 0.2))
+    write(tmp_path / "test", f1=user(1, 0.1), f9=user(4, 0.9), f10=user(2, 0.2))
+    data = leaf(str(tmp_path))
+    assert data.train.size.tolist() == [2, 3, 1]  # f1, f10, f9
+    assert data.test.size.tolist() == [1, 2, 4]
+    np.testing.assert_allclose(data.train.client(1)["x"], [[0.2, 0], [0.2, 1], [0.2, 2]])
+    assert data.train.examples["x"].dtype == np.float32 and data.train.examples["y"].dtype == np.int32
+
+
+def test_a_folder_of_shards_has_no_test_part(tmp_path):
+    write(tmp_path, a=user(2))
+    (tmp_path / "notes.txt").write_text("not read")
+    assert leaf(tmp_path).test is None
+    write(tmp_path / "set" / "train", a=user(2))
+    assert leaf(tmp_path / "set").test is None
+
+
+def test_a_user_may_be_missing_or_empty_in_test(tmp_path):
+    write(tmp_path / "train", a=user(2), b=user(2), c=user(1))
+    write(tmp_path / "test", b=user(3), c=user(0))
+    data = leaf(tmp_path)
+    assert data.test.size.tolist() == [0, 3, 0]
+    assert data.test.examples["y"].dtype == np.int32
+
+
+def test_unseen_test_users_become_one_central_set(tmp_path):
+    write(tmp_path / "train", a=user(2), b=user(2))
+    write(tmp_path / "test", d=user(3, 0.4), c=user(1, 0.3))
+    test = leaf(tmp_path).test
+    assert test.population == 1
+    np.testing.assert_allclose(test.examples["x"][:, 0], [0.3, 0.4, 0.4, 0.4])
+
+
+def test_some_unseen_test_users_mean_missing_shards(tmp_path):
+    write(tmp_path / "train", a=user(2))
+    write(tmp_path / "test", a=user(1), b=user(1), c=user(1))
+    with pytest.raises(
+        ValueError, match="2 of 3 users of the test part, such as 'b', are not in the train part: add the missing train shards"
+    ):
+        leaf(tmp_path)
+
+
+def test_invert(tmp_path):
+    write(tmp_path, a=user(1, 0.25))
+    assert leaf(tmp_path, invert=True).train.examples["x"].tolist() == [[0.75, 1.0]]
+
+
+def test_targets_are_floats_if_any_is(tmp_path):
+    write(tmp_path, a={"x": [[1], [2]], "y": [1, 2]}, b={"x": [[3]], "y": [0.5]})
+    data = leaf(tmp_path).train
+    assert data.examples["y"].dtype == np.float32 and data.examples["y"].tolist() == [1, 2, 0.5]
+    assert data.examples["x"].dtype == np.float32
+
+
+def test_text_becomes_code_points(tmp_path):
+    write(tmp_path, role={"x": ["To be", "o be "], "y": [" ", "ö"], "raw": "ignored"})
+    examples = leaf(tmp_path).train.examples
+    assert examples["x"].tolist() == [[84, 111, 32, 98, 101], [111, 32, 98, 101, 32]]
+    assert examples["y"].tolist() == [32, 246]
+    assert examples["x"].dtype == examples["y"].dtype == np.int32
+
+
+def test_text_of_several_characters_as_target(tmp_path):
+    write(tmp_path, role={"x": ["ab"], "y": ["bc"]})
+    assert leaf(tmp_path).train.examples["y"].tolist() == [[98, 99]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"x": ["abc", "ab"], "y": ["d", "c"]}, "x of user 'u' is text of unequal lengths or empty"),
+        ({"x": [""], "y": [1]}, "x of user 'u' is text of unequal lengths or empty"),
+        ({"x": ["000001.jpg"], "y": [1]}, "x of user 'u' names image files .'000001.jpg'.: read the images"),
+        ({"x": [["id", "text"]], "y": [1]}, "x of user 'u' must be a list of numbers, got str"),
+        ({"x": [[1.0], "a"], "y": [1, 2]}, "x of user 'u'"),
+        ({"x": [[None]], "y": [1]}, "x of user 'u' must be a list of numbers, got NoneType"),
+        ({"x": [{"a": 1}], "y": [1]}, "x of user 'u' must be a list of numbers, got dict"),
+        ({"x": [[1.0], [1.0, 2.0]], "y": [1, 2]}, "x of user 'u' is ragged"),
+        ({"x": [[float("nan")]], "y": [1]}, "x of user 'u' holds NaN, Inf"),
+        ({"x": [[1.0]], "y": {"target_tokens": [1]}}, 'user \'u\' in .*shard.json must have a list "x" and a list "y"'),
+        ({"x": [[1.0]], "y": [2**40]}, "y of user 'u' goes from 1099511627776"),
+        ({"x": [], "y": []}, "user 'u' in .*shard.json has no examples: remove it"),
+        ({"x": [[1.0], [2.0]], "y": [1]}, "user 'u' in .*shard.json has 2 x and 1 y, num_samples says 1: the file is damaged"),
+        ({"x": [[1.0, 2.0]], "y": [1]}, r"x has the shape \[2\] at user 'u' and \[1\] at user 'a'"),
+    ],
+)
+def test_bad_users_are_named(tmp_path, data, message):
+    write(tmp_path, a={"x": [[1.0]], "y": [1]}, u=data)
+    with pytest.raises(ValueError, match=message):
+        leaf(tmp_path)
+
+
+def test_invert_of_text(tmp_path):
+    write(tmp_path, a={"x": ["abc"], "y": ["d"]})
+    with pytest.raises(ValueError, match="invert=True is for numbers, x of user 'a' is text"):
+        leaf(tmp_path, invert=True)
+
+
+def test_a_file_cut_off_at_any_byte_is_named(tmp_path):
+    file = write(tmp_path, a=user(2), b=user(1))
+    whole = file.read_bytes()
+    for end in range(0, len(whole), 7):
+        file.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"shard.json is not complete JSON .*: it is cut off or damaged, copy it again"):
+            leaf(tmp_path)
+
+
+def test_binary_rubbish_is_named(tmp_path):
+    write(tmp_path, a=user(2)).write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ValueError, match="shard.json is not complete JSON"):
+        leaf(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda shard: shard.pop("num_samples"), 'is not a LEAF file: it has no "num_samples"'),
+        (lambda shard: shard.pop("user_data"), 'it has no "user_data"'),
+        (lambda shard: shard["num_samples"].__setitem__(1, 5), "user 'b' in .* has 1 x and 1 y, num_samples says 5"),
+        (lambda shard: shard["user_data"]["b"]["y"].append(1), "user 'b' in .* has 1 x and 2 y, num_samples says 1"),
+        (lambda shard: shard["num_samples"].pop(), "lists 2 users and 1 num_samples for the data of 2 users"),
+        (lambda shard: shard["users"].append("a"), "lists 3 users"),
+        (lambda shard: shard["user_data"].pop("b"), "lists 2 users and 2 num_samples for the data of 1 users"),
+        (lambda shard: shard["user_data"]["b"].pop("y"), "user 'b' in .* must have a list"),
+    ],
+)
+def test_damaged_shards_are_named(tmp_path, change, message):
+    edit(write(tmp_path, a=user(2), b=user(1)), change)
+    with pytest.raises(ValueError, match=message):
+        leaf(tmp_path)
+
+
+def test_json_that_is_no_shard(tmp_path):
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="list.json is not a LEAF file"):
+        leaf(tmp_path)
+
+
+def test_a_user_in_two_shards(tmp_path):
+    write(tmp_path, "one.json", a=user(2))
+    write(tmp_path, "two.json", a=user(1))
+    with pytest.raises(ValueError, match="user 'a' is both in .*one.json and in .*two.json: remove one of them"):
+        leaf(tmp_path)
+
+
+def test_folders_that_are_not_there_or_empty(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path='.*nowhere' is not a folder: give the one that holds train/ and test/"):
+        leaf(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds no \*.json files"):
+        leaf(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"train holds no \*.json files"):
+        leaf(tmp_path)
+    write(tmp_path / "train", a=user(1))
+    write(tmp_path / "test", a=user(0))
+    with pytest.raises(ValueError, match="test holds no examples"):
+        leaf(tmp_path)
+
+
+def test_real_femnist(femnist):
+    data = leaf(femnist)
+    train, test = np.asarray(data.train.size), np.asarray(data.test.size)
+    assert data.train.population == data.test.population == 75
+    assert (train.sum(), test.sum()) == (10040, 1150)
+    assert (train.min(), np.median(train), train.max()) == (7, 146, 164)
+    assert data.train.examples["x"].shape == (10040, 784)
+    assert sorted(set(data.train.examples["y"].tolist())) == list(range(62))
+    corner = np.asarray(data.train.examples["x"])[:, 0]
+    assert np.mean(corner == 1) > 0.99  # the page is 1
+
+    # one writer, read again by hand
+    shard = json.loads(next(iter(sorted((femnist / "train").glob("*_14_*.json")))).read_bytes())
+    names = sorted(name for file in (femnist / "train").glob("*.json") for name in json.loads(file.read_bytes())["users"])
+    row = names.index("f3517_27")
+    np.testing.assert_array_equal(data.train.client(row)["x"], np.array(shard["user_data"]["f3517_27"]["x"], np.float32))
+    np.testing.assert_array_equal(data.train.client(row)["y"], shard["user_data"]["f3517_27"]["y"])

@@ -1,0 +1,328 @@
+"""Every aggregator, client work and algorithm keeps the contract. A new one is tested by adding its line to a list."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import aggregators
+
+POPULATION = len(SIZES)
+
+
+def median_of_means(groups):
+    def reduce(messages, cohort):
+        del cohort
+        return jax.tree.map(lambda x: jnp.median(x.reshape(groups, -1, *x.shape[1:]).mean(1), axis=0), messages)
+
+    return aggregators.from_stack(reduce)
+
+
+# name -> aggregator. One line a rule.
+AGGREGATORS = {
+    "mean": aggregators.mean(),
+    "weighted_mean": aggregators.weighted_mean(),
+    "weighted_mean uniform": aggregators.weighted_mean("uniform"),
+    "weighted_mean capped": aggregators.weighted_mean(cap=4),
+    "weighted_mean own": aggregators.weighted_mean(jnp.arange(1.0, POPULATION + 1)),
+    "weighted_mean function": aggregators.weighted_mean(lambda client: 1.0 / client.size),
+    "median": aggregators.median(),
+    "trimmed_mean": aggregators.trimmed_mean(num_byzantine=1),
+    "from_sum": aggregators.from_sum(lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])),
+}
+
+# name -> a function of the learning rate.
+WORKS = {
+    "sgd": lambda rate: fl.sgd_work(softmax_loss, optax.sgd(rate)),
+    "momentum": lambda rate: fl.sgd_work(softmax_loss, optax.sgd(rate, momentum=0.9)),
+    "adam": lambda rate: fl.sgd_work(softmax_loss, optax.adam(rate)),
+    "scheduled": lambda rate: fl.sgd_work(
+        softmax_loss, optax.sgd, learning_rate=fl.on_client_step(lambda t: rate / (1 + t)), epoch_decay=0.9
+    ),
+    "measured": lambda rate: fl.sgd_work(softmax_loss, optax.sgd(rate), initial_loss="epoch", gradient_norm=True),
+}
+
+
+def federate(work=None, aggregator=None, server=None, engine=None, uplink=None, batches=None):
+    return fl.federate(
+        work or WORKS["sgd"](0.1),
+        aggregator or aggregators.weighted_mean(),
+        server or fl.optimizer_server(optax.sgd(1.0)),
+        batches=batches or fl.Batches(4, epochs=2),
+        population=POPULATION,
+        engine=engine,
+        uplink=uplink,
+    )
+
+
+# name -> a function of the engine and the learning rate.
+ALGORITHMS = (
+    {f"work {name}": (lambda engine, rate=0.1, work=work: federate(work(rate), engine=engine)) for name, work in WORKS.items()}
+    | {
+        "median": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["median"], engine=engine),
+        "own weights": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["weighted_mean own"], engine=engine),
+        "fedavg": lambda engine, rate=0.1: fl.algorithms.fedavg(
+            softmax_loss, optax.sgd(rate), batches=fl.Batches(4, steps=3), population=POPULATION, engine=engine
+        ),
+        "fedavgm": lambda engine, rate=0.1: fl.algorithms.fedavgm(
+            softmax_loss, optax.sgd(rate), batches=fl.Batches(4), population=POPULATION, engine=engine
+        ),
+        "fedsgd": lambda engine, rate=0.1: fl.algorithms.fedsgd(softmax_loss, population=POPULATION, learning_rate=rate, engine=engine),
+        "adam server": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), server=fl.optimizer_server(optax.adam(0.01)), engine=engine),
+        "adaptive rate": lambda engine, rate=0.1: federate(
+            fl.sgd_work(softmax_loss, optax.sgd(rate), gradient_norm=True),
+            server=fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0))),
+            engine=engine,
+        ),
+        "plateau": lambda engine, rate=0.1: federate(
+            WORKS["sgd"](rate),
+            server=fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1))),
+            engine=engine,
+        ),
+        "uplink with state": lambda engine, rate=0.1: federate(
+            WORKS["sgd"](rate), uplink=optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.5)), engine=engine
+        ),
+    }
+)
+
+each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
+# One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
+each_algorithm = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ALGORITHMS])
+
+
+def messages(clients, seed=0):
+    rng = np.random.default_rng(seed)
+    return {"w": jnp.asarray(rng.normal(size=(clients, 3, 2))), "b": jnp.asarray(rng.normal(size=(clients,)))}
+
+
+def cohort(clients, weight=None):
+    sizes = jnp.asarray(SIZES, jnp.int32)
+    return fl.sampling.cohort(jax.random.key(0), sizes, jnp.arange(clients), weight)
+
+
+def aggregate(aggregator, stack, cohort):
+    state = aggregator.init(jax.tree.map(lambda x: x[0], stack))
+    return aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(1))[0]
+
+
+def assert_close(a, b, tolerance=1e-10):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(plain(x), plain(y), rtol=tolerance, atol=tolerance), a, b)
+
+
+def plain(x):
+    return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+def kind(x):
+    return x.shape, x.dtype, x.weak_type  # a weak type that hardens after one round would compile the round twice
+
+
+def rows(stack, index):
+    return jax.tree.map(lambda x: x[np.asarray(index)], stack)
+
+
+# Aggregators
+
+
+@each_aggregator
+def test_chunked_equals_whole(aggregator):
+    stack, all_clients = messages(POPULATION), cohort(POPULATION)
+    state = aggregator.init(rows(stack, 0))
+    parts = [aggregator.collect(rows(stack, i), rows(all_clients, i), state) for i in ([0, 1, 2], [3], [4, 5, 6])]
+    if aggregator.additive:
+        merged = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+    else:
+        merged = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    key = jax.random.key(1)
+    assert_close(aggregator.finish(merged, state, key)[0], aggregate(aggregator, stack, all_clients))
+
+
+@each_aggregator
+def test_empty_slots_are_inert_whatever_they_hold(aggregator):
+    stack, all_clients = messages(POPULATION), cohort(POPULATION)
+    present = jnp.array([1, 0, 1, 1, 0, 1, 1], float)
+    garbage = jax.tree.map(lambda x: jnp.where((present > 0).reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan), stack)
+    some = np.flatnonzero(present)
+    expected = aggregate(aggregator, rows(stack, some), rows(all_clients, some))
+    assert_close(aggregate(aggregator, garbage, all_clients._replace(weight=present)), expected)
+
+
+@each_aggregator
+def test_no_clients_give_zero(aggregator):
+    nobody = cohort(POPULATION, jnp.zeros(POPULATION))
+    assert_close(aggregate(aggregator, messages(POPULATION), nobody), {"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
+
+
+@each_aggregator
+def test_order_of_clients_does_not_matter(aggregator):
+    stack, all_clients = messages(POPULATION), cohort(POPULATION)
+    order = np.random.default_rng(3).permutation(POPULATION)
+    assert_close(aggregate(aggregator, rows(stack, order), rows(all_clients, order)), aggregate(aggregator, stack, all_clients))
+
+
+@each_aggregator
+def test_one_client_is_its_own_aggregate(aggregator):
+    stack = messages(1)
+    assert_close(aggregate(aggregator, stack, cohort(1)), rows(stack, 0))
+
+
+@each_aggregator
+def test_dtypes_are_kept_and_gradients_are_finite(aggregator):
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), messages(POPULATION))
+    result = aggregate(aggregator, half, cohort(POPULATION))
+    assert {x.dtype for x in jax.tree.leaves(result)} == {jnp.dtype(jnp.bfloat16)}
+    gradient = jax.grad(lambda stack: sum(jnp.sum(x**2) for x in jax.tree.leaves(aggregate(aggregator, stack, cohort(POPULATION)))))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient(messages(POPULATION))))
+
+
+def test_the_median_of_means_of_the_readme():
+    stack = messages(6)
+    expected = np.median(np.asarray(stack["w"]).reshape(3, 2, 3, 2).mean(1), axis=0)
+    np.testing.assert_allclose(aggregate(median_of_means(3), stack, cohort(6))["w"], expected, rtol=1e-6)
+
+
+# Algorithms: compiled programs are shared by the tests of one algorithm, all in double precision.
+
+DATA = dict(sizes=(5, 1, 12, 3, 8, 0, 7), empty=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def compiled(name, engine=None):
+    """An algorithm, its first state, and its jitted round."""
+    built = ALGORITHMS[name](ENGINES[engine] if engine else None)
+    return built, built.init(softmax_params(), jax.random.key(0)), jax.jit(built.round)
+
+
+@functools.cache
+def two_rounds(name):
+    """A compiled program of two rounds."""
+    built, state, _ = compiled(name)
+    data = softmax_data(**DATA)
+    advance = jax.jit(lambda data, state: fl.advance(built, data, state, fl.sampling.uniform(3), rounds=2)[0])
+    return advance.lower(data, state).compile()
+
+
+def a_cohort(state, ids=(2, 0, 6, 4, 1), weight=None):
+    return fl.sampling.cohort(fl.round_key(state), softmax_data(**DATA).size, jnp.asarray(ids), weight)
+
+
+ENGINES = {"sequential": fl.sequential(), "padded": fl.padded(), "packed": fl.packed(3)}
+
+
+@each_algorithm
+def test_engines_agree(name):
+    data, results = softmax_data(**DATA), []
+    for engine in ENGINES:
+        _, state, step = compiled(name, engine)
+        state, first = step(state, data, a_cohort(state, (2, 0, 6, 5, 1), jnp.array([1.0, 1, 1, 1, 0])))
+        state, second = step(state, data, a_cohort(state, (3, 1, 2, 4, 0)))
+        results.append((state, first, second))
+    for other in results[1:]:
+        assert_close(other, results[0])
+
+
+@each_algorithm
+def test_jit_equals_eager(name):
+    data = softmax_data(**DATA)
+    built, state, step = compiled(name)
+    assert_close(built.round(state, data, a_cohort(state)), step(state, data, a_cohort(state)))
+
+
+@each_algorithm
+def test_other_cohorts_do_not_recompile(name):
+    data = softmax_data(**DATA)
+    _, state, step = compiled(name)
+    for ids in ((0, 1, 2, 3, 4), (6, 5, 4, 1, 0)):
+        state, _ = step(state, data, a_cohort(state, ids))
+    step(state, data, a_cohort(state, (1, 2, 3, 0, 6), jnp.array([1.0, 0, 1, 0, 0])))
+    assert step._cache_size() == 1
+
+
+@each_algorithm
+def test_state_keeps_its_structure(name):
+    data = softmax_data(**DATA)
+    built, state, _ = compiled(name)
+    after, metrics = jax.eval_shape(built.round, state, data, a_cohort(state))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.tree.map(kind, after) == jax.tree.map(kind, jax.eval_shape(lambda: state))
+    assert all(x.shape == () for x in metrics.values())
+
+
+@each_algorithm
+def test_order_of_the_cohort_does_not_matter(name):
+    data = softmax_data(**DATA)
+    _, state, step = compiled(name)
+    assert_close(step(state, data, a_cohort(state, (2, 0, 6, 4, 1))), step(state, data, a_cohort(state, (4, 6, 1, 2, 0))))
+
+
+@each_algorithm
+def test_empty_slots_of_a_cohort_are_inert(name):
+    data = softmax_data(**DATA)
+    built, state, step = compiled(name)
+    some = jax.jit(built.round)(state, data, a_cohort(state, (2, 6, 4)))
+    assert_close(step(state, data, a_cohort(state, (2, 0, 6, 4, 2), jnp.array([1.0, 0, 1, 1, 0]))), some)
+
+
+@each_algorithm
+def test_an_empty_cohort_leaves_everything_as_it_is(name):
+    data = softmax_data(**DATA)
+    _, state, step = compiled(name)
+    after, metrics = step(state, data, a_cohort(state, weight=jnp.zeros(5)))
+    assert_close(after._replace(round=state.round), state, 0)
+    assert after.round == 1 and metrics["clients"] == 0 and metrics["update_norm"] == 0
+
+
+@each_algorithm
+def test_vmap_over_keys_and_rates_equals_the_loop(name):
+    data = softmax_data(**DATA)
+    keys, rates = jax.random.split(jax.random.key(4), 2), jnp.array([0.05, 0.2])
+
+    def experiment(data, key, rate):
+        algorithm = ALGORITHMS[name](None, rate)
+        state, history = fl.simulate(algorithm, data, softmax_params(), fl.sampling.uniform(3), rounds=3, key=key)
+        return algorithm.params(state), history
+
+    study = jax.jit(jax.vmap(jax.vmap(experiment, (None, None, 0)), (None, 0, None)))(data, keys, rates)
+    single = jax.jit(experiment)
+    for i in range(2):
+        for j in range(2):
+            assert_close(jax.tree.map(lambda x, i=i, j=j: x[i, j], study), single(data, keys[i], rates[j]), 1e-9)
+
+
+@each_algorithm
+def test_runs_without_touching_the_host(name):
+    data = softmax_data(**DATA)
+    state, program = compiled(name)[1], two_rounds(name)
+    with jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state = program(data, state)
+
+
+@each_algorithm
+def test_rounds_in_pieces_are_the_same_bits(name):
+    data = softmax_data(**DATA)
+    built, state, _ = compiled(name)
+    whole, _ = simulate(built, data, softmax_params(), fl.sampling.uniform(3), 4, jax.random.key(0))
+    assert_close(two_rounds(name)(data, two_rounds(name)(data, state)), whole, 0)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5, 99])
+@pytest.mark.parametrize("aggregator", ["weighted_mean", "median"])
+def test_lanes_do_not_matter(lanes, aggregator):
+    data, results = softmax_data(**DATA), []
+    for engine in (fl.packed(lanes), fl.sequential()):
+        built = federate(WORKS["adam"](0.1), AGGREGATORS[aggregator], engine=engine)
+        state = built.init(softmax_params(), jax.random.key(0))
+        results.append(jax.jit(built.round)(state, data, a_cohort(state)))
+    assert_close(*results)
