@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from fedjax_lite.base import Tree
 
@@ -33,7 +33,7 @@ class Scheduled(NamedTuple):
     schedule: Schedule
     clock: str
 
-    def __call__(self, clock: Clock) -> Float[Array, ""]:
+    def __call__(self, clock: Clock) -> Array:
         return jnp.asarray(self.schedule(getattr(clock, self.clock)))
 
 

@@ -43,7 +43,7 @@ def quadratic_data():
 
 def quadratic_loss(params, batch, key):
     """1/2 sum_j a_j (x_j - c_j)^2 of each example."""
-    return 0.5 * jnp.sum(batch["a"] * (params - batch["c"]) ** 2, axis=-1)
+    return 0.5 * jnp.sum(batch["a"] * (params[None] - batch["c"]) ** 2, axis=-1)
 
 
 def slope_data(clients=3):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ class FederatedData:
         examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
         return _place(examples, size[ids])
 
-    def client(self, id: int) -> Tree:
+    def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
         if not 0 <= id < self.population:
             raise ValueError(f"id must be in [0, {self.population}), got {id}")

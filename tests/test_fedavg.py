@@ -1,0 +1,161 @@
+"""FedAvg and its metrics against a NumPy loop that is told the order of the examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from oracles import local_sgd, softmax_regression_losses, weighted_mean
+from problems import SIZES, softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+
+BATCH, EPOCHS, RATE = 4, 3, 0.3
+
+
+def one_round(aggregator, ids=(4, 2, 1, 6), batches=None, params=None, **options):
+    data = softmax_data()
+    batches = batches or fl.Batches(BATCH, epochs=EPOCHS)
+    built = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(RATE), **options),
+        aggregator,
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=batches,
+        population=len(SIZES),
+    )
+    state = built.init(softmax_params() if params is None else params, jax.random.key(7))
+    cohort = fl.sampling.cohort(fl.round_key(state), data.size, jnp.asarray(ids))
+    after, metrics = jax.jit(built.round)(state, data, cohort)
+    return data, cohort, np.asarray(built.params(after)), metrics
+
+
+def example_orders(data, cohort, slot, epochs=EPOCHS):
+    """The order in which a client sees its examples, read off the batches themselves."""
+    client = jax.tree.map(lambda x: x[slot], cohort)
+    size, whole = int(client.size), fl.Batches(int(client.size), epochs=epochs)
+    mine = np.asarray(data.client(int(client.id))["x"])
+    orders = []
+    for epoch in range(epochs):
+        batch = whole.take(data, client, jnp.int32(epoch), jnp.int32(0))
+        orders.append([int(np.flatnonzero((mine == x).all(1))[0]) for x in np.asarray(batch.examples["x"])])
+        assert sorted(orders[-1]) == list(range(size)) and batch.mask.all()
+    return orders
+
+
+def oracle(data, cohort, weights):
+    start, changes = np.asarray(softmax_params(), float), []
+    for slot, id in enumerate(np.asarray(cohort.id)):
+        client = jax.tree.map(np.asarray, data.client(id))
+        changes.append(local_sgd(start, client["x"], client["y"], example_orders(data, cohort, slot), BATCH, RATE) - start)
+    return start + weighted_mean(np.array(changes), weights)
+
+
+@pytest.mark.parametrize(
+    "aggregator, weight",
+    [
+        (fl.aggregators.weighted_mean(), lambda ids: np.array(SIZES)[ids]),
+        (fl.aggregators.mean(), np.ones_like),
+        (fl.aggregators.weighted_mean(cap=5), lambda ids: np.minimum(np.array(SIZES)[ids], 5)),
+        (fl.aggregators.weighted_mean(np.arange(7.0) + 1), lambda ids: ids + 1.0),
+    ],
+    ids=["examples", "uniform", "capped", "own"],
+)
+def test_a_round_equals_the_numpy_loop(aggregator, weight, x64):
+    data, cohort, after, _ = one_round(aggregator)
+    np.testing.assert_allclose(after, oracle(data, cohort, weight(np.asarray(cohort.id))), atol=1e-12)
+
+
+def test_each_epoch_has_its_own_order(x64):
+    data, cohort, _, _ = one_round(fl.aggregators.mean())
+    orders = example_orders(data, cohort, slot=1)  # the client with twelve examples
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_metrics_are_means_over_real_examples(x64):
+    """With rate 0 the model does not move, so every metric is a plain mean over the cohort's examples."""
+    data = softmax_data()
+    ids = (4, 2, 1, 6)
+    examples = [data.client(i) for i in ids]
+    x, y = (np.concatenate([np.asarray(e[name]) for e in examples]) for name in "xy")
+    losses = softmax_regression_losses(np.asarray(softmax_params()), x, y)
+    frozen = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.0), initial_loss="epoch", gradient_norm=True),
+        fl.aggregators.mean(),
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(BATCH, epochs=2),
+        population=7,
+    )
+    state = frozen.init(softmax_params(), jax.random.key(0))
+    _, metrics = frozen.round(state, data, fl.sampling.cohort(fl.round_key(state), data.size, jnp.asarray(ids)))
+    np.testing.assert_allclose(metrics["loss"], losses.mean(), rtol=1e-12)
+    np.testing.assert_allclose(metrics["initial_loss"], losses.mean(), rtol=1e-12)
+    np.testing.assert_allclose(metrics["accuracy"], np.mean((x @ np.asarray(softmax_params())).argmax(1) == y), rtol=1e-12)
+    assert metrics["clients"] == 4 and metrics["update_norm"] == 0
+
+
+def test_initial_loss_is_that_of_the_model_as_received(x64):
+    """Measured on the whole first epoch, it does not see that the model moves meanwhile."""
+    _, cohort, _, metrics = one_round(fl.aggregators.mean(), initial_loss="epoch")
+    data = softmax_data()
+    losses = [softmax_regression_losses(np.asarray(softmax_params()), *map(np.asarray, (c["x"], c["y"]))) for c in map(data.client, (4, 2, 1, 6))]
+    np.testing.assert_allclose(metrics["initial_loss"], np.concatenate(losses).mean(), rtol=1e-12)
+    assert metrics["loss"] < metrics["initial_loss"]
+    assert cohort.id.tolist() == [4, 2, 1, 6]
+
+
+@pytest.mark.parametrize("engine", [fl.padded(), fl.packed(2), fl.sequential()], ids=["padded", "packed", "sequential"])
+def test_all_examples_in_one_batch(engine, x64):
+    """size=None: one gradient over all of a client's examples, however many it has."""
+    data = softmax_data()
+    built = fl.algorithms.fedsgd(softmax_loss, population=7, learning_rate=0.5, engine=engine)
+    state = built.init(softmax_params(), jax.random.key(0))
+    after, _ = built.round(state, data, fl.sampling.everyone()(fl.round_key(state), data.size, state.round))
+    x, y = np.asarray(data.examples["x"]), np.asarray(data.examples["y"])
+    pooled = local_sgd(np.asarray(softmax_params()), x, y, [np.arange(len(x))], len(x), 0.5)
+    np.testing.assert_allclose(built.params(after), pooled, atol=1e-12)
+
+
+def test_the_debugging_engine_names_client_and_step():
+    """With jit off and NaN checks on, the error of one bad example says whose it was."""
+    data = softmax_data()
+    trouble = data.client(2)["x"][3, 0]
+
+    def loss(params, batch, key):
+        poison = jnp.where(batch["x"][:, 0] == trouble, -1.0, 1.0)
+        return softmax_loss(params, batch, key)[0] + jnp.log(poison)
+
+    built = fl.algorithms.fedavg(loss, optax.sgd(0.1), batches=fl.Batches(1), population=7, engine=fl.sequential())
+    state = built.init(softmax_params(), jax.random.key(0))
+    cohort = fl.sampling.cohort(fl.round_key(state), data.size, jnp.array([1, 2]))
+    order = example_orders(data, cohort, slot=1, epochs=1)[0]
+    with jax.disable_jit(), jax.debug_nans(True), pytest.raises(FloatingPointError) as caught:
+        built.round(state, data, cohort)
+    assert f"in client 2, local step {order.index(3)}" in caught.value.__notes__
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="lanes must be at least 1, got 0"):
+        fl.packed(0)
+    with pytest.raises(ValueError, match="size must be an int of at least 1.*got 0"):
+        fl.Batches(0)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        fl.Batches(4, epochs=0)
+    with pytest.raises(ValueError, match="initial_loss"):
+        fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="always")
+    with pytest.raises(ValueError, match="one loss an example, shape \\(4,\\), got \\(\\)"):
+        one_round_of_mean_loss()
+    with pytest.raises(ValueError, match="population must be at least 1"):
+        fl.algorithms.fedsgd(softmax_loss, population=0)
+    with pytest.raises(ValueError, match="most_steps"):
+        scheduled = fl.Batches(4, epochs=fl.on_round(lambda t: 2.0))
+        built = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=scheduled, population=7, engine=fl.padded())
+        simulate_one(built)
+
+
+def simulate_one(built):
+    return fl.simulate(built, softmax_data(), softmax_params(), fl.sampling.uniform(2), rounds=1, key=jax.random.key(0))
+
+
+def one_round_of_mean_loss():
+    reduced = lambda params, batch, key: softmax_loss(params, batch, key)[0].mean()  # noqa: E731
+    simulate_one(fl.algorithms.fedavg(reduced, optax.sgd(0.1), batches=fl.Batches(4), population=7))
