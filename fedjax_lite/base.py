@@ -54,7 +54,7 @@ class Mean(NamedTuple):
     """A metric on its way: sums and counts add over clients and are divided last."""
 
     total: Array
-    count: Array
+    count: Array  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
 
     def value(self) -> Array:
         """total / count; NaN where nothing was counted."""

@@ -42,7 +42,9 @@ class Batches(_Batches):
         for name, value in (("epochs", epochs), ("steps", steps)):
             if isinstance(value, Scheduled):
                 if value.clock != "round":
-                    raise ValueError(f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not the clock {value.clock!r}")
+                    raise ValueError(
+                        f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not the clock {value.clock!r}"
+                    )
             elif _is_static(value) and value < 1:
                 raise ValueError(f"Batches: {name} must be at least 1, got {value}")
             elif callable(value):
@@ -65,9 +67,10 @@ class Batches(_Batches):
             return self.epochs * (1 if self.size is None else -(-data.largest // self.size))
         return None
 
-    def take(self, data: FederatedData, client: Client, step: Int[Array, ""], round: Int[Array, ""]) -> Batch:
+    def take(self, data: FederatedData, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
         """The batch of one client's local step."""
         width = max(data.largest, 1) if self.size is None else self.size
+        step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
         epoch = step // an_epoch
         position = (step % an_epoch) * width + jnp.arange(width, dtype=jnp.int32)

@@ -4,7 +4,7 @@ An engine sees one client's round as three functions and a way to reduce groups 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -187,8 +187,10 @@ def packed(lanes: int | None = None) -> Engine:
 
 def default_lanes(carry: Tree) -> int:
     """How many lanes keep the device busy: on CPU what stays in cache, elsewhere what a few gigabytes hold."""
-    size = sum(x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry))
-    budget, most = (2**21, 64) if jax.default_backend() == "cpu" else (2**31, 1024)
+    size = sum(
+        x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry)
+    )
+    budget, most = (2**20, 32) if jax.default_backend() == "cpu" else (2**31, 1024)
     return max(1, min(most, budget // max(size, 1)))
 
 

@@ -24,15 +24,30 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
 
     Returns:
         {"loss": Mean, ...} with leaves `[population]`. Summed over axis 0 they are the result over all examples.
+
+    Raises:
+        ValueError: no examples at all, batch below 1, a loss_fn that does not return one value an example.
+
+    >>> from fedjax_lite.data.federated import FederatedData
+    >>> data = FederatedData.from_clients([{"x": np.array([1.0, 3.0])}, {"x": np.array([5.0])}])
+    >>> evaluate(lambda params, batch, key: batch["x"] - params, 1.0, data)["loss"].value().tolist()
+    [1.0, 4.0]
     """
     examples = int(jax.tree.leaves(data.examples)[0].shape[0])
+    if batch < 1 or not examples:
+        raise ValueError(f"evaluate needs batch >= 1 and at least one example, got batch={batch} and {examples} examples")
     batch = min(batch, examples)
     rows = jnp.arange(-(-examples // batch) * batch).reshape(-1, batch)
 
     def one(index):
         output = loss_fn(params, jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples), None)
         losses, values = output if isinstance(output, tuple) else (output, {})
-        return {"loss": losses, **values}
+        values = {"loss": losses, **values}
+        for name, value in values.items():
+            if jnp.shape(value) != index.shape:
+                raise ValueError(f"loss_fn must return one {name} an example, shape {index.shape}, got {jnp.shape(value)}: do not reduce")
+        # Sums of half-precision losses would stop growing after a few hundred examples.
+        return {name: jnp.asarray(value, jnp.promote_types(value.dtype, jnp.float32)) for name, value in values.items()}
 
     values = jax.tree.map(lambda x: x.reshape(-1)[:examples], jax.lax.map(one, rows))
     owner = jnp.repeat(jnp.arange(data.population), data.size, total_repeat_length=examples)
@@ -49,8 +64,8 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
 
     Returns:
         {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %), "worst_decile"}, ...}}.
-        Clients without examples do not count; "worst_decile" is the mean over the worst tenth of the clients (at least
-        one), worst being the highest for losses and errors, the lowest otherwise. With one client there is no spread.
+        Clients without examples do not count; "worst_decile" is the mean over the worst tenth of the clients (rounded up),
+        worst being the highest where `lower_is_better`, else the lowest. With one client there is no spread.
 
     >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
     >>> summarize(sums)["test_loss"], summarize(sums)["test_clients"]["loss"]["mean"]
@@ -59,16 +74,24 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
     summary: dict[str, object] = {}
     spread = {}
     for name, (total, count) in jax.tree.map(np.asarray, sums).items():
-        summary[prefix + name] = float(total.sum(dtype=np.float64) / max(count.sum(), 1))
+        summary[prefix + name] = float(total.sum(dtype=np.float64) / max(count.sum(dtype=np.float64), 1))
         present = count > 0
         each = np.sort(total[present].astype(np.float64) / count[present])
-        worst = max(1, round(len(each) / 10))
-        higher_is_worse = "loss" in name or "error" in name
+        worst = -(-len(each) // 10)
         spread[name] = {
             "mean": float(each.mean()),
             "std": float(each.std()),
             "deciles": np.percentile(each, DECILES).tolist(),
-            "worst_decile": float((each[-worst:] if higher_is_worse else each[:worst]).mean()),
+            "worst_decile": float((each[-worst:] if lower_is_better(name) else each[:worst]).mean()),
         }
         several = len(each) > 1
     return summary | ({prefix + "clients": spread} if several else {})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is a loss, an error or a norm; others, such as an accuracy, are better when higher.
+
+    >>> lower_is_better("test_loss"), lower_is_better("test_accuracy")
+    (True, False)
+    """
+    return any(word in metric for word in ("loss", "error", "norm"))

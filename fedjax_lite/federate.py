@@ -14,7 +14,6 @@ from fedjax_lite.base import (
     ClientWork,
     Info,
     Key,
-    Mean,
     Server,
     State,
     Tree,
@@ -85,12 +84,12 @@ def federate(
         server_state = server.update(aggregate, state.server, info)
 
         present = cohort.weight > 0
-        changed = tree.where(jnp.any(present), (server_state, aggregator_state), (state.server, state.aggregator))
+        server_state, aggregator_state = tree.where(jnp.any(present), (server_state, aggregator_state), (state.server, state.aggregator))
         ids = jnp.where(present, cohort.id, population)  # an empty slot writes past the end: nowhere
         own, uplink_rows = tree.put((state.own, state.uplink), ids, rows)
-        moved = optax.tree.sub(server.broadcast(changed[0]).params, shared.params)
+        moved = optax.tree.sub(server.broadcast(server_state).params, shared.params)
         metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
-        return State(state.round + 1, state.key, *changed, own, uplink_rows), metrics
+        return State(state.round + 1, state.key, server_state, aggregator_state, own, uplink_rows), metrics
 
     return Algorithm(init, round, lambda state: server.broadcast(state.server).params)
 

@@ -41,7 +41,9 @@ class RunFolder:
             ValueError: if the folder holds something that a new run would destroy.
         """
         if not resume and holds_run(self.path):
-            raise ValueError(f"out={self.path} holds a run already (status {status_of(self.path)}): resume it, name another folder, or remove it")
+            raise ValueError(
+                f"out={self.path} holds a run already (status {status_of(self.path)}): resume it, name another folder, or remove it"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._identity)
         done = self._checkpoints.latest() or 0 if resume else 0
@@ -49,7 +51,9 @@ class RunFolder:
             state = self._checkpoints.restore(done, state)
         records = read_records(self.path, done)
         if len(records) != done:
-            raise ValueError(f"{self.path / METRICS} holds {len(records)} whole lines, the checkpoint {done} rounds: it was edited or cut off; start anew")
+            raise ValueError(
+                f"{self.path / METRICS} holds {len(records)} whole lines, the checkpoint {done} rounds: it was edited or cut off; start anew"
+            )
         _replace(self.path / METRICS, _lines(records))
         self._summarize("running", records)
         return state, records

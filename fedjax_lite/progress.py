@@ -18,7 +18,15 @@ class Progress:
 
     def __init__(self, rounds: int, done: int, show: bool) -> None:
         console = Console(stderr=True)
-        columns = (BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         self._bar = Bar(*columns, console=console, disable=not (show and console.is_terminal), speed_estimate_period=600)
         self._task = self._bar.add_task("", total=rounds, completed=done)
 

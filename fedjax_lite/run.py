@@ -140,7 +140,9 @@ def _check(rounds, evaluate_every, checkpoint_every, out, resume, converge) -> N
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
     if checkpoint_every % evaluate_every:
-        raise ValueError(f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only")
+        raise ValueError(
+            f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only"
+        )
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     if converge and (converge.patience < 1 or converge.tolerance < 0):

@@ -32,7 +32,7 @@ def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> I
     """
     n = jnp.asarray(n).astype(jnp.uint32)
     seeds = jax.random.bits(key, (2,), jnp.uint32)
-    counter = np.arange(ROUNDS, dtype=np.uint32) * np.uint32(0x9E3779B9)  # 2^32 / golden ratio
+    counter = jnp.arange(ROUNDS, dtype=jnp.uint32) * np.uint32(0x9E3779B9)  # 2^32 / golden ratio
     offsets = _mix(counter + seeds[0]) % jnp.maximum(n, 1)
     salts = _mix(counter + seeds[1])
 

@@ -30,7 +30,9 @@ def simulate(
     return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=rounds)
 
 
-def advance(algorithm: Algorithm, data: FederatedData, state: State, sampler: Sampler, *, rounds: int) -> tuple[State, dict[str, jax.Array]]:
+def advance(
+    algorithm: Algorithm, data: FederatedData, state: State, sampler: Sampler, *, rounds: int
+) -> tuple[State, dict[str, jax.Array]]:
     """Run `rounds` more rounds from a state; `simulate` in pieces gives the same bits as in one."""
 
     def body(state, _):

@@ -33,7 +33,9 @@ AGGREGATORS = {
     "weighted_mean function": aggregators.weighted_mean(lambda client: 1.0 / client.size),
     "median": aggregators.median(),
     "trimmed_mean": aggregators.trimmed_mean(num_byzantine=1),
-    "from_sum": aggregators.from_sum(lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])),
+    "from_sum": aggregators.from_sum(
+        lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
+    ),
 }
 
 # name -> a function of the learning rate.
@@ -61,34 +63,31 @@ def federate(work=None, aggregator=None, server=None, engine=None, uplink=None, 
 
 
 # name -> a function of the engine and the learning rate.
-ALGORITHMS = (
-    {f"work {name}": (lambda engine, rate=0.1, work=work: federate(work(rate), engine=engine)) for name, work in WORKS.items()}
-    | {
-        "median": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["median"], engine=engine),
-        "own weights": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["weighted_mean own"], engine=engine),
-        "fedavg": lambda engine, rate=0.1: fl.algorithms.fedavg(
-            softmax_loss, optax.sgd(rate), batches=fl.Batches(4, steps=3), population=POPULATION, engine=engine
-        ),
-        "fedavgm": lambda engine, rate=0.1: fl.algorithms.fedavgm(
-            softmax_loss, optax.sgd(rate), batches=fl.Batches(4), population=POPULATION, engine=engine
-        ),
-        "fedsgd": lambda engine, rate=0.1: fl.algorithms.fedsgd(softmax_loss, population=POPULATION, learning_rate=rate, engine=engine),
-        "adam server": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), server=fl.optimizer_server(optax.adam(0.01)), engine=engine),
-        "adaptive rate": lambda engine, rate=0.1: federate(
-            fl.sgd_work(softmax_loss, optax.sgd(rate), gradient_norm=True),
-            server=fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0))),
-            engine=engine,
-        ),
-        "plateau": lambda engine, rate=0.1: federate(
-            WORKS["sgd"](rate),
-            server=fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1))),
-            engine=engine,
-        ),
-        "uplink with state": lambda engine, rate=0.1: federate(
-            WORKS["sgd"](rate), uplink=optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.5)), engine=engine
-        ),
-    }
-)
+ALGORITHMS = {f"work {name}": (lambda engine, rate=0.1, work=work: federate(work(rate), engine=engine)) for name, work in WORKS.items()} | {
+    "median": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["median"], engine=engine),
+    "own weights": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), AGGREGATORS["weighted_mean own"], engine=engine),
+    "fedavg": lambda engine, rate=0.1: fl.algorithms.fedavg(
+        softmax_loss, optax.sgd(rate), batches=fl.Batches(4, steps=3), population=POPULATION, engine=engine
+    ),
+    "fedavgm": lambda engine, rate=0.1: fl.algorithms.fedavgm(
+        softmax_loss, optax.sgd(rate), batches=fl.Batches(4), population=POPULATION, engine=engine
+    ),
+    "fedsgd": lambda engine, rate=0.1: fl.algorithms.fedsgd(softmax_loss, population=POPULATION, learning_rate=rate, engine=engine),
+    "adam server": lambda engine, rate=0.1: federate(WORKS["sgd"](rate), server=fl.optimizer_server(optax.adam(0.01)), engine=engine),
+    "adaptive rate": lambda engine, rate=0.1: federate(
+        fl.sgd_work(softmax_loss, optax.sgd(rate), gradient_norm=True),
+        server=fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0))),
+        engine=engine,
+    ),
+    "plateau": lambda engine, rate=0.1: federate(
+        WORKS["sgd"](rate),
+        server=fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1))),
+        engine=engine,
+    ),
+    "uplink with state": lambda engine, rate=0.1: federate(
+        WORKS["sgd"](rate), uplink=optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.5)), engine=engine
+    ),
+}
 
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 # One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.

@@ -97,7 +97,9 @@ def test_initial_loss_is_that_of_the_model_as_received(x64):
     """Measured on the whole first epoch, it does not see that the model moves meanwhile."""
     _, cohort, _, metrics = one_round(fl.aggregators.mean(), initial_loss="epoch")
     data = softmax_data()
-    losses = [softmax_regression_losses(np.asarray(softmax_params()), *map(np.asarray, (c["x"], c["y"]))) for c in map(data.client, (4, 2, 1, 6))]
+    losses = [
+        softmax_regression_losses(np.asarray(softmax_params()), *map(np.asarray, (c["x"], c["y"]))) for c in map(data.client, (4, 2, 1, 6))
+    ]
     np.testing.assert_allclose(metrics["initial_loss"], np.concatenate(losses).mean(), rtol=1e-12)
     assert metrics["loss"] < metrics["initial_loss"]
     assert cohort.id.tolist() == [4, 2, 1, 6]

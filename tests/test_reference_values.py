@@ -51,9 +51,7 @@ def test_fedavg_uniform():
 
 
 def test_fedavg_weighted():
-    assert_rows(
-        trajectory((1, 2, 300), WEIGHTED), (-0.125435, -0.481764), (-0.2049996317, -0.5806691857), (-0.3430087836, -0.6062196899)
-    )
+    assert_rows(trajectory((1, 2, 300), WEIGHTED), (-0.125435, -0.481764), (-0.2049996317, -0.5806691857), (-0.3430087836, -0.6062196899))
 
 
 @pytest.mark.parametrize("engine", [fl.padded(), fl.packed(2), fl.sequential()], ids=["padded", "packed", "sequential"])

@@ -49,18 +49,21 @@ def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap
     if isinstance(weights, str):
         if weights not in ("examples", "uniform"):
             raise ValueError(f'weighted_mean: weights must be "examples", "uniform", an array or a function, got {weights!r}')
+    elif not callable(weights):
+        weights = jnp.asarray(weights)
+        if weights.ndim != 1:
+            raise ValueError(f"weighted_mean: an array of weights must have the shape [population], got {list(weights.shape)}")
+
+    def weight_of(client):
+        if callable(weights):
+            return client.weight * weights(client)
+        if not isinstance(weights, str):
+            return client.weight * weights[client.id]
         if weights == "uniform":
-            weight_of = lambda client: 1  # noqa: E731
-        else:
-            weight_of = lambda client: client.size if cap is None else jnp.minimum(client.size, cap)  # noqa: E731
-    elif callable(weights):
-        weight_of = weights
-    else:
-        table = jnp.asarray(weights)
-        if table.ndim != 1:
-            raise ValueError(f"weighted_mean: an array of weights must have the shape [population], got {list(table.shape)}")
-        weight_of = lambda client: table[client.id]  # noqa: E731
-    return _mean(lambda client: client.weight * weight_of(client))
+            return client.weight
+        return client.weight * (client.size if cap is None else jnp.minimum(client.size, cap))
+
+    return _mean(weight_of)
 
 
 def _mean(weight_of: Callable[[Client], Any]) -> Aggregator:

@@ -109,6 +109,7 @@ class FederatedData:
 
     def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
+        id = int(id)
         if not 0 <= id < self.population:
             raise ValueError(f"id must be in [0, {self.population}), got {id}")
         start, size = int(self.start[id]), int(self.size[id])

@@ -31,7 +31,9 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y") -> Los
     def squared(params, batch, key):
         predictions, targets = model.apply(params, batch, key), batch[target]
         if predictions.size != targets.size:
-            raise ValueError(f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match")
+            raise ValueError(
+                f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match"
+            )
         difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
         return 0.5 * jnp.sum(difference**2, axis=-1)
 

@@ -1,7 +1,8 @@
 """Small networks of the field."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -29,19 +30,23 @@ def from_linen(module: nn.Module, *, input: str = "x") -> Model:
     >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), {"x": jnp.zeros(64)}))
     {'bias': (10,), 'kernel': (64, 10)}
     """
-    has_train = "train" in module.__call__.__code__.co_varnames
+    has_train = "train" in inspect.signature(module.__call__).parameters
+
+    evaluating: dict[str, Any] = {"train": False} if has_train else {}
 
     def init(key, example):
         inputs = jnp.asarray(example[input])[None]
-        variables = module.init(key, inputs, **({"train": False} if has_train else {}))
+        variables = module.init(key, inputs, **evaluating)
         if set(variables) - {"params"}:
-            raise ValueError(f"the module keeps state beside its parameters ({sorted(set(variables) - {'params'})}): use GroupNorm or LayerNorm")
+            raise ValueError(
+                f"the module keeps state beside its parameters ({sorted(set(variables) - {'params'})}): use GroupNorm or LayerNorm"
+            )
         return variables.get("params", {})
 
     def apply(params, batch, key=None):
-        train = {"train": key is not None} if has_train else {}
+        mode = evaluating if key is None else {name: True for name in evaluating}
         rngs = None if key is None else {"dropout": key}
-        return module.apply({"params": params}, batch[input], rngs=rngs, **train)
+        return module.apply({"params": params}, batch[input], rngs=rngs, **mode)
 
     return Model(init, apply)
 
