@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Float, Int
 
 Tree = Any  # any pytree of arrays
 Key = Any  # a jax random key
@@ -26,21 +26,21 @@ _SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 class Client(NamedTuple):
     """One client's facts; stacked along axis 0 it is the cohort of a round."""
 
-    id: Array  # int32, its row in the population
+    id: Int[Array, "*clients"]  # its row in the population
     key: Key  # fold_in(round key, id)
-    size: Array  # int32, how many examples it holds
-    steps: Array  # int32, how many local steps it takes; a sampler may lower it
-    weight: Array  # float, 0 marks an empty slot
+    size: Int[Array, "*clients"]  # how many examples it holds
+    steps: Int[Array, "*clients"]  # how many local steps it takes; a sampler may lower it
+    weight: Float[Array, "*clients"]  # 0 marks an empty slot
 
 
 class Batch(NamedTuple):
     """What one local step sees of one client."""
 
     examples: Tree  # [batch, ...]
-    mask: Array  # bool [batch], False where a short last batch is filled up
-    step: Array  # int32, local step within the round
-    epoch: Array  # int32, local epoch within the round
-    round: Array  # int32
+    mask: Bool[Array, " batch"]  # False where a short last batch is filled up
+    step: Int[Array, ""]  # local step within the round
+    epoch: Int[Array, ""]  # local epoch within the round
+    round: Int[Array, ""]
 
 
 class Shared(NamedTuple):
@@ -53,8 +53,8 @@ class Shared(NamedTuple):
 class Mean(NamedTuple):
     """A metric on its way: sums and counts add over clients and are divided last."""
 
-    total: Array
-    count: Array  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
+    total: Float[Array, "*clients"]
+    count: Float[Array, "*clients"]  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
 
     def value(self) -> Array:
         """total / count; NaN where nothing was counted."""
@@ -64,9 +64,9 @@ class Mean(NamedTuple):
 class Info(NamedTuple):
     """What the server is told beside the aggregate."""
 
-    round: Array  # int32
+    round: Int[Array, ""] | int
     key: Key
-    metrics: dict[str, Array]  # the round's metrics, for instance "loss"
+    metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"
 
 
 class ClientWork(NamedTuple):
