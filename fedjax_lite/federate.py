@@ -79,7 +79,7 @@ def federate(
 
         part, rows, sums = engine(local, cohort, rows)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
-        metrics = {name: mean.value() for name, mean in sums.items()} | metrics
+        metrics = {name: metric.value() for name, metric in sums.items()} | metrics
         info = Info(state.round, jax.random.fold_in(key, 1), metrics)
         server_state = server.update(aggregate, state.server, info)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+__all__ = ["dirichlet", "dirichlet_class", "dirichlet_hsu", "iid", "labels_per_client", "quantity_skew", "shards"]
+
 Partition = Callable[[np.random.Generator, np.ndarray], list[np.ndarray]]
 
 _TRIES = 1000  # a draw that fails this often will practically never succeed

@@ -1,0 +1,51 @@
+"""Promises about the code itself: who compiles, what the engine knows, that public names are documented and usable."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import fedjax_lite as fl
+
+PACKAGE = Path(fl.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def calls_jit(tree):
+    return any(isinstance(node, ast.Attribute) and node.attr == "jit" for node in ast.walk(tree))
+
+
+def test_only_the_runner_compiles():
+    compiling = [path.name for path in SOURCES if calls_jit(ast.parse(path.read_text()))]
+    assert compiling == ["run.py"]
+
+
+def identifiers(tree):
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+    }
+
+
+def test_the_engine_knows_no_algorithm():
+    for name in ("engine.py", "federate.py", "batches.py", "simulate.py"):
+        known = identifiers(ast.parse((PACKAGE / name).read_text())) & {*fl.algorithms.__all__, *fl.aggregators.__all__}
+        assert not known, f"{name} mentions {known}"
+
+
+def test_the_contract_is_short():
+    assert len((PACKAGE / "base.py").read_text().splitlines()) < 200
+
+
+def test_no_file_is_more_than_one_idea():
+    long = {path.name: n for path in SOURCES if (n := len(path.read_text().splitlines())) > 300}
+    assert not long
+
+
+def test_every_public_name_is_documented():
+    modules = [fl, fl.aggregators, fl.algorithms, fl.data, fl.models, fl.partition, fl.sampling, fl.schedules]
+    for module in modules:
+        for name in getattr(module, "__all__"):
+            value = getattr(module, name)
+            if callable(value) and not isinstance(value, type(re)):
+                first = (inspect.getdoc(value) or "").split("\n")[0]
+                assert len(first) > 15 and first.strip()[-1] in ".:", f"{module.__name__}.{name}: {first!r}"
