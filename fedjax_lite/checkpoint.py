@@ -16,7 +16,7 @@ class Checkpoints:
     """The last states of a run in a folder (orbax), beside the identity of the run they belong to.
 
     Args:
-        folder: made if absent.
+        folder: made if absent; what a killed process left half written is removed.
         identity: what a checkpoint must agree with to be resumed: nested dicts of JSON values.
         keep: how many of the last checkpoints stay.
     """
@@ -26,12 +26,11 @@ class Checkpoints:
 
         self._ocp = ocp
         self._identity = json.loads(json.dumps(identity))
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="round", create=True)
-        )
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="round", create=True, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def latest(self) -> int | None:
-        """The round of the last whole checkpoint."""
+        """The round of the last checkpoint."""
         return self._manager.latest_step()
 
     def save(self, round: int, state: State) -> None:
@@ -42,12 +41,12 @@ class Checkpoints:
         self._manager.save(round, args=arguments)
 
     def restore(self, round: int, template: State) -> State:
-        """The state saved after `round` rounds.
+        """The state saved after `round` rounds, in the classes and with the random keys of `template`.
 
         Raises:
-            ValueError: if the checkpoint belongs to another configuration; names the first difference.
+            ValueError: if the checkpoint belongs to another configuration, naming the first difference, or cannot be read.
         """
-        saved = self._manager.restore(round, args=self._ocp.args.Composite(identity=self._ocp.args.JsonRestore()))["identity"]
+        saved = self._read(round, identity=self._ocp.args.JsonRestore())["identity"]
         difference = _first_difference(saved, self._identity)
         if difference:
             raise ValueError(
@@ -55,8 +54,7 @@ class Checkpoints:
                 "resume with the configuration it was made with, or start in another folder"
             )
         abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _storable(template))
-        restored = self._manager.restore(round, args=self._ocp.args.Composite(state=self._ocp.args.StandardRestore(abstract)))["state"]
-        return _restored(restored, template)
+        return _restored(self._read(round, state=self._ocp.args.StandardRestore(abstract))["state"], template)
 
     def wait(self) -> None:
         """Return when everything is on disk."""
@@ -66,30 +64,49 @@ class Checkpoints:
         """Finish writing and let go of the folder."""
         self._manager.close()
 
+    def _read(self, round: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(round, args=self._ocp.args.Composite(**items))
+        except Exception as error:  # orbax raises many kinds for files that are damaged
+            folder = self._manager.directory / f"round_{round}"
+            raise ValueError(
+                f"{folder} cannot be read: remove that folder to go on from the checkpoint before it, if any ({error})"
+            ) from error
+
 
 def _is_key(x: Any) -> bool:
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _storable(state: State) -> Tree:
-    """Random keys as plain words, in a dict of leaves by path: independent of the classes a state is made of."""
+    """Leaves by path, independent of the classes a state is made of; random keys as plain words; empty leaves, which orbax
+    refuses, left out."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves if leaf.size}
 
 
 def _restored(stored: Tree, template: State) -> State:
     def leaf(path, like):
-        value = stored[jax.tree_util.keystr(path)]
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) else value
+        value = stored.get(jax.tree_util.keystr(path), like)
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) and like.size else value
 
     return jax.tree_util.tree_map_with_path(leaf, template)
 
 
 def _first_difference(saved: Any, current: Any, path: str = "") -> str:
+    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values."""
     if isinstance(saved, dict) and isinstance(current, dict):
-        for key in sorted(saved.keys() | current.keys()):
-            difference = _first_difference(saved.get(key), current.get(key), f"{path}.{key}" if path else key)
-            if difference:
-                return difference
-        return ""
-    return "" if saved == current else f"{path} was {saved!r}, is now {current!r}"
+        pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
+    else:
+        return "" if saved == current else f"{path} was {_short(saved)}, is now {_short(current)}"
+    return next(filter(None, (_first_difference(a, b, key) for key, a, b in pairs)), "")
+
+
+_ABSENT = object()
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is _ABSENT else repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

@@ -53,7 +53,15 @@ class Config(NamedTuple):
             set_here = [written for changed, written in self.overrides if path == tuple(changed)[: len(path)]]
         place = f"--set {set_here[-1]}" if set_here else f"{self.source}:{line}" if line else self.source
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-        return ConfigError(f"{place}: {dotted}: {message}")
+        return ConfigError(": ".join(filter(None, (place, dotted, message))))
+
+    def below(self, path: Where) -> list[Where]:
+        """The path of every key under a path, those of a table before those of the tables in it; lists are not entered."""
+        table: Any = self.values
+        for part in path:
+            table = table.get(part) if isinstance(table, dict) else table[int(part)] if isinstance(table, list) else None
+        own: list[Where] = [(*path, key) for key in table] if isinstance(table, dict) else []
+        return own + [key for each in own for key in self.below(each)]
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -150,7 +158,7 @@ def _line_of(text: str, path: Where) -> int | None:
             if header[1] == "[[":
                 count[section] = count.get(section, 0) + 1
                 section = (*section, count[section] - 1)
-            here = section
+            here = section if section != (*path, 0) else tuple(path)  # [[client]] where [client] is meant
         elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
             here = (*section, *key[1].split("."))
         else:

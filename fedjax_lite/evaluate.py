@@ -78,12 +78,13 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
         present = count > 0
         each = np.sort(total[present].astype(np.float64) / count[present])
         worst = -(-len(each) // 10)
-        spread[name] = {
-            "mean": float(each.mean()),
-            "std": float(each.std()),
-            "deciles": np.percentile(each, DECILES).tolist(),
-            "worst_decile": float((each[-worst:] if lower_is_better(name) else each[:worst]).mean()),
-        }
+        with np.errstate(invalid="ignore"):  # a model that has diverged has infinite losses
+            spread[name] = {
+                "mean": float(each.mean()),
+                "std": float(each.std()),
+                "deciles": np.percentile(each, DECILES).tolist(),
+                "worst_decile": float((each[-worst:] if lower_is_better(name) else each[:worst]).mean()),
+            }
         several = len(each) > 1
     return summary | ({prefix + "clients": spread} if several else {})
 

@@ -1,25 +1,29 @@
 """A run's folder: one line of metrics a round, checkpoints, and a summary that tells whether the run finished."""
 
-import hashlib
 import json
 import math
 import os
-import platform
+import re
+import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import tomli_w
 from safetensors.numpy import save_file
 
 from fedjax_lite.base import State, Tree
 from fedjax_lite.checkpoint import Checkpoints
-from fedjax_lite.report import write_report
+from fedjax_lite.environment import environment
+from fedjax_lite.report import report
 
-METRICS, SUMMARY, CHECKPOINTS = "metrics.jsonl", "summary.json", "checkpoints"
+__all__ = ["Records", "RunFolder", "holds_run", "named_leaves", "plain", "read_records", "records_of", "status_of", "toml_text"]
+
+CONFIG, METRICS, SUMMARY, CHECKPOINTS = "config.toml", "metrics.jsonl", "summary.json", "checkpoints"
+FREE = ("name", "run", "engine")  # what may differ when a run is resumed: how long it goes on, where its clients are laid out
 Records = list[dict[str, Any]]
 
 
@@ -28,98 +32,137 @@ class RunFolder:
 
     Args:
         path: the folder; made by `open`.
-        identity: what a run must agree with to be resumed here.
+        facts: what a run must agree with to be resumed here, such as the fingerprint of its data.
+        config: its settings; but for `FREE`, they must agree too.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        self.path, self._identity, self._started = path, dict(identity), time.perf_counter()
+    def __init__(self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> None:
+        self.path, self._facts, self._config = path, dict(facts), dict(config or {})
+        self._toml = toml_text(self._config)
+        self.latest: int | None = None  # the round of the last checkpoint
+        self._before, self._started = 0.0, time.perf_counter()  # seconds of the run before it was resumed
 
     def open(self, state: State, resume: bool) -> tuple[State, Records]:
-        """The state and the records to go on from; with nothing to resume, those given and none.
-
-        Raises:
-            ValueError: if the folder holds something that a new run would destroy.
-        """
-        if not resume and holds_run(self.path):
-            raise ValueError(
-                f"out={self.path} holds a run already (status {status_of(self.path)}): resume it, name another folder, or remove it"
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._identity)
-        done = self._checkpoints.latest() or 0 if resume else 0
-        if done:
-            state = self._checkpoints.restore(done, state)
-        records = read_records(self.path, done)
-        if len(records) != done:
-            raise ValueError(
-                f"{self.path / METRICS} holds {len(records)} whole lines, the checkpoint {done} rounds: it was edited or cut off; start anew"
-            )
+        """The state and the records to go on from; with nothing to resume, those given and none."""
+        if not resume:
+            make_room(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
+        settings = {key: value for key, value in self._config.items() if key not in FREE}
+        self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._facts | {"config": settings})
+        try:
+            self.latest = self._checkpoints.latest()
+            if self.latest:
+                state = self._checkpoints.restore(self.latest, state)
+                self._before = _summary(self.path).get("seconds", 0.0)
+            records = read_records(self.path, self.latest or 0)
+            if len(records) != (self.latest or 0):
+                raise ValueError(
+                    f"{self.path / METRICS} holds {len(records)} whole lines of the {self.latest} rounds of the checkpoint: "
+                    "it was edited or cut off; start anew without resume"
+                )
+        except BaseException:
+            self._checkpoints.close()
+            raise
+        if self._toml:
+            _replace(self.path / CONFIG, self._toml)
         _replace(self.path / METRICS, _lines(records))
         self._summarize("running", records)
         return state, records
 
-    def record(self, records: Records, state: State | None) -> None:
-        """Add the records of a segment and, if a state is given, the checkpoint after it."""
-        with open(self.path / METRICS, "a") as file:
-            file.write(_lines(records))
+    def record(self, records: Records, new: int, state: State | None) -> None:
+        """Add the lines of the last `new` records and, if a state is given, the checkpoint after them."""
+        with open(self.path / METRICS, "a", encoding="utf-8") as file:
+            file.write(_lines(records[len(records) - new :]))
             file.flush()
             os.fsync(file.fileno())
         if state is not None:
-            self._checkpoints.save(records[-1]["round"], state)
+            self._save(records, state)
+            self._summarize("running", records)
 
     def finish(self, status: str, records: Records, state: State, params: Tree) -> None:
         """Write what a finished, converged or interrupted run leaves."""
-        if records and self._checkpoints.latest() != records[-1]["round"]:
-            self._checkpoints.save(records[-1]["round"], state)
+        if records and self.latest != len(records):
+            self._save(records, state)
         self._checkpoints.wait()
         temporary = self.path / "params.partial"
         save_file(named_leaves(params), temporary)
         temporary.replace(self.path / "params.safetensors")
         self._summarize(status, records)
-        write_report(self.path, records)
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        self._checkpoints.close()
         if error is not None:
-            records = read_records(self.path, 2**31)
             status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
-            self._summarize(status, records, error=str(error))
-            write_report(self.path, records)
+            self._summarize(status, read_records(self.path), error=str(error))
+        self._checkpoints.close()
+
+    def _save(self, records: Records, state: State) -> None:
+        self._checkpoints.save(len(records), state)
+        self.latest = len(records)
 
     def _summarize(self, status: str, records: Records, **more: Any) -> None:
-        evaluated = [record for record in records if any(name.startswith(("test_", "train_")) for name in record)]
+        """The summary, and for a run that goes on no longer the report before it."""
+        evaluated = (record for record in reversed(records) if any(name.startswith(("test_", "train_")) for name in record))
         summary = {
             "status": status,
-            "rounds": records[-1]["round"] if records else 0,
-            "final": (evaluated or records or [{}])[-1],
-            "seconds": round(time.perf_counter() - self._started, 3),
+            "rounds": len(records),
+            "final": next(evaluated, records[-1] if records else {}),
+            "seconds": round(self._before + time.perf_counter() - self._started, 3),
             **more,
-            **{key: self._identity[key] for key in ("data", "test") if key in self._identity},
+            **{name: self._facts[name] for name in ("data", "test")},
             **environment(),
         }
+        if status != "running":
+            _replace(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml))
         _replace(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
+def make_room(out: Path) -> None:
+    """Move a run that is already there aside: nothing is lost, and the newest is where it is looked for.
+
+    Raises:
+        ValueError: if something else is there.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file: name a folder")
+    if not holds_run(out):
+        if out.exists() and any(out.iterdir()):
+            raise ValueError(f"out={out} is not empty and holds no run: name another folder")
+        return
+    number = 1
+    while (aside := out.absolute().with_name(f"{out.absolute().name}.{number}")).exists():
+        number += 1
+    print(f"{out} held a run (status {status_of(out)}): moved to {aside}", file=sys.stderr)
+    out.absolute().rename(aside)
+
+
 def records_of(history: Mapping[str, np.ndarray], done: int) -> Records:
-    """A segment's history `[rounds]` as one record a round; NaN, where nothing was counted, becomes null."""
+    """A segment's history `[rounds]` as one record a round; NaN, where nothing was counted, becomes None.
+
+    >>> records_of({"loss": np.array([0.5, np.nan])}, done=10)
+    [{'round': 11, 'loss': 0.5}, {'round': 12, 'loss': None}]
+    """
     rounds = len(next(iter(history.values())))
-    return [{"round": done + i + 1} | {name: _number(values[i]) for name, values in history.items()} for i in range(rounds)]
+    return [{"round": done + i + 1} | {name: plain(float(values[i])) for name, values in history.items()} for i in range(rounds)]
 
 
-def read_records(folder: Path, up_to: int) -> Records:
-    """The records of the first `up_to` rounds; a last line that a crash cut off is left out."""
-    records = []
+def read_records(folder: Path, up_to: int | None = None) -> Records:
+    """The records of a folder, or of its first `up_to` rounds; from a line that a crash cut off on, nothing."""
+    records: Records = []
     path = folder / METRICS
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True)[:up_to] if path.exists() else []:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
             break
-        if record["round"] <= up_to:
-            records.append(record)
+        if not line.endswith("\n") or record.get("round") != len(records) + 1:
+            break
+        records.append(record)
     return records
 
 
@@ -130,43 +173,52 @@ def holds_run(folder: Path) -> bool:
 
 def status_of(folder: Path) -> str:
     """The status in a folder's summary; "unknown" where there is none."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text())["status"] if path.exists() else "unknown"
+    return _summary(folder).get("status", "unknown")
 
 
 def named_leaves(params: Tree) -> dict[str, np.ndarray]:
     """A model's leaves by path: "Dense_0/kernel"."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
-    return {jax.tree_util.keystr(path, simple=True, separator="/") or "params": np.asarray(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path, simple=True, separator="/") or "params": np.array(leaf, order="C") for path, leaf in leaves}
 
 
-def environment() -> dict[str, Any]:
-    """What a result depends on beside its configuration and data: code, versions, device."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.relative_to(package).as_posix().encode() + source.read_bytes())
-    versions = {name: version(name) for name in ("fedjax-lite", "jax", "jaxlib", "optax", "flax", "numpy")}
-    device = jax.devices()[0]
-    return {
-        "code": {"sha256": digest.hexdigest()[:16], "python": platform.python_version()} | versions,
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count(), "cores": os.cpu_count()},
-    }
+def toml_text(values: Mapping[str, Any]) -> str:
+    """TOML with each list of plain values on one line.
+
+    >>> print(toml_text({"hidden": [200, 200]}), end="")
+    hidden = [200, 200]
+    """
+    return re.sub(
+        r"\[\n((?: *[^\[\]{}\n]+,\n)+) *\]",
+        lambda match: f"[{' '.join(line.strip() for line in match[1].splitlines())[:-1]}]",
+        tomli_w.dumps(values),
+    )
 
 
-def _number(x: Any) -> float | None:
-    value = float(x)
-    return value if math.isfinite(value) else None
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def plain(value: Any) -> Any:
+    """A record as it is read back from JSON, which has no NaN and no infinity: None stands for both."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(records: Records) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 
 
 def _replace(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "w") as file:
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -1,5 +1,9 @@
-"""A progress bar with rounds a second and the time left; silent where the output is not a terminal."""
+"""A progress bar with rounds a second and the time left, silent where the output is not a terminal; and Ctrl-C."""
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -10,16 +14,23 @@ from rich.text import Text
 
 class _Speed(ProgressColumn):
     def render(self, task):
-        return Text(f"{task.speed:.1f} rounds/s" if task.speed else "compiling")
+        return Text(f"{task.speed:.3g} rounds/s" if task.speed else "compiling")
 
 
 class Progress:
-    """A context whose `update` is told the record of the last round."""
+    """A context whose `update` is told the record of the last round, and whose `note` shows a text instead.
 
-    def __init__(self, rounds: int, done: int, show: bool) -> None:
-        console = Console(stderr=True)
+    Args:
+        rounds: how many there will be.
+        done: how many a resumed run has behind it.
+        show: False for no bar at all.
+        console: where to; by default standard error.
+    """
+
+    def __init__(self, rounds: int, done: int, show: bool, console: Console | None = None) -> None:
+        console = Console(stderr=True) if console is None else console
         columns = (
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
             _Speed(),
             TimeElapsedColumn(),
@@ -31,10 +42,14 @@ class Progress:
         self._task = self._bar.add_task("", total=rounds, completed=done)
 
     def update(self, record: dict[str, Any]) -> None:
-        """Move to the record's round and show its loss, or its test metrics if it has some."""
-        shown = [name for name in record if name.startswith("test_") and isinstance(record[name], float)] or ["loss"]
-        text = "  ".join(f"{name} {record[name]:.4f}" for name in shown if record.get(name) is not None)
-        self._bar.update(self._task, completed=record["round"], description=text)
+        """Move to the record's round and show its evaluation, or the loss of local training if there is none."""
+        evaluated = [name for name in record if name.startswith(("test_", "train_")) and isinstance(record[name], float)]
+        shown = [f"{name} {record[name]:.4f}" for name in evaluated or ["loss"] if record.get(name) is not None]
+        self._bar.update(self._task, completed=record["round"], description="  ".join(shown))
+
+    def note(self, text: str) -> None:
+        """Show a text beside the bar."""
+        self._bar.update(self._task, description=text)
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -42,3 +57,29 @@ class Progress:
 
     def __exit__(self, kind, error, trace) -> None:
         self._bar.stop()
+
+
+@contextmanager
+def interruptible(note: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM are only noted, so that a segment can end and be saved; a second one acts as if this were not here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(number, frame):
+        seen.append(number)
+        restore()
+        note("stopping after this segment; again to stop now")
+
+    try:
+        for number in before:
+            signal.signal(number, on_signal)
+        yield lambda: bool(seen)
+    finally:
+        restore()

@@ -1,21 +1,20 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fedjax_lite.base import Algorithm, Key, State, Tree
+from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.evaluate import evaluate, summarize
-from fedjax_lite.folder import RunFolder, records_of
-from fedjax_lite.progress import Progress
+from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
+from fedjax_lite.folder import Records, RunFolder, plain, records_of
+from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
 from fedjax_lite.work import LossFn
@@ -24,21 +23,26 @@ __all__ = ["Convergence", "Result", "run"]
 
 
 class Convergence(NamedTuple):
-    """Stop once a falling metric has not improved by more than `tolerance` for `patience` evaluations in a row."""
+    """Stop once a metric has not improved by more than `tolerance` for `patience` evaluations in a row."""
 
-    metric: str = "test_loss"  # any name in the records: "test_loss", "update_norm", "loss"
-    tolerance: float = 1e-4
+    metric: str = "test_loss"  # any number in the records: "test_loss", "train_loss", "update_norm", "loss", "test_accuracy"
+    tolerance: Number = 1e-4
     patience: int = 5
 
-    def reached(self, history: list[dict[str, Any]]) -> bool:
-        """Whether the evaluated records say so."""
+    def reached(self, history: Records) -> bool:
+        """Whether the records of the evaluated rounds say so; one without clients says nothing.
+
+        >>> Convergence("loss", tolerance=0.1, patience=2).reached([{"loss": 1.0}, {"loss": 0.95}, {"loss": 0.91}])
+        True
+        """
+        sign = 1 if lower_is_better(self.metric) else -1
         best, waited = math.inf, 0
         for record in history:
-            if self.metric not in record:
-                raise ValueError(f"converge: no metric {self.metric!r}; there are {', '.join(k for k in record if k != 'round')}")
             value = record[self.metric]
-            improved = value is not None and value < best - self.tolerance
-            best, waited = (value, 0) if improved else (best, waited + 1)
+            if value is None or record.get("clients") == 0:
+                continue
+            improved = sign * value < best - self.tolerance
+            best, waited = (sign * value, 0) if improved else (best, waited + 1)
         return waited >= self.patience
 
 
@@ -47,7 +51,7 @@ class Result(NamedTuple):
 
     state: State
     params: Tree  # the global model
-    history: list[dict[str, Any]]  # one record a round; evaluated rounds hold the test metrics too
+    history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
     status: str  # "finished", "converged" or "interrupted"
 
 
@@ -67,21 +71,26 @@ def run(
     checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool = True,
-    identity: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run an algorithm for a number of rounds, or until it converges, with one host synchronisation a segment.
 
+    Ctrl-C or SIGTERM ends a run after the segment in flight, with its state saved. A run that was killed is resumed from its
+    last checkpoint to the same bits, and to the same metrics file, as one that was not.
+
     Args:
-        algorithm, data, params, sampler, rounds, key: as for `simulate`.
+        algorithm, data, params, sampler, rounds, key: as for `fl.simulate`.
         loss_fn: what the global model is evaluated with; None: no evaluation.
         test: held-out examples; None evaluates on the training data, under the prefix "train_" instead of "test_".
         evaluate_every: rounds a segment; the model is evaluated at the end of each.
         converge: when to stop early.
-        out: folder for metrics.jsonl, summary.json, params.safetensors, report.html and checkpoints/; None: nothing is written.
+        out: folder for config.toml, metrics.jsonl, summary.json, params.safetensors, report.html and checkpoints/; None: nothing
+            is written. A run that is already there is moved aside to `out`.1, .2 ... unless it is resumed.
         checkpoint_every: rounds between checkpoints, a multiple of `evaluate_every`; by default every segment.
-        resume: go on from the last checkpoint in `out`, to the same bits as a run that was never interrupted.
+        resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before.
         progress: show a bar if the output is a terminal.
-        identity: more facts (JSON values) that a checkpoint must agree with to be resumed, such as the configuration.
+        config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run" and
+            "engine", which do not change what a round computes.
 
     Returns:
         A `Result`.
@@ -90,62 +99,75 @@ def run(
         FloatingPointError: as soon as a loss or the model is no longer finite; names the round. The last good checkpoint stays.
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
-    checkpoint_every = evaluate_every if checkpoint_every is None else checkpoint_every
-    _check(rounds, evaluate_every, checkpoint_every, out, resume, converge)
+    check_options(rounds, evaluate_every, checkpoint_every, converge)
+    if resume and out is None:
+        raise ValueError("resume=True needs out: the folder of the run to go on with")
     held_out, prefix = (data, "train_") if test is None else (test, "test_")
-
-    def segment(state, train, held_out, length):
-        state, history = advance(algorithm, train, state, sampler, rounds=length)
-        return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
-
-    segment = jax.jit(segment, static_argnums=3, donate_argnums=0)
+    parts = (algorithm, sampler, loss_fn)
+    trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
     state = jax.jit(algorithm.init)(params, key)
-    history: list[dict[str, Any]] = []
+    history: Records = []
     folder = None
     if out is not None:
         facts = {"data": data.fingerprint(), "test": None if test is None else test.fingerprint(), "state": _structure(state)}
-        folder = RunFolder(Path(out), facts | dict(identity or {}))
+        folder = RunFolder(Path(out), facts, config)
         state, history = folder.open(state, resume)
 
-    with Progress(rounds, len(history), progress) as bar, _interruptible() as interrupted, folder or nullcontext():
+    with Progress(rounds, len(history), progress) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
 
         def ending() -> str:
             """The status to end with, or "" to go on."""
-            if converge and converge.reached([record for record in history if record["round"] % evaluate_every == 0]):
+            if converge and converge.reached(history[evaluate_every - 1 :: evaluate_every]):
                 return "converged"
             return "finished" if len(history) >= rounds else "interrupted" if interrupted() else ""
 
         while not (status := ending()):
             done = len(history)
             length = min(evaluate_every - done % evaluate_every, rounds - done)
-            state, measured, sums = segment(state, data, held_out, length)
+            state, measured, sums = _segment(*parts, length, state, data, held_out)
             measured, sums = jax.device_get((measured, sums))
-            bad = _first_not_finite(measured)
+            evaluation = summarize(sums, prefix) if sums else {}
+            bad, why = _first_not_finite(measured, evaluation, f"{prefix}loss")
             new = records_of(measured, done)[:bad]
-            if bad is None and sums:
-                new[-1] |= summarize(sums, prefix)
+            if bad is None:
+                new[-1] |= plain(evaluation)
             history += new
             if folder:
-                folder.record(new, state if bad is None and len(history) % checkpoint_every == 0 else None)
+                folder.record(history, len(new), state if bad is None and len(history) % (checkpoint_every or 1) == 0 else None)
             if bad is not None:
-                raise FloatingPointError(_explain(measured, bad, done, folder))
+                raise FloatingPointError(_explain(done + bad + 1, why, folder))
             bar.update(history[-1])
         if folder:
             folder.finish(status, history, state, algorithm.params(state))
     return Result(state, algorithm.params(state), history, status)
 
 
-def _check(rounds, evaluate_every, checkpoint_every, out, resume, converge) -> None:
+@partial(jax.jit, static_argnames=("algorithm", "sampler", "loss_fn", "rounds"), donate_argnames="state")
+def _segment(algorithm, sampler, loss_fn, rounds, state, data, held_out):
+    """Rounds and the evaluation after them in one program, compiled once for a process."""
+    state, history = advance(algorithm, data, state, sampler, rounds=rounds)
+    return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+
+
+def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, converge) -> None:
+    """Trace a segment, so that what does not fit together is found before anything is compiled or written."""
+    state = jax.eval_shape(algorithm.init, params, key)
+    _, measured, sums = _segment.eval_shape(algorithm, sampler, loss_fn, rounds, state, data, data if test is None else test)
+    names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
+    if converge and converge.metric not in names:
+        raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
+
+
+def check_options(rounds: int, evaluate_every: int = 10, checkpoint_every: int | None = None, converge: Convergence | None = None) -> None:
+    """Refuse what no run can be made of."""
     for name, value in (("rounds", rounds), ("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1, got {value!r}")
-    if checkpoint_every % evaluate_every:
+        if (value is not None or name != "checkpoint_every") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if checkpoint_every and checkpoint_every % evaluate_every:
         raise ValueError(
             f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only"
         )
-    if resume and out is None:
-        raise ValueError("resume=True needs out: the folder of the run to go on with")
-    if converge and (converge.patience < 1 or converge.tolerance < 0):
+    if converge and (converge.patience < 1 or not converge.tolerance >= 0):
         raise ValueError(f"converge needs patience >= 1 and tolerance >= 0, got {converge}")
 
 
@@ -154,39 +176,19 @@ def _structure(state: State) -> list[str]:
     return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
 
 
-def _first_not_finite(measured: dict[str, np.ndarray]) -> int | None:
-    """The first round of a segment, with clients, whose loss or update is not finite."""
-    bad = ~np.isfinite(measured["update_norm"])
-    if "loss" in measured:
-        bad |= ~np.isfinite(measured["loss"]) & (measured["clients"] > 0)
-    return int(np.argmax(bad)) if bad.any() else None
+def _first_not_finite(measured: dict[str, np.ndarray], evaluation: dict[str, Any], test_loss: str) -> tuple[int | None, str]:
+    """The first round of a segment, with clients, whose loss or update is not finite, and what is not; or None."""
+    present = measured["clients"] > 0 if "clients" in measured else True
+    bad = {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
+    first, name = min(((int(np.argmax(rounds)), name) for name, rounds in bad.items() if rounds.any()), default=(None, ""))
+    if first is not None:
+        return first, f"{name}={measured[name][first]}"
+    if not math.isfinite(evaluation.get(test_loss, 0.0)):
+        return len(next(iter(measured.values()))) - 1, f"{test_loss}={evaluation[test_loss]}"
+    return None, ""
 
 
-def _explain(measured, bad: int, done: int, folder: "RunFolder | None") -> str:
-    values = ", ".join(f"{name}={measured[name][bad]}" for name in ("loss", "update_norm") if name in measured)
-    good = f"; the last good checkpoint is in {folder.path}" if folder else ""
-    return f"round {done + bad + 1} is no longer finite ({values}): lower the learning rate, clip the updates, or look at the data{good}"
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end a run after the segment in flight, with its state saved; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    seen: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def note(number, frame):
-        seen.append(number)
-        for each in signals:
-            signal.signal(each, before[each])
-
-    try:
-        for number in signals:
-            signal.signal(number, note)
-        yield lambda: bool(seen)
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])
+def _explain(round: int, why: str, folder: RunFolder | None) -> str:
+    good = folder.latest if folder else None
+    kept = f"; the checkpoint after round {good} in {folder.path} is good" if folder and good else ""
+    return f"round {round} is no longer finite ({why}): lower the learning rate, clip the updates, or look at the data{kept}"

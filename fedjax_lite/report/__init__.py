@@ -1,5 +1,5 @@
 """The report of a run: one HTML page that needs nothing else."""
 
-from fedjax_lite.report.page import write_report
+from fedjax_lite.report.page import report
 
-__all__ = ["write_report"]
+__all__ = ["report"]

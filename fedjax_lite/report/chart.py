@@ -1,73 +1,126 @@
 """A line chart as SVG text: enough for curves over rounds, with no plotting library to install."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 56, 14, 14, 34
-COLORS = ("#2166ac", "#b2182b", "#1b7837", "#762a83")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
+COLORS = ("#2166ac", "#e08214", "#1b7837", "#762a83")
+MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
+MARKED = 40  # points up to which each is marked
 
-Series = Sequence[tuple[float, float | None]]  # (x, y) points; a y of None is a gap
+Series = Sequence[tuple[int | float, float | None]]  # (x, y) points; a y of None is a gap
+Band = Sequence[tuple[int | float, float, float]]  # (x, low, high)
 
 
-def line_chart(title: str, curves: dict[str, Series], band: Sequence[tuple[float, float, float]] = ()) -> str:
+def line_chart(title: str, curves: Mapping[str, Series], band: Band = (), band_name: str = "", may_be_log: bool = False) -> str:
     """Curves over rounds in one figure.
 
     Args:
-        title: the caption.
-        curves: name -> points.
-        band: (x, low, high) points, drawn as a shaded area behind the first curve.
+        title: the caption, which names the vertical axis.
+        curves: name -> points, in the order of x.
+        band: drawn as a shaded area behind the first curve.
+        band_name: its legend.
+        may_be_log: use a logarithmic axis if the curves span more than three decades; zeros are gaps on it.
 
     Returns:
         A `<figure>` element, or "" if there is nothing to draw.
     """
-    points = [(x, y) for series in curves.values() for x, y in series if y is not None]
-    if not points:
+    xs = [x for series in curves.values() for x, y in series if y is not None]
+    ys = [y for series in curves.values() for _, y in series if y is not None]
+    if not xs:
         return ""
-    xs = [x for x, _ in points]
-    ys = [y for _, y in points] + [y for _, low, high in band for y in (low, high)]
-    (x_low, x_high), y_ticks = (min(xs), max(xs)), ticks(min(ys), max(ys))
-    y_low, y_high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
+    positive = [y for y in ys if y > 0]
+    log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
+    ys = positive if log else ys + [y for _, *edges in band for y in edges]
+    x_ticks = [tick for tick in ticks(min(xs), max(xs)) if min(xs) <= tick <= max(xs) and tick == int(tick)] or [min(xs)]
+    y_ticks = decades(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
+    across = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    height = math.log10 if log else float
+    up = _scale(height(y_ticks[0]), height(y_ticks[-1]), HEIGHT - BOTTOM, TOP)
 
     def at(x, y):
-        across = LEFT + (x - x_low) / ((x_high - x_low) or 1) * (WIDTH - LEFT - RIGHT)
-        return f"{across:.1f},{HEIGHT - BOTTOM - (y - y_low) / ((y_high - y_low) or 1) * (HEIGHT - TOP - BOTTOM):.1f}"
+        return f"{across(x):.1f},{up(height(min(max(y, y_ticks[0]), y_ticks[-1]))):.1f}"
 
     parts = []
     for tick in y_ticks:
-        (x0, y0), x1 = at(x_low, tick).split(","), WIDTH - RIGHT
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{x1}" y1="{y0}" y2="{y0}"/><text x="{LEFT - 6}" y="{float(y0) + 4}" text-anchor="end">{tick:.4g}</text>')
-    for tick in (t for t in ticks(x_low, x_high) if x_low <= t <= x_high and t == int(t)):
-        x0 = at(tick, y_low).split(",")[0]
-        parts.append(f'<text x="{x0}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.0f}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 4}" text-anchor="middle">round</text>')
+        y = at(xs[0], tick).split(",")[1]
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
+    for tick in x_ticks:
+        parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.0f}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">round</text>')
     if band:
-        outline = [at(x, high) for x, _, high in band] + [at(x, low) for x, low, _ in reversed(band)]
+        thin = band[:: -(-len(band) // MOST)]
+        outline = [at(x, high) for x, _, high in thin] + [at(x, low) for x, low, _ in reversed(thin)]
         parts.append(f'<polygon points="{" ".join(outline)}" fill="{COLORS[0]}" opacity="0.15"/>')
-    for color, (name, series) in zip(COLORS, curves.items(), strict=False):
-        path, pen = [], "M"
-        for x, y in series:
-            path.append("" if y is None else pen + at(x, y))
-            pen = "M" if y is None else "L"
-        marks = "".join(f'<circle cx="{p[0]}" cy="{p[1]}" r="2" fill="{color}"/>' for p in (at(x, y).split(",") for x, y in series if y is not None))
-        parts.append(f'<path d="{" ".join(path)}" stroke="{color}" fill="none" stroke-width="1.6"/>{marks if len(series) <= 60 else ""}')
-    legend = "".join(f'<span style="color:{c}">&#9644; {escape(n)}</span> ' for c, n in zip(COLORS, curves, strict=False)) if len(curves) > 1 or band else ""
+    for color, series in reversed(list(zip(COLORS, curves.values(), strict=False))):  # the first on top
+        parts.append(_curve([(x, None if y is None or (log and y <= 0) else at(x, y)) for x, y in thinned(series)], color))
+    legend = "".join(f'<span><b style="background:{c}"></b>{escape(n)}</span>' for c, n in zip(COLORS, curves, strict=False))
+    legend += f'<span><b style="background:{COLORS[0]};opacity:.2"></b>{escape(band_name)}</span>' if band else ""
+    legend = f'<div class="legend">{legend}</div>' if len(curves) > 1 or band else ""
+    note = " <small>(logarithmic)</small>" if log else ""
+    label = f'role="img" aria-label="{escape(title)} by round"'
     return (
-        f'<figure><figcaption>{escape(title)} <small>{legend}{"shaded: 10 % to 90 % of clients" if band else ""}</small></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by round">{"".join(parts)}</svg></figure>'
+        f"<figure><figcaption>{escape(title)}{note}</figcaption>{legend}"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{"".join(parts)}</svg></figure>'
     )
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+def ticks(low: int | float, high: int | float, wanted: int = 5) -> list[float]:
     """Round numbers that span an interval.
 
     >>> ticks(0.03, 0.97)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    if high <= low:
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     raw = (high - low) / wanted
     scale = 10.0 ** math.floor(math.log10(raw))
     step = min((m * scale for m in (1, 2, 5, 10) if m * scale >= raw * 0.999), default=10 * scale)
     first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    digits = max(0, -math.floor(math.log10(step)))
+    return [round(i * step, digits) for i in range(first, last + 1)]
+
+
+def decades(low: int | float, high: int | float) -> list[float]:
+    """Powers of ten that span an interval, at most about seven.
+
+    >>> decades(0.002, 30)
+    [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = -(-(last - first) // 6)
+    return [10.0**power for power in range(first, last + step, step)]
+
+
+def thinned(series: Series) -> Series:
+    """At most about `MOST` points that keep every peak: the lowest and the highest of each stretch, in order."""
+    stretch = -(-2 * len(series) // MOST)
+    if stretch < 3:
+        return series
+    kept: list[tuple[int | float, float | None]] = []
+    for i in range(0, len(series), stretch):
+        points = [(y, x) for x, y in series[i : i + stretch] if y is not None]
+        kept += sorted({(x, y) for y, x in (min(points), max(points))}) if points else [(series[i][0], None)]
+    return kept
+
+
+def _scale(low, high, start, end):
+    """A linear map of [low, high] to [start, end]; a single value goes to the middle."""
+    return lambda value: (start + end) / 2 if high == low else start + (value - low) / (high - low) * (end - start)
+
+
+def _curve(points: Sequence[tuple[int | float, str | None]], color: str) -> str:
+    """A path, broken at gaps; a point without neighbours would be invisible without a mark."""
+    places = [None, *(place for _, place in points), None]
+    path, pen = [], "M"
+    marks = []
+    for before, place, after in zip(places, places[1:], places[2:], strict=False):
+        if place is not None:
+            path.append(pen + place)
+            if len(points) <= MARKED or (before is None and after is None):
+                x, y = place.split(",")
+                marks.append(f'<circle cx="{x}" cy="{y}" r="2.2" fill="{color}"/>')
+        pen = "M" if place is None else "L"
+    return f'<path d="{" ".join(path)}" stroke="{color}" fill="none" stroke-width="1.6"/>{"".join(marks)}'

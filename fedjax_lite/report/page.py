@@ -1,75 +1,116 @@
 """The page: what was run, what came out, curves over rounds, what it depends on."""
 
-import json
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from fedjax_lite.report.chart import line_chart
+from fedjax_lite.evaluate import lower_is_better
+from fedjax_lite.report.chart import Series, line_chart
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.5em } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
-.figures { display: flex; flex-wrap: wrap; gap: 1em } figure { margin: 0; flex: 1 1 440px; max-width: 480px }
-figcaption { font-weight: 600 } figcaption small { font-weight: 400; color: #555 }
+h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
+.figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em } figure { margin: 0; flex: 1 1 420px; max-width: 480px }
+figcaption { font-weight: 600 } small, .legend { font-weight: 400; font-size: 12px; color: #555 }
+.legend span { margin-right: 1.2em; white-space: nowrap }
+.legend b { display: inline-block; width: 14px; height: 8px; margin-right: 5px }
 svg { width: 100%; font-size: 11px; fill: #444 } .grid { stroke: #e4e4e4 }
-table { border-collapse: collapse } td, th { padding: 2px 14px 2px 0; text-align: left; vertical-align: top; font-variant-numeric: tabular-nums }
-pre { background: #f6f6f6; padding: .8em; overflow-x: auto } .status { font-weight: 600 }
+table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16px 2px 0; text-align: left; vertical-align: top }
+td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: #555; white-space: nowrap }
+.wide { overflow-x: auto; font-size: 13px }
+pre { background: #f6f6f6; padding: .8em; overflow-x: auto } .status { font-weight: 600 } .error { color: #b2182b }
 """
 
 
-def write_report(folder: Path, records: list[dict[str, Any]]) -> None:
-    """Write report.html from a folder's summary, its resolved configuration if there is one, and the records."""
-    summary = json.loads((folder / "summary.json").read_text())
-    config = folder / "config.toml"
-    sections = [
-        f"<h1>{escape(folder.name)}</h1>",
-        f'<p><span class="status">{escape(summary["status"])}</span> after {summary["rounds"]} rounds, {summary["seconds"]} s. '
-        f"{escape(summary.get('error', ''))}</p>",
-        "<h2>Result</h2>" + _table(_flat(summary["final"])),
-        '<h2>Curves</h2><div class="figures">' + "".join(_figures(records)) + "</div>",
-        f"<h2>Configuration</h2><pre>{escape(config.read_text())}</pre>" if config.exists() else "",
-        "<h2>Made with</h2>" + _table(_flat({name: summary[name] for name in ("data", "test", "code", "device") if summary.get(name)})),
+def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]], config: str = "") -> str:
+    """A run as one HTML page.
+
+    Args:
+        name: its heading.
+        summary: what summary.json holds.
+        records: what metrics.jsonl holds.
+        config: the TOML text of its settings.
+    """
+    final = summary["final"]
+    spread = next((value for value in final.values() if isinstance(value, dict)), {})
+    numbers = {key: value for key, value in final.items() if not isinstance(value, dict)}
+    evaluated = {key: value for key, value in numbers.items() if key.startswith(("test_", "train_"))}
+    trained = {key: value for key, value in numbers.items() if key not in evaluated and key != "round"}
+    made_with = {f"{part} {key}": x for part in ("data", "test", "code", "device") for key, x in (summary.get(part) or {}).items()}
+    rounds = f"{summary['rounds']} round{'' if summary['rounds'] == 1 else 's'}"
+    parts = [
+        f"<h1>{escape(name)}</h1>",
+        f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
+        f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
+        f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
+        f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
+        f'<h2>Curves</h2><div class="figures">{"".join(_figures(records))}</div>' if records else "",
+        f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",
+        f"<h2>Made with</h2>{_pairs(made_with)}",
     ]
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.name)}</title><style>{STYLE}</style>{"".join(sections)}</html>'
-    temporary = folder / "report.html.partial"
-    temporary.write_text(page)
-    temporary.replace(folder / "report.html")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def _figures(records: list[dict[str, Any]]) -> list[str]:
-    """A figure a metric: its value in local training and on held-out data together, with the spread over clients."""
-    names = list(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float) and name != "round"))
-    prefix = next((prefix for prefix in ("test_", "train_") if any(name.startswith(prefix) for name in names)), None)
-    evaluated = [name.removeprefix(prefix) for name in names if prefix and name.startswith(prefix)]
+def _figures(records: Sequence[dict[str, Any]]) -> list[str]:
+    """A figure a metric: what it was in local training and in the evaluation together, with the spread over clients."""
+    names = list(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
+    prefix = next((prefix for prefix in ("test_", "train_") if any(name.startswith(prefix) for name in names)), "test_")
+    where = "held-out examples" if prefix == "test_" else "all training examples"
+    evaluated = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     figures = []
     for name in evaluated:
-        local = {f"{name} in local training": _curve(records, name)} if name in names else {}
+        curves = {where: _series(records, f"{prefix}{name}")}
+        if name in names:
+            curves["local training"] = _series(records, name)
         spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {}).get("deciles")) for record in records]
-        band = [(x, deciles[0], deciles[-1]) for x, deciles in spread if deciles]
-        figures.append(line_chart(f"{prefix}{name}", {f"{prefix}{name}": _curve(records, f"{prefix}{name}"), **local}, band))
+        band = [(x, deciles[0], deciles[-1]) for x, deciles in spread if deciles and None not in deciles]
+        figures.append(line_chart(name.replace("_", " "), curves, band, "10 % to 90 % of clients", lower_is_better(name)))
     for name in names:
-        constant = len({record.get(name) for record in records}) == 1
-        if name not in evaluated and not (prefix and name.startswith(prefix)) and not constant:
-            figures.append(line_chart(name.replace("_", " "), {name: _curve(records, name)}))
+        constant = len({record.get(name) for record in records}) == 1 < len(records)
+        if name not in evaluated and not name.startswith(prefix) and not constant:
+            figures.append(line_chart(name.replace("_", " "), {name: _series(records, name)}, may_be_log=lower_is_better(name)))
     return figures
 
 
-def _curve(records: list[dict[str, Any]], name: str) -> list[tuple[float, float | None]]:
+def _series(records: Sequence[dict[str, Any]], name: str) -> Series:
     return [(record["round"], record[name]) for record in records if name in record]
 
 
-def _flat(tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{path}{key} ") if isinstance(value, dict) else {f"{path}{key}".replace("_", " "): value}
-    return flat
+def _spread(spread: dict[str, dict[str, Any]]) -> str:
+    """One row a metric: its distribution over clients."""
+    if not spread:
+        return ""
+    head = ["client by client", "mean", "std", "worst 10 %", *(f"{percent} %" for percent in range(10, 100, 10))]
+    rows = [[name.replace("_", " "), x["mean"], x["std"], x["worst_decile"], *x["deciles"]] for name, x in spread.items()]
+    return (
+        f'<div class="wide">{_table(rows, head)}</div>'
+        + "<small>Under 10 % to 90 %: what that share of the clients is at or below.</small>"
+    )
 
 
-def _table(rows: dict[str, Any]) -> str:
-    def text(value):
-        if isinstance(value, list):
-            return ", ".join(text(x) for x in value)
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _pairs(values: dict[str, Any]) -> str:
+    return _table([[name.replace("_", " "), value] for name, value in values.items()])
 
-    return "<table>" + "".join(f"<tr><td>{escape(name)}</td><td>{escape(text(value))}</td></tr>" for name, value in rows.items()) + "</table>"
+
+def _table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:
+    top = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
+    body = "".join("<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{top}{body}</table>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: int | float) -> str:
+    """
+    >>> _duration(3.21), _duration(192), _duration(4000)
+    ('3.2 s', '3 min 12 s', '1 h 6 min')
+    """
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,200 @@
+"""From a configuration's tables to a run: which parts there are, and what they take from each other."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedjax_lite import models, schedules
+from fedjax_lite.batches import Batches
+from fedjax_lite.config import Config, Where, nearest
+from fedjax_lite.data.federated import TrainTest, labels_of
+from fedjax_lite.federate import federate
+from fedjax_lite.names import call, find, make, refusing
+from fedjax_lite.run import Convergence, check_options, run, trace
+from fedjax_lite.sampling import Sampler
+from fedjax_lite.server import adaptive_rate, optimizer_server
+from fedjax_lite.work import LossFn, sgd_work
+
+__all__ = ["build"]
+
+CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
+
+
+def build(config: Config) -> Callable[..., Any]:
+    """Build every part of a configuration and check that they fit together.
+
+    Args:
+        config: from `fedjax_lite.config.load`.
+
+    Returns:
+        `fl.run` with everything bound but `out`, `resume` and `progress`.
+
+    Raises:
+        ConfigError: for whatever is unknown or refused, before anything is compiled or written.
+    """
+    values = config.values
+    key = jax.random.key(values.get("seed", 0))
+    options = _options(config)
+    source = _data(config)
+    model, loss_fn = _model(config, source)
+    with refusing(config, ["model"]):
+        params = model.init(jax.random.fold_in(key, 0), source.example)
+
+    work, batches, uplink = _client(config, loss_fn)
+    with refusing(config, ["engine"]):
+        algorithm = federate(
+            work,
+            make(config, "aggregator", values["aggregator"], ["aggregator"]),
+            _server(config),
+            batches=batches,
+            population=source.population,
+            uplink=uplink,
+            engine=make(config, "engine", values.get("engine", "packed"), ["engine"]),
+        )
+    sampler = _sampler(config, values["sampling"], ["sampling"])
+    with refusing(config, ["sampling"]):
+        jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
+    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another
+        first = min(options["rounds"], options.get("evaluate_every", 10))
+        what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
+        trace(algorithm, sampler, loss_fn, rounds=first, **what)
+    return partial(run, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=values, **options)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """The values of [run]."""
+    options = dict(config.values["run"])
+    if "converge" in options:
+        table = options["converge"]
+        if not isinstance(table, dict):
+            raise config.error(["run", "converge"], f'must be a table such as {{ metric = "test_loss", patience = 5 }}, got {table!r}')
+        options["converge"] = call(config, Convergence, table, ["run", "converge"])
+    call(config, check_options, options, ["run"])
+    return options
+
+
+def _data(config: Config) -> TrainTest:
+    table, seed = config.values["data"], config.values.get("seed", 0)
+    if isinstance(table, dict) and "partition" in table:
+        table = table | {"partition": make(config, "partition", table["partition"], ["data", "partition"])}
+    source = make(config, "data", table, ["data"], seed=seed)
+    return source if isinstance(source, TrainTest) else TrainTest(source, None)
+
+
+def _model(config: Config, source: TrainTest) -> tuple[models.Model, LossFn]:
+    """The model and its loss: how many outputs comes from the data, which loss from the kind of its labels."""
+    table = config.values["model"]
+    table = {"name": table} if isinstance(table, str) else table
+    find(config, "model", table, ["model"])
+    loss = {"loss": table["loss"]} if "loss" in table else {}
+    table = {key: value for key, value in table.items() if key != "loss"}
+    target = source.example.get("y") if isinstance(source.example, dict) else None
+    labels = [labels_of(part.examples) for part in source if part is not None]
+    known = [x for x in labels if x is not None]
+    if target is None:
+        outputs, usual = 1, "softmax"
+    elif len(known) == len(labels):
+        lowest, highest = min(int(x.min()) for x in known), max(int(x.max()) for x in known)
+        if lowest < 0:
+            raise config.error(["data"], f"labels out of range: the data has a label {lowest}, they must count from 0")
+        outputs, usual = highest + 1, "softmax"
+        if isinstance(table.get("classes", outputs), int) and table.get("classes", outputs) < outputs:
+            raise config.error(["model", "classes"], f"labels out of range: classes={table['classes']}, the data has a label {highest}")
+    else:
+        outputs, usual = int(np.size(target)), "squared"
+    model = make(config, "model", table, ["model"], classes=outputs, outputs=outputs)
+    return model, call(config, models.supervised, {"loss": usual} | loss, ["model"], given={"model": model})
+
+
+def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.GradientTransformation | None]:
+    """Client work, batches and uplink."""
+    table = dict(config.values["client"])
+    sizes = {name: table.pop(name) for name in ("batch_size", "epochs", "steps") if name in table}
+    uplink = table.pop("uplink", None)
+    work = _with_optimizer(config, sgd_work, table, "client", {"loss_fn": loss_fn}, ["batch_size", "epochs", "steps", "uplink"], CLOCKS)
+    if "batch_size" not in sizes:
+        raise config.error(["client"], 'give batch_size: a whole number, or "all" for all of a client\'s examples at once')
+    if "epochs" in sizes and "steps" in sizes:
+        raise config.error(["client", "steps"], "give epochs or steps, not both")
+    for name, value in sizes.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not whole and not (isinstance(value, dict) and name != "batch_size") and not (value == "all" and name == "batch_size"):
+            other = ' or "all"' if name == "batch_size" else ", or a schedule"
+            raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
+    size = None if sizes["batch_size"] == "all" else sizes.pop("batch_size")
+    counts = {name: _scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
+    batches = Batches(size, **counts)
+    return work, batches, None if uplink is None else _chain(config, "uplink", uplink, ["client", "uplink"])
+
+
+def _server(config: Config) -> Any:
+    table = dict(config.values["server"])
+    adaptive = table.pop("adaptive_rate", None)
+    server = _with_optimizer(config, optimizer_server, table, "server", {}, ["adaptive_rate"], ["round"])
+    if adaptive is None:
+        return server
+    if not isinstance(adaptive, dict):
+        raise config.error(["server", "adaptive_rate"], f"must be a table such as {{ power = 1.0 }}, got {adaptive!r}")
+    return call(config, adaptive_rate, adaptive, ["server", "adaptive_rate"], given={"server": server})
+
+
+def _with_optimizer(
+    config: Config, factory: Callable, table: dict[str, Any], section: str, given: dict[str, Any], others: Sequence[str], clocks: Any
+) -> Any:
+    """Client work or a server, from its table and the optimizer in it; the one scheduled rate goes beside the optimizer."""
+    if "learning_rate" in table:
+        raise config.error([section, "learning_rate"], "unknown key; the rate is a key of the optimizer")
+    if "optimizer" not in table:
+        raise config.error([section], 'give optimizer, such as { name = "sgd", learning_rate = 0.1 }')
+    path, tables = [section, "optimizer"], table.pop("optimizer")
+    listed = tables if isinstance(tables, list) else [tables]
+    rates = [t["learning_rate"] for t in listed if isinstance(t, dict) and "learning_rate" in t]
+    for rate in rates:
+        if isinstance(rate, int | float) and not 0 <= rate < float("inf"):
+            raise config.error([*path, "learning_rate"], f"must be finite and not negative, got {rate}")
+    schedule = [rate for rate in rates if isinstance(rate, dict)]
+    if len(schedule) > 1:
+        raise config.error([*path, "learning_rate"], "one learning rate can be scheduled, not several")
+
+    def at(rate):
+        fixed = [t | {"learning_rate": rate} if isinstance(t, dict) and isinstance(t.get("learning_rate"), dict) else t for t in listed]
+        return _chain(config, "optimizer", fixed if isinstance(tables, list) else fixed[0], path)
+
+    given = given | {"optimizer": at if schedule else at(None), "learning_rate": None}
+    if schedule:
+        at(0.1)  # refuse now what would be refused while compiling
+        given["learning_rate"] = _scheduled(config, schedule[0], [*path, "learning_rate"], clocks)
+    return call(config, factory, table, [section], given, ["optimizer", *others])
+
+
+def _chain(config: Config, kind: str, tables: Any, path: Where) -> optax.GradientTransformation:
+    """One transformation, or a list of them in turn."""
+    if not isinstance(tables, list):
+        return make(config, kind, tables, path)
+    if not tables:
+        raise config.error(path, "is an empty list: give at least one table, or leave it out")
+    return optax.chain(*[make(config, kind, table, [*path, i]) for i, table in enumerate(tables)])
+
+
+def _scheduled(config: Config, value: Any, path: Where, clocks: Any) -> Any:
+    """A number as it is; a table as an optax schedule on the clock it names."""
+    if not isinstance(value, dict):
+        return value
+    clock = value.get("clock", "round")
+    if clock not in list(clocks):
+        raise config.error([*path, "clock"], f"unknown clock {clock!r}{nearest(clock, clocks)}; here there are {', '.join(clocks)}")
+    schedule = make(config, "schedule", {key: x for key, x in value.items() if key != "clock"}, path)
+    with refusing(config, path):
+        jax.eval_shape(schedule, jnp.int32(0))
+    return CLOCKS[clock](schedule)
+
+
+def _sampler(config: Config, table: Any, path: Where) -> Sampler:
+    if isinstance(table, dict) and "sampler" in table:
+        table = table | {"sampler": _sampler(config, table["sampler"], [*path, "sampler"])}
+    return make(config, "sampling", table, path)

@@ -1,0 +1,81 @@
+"""What a function's annotations say about the values that TOML can give it."""
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["describable", "described", "fits", "typed"]
+
+WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
+
+
+def describable(annotation: Any) -> bool:
+    """Whether TOML can write anything that an annotation admits: not so for functions, arrays, and lists of them.
+
+    >>> describable(Sequence[int]), describable(Sequence[type])
+    (True, False)
+    """
+    return any(kind and (kind is Any or not of or describable(of[-1])) for kind, of in _alternatives(annotation))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether an annotation admits a value from TOML; a value of another type was not written in TOML, and fits.
+
+    >>> fits(1, float), fits(True, int | float), fits([1, 2], Sequence[int]), fits("1", int | None)
+    (True, False, True, False)
+    """
+    kinds = {kind for kind, _ in _alternatives(annotation)}
+    if Any in kinds or not isinstance(value, tuple(WORDS)):
+        return True
+    if isinstance(value, bool):
+        return bool in kinds and float not in kinds  # where a number will do, true is not meant
+    if isinstance(value, int):
+        return int in kinds or float in kinds
+    if isinstance(value, list):
+        return any(not of or all(fits(each, of[0]) for each in value) for kind, of in _alternatives(annotation) if kind is list)
+    return type(value) in kinds
+
+
+def typed(value: Any, annotation: Any) -> Any:
+    """The keys of a TOML table are text; where an annotation wants whole numbers they become some.
+
+    >>> typed({"100": 0.1}, dict[int, float] | None)
+    {100: 0.1}
+    """
+    if isinstance(value, dict) and any(kind is dict and of[:1] == (int,) for kind, of in _alternatives(annotation)):
+        return {int(key): each for key, each in value.items()}
+    return value
+
+
+def described(annotation: Any) -> str:
+    """What an annotation admits, for a person.
+
+    >>> described(int | None), described(float | int | str), described(Sequence[int])
+    ('a whole number', 'a number or text', 'a list of whole numbers')
+    """
+    alternatives = dict(_alternatives(annotation))
+    if float in alternatives:
+        alternatives.pop(int, None)
+        alternatives.pop(bool, None)
+    said = [word for kind, word in WORDS.items() if kind in alternatives]
+    if alternatives.get(list, ())[:1] in ((int,), (float,)):
+        said[said.index("a list")] = f"a list of {WORDS[alternatives[list][0]][2:]}s"
+    return " or ".join(said) or "left out: TOML cannot write what it takes"
+
+
+def _alternatives(annotation: Any) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The TOML type of each alternative of an annotation (`Any`: every type; None: none), and the types inside it."""
+    origin, inside = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [pair for part in inside for pair in _alternatives(part)]
+    if origin in (Any, inspect.Parameter.empty) or isinstance(origin, typing.TypeVar):
+        return [(Any, ())]
+    if origin is typing.Literal:
+        return [(str, ())]
+    if origin in (list, tuple, Sequence, Iterable):
+        return [(list, inside[:1])]
+    if origin in (dict, Mapping):
+        return [(dict, inside)]
+    return [(origin if origin in (int, float, bool, str) else None, ())]

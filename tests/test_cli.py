@@ -1,0 +1,96 @@
+"""The command line, in this process: exit codes, folders, what is printed."""
+
+import json
+import re
+
+import pytest
+from test_config import TINY
+
+from fedjax_lite import cli
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch, capsys):
+    """Runs a command line in an empty folder that holds tiny.toml; returns the exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.toml").write_text(TINY)
+
+    def run(line):
+        status = cli.main(line.split())
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+def test_a_run_from_start_to_resume(shell, tmp_path):
+    status, out, err = shell("run tiny.toml")
+    assert status == 0 and err == ""
+    assert re.match(r"finished after 4 rounds\n  train_accuracy 0\.\d+\n  train_loss \d\.\d+\n  global parameters\n    Dense_0/bias ", out)
+    assert out.endswith("written to runs/tiny: report.html, metrics.jsonl, summary.json, params.safetensors\n")
+    folder = tmp_path / "runs" / "tiny"
+    first = (folder / "metrics.jsonl").read_bytes()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["rounds"] == 4 and 0 <= summary["final"]["train_accuracy"] <= 1
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+
+    # Another one is put beside it, with the resolved configuration of its own.
+    status, _, err = shell("run tiny.toml --set run.rounds=2")
+    assert status == 0 and "runs/tiny held a run (status finished): moved to" in err
+    assert (tmp_path / "runs" / "tiny.1" / "metrics.jsonl").read_bytes() == first
+    assert "rounds = 2" in (folder / "config.toml").read_text()
+
+    # To go on is to end where the longer one did.
+    status, _, err = shell("run tiny.toml --resume")
+    assert (status, err) == (0, "") and (folder / "metrics.jsonl").read_bytes() == first
+    assert shell("run tiny.toml --resume")[0] == 0
+    assert (folder / "metrics.jsonl").read_bytes() == first
+    for name in ("params.safetensors", "config.toml"):
+        assert (folder / name).read_bytes() == (tmp_path / "runs" / "tiny.1" / name).read_bytes()
+
+    # What would be another run is refused, and nothing is touched.
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    status, _, err = shell("run tiny.toml --resume --set client.batch_size=3")
+    assert status == 2 and "another configuration: config.client.batch_size was 2, is now 3; resume with the configuration" in err
+    status, _, err = shell("run tiny.toml --resume --set run.rounds=0")
+    assert status == 2 and "--set run.rounds=0: run.rounds: rounds must be" in err
+    assert shell("run tiny.toml --set client.epochs=zero")[0] == 2
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tiny", "tiny.1"]
+
+
+def test_bad_input_is_2_and_leaves_nothing(shell, tmp_path):
+    assert shell("run absent.toml") == (2, "", "error: cannot read absent.toml: No such file or directory\n")
+    assert shell("run tiny.toml --resume")[2] == (
+        "error: --resume: there is no run in runs/tiny; name its folder with --out, or start without --resume\n"
+    )
+    status, _, err = shell("run tiny.toml --out tiny.toml")
+    assert status == 2 and err == "error: out=tiny.toml is a file: name a folder\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+    with pytest.raises(SystemExit) as usage:
+        shell("run")
+    assert usage.value.code == 2
+
+
+def test_a_run_that_diverges_is_1(shell, tmp_path):
+    status, _, err = shell("run tiny.toml --out there --set client.optimizer.learning_rate=1e38")
+    assert status == 1 and re.match(r"error: round \d is no longer finite \(.*\): lower the learning rate", err)
+    assert json.loads((tmp_path / "there" / "summary.json").read_text())["status"] == "diverged"
+
+
+def test_an_interrupted_run_is_130(shell, monkeypatch):
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build", interrupted)
+    status, _, err = shell("run tiny.toml")
+    assert status == 130 and "interrupted" in err
+
+
+def test_the_list_of_names(shell):
+    status, out, _ = shell("list")
+    assert status == 0
+    assert {"data", "partition", "model", "optimizer", "schedule", "aggregator"} <= {line.split()[0] for line in out.splitlines() if line[:1].strip()}
+    names = [line for line in out.splitlines() if line.startswith("  ")]
+    assert len(names) > 60 and all(len(line.split()) > 1 for line in names)  # each with its line
+    status, out, _ = shell("list aggregator")
+    assert "trimmed_mean" in out and "keys: num_byzantine" in out and "optimizer" not in out

@@ -1,0 +1,254 @@
+"""Configurations: what is refused, with the line and the remedy, and what they become."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedjax_lite.build import build
+from fedjax_lite.config import Config, ConfigError, load
+from fedjax_lite.names import KINDS, names
+
+ROOT = Path(__file__).parent.parent
+
+TINY = """\
+name = "tiny"
+seed = 3
+[data]
+name = "table"
+[[data.clients]]
+x = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+y = [0, 1, 1]
+[[data.clients]]
+x = [[0.5, 0.5]]
+y = [2]
+[model]
+name = "mlp"
+hidden = [3]
+[client]
+optimizer = { name = "sgd", learning_rate = 0.1 }
+batch_size = 2
+[sampling]
+name = "uniform"
+clients = 2
+[aggregator]
+name = "weighted_mean"
+[server]
+optimizer = { name = "sgd", learning_rate = 1.0 }
+[run]
+rounds = 4
+evaluate_every = 2
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Builds a run from the text, with pairs of its text replaced, and overrides."""
+
+    def make(*replace, overrides=()):
+        text = TINY
+        for old, new in replace:
+            assert old in text
+            text = text.replace(old, new)
+        file = tmp_path / "tiny.toml"
+        file.write_text(text)
+        return build(load(file, overrides))
+
+    return make
+
+
+def refused(made, message, *replace, overrides=()):
+    with pytest.raises(ConfigError, match=message) as caught:
+        made(*replace, overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+# Every edit makes one mistake; every message names the place, the value and a remedy.
+MISTAKES = {
+    "section": (("[server]", "[sever]"), r"tiny.toml:22: sever: unknown section; did you mean 'server'\?; there are name, seed"),
+    "no section": (("[aggregator]\nname = ", "[engine]\nname = "), r"tiny.toml: aggregator: this section is missing"),
+    "list for table": (("[client]", "[[client]]"), r"tiny.toml:14: client: must be a table, got \["),
+    "value for table": (('[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }', ""), "server: this section is missing"),
+    "not TOML": (("[run]", "[run"), r"tiny.toml is not valid TOML: .*line 24"),
+    "date": (('"tiny"', "2020-01-01"), r"tiny.toml:1: name: must be text, a number, .* got 2020-01-01"),
+    "nan": (("rounds = 4", "rounds = nan"), r"tiny.toml:25: run.rounds: must be .* got nan"),
+    "name": (('"tiny"', '"a/b"'), r"tiny.toml:1: name: must be text that can name a folder, got 'a/b'"),
+    "seed": (("seed = 3", "seed = true"), r"tiny.toml:2: seed: must be a whole number from 0 to 2\^32 - 1, got True"),
+    "negative seed": (("seed = 3", "seed = -1"), r"seed: must be a whole number .* got -1"),
+    "data name": (('"table"', '"tabel"'), r"tiny.toml:4: data.name: unknown data 'tabel'; did you mean 'table'\?; see fedjax-lite list data"),
+    "data key": (('name = "table"', 'name = "table"\npath = "x"'), r"tiny.toml:5: data.path: unknown key; there are clients"),
+    "no name": (('name = "table"', ""), r"tiny.toml:3: data: give name: one of digits, leaf"),
+    "data rejects": (("[[0.5, 0.5]]", "[[0.5, 0.5, 0.5]]"), r"tiny.toml:3: data: an example.s x has the shape \[3\] at client 1 .*make them equal"),
+    "negative label": (("y = [2]", "y = [-1]"), r"tiny.toml:3: data: labels out of range: the data has a label -1"),
+    "missing file": (
+        ('name = "table"\n[[data.clients]]', 'name = "leaf"\npath = "nowhere"\n[[extra]]'),
+        r"tiny.toml:6: extra: unknown section",
+    ),
+    "labels beyond classes": (("hidden = [3]", "hidden = [3]\nclasses = 2"), r"tiny.toml:14: model.classes: labels out of range: classes=2, .*label 2"),
+    "hidden of text": (("hidden = [3]", 'hidden = ["3"]'), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got \['3'\]"),
+    "hidden nested": (("hidden = [3]", "hidden = [[3]]"), r"tiny.toml:13: model.hidden: must be a list of whole numbers"),
+    "hidden no list": (("hidden = [3]", "hidden = 3"), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got 3"),
+    "hidden zero": (("hidden = [3]", "hidden = [0]"), r"tiny.toml:13: model.hidden: mlp: widths and classes must be at least 1"),
+    "loss": (("hidden = [3]", 'loss = "hinge"'), r"""tiny.toml:13: model.loss: .*"softmax" or "squared", got 'hinge'"""),
+    "no optimizer": (('optimizer = { name = "sgd", learning_rate = 0.1 }\n', ""), r"tiny.toml:14: client: give optimizer, such as"),
+    "optimizer": (('"sgd", learning_rate = 0.1', '"sdg"'), r"tiny.toml:15: client.optimizer.name: unknown optimizer 'sdg'; did you mean 'sgd'"),
+    "no rate": (('"sgd", learning_rate = 0.1', '"sgd"'), r"tiny.toml:15: client.optimizer: give learning_rate"),
+    "rate of text": (("rate = 0.1", 'rate = "0.1"'), r"tiny.toml:15: client.optimizer.learning_rate: must be a number, got '0.1'"),
+    "rate true": (("rate = 0.1", "rate = true"), r"client.optimizer.learning_rate: must be a number, got True"),
+    "rate list": (("rate = 0.1", "rate = [0.1]"), r"client.optimizer.learning_rate: must be a number, got \[0.1\]"),
+    "rate negative": (("rate = 0.1", "rate = -0.1"), r"client.optimizer.learning_rate: must be finite and not negative, got -0.1"),
+    "rate infinite": (("rate = 0.1", "rate = inf"), r"client.optimizer.learning_rate: must be finite and not negative, got inf"),
+    "rate beside": (("batch_size = 2", "batch_size = 2\nlearning_rate = 1"), r"tiny.toml:17: client.learning_rate: unknown key; .* of the optimizer"),
+    "optimizer number": (('{ name = "sgd", learning_rate = 0.1 }', "3"), r"tiny.toml:15: client.optimizer: must be a table with a name"),
+    "optimizer none": (('{ name = "sgd", learning_rate = 0.1 }', "[]"), r"tiny.toml:15: client.optimizer: is an empty list"),
+    "client key": (("batch_size = 2", "batch_sise = 2"), r"tiny.toml:16: client.batch_sise: unknown key; did you mean 'batch_size'\?"),
+    "no batch": (("batch_size = 2\n", ""), r"tiny.toml:14: client: give batch_size"),
+    "batch zero": (("batch_size = 2", "batch_size = 0"), r'client.batch_size: must be a whole number of at least 1 or "all", got 0'),
+    "batch true": (("batch_size = 2", "batch_size = true"), r"client.batch_size: must be a whole number"),
+    "batch float": (("batch_size = 2", "batch_size = 2.0"), r"client.batch_size: must be a whole number of at least 1 or \"all\", got 2.0"),
+    "batch text": (("batch_size = 2", 'batch_size = "2"'), r"client.batch_size: must be a whole number"),
+    "epochs zero": (("batch_size = 2", "batch_size = 2\nepochs = 0"), r"tiny.toml:17: client.epochs: must be a whole number of at least 1, or a"),
+    "epochs and steps": (("batch_size = 2", "batch_size = 2\nepochs = 1\nsteps = 2"), r"tiny.toml:18: client.steps: give epochs or steps, not both"),
+    "uplink": (("batch_size = 2", 'batch_size = 2\nuplink = "clipp"'), r"tiny.toml:17: client.uplink.name: unknown uplink 'clipp'; did you mean 'clip'"),
+    "second uplink": (
+        ("[sampling]", '[[client.uplink]]\nname = "zero_nans"\n[[client.uplink]]\nname = "clip"\nmax_delta = "1"\n[sampling]'),
+        r"tiny.toml:21: client.uplink\[1\].max_delta: must be a number, got '1'",
+    ),
+    "clock": (
+        ("0.1 }", '{ name = "linear_schedule", init_value = 1, end_value = 0, transition_steps = 9, clock = "rounds" } }'),
+        r"tiny.toml:15: client.optimizer.learning_rate.clock: unknown clock 'rounds'; did you mean 'round'\?; .* round, step, client_step",
+    ),
+    "server clock": (
+        ("1.0 }", '{ name = "constant_schedule", value = 1, clock = "step" } }'),
+        r"tiny.toml:23: server.optimizer.learning_rate.clock: unknown clock 'step'; here there are round",
+    ),
+    "epochs clock": (("batch_size = 2", 'batch_size = 2\nepochs = { clock = "step" }'), r"client.epochs.clock: unknown clock 'step'"),
+    "schedule": (("0.1 }", '{ name = "liner_schedule" } }'), r"learning_rate.name: unknown schedule 'liner_schedule'; did you mean 'linear_schedule'"),
+    "schedule key": (("0.1 }", '{ name = "constant_schedule" } }'), r"tiny.toml:15: client.optimizer.learning_rate: give value"),
+    "cohort": (("clients = 2", "clients = 3"), r"tiny.toml:19: sampling.clients: uniform: clients=3 is more than the population of 2: lower it"),
+    "cohort zero": (("clients = 2", "clients = 0"), r"tiny.toml:19: sampling.clients: uniform: clients must be .*at least 1, got 0"),
+    "cohort float": (("clients = 2", "clients = 2.5"), r"sampling.clients: must be a whole number, got 2.5"),
+    "sampler": (
+        ('"uniform"\nclients = 2', '"dropout"\nrate = 2\n[sampling.sampler]\nname = "everyone"'),
+        r"tiny.toml:19: sampling.rate: dropout: rate must be in \[0, 1\), got 2",
+    ),
+    "no sampler": (('"uniform"\nclients = 2', '"dropout"\nrate = 0.5'), r"tiny.toml:17: sampling: give sampler, such as \{ name ="),
+    "inner sampler": (
+        ('"uniform"\nclients = 2', '"dropout"\nrate = 0.5\n[sampling.sampler]\nname = "uniform"\nclients = 9'),
+        r"tiny.toml:22: sampling.sampler.clients: .*clients=9 is more than the population",
+    ),
+    "aggregator": (('"weighted_mean"', '"from_sum"'), r"tiny.toml:21: aggregator.name: unknown aggregator 'from_sum'"),
+    "aggregator key": (('"weighted_mean"', '"trimmed_mean"'), r"tiny.toml:20: aggregator: give num_byzantine"),
+    "aggregator value": (('"weighted_mean"', '"trimmed_mean"\nnum_byzantine = -1'), r"tiny.toml:22: aggregator.num_byzantine: .* got -1"),
+    "aggregator nested": (('"weighted_mean"', "[1]"), r"tiny.toml:21: aggregator.name: unknown aggregator \[1\]"),
+    "lanes": (("[run]", '[engine]\nname = "packed"\nlanes = 0\n[run]'), r"tiny.toml:26: engine.lanes: lanes must be at least 1, got 0"),
+    "adaptive": (("[run]", "adaptive_rate = 3\n[run]"), r"tiny.toml:24: server.adaptive_rate: must be a table"),
+    "adaptive key": (("[run]", "adaptive_rate = { powr = 1.0 }\n[run]"), r"server.adaptive_rate.powr: unknown key; did you mean 'power'"),
+    "adaptive needs norms": (("[run]", "adaptive_rate = {}\n[run]"), r"tiny.toml:24: server.adaptive_rate: adaptive_rate needs the metric gradient_norm"),
+    "no rounds": (("rounds = 4\n", ""), r"tiny.toml:24: run: give rounds"),
+    "rounds zero": (("rounds = 4", "rounds = 0"), r"tiny.toml:25: run.rounds: rounds must be a whole number of at least 1, got 0"),
+    "rounds true": (("rounds = 4", "rounds = true"), r"tiny.toml:25: run.rounds: must be a whole number, got True"),
+    "run key": (("rounds = 4", "rounds = 4\nevaluate_evry = 2"), r"tiny.toml:26: run.evaluate_evry: unknown key; did you mean 'evaluate_every'"),
+    "checkpoints": (("rounds = 4", "rounds = 4\ncheckpoint_every = 3"), r"tiny.toml:26: run.checkpoint_every: .*multiple of evaluate_every=2"),
+    "converge": (("rounds = 4", "rounds = 4\nconverge = 3"), r"tiny.toml:26: run.converge: must be a table"),
+    "patience": (("rounds = 4", "rounds = 4\nconverge = { patience = 0 }"), r"tiny.toml:26: run.converge: converge needs patience >= 1"),
+    "metric": (("rounds = 4", "rounds = 4\nconverge = { metric = 'test_loss' }"), r"tiny.toml:26: run.converge: converge: no metric 'test_loss'; there are .*train_loss"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(made, name):
+    replace, message = MISTAKES[name]
+    refused(made, message, replace)
+
+
+def test_mistakes_in_overrides_name_the_override(made):
+    refused(made, r"^--set client.epochs=0: client.epochs: must be", overrides=["client.epochs=0"])
+    refused(made, r"^--set sevrer.x=1: sevrer: unknown section; did you mean 'server'", overrides=["sevrer.x=1"])
+    refused(made, r"^--set client=5: client: must be a table, got 5", overrides=["client=5"])
+    refused(made, r"^--set model.hidden=\[1: \[1 is not valid TOML", overrides=["model.hidden=[1"])
+    refused(made, r"^--set run.rounds: write it as section.key=value", overrides=["run.rounds"])
+    refused(made, r"^--set run..rounds=1: write it as", overrides=["run..rounds=1"])
+    refused(made, r"^--set model.hidden.first=1: model.hidden is \[3\], not a table: set the whole of it", overrides=["model.hidden.first=1"])
+    refused(made, r"tiny.toml:15: client.optimizer: give learning_rate", (", learning_rate = 0.1", ""), overrides=["client.epochs=2"])
+
+
+def test_data_that_is_not_there(made, tmp_path):
+    with_data = lambda name: ('name = "table"', name)  # noqa: E731
+    clients = re.search(r"\[\[data.clients\]\].*?(?=\[model\])", TINY, re.DOTALL)[0]
+    refused(made, r"tiny.toml:5: data.path: path='nowhere' is not a folder", (clients, ""), with_data('name = "leaf"\npath = "nowhere"'))
+    refused(made, r"tiny.toml:3: data: give partition, such as \{ name = \"dirichlet\" \}", (clients, ""), with_data('name = "digits"'))
+    partition = 'name = "digits"\npartition = { name = "iid", clients = 9999 }'
+    refused(made, r"tiny.toml:5: data.partition.clients: .*clients=9999 .*use fewer clients", (clients, ""), with_data(partition))
+    refused(made, r"data.partition.clients: must be a whole number, got '9'", (clients, ""), with_data(partition.replace("9999", '"9"')))
+    with pytest.raises(ConfigError, match="cannot read .*: No such file"):
+        load(tmp_path / "absent.toml")
+
+
+def test_lines_are_found_through_headers_dots_and_lists():
+    text = "a.b = 1\n[c]\nd = { e = 1 }\n[[f]]\ng = 1\n[f.h]\ni = 1\n[[f]]\ng = 2\n[f.h]\ni = 2\n"
+    where = {("a", "b"): 1, ("c",): 2, ("c", "d", "e"): 3, ("c", "x"): 2, ("f", 0, "g"): 5, ("f", 0, "h", "i"): 7, ("f", 1, "g"): 9}
+    where |= {("f", 1, "h", "i"): 11, ("f", 1, "x"): 8}
+    for path, line in where.items():
+        assert str(Config({}, text, "x").error(path, "m")).startswith(f"x:{line}: ")
+    assert str(Config({}, text, "x").error(("z",), "m")) == "x: z: m"
+
+
+def test_overrides_are_toml_or_plain_text(tmp_path):
+    file = tmp_path / "tiny.toml"
+    file.write_text(TINY)
+    overrides = ["model.hidden=[4, 5]", "aggregator.name=median", "run.converge.patience=2", "client.optimizer.learning_rate=1e-2", "name=b"]
+    values = load(file, overrides).values
+    assert values["model"]["hidden"] == [4, 5] and values["aggregator"]["name"] == "median" and values["name"] == "b"
+    assert values["run"]["converge"] == {"patience": 2} and values["client"]["optimizer"] == {"name": "sgd", "learning_rate": 0.01}
+
+
+def test_a_configuration_becomes_its_parts(made):
+    start = made(
+        ("[sampling]", "uplink = [{ name = 'clip', max_delta = 1e9 }, 'zero_nans']\nepochs = { name = 'constant_schedule', value = 2 }\n[sampling]"),
+        ("learning_rate = 0.1", "learning_rate = { name = 'piecewise_constant_schedule', init_value = 0, boundaries_and_scales = { 2 = 0.5 } }"),
+        ("[run]", "adaptive_rate = { power = 0 }\n[engine]\nname = 'packed'\nlanes = 1\n[run]"),
+        ("batch_size = 2", "batch_size = 'all'\ngradient_norm = true"),
+    )
+    result = start(progress=False)
+    algorithm, data, params, _ = start.args
+    assert params["params"]["Dense_1"]["kernel"].shape == (3, 3) if "params" in params else params["Dense_1"]["kernel"].shape == (3, 3)
+    assert data.size.tolist() == [3, 1]
+    assert [record["update_norm"] for record in result.history] == [0] * 4  # a rate of 0
+    assert len(result.history) == 4 and "train_accuracy" in result.history[1] and "gradient_norm" in result.history[0]
+
+
+def test_targets_that_are_numbers_make_a_regression(made):
+    numbers = (("y = [0, 1, 1]", "y = [[0.5, 1], [1, 2], [1, 3]]"), ("y = [2]", "y = [[2, 2]]"))
+    for name in ("mlp", "linear"):
+        hidden = () if name == "mlp" else (("hidden = [3]\n", ""),)
+        start = made(*numbers, ('"mlp"', f'"{name}"'), *hidden)
+        assert "train_accuracy" not in start(progress=False).history[-1]
+        assert start.args[2]["Dense_1" if name == "mlp" else "Dense_0"]["bias"].shape == (2,)
+    assert made(('"mlp"\nhidden = [3]', '"linear"')).args[2]["Dense_0"]["bias"].shape == (3,)  # labels 0, 1, 2
+
+
+def test_what_a_resumed_run_must_agree_with_is_the_whole_configuration(made):
+    assert made(overrides=["client.epochs=2"]).keywords["config"]["client"]["epochs"] == 2
+
+
+def test_every_name_is_documented_and_describable():
+    assert set(KINDS) >= {"data", "partition", "model", "optimizer", "uplink", "schedule", "sampling", "aggregator", "engine"}
+    for kind in KINDS:
+        for name, factory in names(kind).items():
+            assert factory.__doc__, f"{kind} {name} has no docstring"
+    assert {"sgd", "adam"} <= set(names("optimizer")) and {"clip_by_global_norm", "trace"} <= set(names("transform"))
+    assert not {"chain", "masked", "lbfgs", "dpsgd", "inject_hyperparams", "scale_by_schedule"} & {*names("optimizer"), *names("transform")}
+    assert "linear_schedule" in names("schedule") and "join_schedules" not in names("schedule")
+    assert "cohort" not in names("sampling") and "from_stack" not in names("aggregator") and "from_linen" not in names("model")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
+def test_the_shipped_configurations_are_valid(file):
+    header = file.read_text().split("\n\n")[0]
+    assert f"fedjax-lite run configs/{file.name}" in file.read_text() and header.startswith("#")
+    config = load(file)
+    if "path" not in config.values["data"]:
+        start = build(config)
+        assert np.sum(start.args[1].size) > 0

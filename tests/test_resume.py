@@ -1,0 +1,169 @@
+"""A run that is killed and resumed ends, bit for bit, where one that was not does. Kills are real: other processes, signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optax
+import pytest
+from problems import softmax_data, softmax_loss, softmax_params
+from test_config import TINY
+
+import fedjax_lite as fl
+from fedjax_lite import cli
+from fedjax_lite.folder import read_records
+
+STATEFUL = (  # something of every part of the state: moments at the server, rows of an uplink, a count a client
+    TINY.replace("batch_size = 2", 'batch_size = 2\nuplink = { name = "trace", decay = 0.5 }')
+    .replace("learning_rate = 0.1", "learning_rate = { name = 'exponential_decay', init_value = 0.1, transition_steps = 9, decay_rate = 0.5, clock = 'client_step' }")
+    .replace('[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }', '[server]\noptimizer = { name = "adam", learning_rate = 0.01 }')
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "tiny.toml"
+    file.write_text(STATEFUL)
+    return str(file)
+
+
+def command(config, out, rounds, *more):
+    return ["run", config, "--out", str(out), "--quiet", "--set", f"run.rounds={rounds}", *more]
+
+
+def started_until(lines, arguments, out):
+    """Start the command line in another process and wait until it has written some lines."""
+    process = subprocess.Popen([sys.executable, "-m", "fedjax_lite", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = out / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
+        if process.poll() is not None:
+            pytest.fail(f"ended early: {process.communicate()}")
+        time.sleep(0.01)
+    return process
+
+
+def status(out):
+    return json.loads((out / "summary.json").read_text())["status"]
+
+
+def test_killed_and_interrupted_runs_resume_to_the_same_bits(config, tmp_path):
+    out, whole = tmp_path / "killed", tmp_path / "whole"
+
+    # Ctrl-C: the segment in flight ends, and is saved.
+    process = started_until(4, command(config, out, 10**9), out)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    done = len(read_records(out))
+    assert status(out) == "interrupted" and f"interrupted after {done} rounds" in printed and "--resume" in printed
+    assert (out / "checkpoints" / f"round_{done}").is_dir() and (out / "params.safetensors").exists()
+
+    # SIGKILL, in the middle of a line and of a checkpoint.
+    process = started_until(done + 6, command(config, out, 10**9, "--resume"), out)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL and status(out) == "running"
+    killed = len(read_records(out))
+    assert killed > done
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"round": 999, "lo')
+    (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (out / "summary.json.partial").write_text('{"status": "fin')
+
+    rounds = killed + 5
+    assert cli.main(command(config, out, rounds, "--resume")) == 0
+    assert cli.main(command(config, whole, rounds)) == 0
+    assert status(out) == status(whole) == "finished"
+    for name in ("metrics.jsonl", "params.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert len(read_records(out)) == rounds and not (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp").exists()
+
+
+# The rest kills by hand: it leaves the folder as a kill would.
+
+DATA, FEDAVG = softmax_data(), fl.algorithms.fedavg(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7)
+
+
+def run(out, rounds=6, algorithm=FEDAVG, data=DATA, seed=0, evaluate_every=2, **options):
+    import jax
+
+    key, sampler = jax.random.key(seed), SAMPLER
+    options = {"loss_fn": softmax_loss, "progress": False, "config": {"client": {"rate": 0.1}, "run": {"rounds": rounds}}} | options
+    return fl.run(algorithm, data, softmax_params(), sampler, rounds=rounds, key=key, evaluate_every=evaluate_every, out=out, **options)
+
+
+SAMPLER = fl.sampling.uniform(3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The metrics of six rounds that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(out)
+    return (out / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_without_a_checkpoint_starts_over(tmp_path, whole):
+    run(tmp_path / "run", checkpoint_every=4, rounds=3)
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        os.rename(checkpoint, tmp_path / checkpoint.name)
+    assert len(run(tmp_path / "run", resume=True).history) == 6
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == whole
+    run(tmp_path / "new", resume=True)  # nor is there a folder
+    assert (tmp_path / "new" / "metrics.jsonl").read_bytes() == whole
+
+
+def test_lines_after_the_last_checkpoint_are_made_again(tmp_path, whole):
+    out = tmp_path / "run"
+    run(out, rounds=4)
+    with open(out / "metrics.jsonl", "ab") as file:
+        file.write(b"".join(whole.splitlines(keepends=True)[4:]))
+    run(out, resume=True)
+    assert (out / "metrics.jsonl").read_bytes() == whole
+
+
+def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
+    run(tmp_path / "a", rounds=3)
+    a = run(tmp_path / "a", rounds=7, evaluate_every=5, resume=True)
+    b = run(tmp_path / "b", rounds=7, evaluate_every=7)
+    np.testing.assert_array_equal(a.params, b.params)
+    assert [record["round"] for record in a.history if "train_loss" in record] == [2, 3, 5, 7]
+    assert [record["loss"] for record in a.history] == [record["loss"] for record in b.history]
+    shorter = run(tmp_path / "a", rounds=5, resume=True)  # already further: left as it is
+    assert shorter.status == "finished" and len(shorter.history) == 7
+
+
+def test_a_shorter_metrics_file_than_the_checkpoint_is_refused(tmp_path):
+    out = tmp_path / "run"
+    run(out, rounds=4)
+    lines = (out / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    for damaged in (lines[:2], lines[:2] + lines[3:], [b"{}\n"]):
+        (out / "metrics.jsonl").write_bytes(b"".join(damaged))
+        with pytest.raises(ValueError, match="whole lines of the 4 rounds of the checkpoint"):
+            run(out, resume=True)
+
+
+def test_what_makes_another_run_is_refused(tmp_path):
+    out = tmp_path / "run"
+    run(out, rounds=2)
+    before = (out / "summary.json").read_bytes(), (out / "config.toml").read_bytes()
+    deeper = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(4), population=7, server_learning_rate=fl.on_round(lambda t: 1.0))
+    with pytest.raises(ValueError, match="config.client.rate was 0.1, is now 0.2; resume with the configuration it was made with"):
+        run(out, resume=True, config={"client": {"rate": 0.2}})
+    with pytest.raises(ValueError, match="another configuration: data.sha256 was '"):
+        run(out, resume=True, data=softmax_data(seed=5))
+    with pytest.raises(ValueError, match="another configuration: test was None, is now {'clients': 7"):
+        run(out, resume=True, test=DATA)
+    with pytest.raises(ValueError, match="another configuration: state"):
+        run(out, resume=True, algorithm=with_momentum())
+    assert (out / "summary.json").read_bytes(), (out / "config.toml").read_bytes() == before
+    del deeper
+    assert run(out, resume=True, rounds=3, config={"client": {"rate": 0.1}, "run": {"rounds": 99}, "name": "x"}).status == "finished"
+
+
+def with_momentum():
+    return fl.algorithms.fedavgm(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7)
