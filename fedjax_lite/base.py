@@ -19,7 +19,9 @@ Number = int | float | Array  # a hyperparameter; a tracer inside a vmapped stud
 
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
 
-# Client ids are below 2^31, so these two streams of a round's key never meet a client's own.
+# Rounds, client ids and local steps are below 2^31, so streams from here up never meet theirs. (In jax, split(key)[i] is
+# fold_in(key, i): low numbers may be taken by whoever is handed the key.)
+HIGH_STREAM = 2**31
 _SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 
 

@@ -1,12 +1,13 @@
 """Which examples a client sees at each local step: drawn by a permutation function, nothing sorted or stored."""
 
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import Batch, Client
+from fedjax_lite.base import HIGH_STREAM, Batch, Client
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
@@ -18,10 +19,6 @@ class _Batches(NamedTuple):
     steps: Any
 
 
-def _is_static(x):
-    return isinstance(x, int)
-
-
 class Batches(_Batches):
     """Local batches: each epoch reshuffles a client's examples, and its short last batch is kept.
 
@@ -30,6 +27,9 @@ class Batches(_Batches):
         epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
 
+    Raises:
+        ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
+
     >>> Batches(size=20, epochs=2).steps_of(jnp.array([50, 7])).tolist()
     [6, 2]
     """
@@ -37,19 +37,13 @@ class Batches(_Batches):
     __slots__ = ()
 
     def __new__(cls, size: int | None, epochs: Any = 1, steps: Any = None) -> "Batches":
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise ValueError(f"Batches: size must be an int of at least 1, or None for all of a client's examples, got {size!r}")
-        for name, value in (("epochs", epochs), ("steps", steps)):
-            if isinstance(value, Scheduled):
-                if value.clock != "round":
-                    raise ValueError(
-                        f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not the clock {value.clock!r}"
-                    )
-            elif _is_static(value) and value < 1:
-                raise ValueError(f"Batches: {name} must be at least 1, got {value}")
-            elif callable(value):
-                raise ValueError(f"Batches: {name} is a schedule without a clock: wrap it in fl.on_round")
-        return super().__new__(cls, size, epochs, steps)
+        if size is not None:
+            size = _whole("size", size, "None for all of a client's examples")
+        if steps is not None:
+            if isinstance(epochs, Scheduled) or epochs != 1:
+                raise ValueError(f"Batches: steps={steps!r} takes the place of epochs={epochs!r}: give one of them")
+            steps = _whole("steps", steps, "fl.on_round(schedule)")
+        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
         """Local steps of clients of the given sizes in a round; 0 for a client without examples."""
@@ -61,15 +55,15 @@ class Batches(_Batches):
 
     def most_steps(self, data: FederatedData) -> int | None:
         """A static bound on any client's steps; None where a schedule decides."""
-        if _is_static(self.steps):
+        if isinstance(self.steps, int):
             return self.steps
-        if self.steps is None and _is_static(self.epochs):
+        if self.steps is None and isinstance(self.epochs, int):
             return self.epochs * (1 if self.size is None else -(-data.largest // self.size))
         return None
 
     def take(self, data: FederatedData, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
         """The batch of one client's local step."""
-        width = max(data.largest, 1) if self.size is None else self.size
+        width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
         epoch = step // an_epoch
@@ -78,7 +72,7 @@ class Batches(_Batches):
         # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real one is.
         position = jnp.minimum(position, jnp.maximum(client.size - 1, 0))
         # The upper half of the client key's streams: local steps draw from the lower half.
-        order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(2**31))
+        order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(HIGH_STREAM))
         index = permute(order, client.size, position)
         rows = data.start[client.id] + index
         examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
@@ -86,6 +80,21 @@ class Batches(_Batches):
 
     def _an_epoch(self, size):
         return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)
+
+
+def _whole(name: str, value: Any, other: str) -> Any:
+    """A whole number of at least 1 as an int; a schedule on the round's clock and an array (of a study) as they are."""
+    if isinstance(value, Scheduled) and name != "size":
+        if value.clock != "round":
+            raise ValueError(f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not {value.clock!r}")
+        return value
+    if callable(value):
+        raise ValueError(f"Batches: {name} is a schedule without a clock: wrap it in fl.on_round")
+    if isinstance(value, jax.Array) and name != "size":
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"Batches: {name} must be a whole number of at least 1, or {other}, got {value!r}")
+    return operator.index(value)
 
 
 def _at(value, round):

@@ -51,9 +51,11 @@ def padded(most_steps: int | None = None) -> Engine:
         raise ValueError(f"most_steps must be at least 1, got {most_steps}")
 
     def run(local, cohort, rows):
-        length = local.most_steps if most_steps is None else most_steps
-        if length is None:
+        bounds = [bound for bound in (local.most_steps, most_steps) if bound is not None]
+        if not bounds:
             raise ValueError("padded() needs a static bound on local steps where epochs are scheduled: padded(most_steps=...)")
+        length = min(bounds)
+        cohort = cohort._replace(steps=jnp.minimum(cohort.steps, length))
 
         def body(carry, j):
             stepped = jax.vmap(local.step, (0, 0, None))(cohort, carry, j)
@@ -109,8 +111,8 @@ class _Packed(NamedTuple):
 def packed(lanes: int | None = None) -> Engine:
     """A stack of `lanes` clients in training; a lane that finishes its client uploads and takes the next of the queue.
 
-    Every step is a step of a real client, however ragged the cohort, and where the aggregator is additive, memory does
-    not grow with the cohort. Longest clients first, so that lanes run dry together.
+    However ragged the cohort, lanes are busy until the queue is empty; longest clients first, so that they run dry together.
+    Where the aggregator is additive, memory does not grow with the cohort.
 
     Args:
         lanes: rows of the stack; by default from the backend and the size of what a client carries.
@@ -190,7 +192,7 @@ def default_lanes(carry: Tree) -> int:
     size = sum(
         x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry)
     )
-    budget, most = (2**20, 32) if jax.default_backend() == "cpu" else (2**31, 1024)
+    budget, most = (2**17, 16) if jax.default_backend() == "cpu" else (2**31, 1024)
     return max(1, min(most, budget // max(size, 1)))
 
 

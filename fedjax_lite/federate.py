@@ -8,6 +8,7 @@ import optax
 
 from fedjax_lite import tree
 from fedjax_lite.base import (
+    HIGH_STREAM,
     Aggregator,
     Algorithm,
     Client,
@@ -18,10 +19,12 @@ from fedjax_lite.base import (
     State,
     Tree,
     aggregate_key,
+    client_keys,
     round_key,
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine, Local, Upload, packed
+from fedjax_lite.schedules import refuse_common_noise
 
 __all__ = ["federate"]
 
@@ -55,7 +58,18 @@ def federate(
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
         Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part) and
         "update_norm" (how far the global model moved). A cohort without clients leaves the model as it is.
+
+    Raises:
+        TypeError, ValueError: for parts that are none, a population that is not the data's, metrics reported twice.
     """
+    for name, value, kind in (
+        ("work", work, ClientWork),
+        ("aggregator", aggregator, Aggregator),
+        ("server", server, Server),
+        ("batches", batches, Batches),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"federate: {name} must be a fl.{kind.__name__}, got {value!r}: call the function that makes one")
     if population < 1:
         raise ValueError(f"population must be at least 1, got {population}")
     engine = packed() if engine is None else engine
@@ -65,26 +79,37 @@ def federate(
         params = jax.tree.map(jnp.asarray, params)
         state = server.init(params)
         message = tree.zeros(jax.eval_shape(_message_of(work, server), params, state, key))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(population))
+        keys = client_keys(jax.random.fold_in(key, HIGH_STREAM), jnp.arange(population))
         own = jax.vmap(work.init, (None, 0))(params, keys)
-        uplink_rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (population, *jnp.shape(x))), uplink.init(message))
+        uplink_state = uplink.init(message)
+        refuse_common_noise(uplink_state, "uplink")
+        uplink_rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (population, *jnp.shape(x))), uplink_state)
         return State(jnp.int32(0), key, state, aggregator.init(message), own, uplink_rows)
 
     def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
         key = aggregate_key(round_key(state))
+        if data.population != population:
+            raise ValueError(
+                f"the algorithm was built for population={population}, the data has {data.population} clients: make them equal"
+            )
+        cohort = cohort._replace(key=client_keys(round_key(state), cohort.id))
         cohort = _planned(cohort, batches, state.round)
         shared = server.broadcast(state.server)
-        local = _local(work, uplink, aggregator, batches, shared, state, data)
         rows = tree.take((state.own, state.uplink), cohort.id)
+        local = _local(work, uplink, aggregator, batches, shared, state, data, like=tree.take((cohort, rows), jnp.int32(0)))
 
         part, rows, sums = engine(local, cohort, rows)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
+        if twice := sums.keys() & metrics.keys():
+            raise ValueError(f"client work and aggregator both report {', '.join(sorted(twice))}: rename one")
         metrics = {name: metric.value() for name, metric in sums.items()} | metrics
         info = Info(state.round, jax.random.fold_in(key, 1), metrics)
         server_state = server.update(aggregate, state.server, info)
 
         present = cohort.weight > 0
-        server_state, aggregator_state = tree.where(jnp.any(present), (server_state, aggregator_state), (state.server, state.aggregator))
+        before = (state.server, state.aggregator)
+        after = tree.cast_like((server_state, aggregator_state), before)
+        server_state, aggregator_state = tree.where(jnp.any(present), after, before)
         ids = jnp.where(present, cohort.id, population)  # an empty slot writes past the end: nowhere
         own, uplink_rows = tree.put((state.own, state.uplink), ids, rows)
         moved = optax.tree.sub(server.broadcast(server_state).params, shared.params)
@@ -101,14 +126,16 @@ def _planned(cohort: Client, batches: Batches, round) -> Client:
     return cohort._replace(steps=jnp.where(working, steps, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
-def _local(work, uplink, aggregator, batches, shared, state, data) -> Local:
-    """One client's round, from the broadcast to its upload."""
+def _local(work, uplink, aggregator, batches, shared, state, data, like) -> Local:
+    """One client's round, from the broadcast to its upload; `like` is a client with its rows, for shapes."""
+
+    def first_step(client, rows):
+        return work.step(work.start(shared, rows[0], client), batches.take(data, client, 0, state.round))
+
+    _, sums = jax.eval_shape(first_step, *like)
 
     def start(client, rows):
-        carry = work.start(shared, rows[0], client)
-        batch = batches.take(data, client, jnp.int32(0), state.round)
-        _, sums = jax.eval_shape(work.step, carry, batch)
-        return carry, tree.zeros(sums)
+        return work.start(shared, rows[0], client), tree.zeros(sums)
 
     def step(client, carry, j):
         carry, sums = carry

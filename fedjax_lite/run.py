@@ -96,7 +96,8 @@ def run(
         A `Result`.
 
     Raises:
-        FloatingPointError: as soon as a loss or the model is no longer finite; names the round. The last good checkpoint stays.
+        FloatingPointError: as soon as a loss or the model is no longer finite; names the round. The last good checkpoint stays,
+            and from there the same settings diverge again; with others it is another run, for another folder.
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
     check_options(rounds, evaluate_every, checkpoint_every, converge)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
 from fedjax_lite.shuffle import permute
 
-__all__ = ["Sampler", "cohort", "cyclic", "dropout", "everyone", "poisson", "stragglers", "uniform", "weighted"]
+__all__ = ["Sampler", "availability", "cohort", "cyclic", "dropout", "everyone", "poisson", "stragglers", "uniform", "weighted"]
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
 
@@ -17,15 +17,18 @@ Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # 
 def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients"], weight: Array | None = None) -> Client:
     """The cohort of the clients `ids`: what a hand-written sampler returns.
 
+    The keys in it are for samplers that wrap this one; the round gives every client its own, fold_in(round key, id).
+
     Args:
-        key: the round's key.
+        key: as given to the sampler.
         sizes: int32 `[population]`, examples a client.
-        ids: int32 `[clients]`.
+        ids: int32 `[clients]`, each at most once. An id outside the population is an empty slot.
         weight: float `[clients]`, 0 for an empty slot; ones by default.
     """
     ids = ids.astype(jnp.int32)
     weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))
-    return Client(ids, client_keys(key, ids), jnp.take(sizes, ids, mode="clip"), jnp.full(ids.shape, NO_LIMIT), weight)
+    size = sizes.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return Client(ids, client_keys(sample_key(key), ids), size, jnp.full(ids.shape, NO_LIMIT), weight)
 
 
 def uniform(clients: int) -> Sampler:
@@ -56,7 +59,7 @@ def everyone() -> Sampler:
 
 
 def cyclic(clients: int) -> Sampler:
-    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population."""
+    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population (rounds * clients below 2^31)."""
     _check_count("cyclic", clients)
 
     def sample(key, sizes, round):
@@ -69,9 +72,10 @@ def cyclic(clients: int) -> Sampler:
 def weighted(clients: int) -> Sampler:
     """Different clients drawn one after another with probability proportional to their size (Gumbel top-k, O(population)).
 
-    Combine it with the plain `fl.aggregators.mean()`: the sizes are already in the draw.
+    With few clients of many, averaging with the plain `fl.aggregators.mean()` estimates the mean over all examples. The
+    draw is without replacement, so as `clients` nears the population each counts the same whatever its size.
 
-    Source: Li et al. 2020, "On the convergence of FedAvg on non-IID data", scheme II, here without replacement.
+    Source: Li et al. 2020, "On the convergence of FedAvg on non-IID data", scheme II, there with replacement.
     """
     _check_count("weighted", clients)
 
@@ -101,7 +105,7 @@ def poisson(rate: Number, capacity: int) -> Sampler:
         del round
         population = sizes.shape[0]
         count_key, order_key = jax.random.split(sample_key(key))
-        count = jax.random.binomial(count_key, population, rate)
+        count = jax.random.binomial(count_key, population, 1.0 * rate)
         slots = jnp.arange(min(capacity, population))
         return cohort(key, sizes, permute(order_key, population, slots), slots < count)
 
@@ -115,7 +119,8 @@ def dropout(sampler: Sampler, rate: Number) -> Sampler:
 
     def sample(key, sizes, round):
         chosen = sampler(key, sizes, round)
-        kept = jax.random.bernoulli(jax.random.fold_in(sample_key(key), 1), 1 - rate, chosen.weight.shape)
+        chosen, keys = _own_draw(chosen)
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
         return chosen._replace(weight=jnp.where(kept, chosen.weight, 0))
 
     return sample
@@ -132,17 +137,47 @@ def stragglers(sampler: Sampler, share: Number, most_steps: int) -> Sampler:
 
     def sample(key, sizes, round):
         chosen = sampler(key, sizes, round)
-        who, how_many = jax.random.split(jax.random.fold_in(sample_key(key), 2))
-        slow = jax.random.bernoulli(who, share, chosen.steps.shape)
-        limit = jax.random.randint(how_many, chosen.steps.shape, 1, most_steps + 1)
+        chosen, keys = _own_draw(chosen)
+        who, how_many = jax.vmap(jax.random.split, out_axes=1)(keys)
+        slow = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 * share))(who)
+        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1))(how_many)
         return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
 
     return sample
 
 
+def availability(sampler: Sampler, share: Number, period: int) -> Sampler:
+    """Clients can be reached only in a part of every `period` rounds, each at a time of its own: slots of the others are empty.
+
+    Client k is reached in round t if (t / period + u_k) mod 1 < share, with u_k uniform in [0, 1), a function of k alone.
+
+    Args:
+        sampler: whom the server asks.
+        share: the part of the time that a client can be reached, in (0, 1].
+        period: rounds a day.
+    """
+    _check_count("availability", period, "period")
+    if isinstance(share, float | int) and not 0 < share <= 1:
+        raise ValueError(f"availability: share must be in (0, 1], got {share}")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        offset = jax.vmap(lambda id: jax.random.uniform(jax.random.fold_in(jax.random.key(0), id)))(chosen.id)
+        reached = (round % period / period + offset) % 1 < share
+        return chosen._replace(weight=jnp.where(reached, chosen.weight, 0))
+
+    return sample
+
+
+def _own_draw(chosen: Client) -> tuple[Client, Key]:
+    """Keys `[clients]` for one wrapper to draw from, by client and not by slot, and the cohort with other keys for the next."""
+    mine, next_one = jax.vmap(jax.random.split, out_axes=1)(chosen.key)
+    return chosen._replace(key=next_one), mine
+
+
 def _check_count(sampler: str, value: int, name: str = "clients") -> None:
-    if value < 1:
-        raise ValueError(f"{sampler}: {name} must be at least 1, got {value}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{sampler}: {name} must be a whole number of at least 1, got {value!r}")
 
 
 def _population(sampler: str, clients: int, sizes: Array) -> int:

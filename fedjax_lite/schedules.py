@@ -5,6 +5,7 @@ optax optimizer would silently be read on a fourth that restarts with every roun
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -81,17 +82,60 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
 
     def at(clock):
         rate = learning_rate(clock) if isinstance(learning_rate, Scheduled) else learning_rate
-        return optax.with_extra_args_support(optimizer(rate))
+        transformation = optax.with_extra_args_support(optimizer(rate))
+        return transformation._replace(init=partial(_init_without_rate, transformation.init))
 
     return at
 
 
-def refuse_hidden_count(state: Tree) -> None:
-    """Refuse a fresh client optimizer state that counts steps for a schedule of its own: the count restarts every round."""
-    counted = optax.ScaleByScheduleState, optax.schedules.InjectStatefulHyperparamsState
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, counted)):
-        if isinstance(node, optax.ScaleByScheduleState) or (isinstance(node, counted) and jax.tree.leaves(node.hyperparams_states)):
+def _init_without_rate(init_fn: Callable, params: Tree) -> Tree:
+    """The state of a factory's transformation, which must not keep the rate of the moment it was made."""
+    state = init_fn(params)
+    if any(isinstance(node, optax.schedules.InjectStatefulHyperparamsState) for node in _nodes(state)):
+        raise ValueError(
+            "optax.inject_hyperparams would keep the first rate for ever: pass the plain factory, its rate is set anew each step"
+        )
+    return state
+
+
+def refuse_restarting(state: Tree) -> None:
+    """Refuse a fresh client optimizer state that would do harm by being fresh in every round, or equal for all clients.
+
+    Known are optax's schedule counts (of rates, weight decay, injected hyperparameters), reduce-on-plateau, and noise keys.
+    """
+    for node in _nodes(state):
+        if isinstance(node, optax.contrib.ReduceLROnPlateauState):
+            raise ValueError("reduce_on_plateau in the client optimizer would start over in every round: give it to fl.optimizer_server")
+        if _counts(node):
             raise ValueError(
                 "the client optimizer holds an optax schedule, and its count would restart every round: pass the factory and "
                 "learning_rate=fl.on_round(schedule), fl.on_client_step(schedule) or, to restart on purpose, fl.on_step(schedule)"
             )
+    refuse_common_noise(state, "client optimizer")
+
+
+def refuse_common_noise(state: Tree, where: str) -> None:
+    """Refuse a state that holds a random key: every client would start from it and draw the same noise."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if "rng_key" in jax.tree_util.keystr(path) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"the {where} keeps a random key in its state{jax.tree_util.keystr(path)}, so all clients would draw the same noise: "
+                "write a transformation that draws from the keyword `key`, which differs by client and round"
+            )
+
+
+_COUNTING = (
+    optax.ScaleByScheduleState,
+    type(optax.add_decayed_weights(lambda count: 0.0).init(())),
+    optax.schedules.InjectStatefulHyperparamsState,
+)
+
+
+def _nodes(state: Tree) -> list:
+    stop = (*_COUNTING, optax.contrib.ReduceLROnPlateauState)
+    return jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, stop))
+
+
+def _counts(node) -> bool:
+    injected = isinstance(node, optax.schedules.InjectStatefulHyperparamsState)
+    return bool(jax.tree.leaves(node.hyperparams_states)) if injected else isinstance(node, _COUNTING)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from fedjax_lite import tree
 from fedjax_lite.base import Number, Server, Shared, Tree
-from fedjax_lite.schedules import Clock, transformation_at
+from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
 __all__ = ["adaptive_rate", "optimizer_server"]
 
@@ -31,10 +32,15 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
         value: the round's metric given to the optimizer as `value`, for instance to `optax.contrib.reduce_on_plateau`.
             "initial_loss" is the loss before this round's training.
 
+    Raises:
+        ValueError: for a rate on another clock than the round's, or a metric that the round does not have.
+
     >>> server = optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=5)))
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 1.
     """
+    if isinstance(learning_rate, Scheduled) and learning_rate.clock != "round":
+        raise ValueError(f"optimizer_server: the server takes one step a round, so give fl.on_round, not {learning_rate.clock!r}")
     optimizer_at = transformation_at(optimizer, learning_rate)
 
     def init(params):
@@ -44,8 +50,10 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
         return Shared(state.params)
 
     def update(aggregate, state, info):
+        if value != "initial_loss" and value not in info.metrics:
+            raise ValueError(f"optimizer_server: no metric {value!r} to give as value; the round has {', '.join(info.metrics)}")
         extra = {"value": info.metrics[value]} if value in info.metrics else {}
-        gradient = optax.tree.scale(-1, aggregate)
+        gradient = tree.cast_like(optax.tree.scale(-1, aggregate), state.params)
         updates, optimizer_state = optimizer_at(Clock(info.round)).update(
             gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra
         )
@@ -90,7 +98,8 @@ def adaptive_rate(server: Server, *, power: Number = 1.0, smallest: Number = 0.0
         if "gradient_norm" not in info.metrics:
             raise ValueError("adaptive_rate needs the metric gradient_norm: build the client work with sgd_work(..., gradient_norm=True)")
         norm = info.metrics["gradient_norm"].astype(state.norm.dtype)
-        ratio = jnp.where((norm > 0) & (state.norm > 0), norm / state.norm, 1.0)
+        known = (norm > 0) & (state.norm > 0)
+        ratio = jnp.where(known, norm, 1.0) / jnp.where(known, state.norm, 1.0)  # both guarded: gradients pass through here
         rate = jnp.clip(state.rate * ratio**power, smallest, largest)
         return AdaptiveRateState(server.update(aggregate, state.server, info), rate, norm)
 

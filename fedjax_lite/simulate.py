@@ -15,7 +15,7 @@ def simulate(
     """Run rounds from the start; pure, so `jit`, `vmap` and `grad` apply to whole experiments.
 
     Args:
-        algorithm: what a round does.
+        algorithm: what a round does. To take `grad`, build it with `engine=fl.padded()`: only that loop has a fixed length.
         data: the training population. Hand it to your jitted function as an argument: closed over, it would be compiled in.
         params: the global model at the start.
         sampler: who takes part.
@@ -27,6 +27,8 @@ def simulate(
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
+    if not isinstance(data, FederatedData):
+        raise TypeError(f"data must be a FederatedData, got a {type(data).__name__}: of a TrainTest, pass data.train")
     return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=rounds)
 
 

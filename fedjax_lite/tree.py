@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int
 from fedjax_lite.base import Tree
 
 
-def take(stack: Tree, index: Int[Array, " n"]) -> Tree:
+def take(stack: Tree, index: Int[Array, "..."]) -> Tree:
     """Rows of a stack; an index past the end gives the last row."""
     return jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), stack)
 
@@ -29,6 +29,11 @@ def where(mask: Bool[Array, "..."], chosen: Tree, other: Tree) -> Tree:
 def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
     """A stack with the rows outside the mask set to 0, even where they hold NaN."""
     return where(mask, stack, jax.tree.map(jnp.zeros_like, stack))
+
+
+def cast_like(tree: Tree, like: Tree) -> Tree:
+    """A tree with the dtypes of another of the same structure."""
+    return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), tree, like)
 
 
 def zeros(shapes: Tree) -> Tree:

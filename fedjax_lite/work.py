@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from fedjax_lite.base import Batch, ClientWork, Key, Mean, Number, Tree
-from fedjax_lite.schedules import Clock, Scheduled, refuse_hidden_count, transformation_at
+from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Key, Mean, Number, Tree
+from fedjax_lite.schedules import Clock, Scheduled, refuse_restarting, transformation_at
 
 __all__ = ["sgd_work"]
 
@@ -40,7 +40,8 @@ def sgd_work(
 
     Args:
         loss_fn: `(params, batch, key) -> losses [batch]`, or `(losses, {name: values [batch]})`. Never reduce over the
-            batch: the mean over real examples is taken here, so a short last batch can't be got wrong.
+            batch: the mean over real examples is taken here, so a short last batch can't be got wrong. In evaluation it
+            is called with key None.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
             starts anew in every round.
         learning_rate: number, tracer, or a schedule with its clock: `fl.on_round(s)`, `fl.on_step(s)`, `fl.on_client_step(s)`.
@@ -72,7 +73,7 @@ def sgd_work(
 
     def start(shared, own, client):
         state = optimizer_at(Clock(0, 0, 0)).init(shared.params)
-        refuse_hidden_count(state)
+        refuse_restarting(state)
         received = shared.params if initial_loss == "epoch" else ()
         return _Carry(shared.params, state, client.key, shared.rate, received, own)
 
@@ -81,7 +82,7 @@ def sgd_work(
         (loss, sums), gradient = jax.value_and_grad(_mean_loss, argnums=1, has_aux=True)(loss_fn, carry.params, batch, key)
         clock = Clock(batch.round, batch.step, carry.steps_before + batch.step if counts_steps else None)
         updates, state = optimizer_at(clock).update(
-            gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, 1)
+            gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM)
         )
         updates = optax.tree.scale(carry.rate * epoch_decay**batch.epoch, updates)
         params = optax.apply_updates(carry.params, updates)
@@ -108,6 +109,9 @@ def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[A
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
     output = loss_fn(params, batch.examples, key)
     losses, values = output if isinstance(output, tuple) else (output, {})
+    taken = {"loss", "initial_loss", "gradient_norm"} & values.keys()
+    if taken:
+        raise ValueError(f"loss_fn reports metrics under the library's own names, {', '.join(sorted(taken))}: rename them")
     count = jnp.sum(batch.mask)
     sums = {}
     for name, value in {"loss": losses, **values}.items():
@@ -116,7 +120,8 @@ def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[A
                 f"loss_fn must return one {name} an example, shape {batch.mask.shape}, got {jnp.shape(value)}: "
                 "do not reduce over the batch; masking and the mean are taken by the library"
             )
-        sums[name] = Mean(jnp.sum(jnp.where(batch.mask, value, 0)), count.astype(jnp.result_type(value, float)))
+        wide = jnp.promote_types(jnp.result_type(value), jnp.float32)  # a count of examples drowns in half precision
+        sums[name] = Mean(jnp.sum(jnp.where(batch.mask, value, 0).astype(wide)), count.astype(wide))
     return sums["loss"].total / jnp.maximum(count, 1), sums
 
 

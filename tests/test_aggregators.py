@@ -78,5 +78,5 @@ def test_bad_arguments():
         aggregators.weighted_mean("example")
     with pytest.raises(ValueError, match=r"shape \[population\]"):
         aggregators.weighted_mean(np.ones((2, 2)))
-    with pytest.raises(ValueError, match="num_byzantine must not be negative, got -1"):
+    with pytest.raises(ValueError, match="not negative, got -1"):
         aggregators.trimmed_mean(-1)

@@ -89,7 +89,9 @@ def test_an_interrupted_run_is_130(shell, monkeypatch):
 def test_the_list_of_names(shell):
     status, out, _ = shell("list")
     assert status == 0
-    assert {"data", "partition", "model", "optimizer", "schedule", "aggregator"} <= {line.split()[0] for line in out.splitlines() if line[:1].strip()}
+    assert {"data", "partition", "model", "optimizer", "schedule", "aggregator"} <= {
+        line.split()[0] for line in out.splitlines() if line[:1].strip()
+    }
     names = [line for line in out.splitlines() if line.startswith("  ")]
     assert len(names) > 60 and all(len(line.split()) > 1 for line in names)  # each with its line
     status, out, _ = shell("list aggregator")

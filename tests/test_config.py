@@ -76,30 +76,45 @@ MISTAKES = {
     "name": (('"tiny"', '"a/b"'), r"tiny.toml:1: name: must be text that can name a folder, got 'a/b'"),
     "seed": (("seed = 3", "seed = true"), r"tiny.toml:2: seed: must be a whole number from 0 to 2\^32 - 1, got True"),
     "negative seed": (("seed = 3", "seed = -1"), r"seed: must be a whole number .* got -1"),
-    "data name": (('"table"', '"tabel"'), r"tiny.toml:4: data.name: unknown data 'tabel'; did you mean 'table'\?; see fedjax-lite list data"),
+    "data name": (
+        ('"table"', '"tabel"'),
+        r"tiny.toml:4: data.name: unknown data 'tabel'; did you mean 'table'\?; see fedjax-lite list data",
+    ),
     "data key": (('name = "table"', 'name = "table"\npath = "x"'), r"tiny.toml:5: data.path: unknown key; there are clients"),
     "no name": (('name = "table"', ""), r"tiny.toml:3: data: give name: one of digits, leaf"),
-    "data rejects": (("[[0.5, 0.5]]", "[[0.5, 0.5, 0.5]]"), r"tiny.toml:3: data: an example.s x has the shape \[3\] at client 1 .*make them equal"),
+    "data rejects": (
+        ("[[0.5, 0.5]]", "[[0.5, 0.5, 0.5]]"),
+        r"tiny.toml:3: data: an example.s x has the shape \[3\] at client 1 .*make them equal",
+    ),
     "negative label": (("y = [2]", "y = [-1]"), r"tiny.toml:3: data: labels out of range: the data has a label -1"),
     "missing file": (
         ('name = "table"\n[[data.clients]]', 'name = "leaf"\npath = "nowhere"\n[[extra]]'),
         r"tiny.toml:6: extra: unknown section",
     ),
-    "labels beyond classes": (("hidden = [3]", "hidden = [3]\nclasses = 2"), r"tiny.toml:14: model.classes: labels out of range: classes=2, .*label 2"),
+    "labels beyond classes": (
+        ("hidden = [3]", "hidden = [3]\nclasses = 2"),
+        r"tiny.toml:14: model.classes: labels out of range: classes=2, .*label 2",
+    ),
     "hidden of text": (("hidden = [3]", 'hidden = ["3"]'), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got \['3'\]"),
     "hidden nested": (("hidden = [3]", "hidden = [[3]]"), r"tiny.toml:13: model.hidden: must be a list of whole numbers"),
     "hidden no list": (("hidden = [3]", "hidden = 3"), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got 3"),
     "hidden zero": (("hidden = [3]", "hidden = [0]"), r"tiny.toml:13: model.hidden: mlp: widths and classes must be at least 1"),
     "loss": (("hidden = [3]", 'loss = "hinge"'), r"""tiny.toml:13: model.loss: .*"softmax" or "squared", got 'hinge'"""),
     "no optimizer": (('optimizer = { name = "sgd", learning_rate = 0.1 }\n', ""), r"tiny.toml:14: client: give optimizer, such as"),
-    "optimizer": (('"sgd", learning_rate = 0.1', '"sdg"'), r"tiny.toml:15: client.optimizer.name: unknown optimizer 'sdg'; did you mean 'sgd'"),
+    "optimizer": (
+        ('"sgd", learning_rate = 0.1', '"sdg"'),
+        r"tiny.toml:15: client.optimizer.name: unknown optimizer 'sdg'; did you mean 'sgd'",
+    ),
     "no rate": (('"sgd", learning_rate = 0.1', '"sgd"'), r"tiny.toml:15: client.optimizer: give learning_rate"),
     "rate of text": (("rate = 0.1", 'rate = "0.1"'), r"tiny.toml:15: client.optimizer.learning_rate: must be a number, got '0.1'"),
     "rate true": (("rate = 0.1", "rate = true"), r"client.optimizer.learning_rate: must be a number, got True"),
     "rate list": (("rate = 0.1", "rate = [0.1]"), r"client.optimizer.learning_rate: must be a number, got \[0.1\]"),
     "rate negative": (("rate = 0.1", "rate = -0.1"), r"client.optimizer.learning_rate: must be finite and not negative, got -0.1"),
     "rate infinite": (("rate = 0.1", "rate = inf"), r"client.optimizer.learning_rate: must be finite and not negative, got inf"),
-    "rate beside": (("batch_size = 2", "batch_size = 2\nlearning_rate = 1"), r"tiny.toml:17: client.learning_rate: unknown key; .* of the optimizer"),
+    "rate beside": (
+        ("batch_size = 2", "batch_size = 2\nlearning_rate = 1"),
+        r"tiny.toml:17: client.learning_rate: unknown key; .* of the optimizer",
+    ),
     "optimizer number": (('{ name = "sgd", learning_rate = 0.1 }', "3"), r"tiny.toml:15: client.optimizer: must be a table with a name"),
     "optimizer none": (('{ name = "sgd", learning_rate = 0.1 }', "[]"), r"tiny.toml:15: client.optimizer: is an empty list"),
     "client key": (("batch_size = 2", "batch_sise = 2"), r"tiny.toml:16: client.batch_sise: unknown key; did you mean 'batch_size'\?"),
@@ -108,9 +123,18 @@ MISTAKES = {
     "batch true": (("batch_size = 2", "batch_size = true"), r"client.batch_size: must be a whole number"),
     "batch float": (("batch_size = 2", "batch_size = 2.0"), r"client.batch_size: must be a whole number of at least 1 or \"all\", got 2.0"),
     "batch text": (("batch_size = 2", 'batch_size = "2"'), r"client.batch_size: must be a whole number"),
-    "epochs zero": (("batch_size = 2", "batch_size = 2\nepochs = 0"), r"tiny.toml:17: client.epochs: must be a whole number of at least 1, or a"),
-    "epochs and steps": (("batch_size = 2", "batch_size = 2\nepochs = 1\nsteps = 2"), r"tiny.toml:18: client.steps: give epochs or steps, not both"),
-    "uplink": (("batch_size = 2", 'batch_size = 2\nuplink = "clipp"'), r"tiny.toml:17: client.uplink.name: unknown uplink 'clipp'; did you mean 'clip'"),
+    "epochs zero": (
+        ("batch_size = 2", "batch_size = 2\nepochs = 0"),
+        r"tiny.toml:17: client.epochs: must be a whole number of at least 1, or a",
+    ),
+    "epochs and steps": (
+        ("batch_size = 2", "batch_size = 2\nepochs = 1\nsteps = 2"),
+        r"tiny.toml:18: client.steps: give epochs or steps, not both",
+    ),
+    "uplink": (
+        ("batch_size = 2", 'batch_size = 2\nuplink = "clipp"'),
+        r"tiny.toml:17: client.uplink.name: unknown uplink 'clipp'; did you mean 'clip'",
+    ),
     "second uplink": (
         ("[sampling]", '[[client.uplink]]\nname = "zero_nans"\n[[client.uplink]]\nname = "clip"\nmax_delta = "1"\n[sampling]'),
         r"tiny.toml:21: client.uplink\[1\].max_delta: must be a number, got '1'",
@@ -124,9 +148,15 @@ MISTAKES = {
         r"tiny.toml:23: server.optimizer.learning_rate.clock: unknown clock 'step'; here there are round",
     ),
     "epochs clock": (("batch_size = 2", 'batch_size = 2\nepochs = { clock = "step" }'), r"client.epochs.clock: unknown clock 'step'"),
-    "schedule": (("0.1 }", '{ name = "liner_schedule" } }'), r"learning_rate.name: unknown schedule 'liner_schedule'; did you mean 'linear_schedule'"),
+    "schedule": (
+        ("0.1 }", '{ name = "liner_schedule" } }'),
+        r"learning_rate.name: unknown schedule 'liner_schedule'; did you mean 'linear_schedule'",
+    ),
     "schedule key": (("0.1 }", '{ name = "constant_schedule" } }'), r"tiny.toml:15: client.optimizer.learning_rate: give value"),
-    "cohort": (("clients = 2", "clients = 3"), r"tiny.toml:19: sampling.clients: uniform: clients=3 is more than the population of 2: lower it"),
+    "cohort": (
+        ("clients = 2", "clients = 3"),
+        r"tiny.toml:19: sampling.clients: uniform: clients=3 is more than the population of 2: lower it",
+    ),
     "cohort zero": (("clients = 2", "clients = 0"), r"tiny.toml:19: sampling.clients: uniform: clients must be .*at least 1, got 0"),
     "cohort float": (("clients = 2", "clients = 2.5"), r"sampling.clients: must be a whole number, got 2.5"),
     "sampler": (
@@ -145,15 +175,27 @@ MISTAKES = {
     "lanes": (("[run]", '[engine]\nname = "packed"\nlanes = 0\n[run]'), r"tiny.toml:26: engine.lanes: lanes must be at least 1, got 0"),
     "adaptive": (("[run]", "adaptive_rate = 3\n[run]"), r"tiny.toml:24: server.adaptive_rate: must be a table"),
     "adaptive key": (("[run]", "adaptive_rate = { powr = 1.0 }\n[run]"), r"server.adaptive_rate.powr: unknown key; did you mean 'power'"),
-    "adaptive needs norms": (("[run]", "adaptive_rate = {}\n[run]"), r"tiny.toml:24: server.adaptive_rate: adaptive_rate needs the metric gradient_norm"),
+    "adaptive needs norms": (
+        ("[run]", "adaptive_rate = {}\n[run]"),
+        r"tiny.toml:24: server.adaptive_rate: adaptive_rate needs the metric gradient_norm",
+    ),
     "no rounds": (("rounds = 4\n", ""), r"tiny.toml:24: run: give rounds"),
     "rounds zero": (("rounds = 4", "rounds = 0"), r"tiny.toml:25: run.rounds: rounds must be a whole number of at least 1, got 0"),
     "rounds true": (("rounds = 4", "rounds = true"), r"tiny.toml:25: run.rounds: must be a whole number, got True"),
-    "run key": (("rounds = 4", "rounds = 4\nevaluate_evry = 2"), r"tiny.toml:26: run.evaluate_evry: unknown key; did you mean 'evaluate_every'"),
-    "checkpoints": (("rounds = 4", "rounds = 4\ncheckpoint_every = 3"), r"tiny.toml:26: run.checkpoint_every: .*multiple of evaluate_every=2"),
+    "run key": (
+        ("rounds = 4", "rounds = 4\nevaluate_evry = 2"),
+        r"tiny.toml:26: run.evaluate_evry: unknown key; did you mean 'evaluate_every'",
+    ),
+    "checkpoints": (
+        ("rounds = 4", "rounds = 4\ncheckpoint_every = 3"),
+        r"tiny.toml:26: run.checkpoint_every: .*multiple of evaluate_every=2",
+    ),
     "converge": (("rounds = 4", "rounds = 4\nconverge = 3"), r"tiny.toml:26: run.converge: must be a table"),
     "patience": (("rounds = 4", "rounds = 4\nconverge = { patience = 0 }"), r"tiny.toml:26: run.converge: converge needs patience >= 1"),
-    "metric": (("rounds = 4", "rounds = 4\nconverge = { metric = 'test_loss' }"), r"tiny.toml:26: run.converge: converge: no metric 'test_loss'; there are .*train_loss"),
+    "metric": (
+        ("rounds = 4", "rounds = 4\nconverge = { metric = 'test_loss' }"),
+        r"tiny.toml:26: run.converge: converge: no metric 'test_loss'; there are .*train_loss",
+    ),
 }
 
 
@@ -170,7 +212,9 @@ def test_mistakes_in_overrides_name_the_override(made):
     refused(made, r"^--set model.hidden=\[1: \[1 is not valid TOML", overrides=["model.hidden=[1"])
     refused(made, r"^--set run.rounds: write it as section.key=value", overrides=["run.rounds"])
     refused(made, r"^--set run..rounds=1: write it as", overrides=["run..rounds=1"])
-    refused(made, r"^--set model.hidden.first=1: model.hidden is \[3\], not a table: set the whole of it", overrides=["model.hidden.first=1"])
+    refused(
+        made, r"^--set model.hidden.first=1: model.hidden is \[3\], not a table: set the whole of it", overrides=["model.hidden.first=1"]
+    )
     refused(made, r"tiny.toml:15: client.optimizer: give learning_rate", (", learning_rate = 0.1", ""), overrides=["client.epochs=2"])
 
 
@@ -198,7 +242,13 @@ def test_lines_are_found_through_headers_dots_and_lists():
 def test_overrides_are_toml_or_plain_text(tmp_path):
     file = tmp_path / "tiny.toml"
     file.write_text(TINY)
-    overrides = ["model.hidden=[4, 5]", "aggregator.name=median", "run.converge.patience=2", "client.optimizer.learning_rate=1e-2", "name=b"]
+    overrides = [
+        "model.hidden=[4, 5]",
+        "aggregator.name=median",
+        "run.converge.patience=2",
+        "client.optimizer.learning_rate=1e-2",
+        "name=b",
+    ]
     values = load(file, overrides).values
     assert values["model"]["hidden"] == [4, 5] and values["aggregator"]["name"] == "median" and values["name"] == "b"
     assert values["run"]["converge"] == {"patience": 2} and values["client"]["optimizer"] == {"name": "sgd", "learning_rate": 0.01}
@@ -206,8 +256,14 @@ def test_overrides_are_toml_or_plain_text(tmp_path):
 
 def test_a_configuration_becomes_its_parts(made):
     start = made(
-        ("[sampling]", "uplink = [{ name = 'clip', max_delta = 1e9 }, 'zero_nans']\nepochs = { name = 'constant_schedule', value = 2 }\n[sampling]"),
-        ("learning_rate = 0.1", "learning_rate = { name = 'piecewise_constant_schedule', init_value = 0, boundaries_and_scales = { 2 = 0.5 } }"),
+        (
+            "[sampling]",
+            "uplink = [{ name = 'clip', max_delta = 1e9 }, 'zero_nans']\nepochs = { name = 'constant_schedule', value = 2 }\n[sampling]",
+        ),
+        (
+            "learning_rate = 0.1",
+            "learning_rate = { name = 'piecewise_constant_schedule', init_value = 0, boundaries_and_scales = { 2 = 0.5 } }",
+        ),
         ("[run]", "adaptive_rate = { power = 0 }\n[engine]\nname = 'packed'\nlanes = 1\n[run]"),
         ("batch_size = 2", "batch_size = 'all'\ngradient_norm = true"),
     )

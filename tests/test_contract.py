@@ -38,6 +38,37 @@ AGGREGATORS = {
     ),
 }
 
+
+def random_sgd(rate):
+    """A step times a random factor drawn from the keyword `key`: of the optimizer, the uplink or the server."""
+
+    def update(updates, state, params=None, *, key, **extra):
+        factor = jax.random.uniform(key)
+        return jax.tree.map(lambda u: (-rate * factor).astype(u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
+def noisy_work(rate):
+    """SGD on a loss that draws from its key, from a point that each client keeps and drew at the start."""
+
+    def loss(params, batch, key):
+        losses, metrics = softmax_loss(params, batch, key)
+        return losses * jax.random.uniform(key, losses.shape), metrics
+
+    plain = fl.sgd_work(loss, random_sgd(rate))
+
+    def start(shared, own, client):
+        carry = plain.start(shared, (), client)
+        return carry._replace(params=carry.params + own * 1e-2)
+
+    def finish(shared, carry, client):
+        message, _, metrics = plain.finish(shared, carry, client)
+        return message, jnp.mean(carry.params), metrics
+
+    return fl.ClientWork(lambda params, key: jax.random.normal(key), start, plain.step, finish)
+
+
 # name -> a function of the learning rate.
 WORKS = {
     "sgd": lambda rate: fl.sgd_work(softmax_loss, optax.sgd(rate)),
@@ -83,6 +114,9 @@ ALGORITHMS = {f"work {name}": (lambda engine, rate=0.1, work=work: federate(work
         WORKS["sgd"](rate),
         server=fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1))),
         engine=engine,
+    ),
+    "random at every place": lambda engine, rate=0.1: federate(
+        noisy_work(rate), server=fl.optimizer_server(random_sgd(0.5)), uplink=random_sgd(-1.0), engine=engine
     ),
     "uplink with state": lambda engine, rate=0.1: federate(
         WORKS["sgd"](rate), uplink=optax.chain(optax.clip_by_global_norm(0.1), optax.trace(0.5)), engine=engine
@@ -171,10 +205,18 @@ def test_one_client_is_its_own_aggregate(aggregator):
 
 
 @each_aggregator
-def test_dtypes_are_kept_and_gradients_are_finite(aggregator):
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), messages(POPULATION))
-    result = aggregate(aggregator, half, cohort(POPULATION))
-    assert {x.dtype for x in jax.tree.leaves(result)} == {jnp.dtype(jnp.bfloat16)}
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_right_for_many_clients(aggregator, dtype):
+    """A thousand equal messages: their sum would drown in bfloat16, their total weight overflow float16."""
+    ids = jnp.arange(1000) % POPULATION
+    many = fl.sampling.cohort(jax.random.key(0), jnp.full(1000, 1000), ids)
+    stack = jax.tree.map(lambda x: jnp.repeat(x[:1].astype(dtype), 1000, axis=0), messages(1))
+    result = aggregate(aggregator, stack, many)
+    jax.tree.map(lambda x, m: np.testing.assert_allclose(np.asarray(x, float), np.asarray(m[0], float), rtol=1e-2), result, stack)
+
+
+@each_aggregator
+def test_gradients_are_finite(aggregator):
     gradient = jax.grad(lambda stack: sum(jnp.sum(x**2) for x in jax.tree.leaves(aggregate(aggregator, stack, cohort(POPULATION)))))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradient(messages(POPULATION))))
 
@@ -306,6 +348,8 @@ def test_runs_without_touching_the_host(name):
     with jax.transfer_guard("disallow"):
         for _ in range(2):
             state = program(data, state)
+    # A callback passes the guard, so look for one in the program itself.
+    assert "callback" not in program.as_text()
 
 
 @each_algorithm
@@ -325,3 +369,51 @@ def test_lanes_do_not_matter(lanes, aggregator):
         state = built.init(softmax_params(), jax.random.key(0))
         results.append(jax.jit(built.round)(state, data, a_cohort(state)))
     assert_close(*results)
+
+
+def test_every_random_stream_has_keys_of_its_own():
+    """The keys handed to init, loss, optimizer, uplink, aggregator and server all differ, and from those of rounds."""
+    seen = {}
+
+    def record(name, key):
+        jax.debug.callback(lambda words: seen.setdefault(name, set()).add(tuple(words.tolist())), jax.random.key_data(key))
+
+    def noted(name, factor):
+        def update(updates, state, params=None, *, key, **extra):
+            record(name, key)
+            return jax.tree.map(lambda u: factor * u, updates), state
+
+        return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+    def loss(params, batch, key):
+        record("loss", key)
+        return softmax_loss(params, batch, key)
+
+    def init(params, key):
+        record("init", key)
+        return ()
+
+    def finish(part, state, key):
+        record("aggregator", key)
+        return mean.finish(part, (), key)
+
+    mean = aggregators.mean()
+    built = federate(
+        fl.sgd_work(loss, noted("optimizer", -0.1))._replace(init=init),
+        mean._replace(finish=finish),
+        fl.optimizer_server(noted("server", -1.0)),
+        uplink=noted("uplink", 1.0),
+        engine=fl.sequential(),
+        batches=fl.Batches(4, steps=2),
+    )
+    data = softmax_data(**DATA)
+    state = built.init(softmax_params(), jax.random.key(0))
+    for _ in range(2):
+        state, _ = built.round(state, data, a_cohort(state, (0, 1, 2)))
+    jax.effects_barrier()
+    rounds, clients, steps = 2, 3, 2
+    expected = dict(init=POPULATION, loss=rounds * clients * steps, optimizer=rounds * clients * steps)
+    assert {name: len(keys) for name, keys in seen.items()} == expected | dict(uplink=rounds * clients, aggregator=rounds, server=rounds)
+    every = [key for keys in seen.values() for key in keys]
+    every += [tuple(jax.random.key_data(fl.round_key(state._replace(round=jnp.int32(t)))).tolist()) for t in range(8)]
+    assert len(set(every)) == len(every)

@@ -91,6 +91,20 @@ def test_one_host_synchronisation_a_segment(monkeypatch):
     assert len(calls) == 3
 
 
+def test_a_program_is_traced_once():
+    traced = []
+
+    def counted(params, batch, key):
+        traced.append(1)
+        return softmax_loss(params, batch, key)
+
+    algorithm = fl.algorithms.fedavg(counted, optax.sgd(0.1), batches=fl.Batches(4), population=7)
+    run(rounds=3, algorithm=algorithm, loss_fn=counted)
+    once = len(traced)
+    run(rounds=6, algorithm=algorithm, loss_fn=counted)  # twice as long, and another run of the same parts
+    assert len(traced) == once
+
+
 def test_the_callers_arrays_live_on():
     params = softmax_params()
     for _ in range(2):
@@ -110,6 +124,14 @@ def test_a_run_on_disk(tmp_path):
     assert written["data"] == DATA.fingerprint() and written["test"]["examples"] == 21
     assert written["device"]["platform"] == "cpu" and len(written["code"]["sha256"]) == 16 and written["code"]["jax"]
     assert "hidden = [2, 3]" in (out / "config.toml").read_text()
+
+
+def test_a_run_that_goes_on_says_so(tmp_path, monkeypatch):
+    run(rounds=3, out=tmp_path / "run")
+    seen = []
+    monkeypatch.setattr(Progress, "update", lambda self, record: seen.append((record["round"], summary(tmp_path / "run")["status"])))
+    run(rounds=9, out=tmp_path / "run", resume=True, checkpoint_every=9)
+    assert seen == [(6, "running"), (9, "running")]
 
 
 def test_rounds_without_clients_are_null(tmp_path):
@@ -162,7 +184,15 @@ def test_a_run_stops_when_it_has_converged_and_resumes_as_such(tmp_path):
     assert summary(tmp_path / "run")["status"] == "converged"
 
 
-def test_a_signal_ends_the_run_after_its_segment(tmp_path, monkeypatch):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C acts as in a program of one's own, wherever the tests run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_ends_the_run_after_its_segment(tmp_path, monkeypatch, ctrl_c):
     def update(self, record):
         if record["round"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
@@ -176,7 +206,7 @@ def test_a_signal_ends_the_run_after_its_segment(tmp_path, monkeypatch):
     same_bits(run(out=tmp_path / "run", resume=True).state, run().state)
 
 
-def test_a_second_signal_ends_it_at_once_and_it_can_be_resumed(tmp_path, monkeypatch):
+def test_a_second_signal_ends_it_at_once_and_it_can_be_resumed(tmp_path, monkeypatch, ctrl_c):
     def update(self, record):
         if record["round"] == 6:
             os.kill(os.getpid(), signal.SIGINT)
@@ -191,8 +221,8 @@ def test_a_second_signal_ends_it_at_once_and_it_can_be_resumed(tmp_path, monkeyp
 
 
 def test_a_run_that_diverges_names_the_round_and_keeps_its_last_good_checkpoint(tmp_path):
-    def loss_fn(params, batch, key):  # the loss is 1 at first, falls by 1 a round, and from round 5 on is NaN
-        return jnp.where(params < -3.5, jnp.nan, 1.0) + params * batch["one"]
+    def loss_fn(params, batch, key):  # the loss is 1 at first, falls by 1 a round, and from round 6 on is NaN
+        return jnp.where(params < -4.5, jnp.nan, 1.0) + params * batch["one"]
 
     data = fl.FederatedData.from_clients([{"one": np.ones(1)}] * 2)
     algorithm = fl.algorithms.fedsgd(loss_fn, population=2, learning_rate=1.0)
@@ -202,11 +232,12 @@ def test_a_run_that_diverges_names_the_round_and_keeps_its_last_good_checkpoint(
         return fl.run(algorithm, data, jnp.zeros(()), everyone, rounds=rounds, key=KEY, evaluate_every=2, out=tmp_path / "run", **options)
 
     for resume in (False, True):  # to resume it is to diverge again
-        with pytest.raises(FloatingPointError, match=r"round 5 is no longer finite \(loss=nan\).*checkpoint after round 4"):
+        with pytest.raises(FloatingPointError, match=r"round 6 is no longer finite \(loss=nan\).*checkpoint after round 4"):
             start(8, resume=resume)
         written = summary(tmp_path / "run")
-        assert (written["status"], written["rounds"]) == ("diverged", 4) and "round 5" in written["error"]
-        assert len(read_records(tmp_path / "run")) == 4
+        assert (written["status"], written["rounds"]) == ("diverged", 5) and "round 6" in written["error"]
+        assert len(read_records(tmp_path / "run")) == 5
+        assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == ["round_2", "round_4"]
     result = start(4, resume=True)
     assert result.status == "finished" and result.params == -4
 

@@ -172,3 +172,43 @@ def test_rates_that_do_not_fit_are_refused():
         fl.Batches(1, epochs=DECAY)
     with pytest.raises(ValueError, match="epoch_decay must be in"):
         fl.sgd_work(slope_loss, optax.sgd(0.1), epoch_decay=1.5)
+
+
+@pytest.mark.parametrize(
+    "optimizer, message",
+    [
+        (optax.chain(optax.add_decayed_weights(lambda t: 0.1), optax.sgd(0.1)), "count would restart"),
+        (optax.adamw(0.1, weight_decay=lambda t: 0.1), "count would restart"),
+        (optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau()), "start over in every round"),
+    ],
+    ids=["weight decay", "adamw", "plateau"],
+)
+def test_other_counts_that_would_restart_are_refused(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        falls(fl.sgd_work(slope_loss, optimizer))
+
+
+def test_a_factory_must_not_keep_its_first_rate():
+    with pytest.raises(ValueError, match="keep the first rate for ever"):
+        falls(fl.sgd_work(slope_loss, optax.inject_hyperparams(optax.sgd), learning_rate=fl.on_round(DECAY)))
+
+
+def test_the_servers_rate_is_on_the_rounds_clock_and_its_value_exists():
+    with pytest.raises(ValueError, match="give fl.on_round, not 'step'"):
+        fl.optimizer_server(optax.sgd, learning_rate=fl.on_step(DECAY))
+    with pytest.raises(ValueError, match="no metric 'los'"):
+        falls(fl.sgd_work(slope_loss, optax.sgd(0.1)), server=fl.optimizer_server(optax.sgd(1.0), value="los"))
+
+
+def test_a_run_with_an_adaptive_rate_can_be_differentiated():
+    def moved(start):
+        server = fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)))
+        work = fl.sgd_work(quadratic_loss, optax.sgd(0.1), gradient_norm=True)
+        built = fl.federate(work, fl.aggregators.mean(), server, batches=fl.Batches(1), population=3, engine=fl.padded())
+        state, _ = fl.simulate(built, quadratic_data(), start, fl.sampling.everyone(), rounds=3, key=jax.random.key(0))
+        return jnp.sum(built.params(state))
+
+    start, step = jnp.array([2.0, -1.0]), 1e-6
+    gradient = jax.grad(moved)(start)
+    differences = [(moved(start + step * e) - moved(start - step * e)) / (2 * step) for e in jnp.eye(2)]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-6)

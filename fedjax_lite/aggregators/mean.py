@@ -34,6 +34,12 @@ def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap
             `Client` (scalars) to its weight. Weights must not be negative.
         cap: if given, w_k = min(n_k, cap): no client counts for more than `cap` examples. Goes with "examples" only.
 
+    Raises:
+        ValueError: for unknown weights, weights of the wrong shape, a cap without "examples". An array shorter than the
+            population gives NaN for the clients it lacks.
+
+    Over a part of the population this ratio is a biased estimate of the mean over all: both sums depend on who was drawn.
+
     Source: McMahan et al. 2017, algorithm 1 (weights n_k / n over the clients of the round).
 
     >>> import fedjax_lite as fl
@@ -58,7 +64,7 @@ def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap
         if callable(weights):
             return client.weight * weights(client)
         if not isinstance(weights, str):
-            return client.weight * weights[client.id]
+            return client.weight * weights.at[client.id].get(mode="fill", fill_value=jnp.nan)  # an id without a weight must show
         if weights == "uniform":
             return client.weight
         return client.weight * (client.size if cap is None else jnp.minimum(client.size, cap))
@@ -68,8 +74,10 @@ def weighted_mean(weights: str | Any | Callable[[Client], Any] = "examples", cap
 
 def _mean(weight_of: Callable[[Client], Any]) -> Aggregator:
     def each(message, client):
+        # Half precision and integers are summed in float32: a cohort's total weight overflows float16 and drowns in bfloat16.
         weight = weight_of(client)
-        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, message), weight
+        wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), message)
+        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, wide), weight
 
     def total(sums):
         weighted, weight = sums

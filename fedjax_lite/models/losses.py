@@ -25,7 +25,8 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y") -> Los
 
     def softmax(params, batch, key):
         logits, labels = model.apply(params, batch, key), batch[target]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        inside = jnp.where(labels < 0, logits.shape[-1], labels)  # a negative label would count from the end
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, inside)
         return losses, {"accuracy": (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)}
 
     def squared(params, batch, key):

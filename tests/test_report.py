@@ -1,0 +1,107 @@
+"""The report: one page that needs nothing else, for every kind of run."""
+
+import math
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from fedjax_lite.report import report
+from fedjax_lite.report.chart import MOST, decades, line_chart, thinned, ticks
+
+SPREAD = {"accuracy": {"mean": 0.5, "std": 0.1, "worst_decile": 0.125, "deciles": [k / 10 for k in range(1, 10)]}}
+
+
+def records(rounds, prefix="test_", every=2):
+    made = []
+    for t in range(1, rounds + 1):
+        record = {"round": t, "loss": None if t == 3 else 2.0 / t, "accuracy": 0.5, "update_norm": 10.0**-t, "clients": 4.0}
+        if prefix and t % every == 0:
+            record |= {f"{prefix}loss": 3.0 / t, f"{prefix}accuracy": 0.75, f"{prefix}clients": SPREAD}
+        made.append(record)
+    return made
+
+
+def page(rows, **more):
+    summary = {
+        "status": "finished",
+        "rounds": len(rows),
+        "seconds": 61.0,
+        "final": rows[-1] if rows else {},
+        "data": {"clients": 3},
+        "test": None,
+    }
+    return report("a <b> & c", summary | {"code": {"jax": "1"}, "device": {"kind": "cpu"}} | more, rows, 'name = "<x>"')
+
+
+def parsed(html):
+    """Figures by caption; as XML, so whatever is not well formed fails here."""
+    body = html[html.index("<body>") : html.index("</html>")]
+    figures = ElementTree.fromstring(body).iter("figure")
+    return {"".join(figure.find("figcaption").itertext()): figure for figure in figures}
+
+
+def test_a_page_needs_nothing_else_and_escapes_what_it_shows():
+    html = page(records(8))
+    assert html.startswith("<!doctype html>") and "<x>" not in html and "<b> &" not in html and "a &lt;b&gt; &amp; c" in html
+    assert not any(word in html for word in ("http", "<script", "<link", "src="))
+    assert "after 8 rounds, 1 min 1 s" in html and "Evaluation after round 8" in html and "worst 10 %" in html and "0.125" in html
+
+
+@pytest.mark.parametrize(("prefix", "named"), [("test_", "held-out examples"), ("train_", "all training examples")])
+def test_a_figure_a_metric_with_training_and_evaluation_together(prefix, named):
+    figures = parsed(page(records(8, prefix)))
+    assert list(figures) == ["loss", "accuracy", "update norm (logarithmic)"]  # clients were always 4: no curve
+    legend = [span.find("b").tail for span in figures["accuracy"].iter("span")]
+    assert legend == [named, "local training", "10 % to 90 % of clients"]
+    assert len(list(figures["accuracy"].iter("polygon"))) == 1 and len(list(figures["loss"].iter("polygon"))) == 0
+
+
+def test_pages_of_little():
+    assert "Curves" not in page([]) and "after 0 rounds" in page([])
+    figures = parsed(page(records(1)))
+    assert len(list(figures["loss"].iter("circle"))) == 1  # a single point is seen
+    assert "Evaluation" not in page(records(3, prefix=""))
+    assert "lower the rate" in page(records(3), status="diverged", error="round 4: lower the rate")
+
+
+def test_gaps_break_a_curve_and_lone_points_are_marked():
+    chart = line_chart("x", {"x": [(i, None if i in (2, 4) else float(i)) for i in range(100)]})
+    path = ElementTree.fromstring(chart).find(".//path").get("d")
+    assert path.count("M") == 3 and path.count("L") == 98 - 3
+    assert chart.count("<circle") == 1  # round 3, between two gaps
+    assert line_chart("x", {"x": [(1, None)]}) == "" == line_chart("x", {})
+
+
+def test_points_are_inside_the_figure():
+    for values in ([1.0, 1.0], [0.0, 0.0], [-5.0, 3e6], [1e-9, 1.0, 0.0], [1e30, 1.0], [0.1 + 1e-17, 0.1]):
+        for log in (False, True):
+            chart = line_chart("x", {"x": list(enumerate(values, 1))}, [(1, -1e3, 1e3)] if log else (), "band", may_be_log=log)
+            for number in ElementTree.fromstring(chart).iter("circle"):
+                assert 0 <= float(number.get("cx")) <= 460 and 0 <= float(number.get("cy")) <= 250
+
+
+def test_long_curves_are_thinned_but_keep_their_peaks():
+    values = np.sin(np.arange(100_000) / 5000)
+    values[54_321], values[70_000:80_000] = 9, np.nan
+    series = [(i, None if math.isnan(v) else float(v)) for i, v in enumerate(values)]
+    thin = thinned(series)
+    assert len(thin) <= MOST + 2 and (54_321, 9.0) in thin and (None in [y for _, y in thin])
+    assert [x for x, _ in thin] == sorted(x for x, _ in thin)
+    assert thinned(series[:50]) == series[:50]
+    assert len(line_chart("x", {"x": series})) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (1, 100_000), (-3, -2.9999), (5, 5), (0, 0), (1e-9, 2e-9), (1e8, 1e8 + 1), (0.1 + 1e-17, 0.1)]
+)
+def test_ticks_span_the_values(low, high):
+    found = ticks(low, high)
+    assert found[0] <= low and high <= found[-1] and 2 <= len(found) <= 8
+    assert found == sorted(set(found))
+
+
+def test_decades_span_the_values():
+    for low, high in ((0.5, 2), (1e-12, 1e3), (1, 1000)):
+        found = decades(low, high)
+        assert found[0] <= low and high <= found[-1] and len(found) <= 8

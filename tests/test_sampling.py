@@ -1,0 +1,166 @@
+"""Samplers: who is drawn, how often, and in which form; all as one compiled program with a traced round."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import fedjax_lite as fl
+from fedjax_lite.base import NO_LIMIT, client_keys
+from fedjax_lite.sampling import availability, cohort, cyclic, dropout, everyone, poisson, stragglers, uniform, weighted
+
+SIZES = jnp.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], jnp.int32)
+POPULATION, ROUNDS = len(SIZES), 4000
+
+SAMPLERS = {
+    "uniform": uniform(3),
+    "everyone": everyone(),
+    "cyclic": cyclic(3),
+    "weighted": weighted(3),
+    "poisson": poisson(0.3, 10),
+    "dropout": dropout(uniform(3), 0.4),
+    "stragglers": stragglers(uniform(3), 0.5, 4),
+    "availability": availability(uniform(3), 0.5, 8),
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def rounds(sampler, sizes=SIZES, count=jnp.arange(ROUNDS)):
+    """The cohorts of many rounds, as `advance` draws them: a traced round, a key a round."""
+    return jax.lax.map(lambda t: sampler(jax.random.fold_in(jax.random.key(0), t), sizes, t), count)
+
+
+def plausible(counts, probability, trials):
+    """Whether binomial counts are within five standard deviations, and not all too close either."""
+    counts, expected = np.asarray(counts), trials * np.asarray(probability)
+    deviation = np.sqrt(expected * (1 - np.asarray(probability)))
+    z = (counts - expected) / deviation
+    return (np.abs(z) < 5).all() and (z**2).sum() > stats.chi2.ppf(1e-6, len(counts) - 1)
+
+
+def counts(chosen):
+    """How often each client took part."""
+    return np.bincount(np.asarray(chosen.id)[np.asarray(chosen.weight) > 0], minlength=POPULATION)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_keeps_the_contract(name):
+    chosen = rounds(SAMPLERS[name])
+    assert isinstance(chosen, fl.Client)
+    assert chosen.id.dtype == jnp.int32 and chosen.steps.dtype == jnp.int32 and chosen.weight.dtype == jnp.float32
+    ids = np.asarray(chosen.id)
+    assert ((0 <= ids) & (ids < POPULATION)).all()
+    assert all(len(set(row)) == len(row) for row in ids[:500])  # nobody twice
+    np.testing.assert_array_equal(chosen.size, SIZES[ids])
+    np.testing.assert_array_equal(chosen.steps >= 1, True)
+    for t in (0, 7):  # a client's key is that of its id, whatever its slot
+        key = jax.random.fold_in(jax.random.key(0), t)
+        np.testing.assert_array_equal(jax.random.key_data(chosen.key[t]), jax.random.key_data(client_keys(key, chosen.id[t])))
+
+
+def test_uniform_draws_every_client_and_every_pair_equally_often():
+    chosen = rounds(SAMPLERS["uniform"])
+    assert chosen.id.shape == (ROUNDS, 3)
+    assert plausible(counts(chosen), np.full(POPULATION, 0.3), ROUNDS)
+    ids = np.sort(np.asarray(chosen.id), axis=1)
+    pairs = np.concatenate([ids[:, [0, 1]], ids[:, [0, 2]], ids[:, [1, 2]]]) @ [POPULATION, 1]
+    seen = np.bincount(pairs, minlength=POPULATION**2).reshape(POPULATION, POPULATION)[np.triu_indices(POPULATION, 1)]
+    assert plausible(seen, np.full(len(seen), 3 / 45), ROUNDS)
+    assert (np.asarray(rounds(uniform(POPULATION)).id).sum(axis=1) == 45).all()
+
+
+def test_everyone_is_everyone():
+    np.testing.assert_array_equal(rounds(SAMPLERS["everyone"]).id, np.tile(np.arange(POPULATION), (ROUNDS, 1)))
+
+
+def test_cyclic_goes_round():
+    ids = np.asarray(rounds(SAMPLERS["cyclic"]).id)
+    np.testing.assert_array_equal(ids.reshape(-1), np.arange(3 * ROUNDS) % POPULATION)
+
+
+def test_weighted_draws_one_after_another_by_size():
+    first = np.asarray(rounds(weighted(1)).id)[:, 0]
+    share = np.asarray(SIZES) / np.asarray(SIZES).sum()
+    assert plausible(np.bincount(first, minlength=POPULATION), share, ROUNDS)
+    # Two draws without replacement: P(k) = p_k + sum_j p_j p_k / (1 - p_j).
+    twice = share + [sum(share[j] * share[k] / (1 - share[j]) for j in range(POPULATION) if j != k) for k in range(POPULATION)]
+    assert plausible(counts(rounds(weighted(2))), twice, ROUNDS)
+    without_examples = np.asarray(rounds(weighted(4), SIZES.at[:6].set(0)).id)
+    assert (np.sort(without_examples, axis=1) == [6, 7, 8, 9]).all()
+
+
+def test_poisson_counts_are_binomial_and_clients_equally_likely():
+    chosen = rounds(SAMPLERS["poisson"])
+    present = np.asarray(chosen.weight).sum(axis=1).astype(int)
+    assert plausible(counts(chosen), np.full(POPULATION, 0.3), ROUNDS)
+    seen, expected = np.bincount(present, minlength=11), stats.binom.pmf(np.arange(11), 10, 0.3) * ROUNDS
+    statistic = ((seen - expected) ** 2 / expected)[:8].sum()
+    assert stats.chi2.ppf(1e-4, 8) < statistic < stats.chi2.ppf(1 - 1e-4, 8)
+    together = (np.asarray(chosen.weight) * (np.asarray(chosen.id) < 2)).sum(axis=1) == 2  # clients 0 and 1 are independent
+    assert plausible([together.sum()] * 2, np.full(2, 0.09), ROUNDS)
+
+
+def test_poisson_has_a_capacity():
+    small = np.asarray(rounds(poisson(0.3, 4)).weight)
+    assert small.shape == (ROUNDS, 4) and small.sum(axis=1).max() == 4
+    assert (np.asarray(rounds(poisson(1, 99)).weight) == 1).all()  # no more slots than clients
+    rate = jax.jit(lambda rate: poisson(rate, 10)(jax.random.key(1), SIZES, jnp.int32(0)).weight)
+    assert rate(1.0).sum() == 10 and rate(1e-6).sum() == 0
+
+
+def test_dropout_empties_slots_and_changes_nothing_else():
+    chosen, before = rounds(SAMPLERS["dropout"]), rounds(SAMPLERS["uniform"])
+    np.testing.assert_array_equal(chosen.id, before.id)
+    lost = np.asarray(chosen.weight).reshape(-1) == 0
+    assert plausible([lost.sum()] * 2, np.full(2, 0.4), 3 * ROUNDS)
+    assert plausible(counts(chosen), np.full(POPULATION, 0.3 * 0.6), ROUNDS)
+    np.testing.assert_array_equal(rounds(dropout(uniform(3), 0)).weight, 1)
+
+
+def test_stragglers_take_fewer_steps():
+    chosen = rounds(SAMPLERS["stragglers"])
+    steps = np.asarray(chosen.steps).reshape(-1)
+    assert set(steps.tolist()) == {1, 2, 3, 4, int(NO_LIMIT)}
+    assert plausible([np.sum(steps == NO_LIMIT), *(np.sum(steps == j) for j in (1, 2, 3, 4))], np.array([0.5] + [0.125] * 4), 3 * ROUNDS)
+    nested = rounds(stragglers(stragglers(uniform(3), 1, 2), 1, 4))  # the tighter limit holds
+    assert set(np.asarray(nested.steps).reshape(-1).tolist()) == {1, 2}
+
+
+def test_availability_is_a_window_of_each_clients_own():
+    reached = np.asarray(rounds(availability(everyone(), 0.5, 8)).weight)
+    np.testing.assert_array_equal(reached[:8], reached[8:16])  # day after day
+    assert set(reached[:8].sum(axis=0).tolist()) <= {4.0} and len({tuple(column) for column in reached[:8].T}) > 3
+    assert all(np.abs(np.diff(np.append(column, column[0]))).sum() == 2 for column in reached[:8].T)  # one window a day
+    assert (np.asarray(rounds(availability(everyone(), 1, 8)).weight) == 1).all()
+
+
+def test_a_cohort_by_hand():
+    chosen = cohort(jax.random.key(0), SIZES, jnp.array([4, 0]), jnp.array([1, 0]))
+    assert chosen.size.tolist() == [8, 5] and chosen.weight.tolist() == [1, 0] and chosen.steps.tolist() == [NO_LIMIT] * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: uniform(0), "uniform: clients must be a whole number of at least 1, got 0"),
+        (lambda: cyclic(-1), "cyclic: clients must be .* got -1"),
+        (lambda: weighted(0), "weighted: clients"),
+        (lambda: poisson(0.0, 5), r"poisson: rate must be in \(0, 1\], got 0.0"),
+        (lambda: poisson(0.5, 0), "poisson: capacity must be"),
+        (lambda: dropout(uniform(3), 1.0), r"dropout: rate must be in \[0, 1\), got 1.0"),
+        (lambda: stragglers(uniform(3), 1.5, 1), r"stragglers: share must be in \[0, 1\], got 1.5"),
+        (lambda: stragglers(uniform(3), 0.5, 0), "stragglers: most_steps must be"),
+        (lambda: availability(uniform(3), 0, 5), r"availability: share must be in \(0, 1\], got 0"),
+        (lambda: availability(uniform(3), 0.5, 0), "availability: period must be"),
+        *(
+            (lambda make=make: rounds(make(11)), "clients=11 is more than the population of 10: lower it")
+            for make in (uniform, cyclic, weighted)
+        ),
+    ],
+)
+def test_what_samplers_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
