@@ -6,6 +6,7 @@ import numpy as np
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.tree import zeros
 from fedjax_lite.work import LossFn
 
 __all__ = ["evaluate", "summarize"]
@@ -39,19 +40,25 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     batch = min(batch, examples)
     rows = jnp.arange(-(-examples // batch) * batch).reshape(-1, batch)
 
-    def one(index):
+    ends = data.start + data.size
+
+    def sums_of(index):
         output = loss_fn(params, jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples), None)
         losses, values = output if isinstance(output, tuple) else (output, {})
-        values = {"loss": losses, **values}
-        for name, value in values.items():
+        owner = jnp.searchsorted(ends, index, side="right")  # past the last example: no client, and the sum drops it
+        totals = {}
+        for name, value in {**values, "loss": losses}.items():
             if jnp.shape(value) != index.shape:
                 raise ValueError(f"loss_fn must return one {name} an example, shape {index.shape}, got {jnp.shape(value)}: do not reduce")
-        # Sums of half-precision losses would stop growing after a few hundred examples.
-        return {name: jnp.asarray(value, jnp.promote_types(value.dtype, jnp.float32)) for name, value in values.items()}
+            wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
+            totals[name] = jax.ops.segment_sum(wide, owner, data.population)
+        return totals
 
-    values = jax.tree.map(lambda x: x.reshape(-1)[:examples], jax.lax.map(one, rows))
-    owner = jnp.repeat(jnp.arange(data.population), data.size, total_repeat_length=examples)
-    totals = jax.tree.map(lambda x: jax.ops.segment_sum(x, owner, data.population), values)
+    def add(totals, index):
+        # Batch by batch: one long float32 sum over millions of examples would be off by percents.
+        return jax.tree.map(jnp.add, totals, sums_of(index)), None
+
+    totals, _ = jax.lax.scan(add, zeros(jax.eval_shape(sums_of, rows[0])), rows)
     return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
 
 

@@ -144,8 +144,8 @@ def refusing(config: Config, path: Where = ()) -> Any:
             str(error).split("\n")[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}".split("\n")[0]
         )
         keys = [key for key in config.below(path) if len(key) > 1 and key[-1] != "name"]
-        shapes = [r"^{}\b", r"\b{}="] + ([r"\b{}\b"] if path else [])
-        named = [key for shape in shapes for key in keys if re.search(shape.format(re.escape(str(key[-1]))), message)]
+        shapes = [r"{}\b", r".*\b{}\b"] if path else [r"{}\b"]
+        named = [key for shape in shapes for key in keys if re.match(shape.format(re.escape(str(key[-1]))), message)]
         raise config.error(next(iter(named), path), message) from error
 
 
