@@ -55,8 +55,9 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
         return totals
 
     def add(totals, index):
-        # Batch by batch: one long float32 sum over millions of examples would be off by percents.
-        return jax.tree.map(jnp.add, totals, sums_of(index)), None
+        # Batch by batch: one long float32 sum over millions of examples would be off by percents. Without the barrier XLA
+        # would make it one again, adding each example to the total.
+        return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(sums_of(index))), None
 
     totals, _ = jax.lax.scan(add, zeros(jax.eval_shape(sums_of, rows[0])), rows)
     return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
