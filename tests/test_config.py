@@ -8,7 +8,7 @@ import pytest
 
 from fedjax_lite.build import build
 from fedjax_lite.config import Config, ConfigError, load
-from fedjax_lite.names import KINDS, names
+from fedjax_lite.names import KINDS, names, refusing
 
 ROOT = Path(__file__).parent.parent
 
@@ -216,6 +216,20 @@ def test_mistakes_in_overrides_name_the_override(made):
         made, r"^--set model.hidden.first=1: model.hidden is \[3\], not a table: set the whole of it", overrides=["model.hidden.first=1"]
     )
     refused(made, r"tiny.toml:15: client.optimizer: give learning_rate", (", learning_rate = 0.1", ""), overrides=["client.epochs=2"])
+
+
+def test_whatever_is_raised_names_the_nearest_place():
+    def place(path, error):
+        with pytest.raises(ConfigError) as caught, refusing(Config({"a": {"rate": 1, "clients": 2, "b": {"size": 3}}}, "", "x"), path):
+            raise error
+        return str(caught.value)
+
+    assert place(["a"], ValueError("no rate for 2 clients")) == "x: a.rate: no rate for 2 clients"
+    assert place(["a"], ValueError("clients and a rate")) == "x: a.clients: clients and a rate"  # what it begins with comes first
+    assert place(["a"], OSError("the size\nand more")) == "x: a.b.size: the size"
+    assert place(["a"], TypeError("strange")) == "x: a: TypeError: strange"
+    assert place([], ValueError("for some clients")) == "x: for some clients"  # so far up, a word in the middle says little
+    assert place([], ValueError("size must be")) == "x: a.b.size: size must be"
 
 
 def test_data_that_is_not_there(made, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import fedjax_lite as fl
-from fedjax_lite.base import NO_LIMIT, client_keys
+from fedjax_lite.base import NO_LIMIT
 from fedjax_lite.sampling import availability, cohort, cyclic, dropout, everyone, poisson, stragglers, uniform, weighted
 
 SIZES = jnp.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], jnp.int32)
@@ -56,9 +56,6 @@ def test_every_sampler_keeps_the_contract(name):
     assert all(len(set(row)) == len(row) for row in ids[:500])  # nobody twice
     np.testing.assert_array_equal(chosen.size, SIZES[ids])
     np.testing.assert_array_equal(chosen.steps >= 1, True)
-    for t in (0, 7):  # a client's key is that of its id, whatever its slot
-        key = jax.random.fold_in(jax.random.key(0), t)
-        np.testing.assert_array_equal(jax.random.key_data(chosen.key[t]), jax.random.key_data(client_keys(key, chosen.id[t])))
 
 
 def test_uniform_draws_every_client_and_every_pair_equally_often():
@@ -70,6 +67,18 @@ def test_uniform_draws_every_client_and_every_pair_equally_often():
     seen = np.bincount(pairs, minlength=POPULATION**2).reshape(POPULATION, POPULATION)[np.triu_indices(POPULATION, 1)]
     assert plausible(seen, np.full(len(seen), 3 / 45), ROUNDS)
     assert (np.asarray(rounds(uniform(POPULATION)).id).sum(axis=1) == 45).all()
+
+
+def test_what_wrappers_draw_is_a_clients_own():
+    def backwards(key, sizes, round):
+        return cohort(key, sizes, jnp.arange(POPULATION)[::-1])
+
+    for wrap in (lambda sampler: dropout(sampler, 0.5), lambda sampler: stragglers(sampler, 0.5, 9)):
+        forth, back = rounds(wrap(everyone()), count=jnp.arange(9)), rounds(wrap(backwards), count=jnp.arange(9))
+        np.testing.assert_array_equal(forth.weight, back.weight[:, ::-1])
+        np.testing.assert_array_equal(forth.steps, back.steps[:, ::-1])
+    twice = np.asarray(rounds(dropout(dropout(everyone(), 0.5), 0.5)).weight)  # each wrapper tosses a coin of its own
+    assert plausible([twice.sum()] * 2, np.full(2, 0.25), twice.size)
 
 
 def test_everyone_is_everyone():
@@ -139,6 +148,7 @@ def test_availability_is_a_window_of_each_clients_own():
 
 def test_a_cohort_by_hand():
     chosen = cohort(jax.random.key(0), SIZES, jnp.array([4, 0]), jnp.array([1, 0]))
+    assert cohort(jax.random.key(0), SIZES, jnp.array([10, -1, 9])).size.tolist() == [0, 0, 9]  # nobody has these numbers
     assert chosen.size.tolist() == [8, 5] and chosen.weight.tolist() == [1, 0] and chosen.steps.tolist() == [NO_LIMIT] * 2
 
 
