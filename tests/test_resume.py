@@ -19,7 +19,8 @@ from fedjax_lite import cli
 from fedjax_lite.folder import read_records
 
 STATEFUL = (  # something of every part of the state: moments at the server, rows of an uplink, a count a client
-    TINY.replace("batch_size = 2", 'batch_size = 2\nuplink = { name = "trace", decay = 0.5 }')
+    TINY.replace('"mlp"\nhidden = [3]', '"linear"')
+    .replace("batch_size = 2", 'batch_size = 2\nuplink = { name = "trace", decay = 0.5 }')
     .replace(
         "learning_rate = 0.1",
         "learning_rate = { name = 'exponential_decay', init_value = 0.1, transition_steps = 9, decay_rate = 0.5, clock = 'client_step' }",
