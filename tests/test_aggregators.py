@@ -80,3 +80,13 @@ def test_bad_arguments():
         aggregators.weighted_mean(np.ones((2, 2)))
     with pytest.raises(ValueError, match="not negative, got -1"):
         aggregators.trimmed_mean(-1)
+
+
+def test_a_fractional_number_of_byzantine_clients_is_refused():
+    with pytest.raises(ValueError, match="whole number and not negative, got 1.5"):
+        aggregators.trimmed_mean(1.5)
+
+
+def test_a_client_without_a_weight_of_its_own_shows():
+    """An array shorter than the population must not lend a client the weight of another."""
+    assert np.isnan(aggregate(aggregators.weighted_mean(np.array([1.0, 3.0])), jnp.ones(5), np.ones(5)))

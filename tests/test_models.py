@@ -84,3 +84,10 @@ def test_any_pair_of_functions_is_a_model():
     params = model.init(jax.random.key(0), data.example)
     state, _ = fl.simulate(algorithm, data, params, fl.sampling.everyone(), rounds=60, key=jax.random.key(0))
     np.testing.assert_allclose(algorithm.params(state), [1, 2], atol=1e-4)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_outside_the_classes_gives_nan(label):
+    loss_fn = fl.models.supervised(fl.models.Model(None, lambda params, batch, key: batch["x"]))
+    losses, _ = loss_fn(None, {"x": jnp.zeros((2, 3)), "y": jnp.array([label, 0])}, None)
+    assert np.isnan(losses).tolist() == [True, False]

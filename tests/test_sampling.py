@@ -174,3 +174,11 @@ def test_a_cohort_by_hand():
 def test_what_samplers_refuse(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nested_wrappers_draw_on_their_own():
+    """Two drop-outs of one half leave a quarter; equal draws would leave a half."""
+    sampler = fl.sampling.dropout(fl.sampling.dropout(fl.sampling.uniform(100), 0.5), 0.5)
+    draw = jax.jit(jax.vmap(lambda key: sampler(key, jnp.ones(1000, jnp.int32), jnp.int32(0)).weight))
+    present = np.asarray(draw(jax.random.split(jax.random.key(0), 200))) > 0
+    assert abs(present.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / present.size)
