@@ -7,7 +7,7 @@ import numpy as np
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.tree import zeros
-from fedjax_lite.work import LossFn
+from fedjax_lite.work import LossFn, values_of
 
 __all__ = ["evaluate", "summarize"]
 
@@ -43,16 +43,10 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     ends = data.start + data.size
 
     def sums_of(index):
-        output = loss_fn(params, jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples), None)
-        losses, values = output if isinstance(output, tuple) else (output, {})
+        some = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples)
         owner = jnp.searchsorted(ends, index, side="right")  # past the last example: no client, and the sum drops it
-        totals = {}
-        for name, value in {**values, "loss": losses}.items():
-            if jnp.shape(value) != index.shape:
-                raise ValueError(f"loss_fn must return one {name} an example, shape {index.shape}, got {jnp.shape(value)}: do not reduce")
-            wide = value.astype(jnp.promote_types(value.dtype, jnp.float32))
-            totals[name] = jax.ops.segment_sum(wide, owner, data.population)
-        return totals
+        values = values_of(loss_fn, params, some, None, index.shape)
+        return {name: jax.ops.segment_sum(value, owner, data.population) for name, value in values.items()}
 
     def add(totals, index):
         # Batch by batch: one long float32 sum over millions of examples would be off by percents. Without the barrier XLA

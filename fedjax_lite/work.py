@@ -105,23 +105,28 @@ def sgd_work(
     return ClientWork(init, start, step, finish)
 
 
-def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
-    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
-    output = loss_fn(params, batch.examples, key)
+def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, shape: tuple[int, ...]) -> dict[str, Array]:
+    """The loss and every metric of each example, `shape` = [batch] each, in at least float32: their sums drown in half precision."""
+    output = loss_fn(params, examples, key)
     losses, values = output if isinstance(output, tuple) else (output, {})
     taken = {"loss", "initial_loss", "gradient_norm"} & values.keys()
     if taken:
         raise ValueError(f"loss_fn reports metrics under the library's own names, {', '.join(sorted(taken))}: rename them")
-    count = jnp.sum(batch.mask)
-    sums = {}
-    for name, value in {"loss": losses, **values}.items():
-        if jnp.shape(value) != batch.mask.shape:
+    values = {"loss": losses, **values}
+    for name, value in values.items():
+        if jnp.shape(value) != shape:
             raise ValueError(
-                f"loss_fn must return one {name} an example, shape {batch.mask.shape}, got {jnp.shape(value)}: "
+                f"loss_fn must return one {name} an example, shape {shape}, got {jnp.shape(value)}: "
                 "do not reduce over the batch; masking and the mean are taken by the library"
             )
-        wide = jnp.promote_types(jnp.result_type(value), jnp.float32)  # a count of examples drowns in half precision
-        sums[name] = Mean(jnp.sum(jnp.where(batch.mask, value, 0).astype(wide)), count.astype(wide))
+    return {name: jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)) for name, value in values.items()}
+
+
+def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
+    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
+    count = jnp.sum(batch.mask)
+    values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
+    sums = {name: Mean(jnp.sum(jnp.where(batch.mask, value, 0)), count.astype(value.dtype)) for name, value in values.items()}
     return sums["loss"].total / jnp.maximum(count, 1), sums
 
 
