@@ -1,0 +1,143 @@
+"""The packed engine: a stack of lanes that clients pass through."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedjax_lite import tree
+from fedjax_lite.base import NO_LIMIT, Client, Tree
+from fedjax_lite.engine.devices import over_devices
+from fedjax_lite.engine.layout import Engine, Local, total
+from fedjax_lite.engine.transforms import when_vmapped
+
+
+class _Lanes(NamedTuple):
+    """What is in the lanes, and what has come out of them."""
+
+    carry: Tree  # [lanes, ...]
+    slot: Int[Array, " lanes"]  # the cohort's slot in each lane; the number of clients where the lane is idle
+    step: Int[Array, " lanes"]
+    taken: Int[Array, ""]  # how many clients of the queue have been taken
+    part: Tree  # the sum of parts, or where parts do not add, the messages [clients, ...]
+    rows: Tree  # [clients, ...]
+    metrics: Tree
+
+
+def packed(lanes: int | None = None) -> Engine:
+    """A stack of `lanes` clients in training; a lane that finishes its client uploads and takes the next of the queue.
+
+    However ragged the cohort, lanes are busy until the queue is empty; longest clients first, so that they run dry together.
+    Where the aggregator is additive, memory does not grow with the cohort. In a vmapped study the runs go one after another on
+    a CPU, where small stacks stay in the cache, and all at once elsewhere.
+
+    Args:
+        lanes: rows of the stack; by default from the backend and the size of what a client carries.
+    """
+    if lanes is not None and lanes < 1:
+        raise ValueError(f"lanes must be at least 1, got {lanes}")
+
+    def run(local, cohort, rows):
+        def train(step_by_step):
+            engine = over_devices(lambda local, cohort, rows: _train(local, cohort, rows, lanes, step_by_step))
+            return lambda cohort, rows: engine(local, cohort, rows)
+
+        return when_vmapped(train(False), None if jax.default_backend() == "cpu" else train(True))(cohort, rows)
+
+    return run
+
+
+def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_step: bool) -> tuple[Tree, Tree, Tree]:
+    """Run the queue dry.
+
+    Args:
+        step_by_step: look for finished lanes after every step, instead of stepping until the next lane is done. Where a
+            study's runs share the loop, one run's lanes need not wait for another's.
+    """
+    clients = cohort.id.shape[0]
+    first = jax.tree.map(lambda x: x[0], (cohort, rows))
+    carry = jax.eval_shape(local.start, *first)
+    width = min(clients, lanes or default_lanes(carry))
+    lanewise = _alone if width == 1 else jax.vmap
+    queue = jnp.argsort(-cohort.steps, stable=True).astype(jnp.int32)
+    waiting = jnp.sum(cohort.steps > 0, dtype=jnp.int32)
+
+    def next_slots(positions):
+        return jnp.where(positions < waiting, tree.take(queue, positions), clients)
+
+    def gather(slots):
+        return tree.take(cohort, slots), tree.take(rows, slots)
+
+    def busy(state):
+        return state.slot < clients
+
+    def advance(state):
+        trained = tree.take(cohort, state.slot)
+        # An idle lane trains on, on a client of no interest: nothing of it is ever uploaded, and no select is paid.
+        steps = 1 if step_by_step else jnp.min(jnp.where(busy(state), trained.steps - state.step, NO_LIMIT))
+
+        def train(client, carry, step):
+            return jax.lax.fori_loop(0, steps, lambda j, carry: local.step(client, carry, step + j), carry)
+
+        state = state._replace(carry=lanewise(train)(trained, state.carry, state.step), step=state.step + steps)
+        return flush(state, busy(state) & (state.step >= trained.steps))
+
+    def flush(state, done):
+        """Upload the clients that are done and put the next ones in their lanes."""
+        trained, trained_rows = gather(state.slot)
+        upload = lanewise(local.finish)(trained, trained_rows, state.carry)
+        slot = jnp.where(done, state.slot, clients)
+        if local.additive:
+            finished = trained._replace(weight=jnp.where(done, trained.weight, 0))
+            part = jax.tree.map(jnp.add, state.part, local.collect(upload.message, finished))
+        else:
+            part = tree.put(state.part, slot, upload.message)
+
+        order = state.taken + jnp.cumsum(done, dtype=jnp.int32) - 1
+        entering = jnp.where(done, next_slots(order), state.slot)
+        fresh = lanewise(local.start)(*gather(entering))
+        all_done = width == 1 and not step_by_step
+        return _Lanes(
+            carry=fresh if all_done else tree.where(done, fresh, state.carry),
+            slot=entering,
+            step=jnp.where(done, 0, state.step),
+            taken=state.taken + jnp.sum(done, dtype=jnp.int32),
+            part=part,
+            rows=tree.put(state.rows, slot, upload.rows),
+            metrics=jax.tree.map(jnp.add, state.metrics, total(upload.metrics, done)),
+        )
+
+    shapes = jax.eval_shape(local.finish, *first, carry)
+    stack = jax.tree.map(lambda s: jax.ShapeDtypeStruct((clients, *s.shape), s.dtype), shapes.message)
+    slots = next_slots(jnp.arange(width, dtype=jnp.int32))
+    state = _Lanes(
+        carry=lanewise(local.start)(*gather(slots)),
+        slot=slots,
+        step=jnp.zeros(width, jnp.int32),
+        taken=jnp.int32(width),
+        part=tree.zeros(jax.eval_shape(local.collect, stack, cohort) if local.additive else stack),
+        rows=rows,
+        metrics=tree.zeros(shapes.metrics),
+    )
+    state = jax.lax.while_loop(lambda state: jnp.any(busy(state)), advance, state)
+    return state.part if local.additive else local.collect(state.part, cohort), state.rows, state.metrics
+
+
+def default_lanes(carry: Tree) -> int:
+    """How many lanes keep the device busy: on CPU what stays in cache, elsewhere what a few gigabytes hold."""
+    size = sum(
+        x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry)
+    )
+    budget, most = (2**17, 16) if jax.default_backend() == "cpu" else (2**31, 1024)
+    return max(1, min(most, budget // max(size, 1)))
+
+
+def _alone(fn: Callable) -> Callable:
+    """`jax.vmap` for a single lane: a dot with a batch axis, even of 1, is laid out worse than one without."""
+
+    def run(*stacks):
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], fn(*jax.tree.map(lambda x: x[0], stacks)))
+
+    return run

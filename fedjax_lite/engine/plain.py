@@ -1,0 +1,66 @@
+"""The plain engines: every client at once, or one after another."""
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite import tree
+from fedjax_lite.engine.devices import over_devices
+from fedjax_lite.engine.layout import Engine, total
+
+
+def padded(most_steps: int | None = None) -> Engine:
+    """All clients at once, each step vmapped over the cohort, as many steps as the largest client takes.
+
+    Wastes the steps of small clients; is the one engine that can be differentiated in reverse (a scan of fixed length).
+
+    Args:
+        most_steps: static bound on local steps; clients stop there. Needed only where epochs are scheduled, since then
+            the data alone does not tell it.
+    """
+    if most_steps is not None and most_steps < 1:
+        raise ValueError(f"most_steps must be at least 1, got {most_steps}")
+
+    def run(local, cohort, rows):
+        bounds = [bound for bound in (local.most_steps, most_steps) if bound is not None]
+        if not bounds:
+            raise ValueError("padded() needs a static bound on local steps where epochs are scheduled: padded(most_steps=...)")
+        length = min(bounds)
+        cohort = cohort._replace(steps=jnp.minimum(cohort.steps, length))
+
+        def body(carry, j):
+            stepped = jax.vmap(local.step, (0, 0, None))(cohort, carry, j)
+            return tree.where(j < cohort.steps, stepped, carry), None
+
+        carry = jax.vmap(local.start)(cohort, rows)
+        carry, _ = jax.lax.scan(body, carry, jnp.arange(length, dtype=jnp.int32))
+        upload = jax.vmap(local.finish)(cohort, rows, carry)
+        return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
+
+    return over_devices(run)
+
+
+def sequential() -> Engine:
+    """One client after another: the plain oracle, and the engine to debug with.
+
+    Under `jax.disable_jit()` an exception inside a client's training tells the client and the step it came from.
+    """
+
+    def run(local, cohort, rows):
+        def one(argument):
+            client, row = argument
+
+            def step(j, carry):
+                try:
+                    return local.step(client, carry, jnp.asarray(j, jnp.int32))
+                except Exception as error:
+                    if not isinstance(client.id, jax.core.Tracer):
+                        error.add_note(f"in client {int(client.id)}, local step {int(j)}")
+                    raise
+
+            carry = jax.lax.fori_loop(0, client.steps, step, local.start(client, row))
+            return local.finish(client, row, carry)
+
+        upload = jax.lax.map(one, (cohort, rows))
+        return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
+
+    return over_devices(run)
