@@ -17,6 +17,7 @@ class _Batches(NamedTuple):
     size: int | None
     epochs: Any
     steps: Any
+    shuffle: bool
 
 
 class Batches(_Batches):
@@ -26,6 +27,7 @@ class Batches(_Batches):
         size: examples a batch; None takes all of a client's examples at once.
         epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
+        shuffle: False takes a client's examples in their order, in every epoch.
 
     Raises:
         ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
@@ -36,14 +38,14 @@ class Batches(_Batches):
 
     __slots__ = ()
 
-    def __new__(cls, size: int | None, epochs: Any = 1, steps: Any = None) -> "Batches":
+    def __new__(cls, size: int | None, epochs: Any = 1, steps: Any = None, *, shuffle: bool = True) -> "Batches":
         if size is not None:
             size = _whole("size", size, "None for all of a client's examples")
         if steps is not None:
             if isinstance(epochs, Scheduled) or epochs != 1:
                 raise ValueError(f"Batches: steps={steps!r} takes the place of epochs={epochs!r}: give one of them")
             steps = _whole("steps", steps, "fl.on_round(schedule)")
-        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps)
+        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
         """Local steps of clients of the given sizes in a round; 0 for a client without examples."""
@@ -71,10 +73,11 @@ class Batches(_Batches):
         mask = position < client.size
         # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real one is.
         position = jnp.minimum(position, jnp.maximum(client.size - 1, 0))
-        # The upper half of the client key's streams: local steps draw from the lower half.
-        order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(HIGH_STREAM))
-        index = permute(order, client.size, position)
-        rows = data.start[client.id] + index
+        if self.shuffle:
+            # The upper half of the client key's streams: local steps draw from the lower half.
+            order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(HIGH_STREAM))
+            position = permute(order, client.size, position)
+        rows = data.start[client.id] + position
         examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
         return Batch(examples, mask, step, epoch, round)
 

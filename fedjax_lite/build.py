@@ -115,8 +115,11 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
     """Client work, batches and uplink."""
     table = dict(config.values["client"])
     sizes = {name: table.pop(name) for name in ("batch_size", "epochs", "steps") if name in table}
-    uplink = table.pop("uplink", None)
-    work = _with_optimizer(config, sgd_work, table, "client", {"loss_fn": loss_fn}, ["batch_size", "epochs", "steps", "uplink"], CLOCKS)
+    shuffle, uplink = table.pop("shuffle", True), table.pop("uplink", None)
+    beside = ["batch_size", "epochs", "steps", "shuffle", "uplink"]
+    work = _with_optimizer(config, sgd_work, table, "client", {"loss_fn": loss_fn}, beside, CLOCKS)
+    if not isinstance(shuffle, bool):
+        raise config.error(["client", "shuffle"], f"must be true or false, got {shuffle!r}")
     if "batch_size" not in sizes:
         raise config.error(["client"], 'give batch_size: a whole number, or "all" for all of a client\'s examples at once')
     if "epochs" in sizes and "steps" in sizes:
@@ -128,7 +131,7 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
             raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
     size = None if sizes["batch_size"] == "all" else sizes.pop("batch_size")
     counts = {name: _scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
-    batches = Batches(size, **counts)
+    batches = Batches(size, **counts, shuffle=shuffle)
     return work, batches, None if uplink is None else _chain(config, "uplink", uplink, ["client", "uplink"])
 
 

@@ -16,6 +16,7 @@ from fedjax_lite.folder import holds_run, named_leaves
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.run import Result
 
+MOST_CORES = 8  # each holds a copy of the data
 FEW = 50  # parameters up to which the model is printed
 
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
+    run.add_argument("--devices", type=int, help="how many devices share the clients (default: up to 8 cores of a CPU, or 1 accelerator)")
     listing = commands.add_parser("list", help="every name a configuration can use")
     listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
     options = parser.parse_args(arguments)
@@ -65,10 +67,26 @@ def _run(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / config.values["name"]
     if options.resume and not holds_run(out):
         raise ValueError(f"--resume: there is no run in {out}; name its folder with --out, or start without --resume")
-    start = build(config)
-    result = start(out=out, resume=options.resume, progress=not options.quiet)
+    with jax.set_mesh(_mesh(options.devices)):
+        start = build(config)
+        result = start(out=out, resume=options.resume, progress=not options.quiet)
     _print(result, out)
     return 130 if result.status == "interrupted" else 0
+
+
+def _mesh(devices: int | None) -> jax.sharding.Mesh:
+    """Devices to deal the clients over; a core of a CPU is one."""
+    if devices is not None and devices < 1:
+        raise ValueError(f"--devices must be at least 1, got {devices}")
+    try:
+        jax.config.update("jax_num_cpu_devices", devices or min(os.cpu_count() or 1, MOST_CORES))
+    except RuntimeError:
+        pass  # jax runs already, as in a notebook, with the devices it has
+    found = jax.devices()
+    devices = devices or (min(len(found), os.cpu_count() or 1, MOST_CORES) if jax.default_backend() == "cpu" else 1)
+    if devices > len(found):
+        raise ValueError(f"--devices {devices}: there are only {len(found)} ({found[0].device_kind})")
+    return jax.make_mesh((devices,), ("clients",), axis_types=(jax.sharding.AxisType.Auto,), devices=found[:devices])
 
 
 def _print(result: Result, out: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.engine import devices
 from fedjax_lite.tree import zeros
 from fedjax_lite.work import LossFn, values_of
 
@@ -38,8 +39,8 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     if batch < 1 or not examples:
         raise ValueError(f"evaluate needs batch >= 1 and at least one example, got batch={batch} and {examples} examples")
     batch = min(batch, examples)
-    rows = jnp.arange(-(-examples // batch) * batch).reshape(-1, batch)
-
+    batches = -(-examples // (batch * devices.number())) * devices.number()
+    rows = jnp.arange(batches * batch).reshape(-1, batch)
     ends = data.start + data.size
 
     def sums_of(index):
@@ -53,7 +54,7 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
         # would make it one again, adding each example to the total.
         return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(sums_of(index))), None
 
-    totals, _ = jax.lax.scan(add, zeros(jax.eval_shape(sums_of, rows[0])), rows)
+    totals = devices.summed(lambda rows: jax.lax.scan(add, zeros(jax.eval_shape(sums_of, rows[0])), rows)[0], rows)
     return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
 
 

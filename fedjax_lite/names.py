@@ -8,7 +8,7 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 import optax
 
@@ -59,6 +59,8 @@ def names(kind: str) -> dict[str, Callable]:
     if kind in MODULES:
         exported = MODULES[kind].__all__
         found = {name: getattr(MODULES[kind], name) for name in exported}
+        if kind == "model":  # layers for models are exported beside them
+            found = {name: value for name, value in found.items() if get_type_hints(value).get("return") is models.Model}
     else:
         found = {
             name: value for module in (optax.contrib, optax) for name, value in vars(module).items() if kind == _optax_kind(name, value)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.progress import Progress, interruptible
@@ -103,6 +104,7 @@ def run(
     check_options(rounds, evaluate_every, checkpoint_every, converge)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
+    data, test, params = everywhere((data, test, params))
     held_out, prefix = (data, "train_") if test is None else (test, "test_")
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)

@@ -126,7 +126,7 @@ def refuse_common_noise(state: Tree, where: str) -> None:
 
 _COUNTING = (
     optax.ScaleByScheduleState,
-    type(optax.add_decayed_weights(lambda count: 0.0).init(())),
+    type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, ())),  # importing must not start a device
     optax.schedules.InjectStatefulHyperparamsState,
 )
 

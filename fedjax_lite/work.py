@@ -33,6 +33,7 @@ def sgd_work(
     epoch_decay: Number = 1.0,
     initial_loss: str = "batch",
     gradient_norm: bool = False,
+    precision: str = "float32",
 ) -> ClientWork:
     r"""Minibatch steps of any optax optimizer on the client's examples; the message is the change of the model.
 
@@ -49,6 +50,8 @@ def sgd_work(
         initial_loss: how the metric "initial_loss", the loss of the model as received, is measured. "batch": on each
             client's first batch, at no cost. "epoch": on every example of its first epoch, one more forward pass a step.
         gradient_norm: also report "gradient_norm", the mean norm of the clients' first gradients.
+        precision: what the loss and its gradient are computed in. "float32": as the parameters and examples are; "bfloat16":
+            on copies of both in that format, while parameters, gradients, losses and every sum over clients stay as they are.
 
     Returns:
         A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and what loss_fn reports.
@@ -60,6 +63,10 @@ def sgd_work(
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
     """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f'precision must be "float32" or "bfloat16", got {precision!r}')
+    if precision == "bfloat16":
+        loss_fn = _in_bfloat16(loss_fn)
     if initial_loss not in ("batch", "epoch"):
         raise ValueError(f'initial_loss must be "batch" or "epoch", got {initial_loss!r}')
     if isinstance(epoch_decay, float | int) and not 0 < epoch_decay <= 1:
@@ -128,6 +135,13 @@ def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[A
     values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
     sums = {name: Mean(jnp.sum(jnp.where(batch.mask, value, 0)), count.astype(value.dtype)) for name, value in values.items()}
     return sums["loss"].total / jnp.maximum(count, 1), sums
+
+
+def _in_bfloat16(loss_fn: LossFn) -> LossFn:
+    def half(tree):
+        return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+    return lambda params, batch, key: loss_fn(half(params), half(batch), key)
 
 
 def _if(condition: Array, mean: Mean) -> Mean:

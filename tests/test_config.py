@@ -279,7 +279,7 @@ def test_a_configuration_becomes_its_parts(made):
             "learning_rate = { name = 'piecewise_constant_schedule', init_value = 0, boundaries_and_scales = { 2 = 0.5 } }",
         ),
         ("[run]", "adaptive_rate = { power = 0 }\n[engine]\nname = 'packed'\nlanes = 1\n[run]"),
-        ("batch_size = 2", "batch_size = 'all'\ngradient_norm = true"),
+        ("batch_size = 2", "batch_size = 'all'\ngradient_norm = true\nshuffle = false\nprecision = 'bfloat16'"),
     )
     result = start(progress=False)
     algorithm, data, params, _ = start.args

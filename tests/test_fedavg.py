@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from oracles import local_sgd, softmax_regression_losses, weighted_mean
-from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
+from problems import SIZES, simulate, slope_data, slope_loss, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 
@@ -79,6 +79,32 @@ def test_each_epoch_has_its_own_order(x64):
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
+def test_without_shuffling_examples_come_in_their_order(x64):
+    data, cohort, after, _ = one_round(fl.aggregators.weighted_mean(), batches=fl.Batches(BATCH, epochs=EPOCHS, shuffle=False))
+    start, changes = np.asarray(softmax_params(), float), []
+    for id in np.asarray(cohort.id):
+        x, y = (np.asarray(data.client(id)[name]) for name in "xy")
+        changes.append(local_sgd(start, x, y, [range(len(x))] * EPOCHS, BATCH, RATE) - start)
+    np.testing.assert_allclose(after, start + weighted_mean(np.array(changes), np.array(SIZES)[np.asarray(cohort.id)]), atol=1e-12)
+
+
+def test_bfloat16_is_what_is_computed_in_and_not_what_is_kept():
+    """Gradients are those of rounded parameters and examples, within the format's 8 bits; parameters and sums are float32."""
+    full, half = (one_round(fl.aggregators.mean(), precision=precision) for precision in ("float32", "bfloat16"))
+    moved = [after - np.asarray(softmax_params()) for _, _, after, _ in (full, half)]
+    assert half[2].dtype == np.float32 and half[3]["loss"].dtype == jnp.float32
+    np.testing.assert_allclose(moved[1], moved[0], atol=0.03 * np.abs(moved[0]).max())
+    assert (moved[1] != moved[0]).any()
+
+
+def test_bfloat16_does_not_lose_small_steps():
+    """Steps of 1e-4 from 1: in bfloat16, which knows nothing between 1 and 0.996, the parameter would never move."""
+    work = fl.sgd_work(slope_loss, optax.sgd(1e-4), precision="bfloat16")
+    built = fl.federate(work, fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(1, steps=20), population=3)
+    state, _ = fl.simulate(built, slope_data(), jnp.ones(1), fl.sampling.everyone(), rounds=5, key=jax.random.key(0))
+    np.testing.assert_allclose(built.params(state), 1 - 100 * 1e-4, rtol=1e-5)
+
+
 def test_metrics_are_means_over_real_examples(x64):
     """With rate 0 the model does not move, so every metric is a plain mean over the cohort's examples."""
     data = softmax_data()
@@ -143,8 +169,8 @@ def test_the_debugging_engine_names_client_and_step():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="lanes must be at least 1, got 0"):
-        fl.packed(0)
+    with pytest.raises(ValueError, match='precision must be "float32" or "bfloat16", got .int8.'):
+        fl.sgd_work(softmax_loss, optax.sgd(0.1), precision="int8")
     with pytest.raises(ValueError, match="size must be a whole number of at least 1.*got 0"):
         fl.Batches(0)
     with pytest.raises(ValueError, match="epochs must be a whole number of at least 1.*got 0"):

@@ -34,6 +34,41 @@ def test_softmax_loss_and_accuracy():
     np.testing.assert_array_equal(metrics["accuracy"], logits.argmax(1) == labels)
 
 
+def given_logits(**options):
+    return fl.models.supervised(fl.models.Model(None, lambda params, batch, key: batch["x"]), **options)
+
+
+def test_the_loss_of_a_sequence_is_the_mean_over_its_counted_positions():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(3, 4, 5)), np.array([[1, 2, 0, 0], [4, 3, 2, 1], [0, 0, 0, 0]])
+    each = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+    batch = {"x": jnp.asarray(logits), "y": jnp.asarray(labels)}
+    np.testing.assert_allclose(given_logits()(None, batch, None)[0], each.mean(1), rtol=1e-5)
+    losses, metrics = given_logits(ignore=0)(None, batch, None)
+    np.testing.assert_allclose(losses, [each[0, :2].mean(), each[1].mean(), 0], rtol=1e-5)
+    hits = logits.argmax(-1) == labels
+    np.testing.assert_allclose(metrics["accuracy"], [hits[0, :2].mean(), hits[1].mean(), 0])
+
+
+def test_the_gradient_of_the_loss_is_softmax_minus_the_label():
+    logits, labels = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32), jnp.array([0, 1, 2, 2, 1, 0])
+    gradient = jax.grad(lambda x: jnp.sum(given_logits()(None, {"x": x, "y": labels}, None)[0]))(logits)
+    np.testing.assert_allclose(gradient, np.exp(logits) / np.exp(logits).sum(1, keepdims=True) - np.eye(3)[labels], atol=1e-6)
+
+
+def test_an_impossible_class_does_not_disturb_the_others():
+    """A logit of -inf (a masked class) that is not the label's costs nothing."""
+    batch = {"x": jnp.array([[0.0, -jnp.inf, 0.0]]), "y": jnp.array([2])}
+    np.testing.assert_allclose(given_logits()(None, batch, None)[0], np.log(2), rtol=1e-6)
+
+
+def test_bad_arguments_of_a_loss():
+    with pytest.raises(ValueError, match='ignore=0 is a label, so it needs loss="softmax"'):
+        given_logits(loss="squared", ignore=0)
+    with pytest.raises(ValueError, match="logits .2, 3. for labels .4,.: each label needs its row of logits"):
+        given_logits()(None, {"x": jnp.zeros((2, 3)), "y": jnp.zeros(4, jnp.int32)}, None)
+
+
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 2)])
 def test_squared_loss(shape):
     y = np.random.default_rng(0).normal(size=shape).astype(np.float32)

@@ -1,7 +1,7 @@
 """The packed engine: a stack of lanes that clients pass through."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,9 @@ from fedjax_lite.base import NO_LIMIT, Client, Tree
 from fedjax_lite.engine.devices import over_devices
 from fedjax_lite.engine.layout import Engine, Local, total
 from fedjax_lite.engine.transforms import when_vmapped
+from fedjax_lite.engine.tune import fastest
+
+CANDIDATES = (1, 4, 16, 64, 256, 1024)
 
 
 class _Lanes(NamedTuple):
@@ -26,7 +29,7 @@ class _Lanes(NamedTuple):
     metrics: Tree
 
 
-def packed(lanes: int | None = None) -> Engine:
+def packed(lanes: int | str | None = None) -> Engine:
     """A stack of `lanes` clients in training; a lane that finishes its client uploads and takes the next of the queue.
 
     However ragged the cohort, lanes are busy until the queue is empty; longest clients first, so that they run dry together.
@@ -34,14 +37,18 @@ def packed(lanes: int | None = None) -> Engine:
     a CPU, where small stacks stay in the cache, and all at once elsewhere.
 
     Args:
-        lanes: rows of the stack; by default from the backend and the size of what a client carries.
+        lanes: rows of the stack; by default from the backend and the size of what a client carries. "auto" measures a few
+            numbers while the program is traced, which takes seconds, and keeps the fastest for all rounds of this engine.
     """
-    if lanes is not None and lanes < 1:
-        raise ValueError(f"lanes must be at least 1, got {lanes}")
+    if lanes is not None and lanes != "auto" and (isinstance(lanes, str) or lanes < 1):
+        raise ValueError(f'lanes must be at least 1, or "auto", got {lanes!r}')
+    measured: dict[Any, int] = {}
 
     def run(local, cohort, rows):
+        width = _measured(measured, local, cohort, rows) if isinstance(lanes, str) else lanes
+
         def train(step_by_step):
-            engine = over_devices(lambda local, cohort, rows: _train(local, cohort, rows, lanes, step_by_step))
+            engine = over_devices(lambda local, cohort, rows: _train(local, cohort, rows, width, step_by_step))
             return lambda cohort, rows: engine(local, cohort, rows)
 
         return when_vmapped(train(False), None if jax.default_backend() == "cpu" else train(True))(cohort, rows)
@@ -123,6 +130,16 @@ def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_
     )
     state = jax.lax.while_loop(lambda state: jnp.any(busy(state)), advance, state)
     return state.part if local.additive else local.collect(state.part, cohort), state.rows, state.metrics
+
+
+def _measured(known: dict[Any, int], local: Local, cohort: Client, rows: Tree) -> int:
+    """The fastest number of lanes; measured once for each shape of client and cohort."""
+    carries = jax.eval_shape(jax.vmap(local.start), cohort, rows)
+    key = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(carries))
+    if key not in known:
+        candidates = [n for n in CANDIDATES if n <= cohort.id.shape[0]]
+        known[key] = fastest(lambda lanes: lambda cohort, rows: _train(local, cohort, rows, lanes, False), cohort, rows, candidates)
+    return known[key]
 
 
 def default_lanes(carry: Tree) -> int:

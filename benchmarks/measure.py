@@ -1,0 +1,129 @@
+"""What every benchmark measures with: the workloads as this project runs them, the matmul peak, memory, one JSON line a result."""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from workloads import Workload
+
+import fedjax_lite as fl
+
+MODELS = {
+    "softmax": lambda: fl.models.mlp((), classes=10),
+    "mlp": lambda: fl.models.mlp((200, 200), classes=10),
+    "emnist_cnn": lambda: fl.models.emnist_cnn(classes=62, dropout=None),
+    "char_lstm": lambda: fl.models.char_lstm(90),
+}
+
+
+def use_devices(number: int | None = None) -> int:
+    """Run on `number` devices: by default on one for each core of a CPU, or on one accelerator. Before anything of jax has run."""
+    jax.config.update("jax_num_cpu_devices", number or os.cpu_count() or 1)
+    number = number or (len(jax.devices()) if jax.default_backend() == "cpu" else 1)
+    if number > 1:
+        jax.set_mesh(jax.make_mesh((number,), ("clients",), axis_types=(jax.sharding.AxisType.Auto,)))
+    return number
+
+
+def federated(workload: Workload) -> fl.FederatedData:
+    """The workload's population."""
+    x, y = workload.examples()
+    return fl.FederatedData.from_arrays({"x": x, "y": y}, np.repeat(np.arange(workload.population), workload.sizes))
+
+
+def fedavg(workload: Workload, engine=None, rate=None, precision="float32", shuffle=False) -> fl.Algorithm:
+    """The workload's algorithm: plain SGD, weights by examples, server rate 1."""
+    loss_fn = fl.models.supervised(MODELS[workload.name]())
+    return fl.federate(
+        fl.sgd_work(loss_fn, optax.sgd(workload.rate if rate is None else rate), precision=precision),
+        fl.aggregators.weighted_mean(),
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(workload.batch, shuffle=shuffle),
+        population=workload.population,
+        engine=engine,
+    )
+
+
+def listed(table: jax.Array) -> fl.sampling.Sampler:
+    """The sampler that takes row t of `[rounds, clients]` ids in round t, and starts over after the last."""
+    return lambda key, sizes, round: fl.sampling.cohort(key, sizes, table[round % table.shape[0]])
+
+
+def matmul_peak(seconds: float = 1.0) -> float:
+    """GFLOP/s of square float32 matmuls in a loop, on as many devices as the mesh in use has: the fastest of several tries."""
+    size, loops = (1024, 8) if jax.default_backend() == "cpu" else (8192, 16)
+
+    def loop(x):
+        return jax.lax.fori_loop(0, loops, lambda _, y: x @ y * (1 / size), x)
+
+    devices = jax.sharding.get_abstract_mesh().size or 1
+    if devices > 1:
+        split = jax.sharding.PartitionSpec("clients")
+        one = loop
+
+        def loop(x):
+            return jax.shard_map(lambda x: one(x[0])[None], in_specs=split, out_specs=split)(x)
+
+    x = jnp.ones((devices, size, size) if devices > 1 else (size, size))
+    program = jax.jit(loop).lower(x).compile()
+    best, began = np.inf, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        jax.block_until_ready(program(x))
+        best = min(best, time.perf_counter() - start)
+    return devices * loops * 2 * size**3 / best / 1e9
+
+
+def useful_share(steps: np.ndarray, lanes: int, devices: int = 1) -> float:
+    """Which share of the lane-steps trains a client: the packed engine's queue, replayed."""
+    each = -(-len(steps) // devices)
+    queues: list[list[int]] = [[] for _ in range(devices)]
+    for client in np.sort(steps)[::-1]:
+        min((queue for queue in queues if len(queue) < each), key=sum).append(client)
+    spent = 0
+    for queue in queues:
+        busy = np.zeros(lanes, int)
+        for client in queue:
+            busy[np.argmin(busy)] += client
+        spent = max(spent, busy.max())
+    return float(steps.sum() / (spent * lanes * devices))
+
+
+def peak_memory() -> float:
+    """The most memory used so far, in GB: of the device where it counts, else of the process."""
+    counted = jax.devices()[0].memory_stats() or {}
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return counted.get("peak_bytes_in_use", kilobytes * 1024) / 1e9
+
+
+def device() -> str:
+    """The device in words."""
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        return kind
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{len(names)} cores {names[0]}" if names else platform.processor()
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """The median and the fastest of a list of seconds."""
+    return {"seconds": round(statistics.median(times), 5), "fastest": round(min(times), 5)}
+
+
+def report(**line) -> None:
+    """One JSON line, with where it was measured."""
+    print(json.dumps(line | {"device": device(), "jax": jax.__version__, "python": platform.python_version()}), flush=True)
+
+
+def note(text: str) -> None:
+    """A word to the person, beside the JSON."""
+    print(text, file=sys.stderr, flush=True)

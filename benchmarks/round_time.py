@@ -1,0 +1,122 @@
+"""Seconds a round, and how near that is to what the machine can do.
+
+    python benchmarks/round_time.py softmax|mlp|emnist_cnn|char_lstm [--devices 2] [--lanes 4|auto] [--precision bfloat16]
+
+One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak measured in this process
+and the share of it that was reached, the share of the lane-steps that trained a client, compile seconds, peak memory, losses.
+On a CPU every core is a device of its own, unless --devices says otherwise.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from measure import MODELS, fedavg, federated, listed, matmul_peak, peak_memory, report, spread, use_devices, useful_share
+from workloads import WORKLOADS
+
+import fedjax_lite as fl
+from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.engine.lanes import default_lanes
+
+COHORTS = 200
+
+
+def parsed():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--devices", type=int, help="by default one a CPU core, one accelerator")
+    parser.add_argument("--lanes", default="", help="a number, or auto (default: the package's own)")
+    parser.add_argument("--clients", type=int, help="clients a round, in place of the workload's")
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--shuffle", action="store_true", help="reshuffle each client's examples, as the package does by default")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds a repeat (default: about a second's worth)")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--save-start", metavar="FILE", help="write the initial parameters for the peers, and end")
+    parser.add_argument("--serve", action="store_true", help="run as many rounds as each line of the standard input says (peers.py)")
+    parser.add_argument("--start", metavar="FILE", help="taken for granted: the start is always that of --save-start")
+    return parser.parse_args()
+
+
+def main():
+    options = parsed()
+    devices = use_devices(options.devices)
+    workload = WORKLOADS[options.workload]
+    if options.clients:
+        workload = workload._replace(cohort=options.clients, population=max(workload.population, options.clients))
+    data = everywhere(federated(workload))
+    start = MODELS[workload.name]().init(jax.random.key(0), data.example)
+    if options.save_start:
+        np.savez(options.save_start, **{str(i): leaf for i, leaf in enumerate(in_forward_order(start))})
+        return
+    lanes = options.lanes if options.lanes == "auto" else int(options.lanes) if options.lanes else None
+    algorithm = fedavg(workload, fl.packed(lanes), precision=options.precision, shuffle=options.shuffle)
+    cohorts = workload.cohorts(COHORTS)
+    programs = {}
+
+    def run(rounds, state):
+        """Rounds as one program: the state after them, the last loss, seconds a round."""
+        operands = (state, data, jnp.asarray(cohorts, jnp.int32))
+        if rounds not in programs:
+            began = time.perf_counter()
+            program = jax.jit(lambda state, data, table: fl.advance(algorithm, data, state, listed(table), rounds=rounds))
+            programs[rounds] = program.lower(*operands).compile(), time.perf_counter() - began
+        began = time.perf_counter()
+        state, history = jax.block_until_ready(programs[rounds][0](*operands))
+        return state, float(history["loss"][-1]), (time.perf_counter() - began) / rounds
+
+    state = jax.jit(algorithm.init)(start, jax.random.key(1))
+    _, first_loss, seconds = run(1, state)
+    compile_seconds = round(programs[1][1], 2)
+    if options.serve:
+        versions = {"jax": jax.__version__, "fedjax_lite": version("fedjax_lite")}
+        variant = f"{devices} devices, lanes {options.lanes or 'default'}"
+        print(
+            json.dumps({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": compile_seconds}), flush=True
+        )
+        for line in sys.stdin:
+            if int(line) not in programs:
+                run(int(line), state)  # compiles and warms up
+            state, loss, seconds = run(int(line), state)
+            print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
+        return
+
+    rounds = options.rounds or max(1, round(1 / min(run(1, state)[2] for _ in range(3))))
+    run(rounds, state)  # compiles and warms up
+    times = []
+    for _ in range(options.repeats):
+        state, loss, seconds = run(rounds, state)
+        times.append(seconds)
+    taken = cohorts[np.arange(options.repeats * rounds) % COHORTS]
+    examples = workload.sizes[taken].sum(axis=1).mean()
+    steps = -(-workload.sizes[taken] // workload.batch)
+    seconds, peak = statistics.median(times), matmul_peak()
+    gflops = 3 * workload.flops * examples / 1e9 / seconds
+    report(
+        workload=workload.name, devices=devices, lanes=options.lanes or "default", precision=options.precision, clients=workload.cohort,
+        **spread(times), compile_seconds=compile_seconds, clients_a_second=round(workload.cohort / seconds, 1),
+        examples_a_second=round(examples / seconds), gflops=round(gflops, 1), matmul_peak=round(peak, 1), share=round(gflops / peak, 3),
+        useful=None if lanes == "auto" else round(useful_share(steps[0], lanes or default_lanes(start), devices), 3),
+        memory_gb=round(peak_memory(), 2), first_loss=round(first_loss, 4), loss=round(loss, 4),
+    )  # fmt: skip
+
+
+def in_forward_order(params):
+    """The leaves as a peer meets them in its forward pass: of each layer kernel, recurrent kernel, bias."""
+    layers, leaves = ["embedding", "LSTM", "Conv", "Dense"], ["kernel", "recurrent", "bias"]
+
+    def place(item):
+        path = [key.key for key in item[0]]
+        layer = next(i for i, name in enumerate(layers) if path[0].startswith(name))
+        return layer, path[0], leaves.index(path[1]) if len(path) > 1 else 0
+
+    return [np.asarray(leaf) for _, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=place)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The number of lanes, measured: candidates timed on stand-ins for the arrays that they will meet."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Client, Tree
+from fedjax_lite.engine.transforms import explicit
+
+LONG_ENOUGH = 0.1  # seconds of one timing
+MEAN_STEPS = 4  # of the trial's clients
+
+
+def fastest(train: Callable[[int], Callable], cohort: Client, rows: Tree, candidates: Sequence[int]) -> int:
+    """The candidate that takes most local steps a second; times no more of them once one is half as fast as the best.
+
+    Args:
+        train: lanes to a function of cohort and rows, both stacks.
+        cohort, rows: for their shapes; they and what `train` closes over may be tracers. What is not known while a program is
+            traced is stood in for by zeros, which take as long.
+        candidates: ascending.
+    """
+    rates: dict[int, float] = {}
+    with jax.ensure_compile_time_eval():
+        for lanes in candidates:
+            try:
+                rates[lanes] = _steps_a_second(train(lanes), cohort, rows, lanes)
+            except jax.errors.JaxRuntimeError:  # does not fit the device: neither will more
+                if not rates:
+                    raise
+                break
+            if rates[lanes] < 0.5 * max(rates.values()):
+                break
+    return max(rates, key=lambda lanes: rates[lanes])
+
+
+def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> float:
+    call, closed_over = explicit(train, cohort, rows)
+    closed_over, cohort, rows = jax.tree.map(_stand_in, (list(closed_over), cohort, rows))
+    program = jax.jit(call).lower(closed_over, cohort, rows).compile()
+    clients = cohort.steps.shape[0]
+    busy, seconds = lanes, 0.0
+    while True:
+        steps = np.zeros(clients, np.int32)
+        quantiles = (np.arange(min(busy, clients)) + 0.5) / min(busy, clients)
+        steps[: len(quantiles)] = np.ceil(-MEAN_STEPS * np.log1p(-quantiles))  # ragged: exponential
+        trial = cohort._replace(steps=jnp.asarray(steps))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(program(closed_over, trial, rows))
+            times.append(time.perf_counter() - start)
+        seconds = min(times)
+        if seconds > LONG_ENOUGH or busy >= clients:
+            return float(steps.sum()) / seconds
+        busy *= 4
+
+
+def _stand_in(x: Any) -> Any:
+    """A concrete array for a traced one."""
+    if not isinstance(x, jax.core.Tracer):
+        return x
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0, impl=jax.random.key_impl(x)), x.shape)
+    return jnp.asarray(np.zeros(x.shape, x.dtype))

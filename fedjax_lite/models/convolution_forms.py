@@ -1,0 +1,154 @@
+"""How a convolution and its two gradients are computed: with a few examples in cache on CPU, as batched matmuls elsewhere.
+
+On CPU XLA has fast code (YNNPACK) for a plain channels-last convolution and for row-major dots, and for nothing else: not for the
+gradients that its own rules produce.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+_CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+_CACHE = 2**20  # bytes of the patches of a chunk of examples; measured with 2 MiB of cache a core
+
+
+class Form(NamedTuple):
+    """What the arrays of a two-dimensional convolution do not tell."""
+
+    image: Pair  # height and width of x
+    window: Pair  # of w
+    strides: Pair
+    padding: tuple[Pair, Pair]
+    dilation: Pair  # of the kernel
+    precision: Any
+
+    @property
+    def output(self) -> Pair:
+        high, wide = (
+            (n + sum(p) - (k - 1) * d - 1) // s + 1
+            for n, k, s, p, d in zip(self.image, self.window, self.strides, self.padding, self.dilation)
+        )
+        return high, wide
+
+
+def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
+    if wanted == "x":
+        return (*b.shape[:2], *form.image, a.shape[-2])
+    if wanted == "w":
+        return (a.shape[0], *form.window, a.shape[-1], b.shape[-1])
+    return (*a.shape[:2], *form.output, b.shape[-1])
+
+
+def alike(*arrays):
+    """Arrays that vary over the same axes of a shard_map, as operands of one primitive must."""
+    axes = frozenset().union(*(jax.typeof(a).mat.varying for a in arrays))
+    return [lax.pcast(a, tuple(missing), to="varying") if (missing := axes - jax.typeof(a).mat.varying) else a for a in arrays]
+
+
+def on_cpu(a, b, *, wanted, form, dtype):
+    """One lane after another (a batched dot is slower), and of each a few examples at a time, whose patches stay in cache."""
+    if jnp.promote_types(a.dtype, b.dtype) not in (jnp.float32, jnp.float64):
+        return as_matmuls(a, b, wanted=wanted, form=form, dtype=dtype)
+    one = functools.partial(_chunked, _CPU[wanted], wanted=wanted, form=form)
+    if a.shape[0] == 1:
+        return one(a[0], b[0])[None].astype(dtype)
+    return lax.map(lambda operands: one(*operands), (a, b)).astype(dtype)
+
+
+def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
+    a, b = a.astype(jnp.promote_types(a.dtype, b.dtype)), b.astype(jnp.promote_types(a.dtype, b.dtype))
+    batch = (b if wanted == "x" else a).shape[0]
+    channels = (a.shape[-2] if wanted == "x" else a.shape[-1]) * math.prod(form.window)
+    each = math.prod(form.output) * channels * a.dtype.itemsize
+    most = 2.5 * _CACHE if wanted == "w" and any(map(any, form.padding)) else _CACHE
+    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))
+    if size == batch or math.prod(form.window) == 1:
+        return compute(a, b, form)
+
+    def split(x):
+        return x.reshape(-1, size, *x.shape[1:])
+
+    if wanted == "w":
+        first = jnp.zeros(result_shape(a[None], b[None], wanted, form)[1:], a.dtype)
+        first = alike(first, a)[0]
+        total, _ = lax.scan(lambda total, xz: (total + compute(*xz, form), None), first, (split(a), split(b)))
+        return total
+    out = lax.map(lambda z: compute(a, z, form), split(b)) if wanted == "x" else lax.map(lambda x: compute(x, b, form), split(a))
+    return out.reshape(batch, *out.shape[2:])
+
+
+def _output(x, w, form: Form):
+    if math.prod(form.window) == 1:
+        return jnp.dot(_patches(x, form), w[0, 0], precision=form.precision)
+    if x.shape[-1] in (2, 3):  # slow with 3 channels, fast with 4
+        x, w = (jnp.pad(v, [(0, 4 - v.shape[axis]) if i == axis else (0, 0) for i in range(4)]) for v, axis in ((x, 3), (w, 2)))
+    return _xla(x, w, form.strides, form.padding, form.dilation, form.precision)
+
+
+def _image(w, z, form: Form):
+    return _fold(jnp.dot(z, w.reshape(-1, w.shape[-1]).T, precision=form.precision), form)
+
+
+def _kernel(x, z, form: Form):
+    """The correlation of x with z is a convolution whose batch is the channels of x, and whose channels are the batch."""
+    if math.prod(form.window) == 1:
+        x, z = _patches(x, form).reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])  # as matrices XLA does not copy them
+        return jnp.dot(x.T, z, precision=form.precision)[None, None]
+    padding = tuple(
+        (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
+        for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)
+    )
+    # Barriers keep XLA from folding the transposes into dimension numbers, for which it has no fast code.
+    x, z = lax.optimization_barrier((x.transpose(3, 1, 2, 0), z.transpose(1, 2, 0, 3)))
+    return _xla(x, z, form.dilation, padding, form.strides, form.precision).transpose(1, 2, 0, 3)
+
+
+_CPU = {"x": _image, "w": _kernel, "z": _output}
+
+
+def _xla(x, w, strides, padding, dilation, precision):
+    """A plain channels-last convolution, the one form that XLA gives to its fast library on CPU."""
+    return lax.conv_general_dilated(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=_CHANNELS_LAST, precision=precision)
+
+
+def as_matmuls(a, b, *, wanted, form, dtype):
+    """Lanes are the batch of one batched matmul, of patches and kernels: what an accelerator is fast at."""
+    einsum = functools.partial(jnp.einsum, precision=form.precision, preferred_element_type=dtype)
+    if wanted == "x":
+        return _fold(einsum("lbhwo,lko->lbhwk", b, a.reshape(a.shape[0], -1, a.shape[-1])), form)
+    if wanted == "z":
+        return einsum("lbhwk,lko->lbhwo", _patches(a, form), b.reshape(b.shape[0], -1, b.shape[-1]))
+    return einsum("lbhwk,lbhwo->lko", _patches(a, form), b).reshape(result_shape(a, b, wanted, form))
+
+
+def _taps(form: Form):
+    return [(i * form.dilation[0], j * form.dilation[1]) for i in range(form.window[0]) for j in range(form.window[1])]
+
+
+def _patches(x, form: Form):
+    """`[..., height, width, in]` to `[..., height, width, window * in]`, in the order of a kernel's rows."""
+    leading = x.ndim - 3
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * leading + [(*p, 0) for p in form.padding] + [(0, 0, 0)])
+    (high, wide), (down, right) = form.output, form.strides
+    rows, columns = (high - 1) * down + 1, (wide - 1) * right + 1
+    return jnp.concatenate([x[..., i : i + rows : down, j : j + columns : right, :] for i, j in _taps(form)], axis=-1)
+
+
+def _fold(patches, form: Form):
+    """The transpose of `_patches`: adds every patch to where it came from."""
+    channels = patches.shape[-1] // math.prod(form.window)
+    zero, leading, total = jnp.zeros((), patches.dtype), patches.ndim - 3, None
+    for k, tap in enumerate(_taps(form)):
+        config = [
+            (t - low, n - (t - low) - (out - 1) * s - 1, s - 1)
+            for t, n, s, (low, _), out in zip(tap, form.image, form.strides, form.padding, form.output)
+        ]
+        term = lax.pad(patches[..., k * channels : (k + 1) * channels], zero, [(0, 0, 0)] * leading + config + [(0, 0, 0)])
+        total = term if total is None else total + term
+    return total
