@@ -68,8 +68,9 @@ class Batches(_Batches):
         width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
-        epoch = step // an_epoch
-        position = (step % an_epoch) * width + jnp.arange(width, dtype=jnp.int32)
+        once = self.steps is None and isinstance(self.epochs, int) and self.epochs == 1
+        epoch, within = (jnp.zeros_like(step), step) if once else (jax.lax.div(step, an_epoch), jax.lax.rem(step, an_epoch))
+        position = within * width + jnp.arange(width, dtype=jnp.int32)
         mask = position < client.size
         # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real one is.
         position = jnp.minimum(position, jnp.maximum(client.size - 1, 0))

@@ -1,10 +1,12 @@
 """One federated round. It knows no algorithm by name: every decision comes in as a function."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from fedjax_lite import tree
 from fedjax_lite.base import (
@@ -96,9 +98,11 @@ def federate(
         cohort = _planned(cohort, batches, state.round)
         shared = server.broadcast(state.server)
         rows = tree.take((state.own, state.uplink), cohort.id)
-        local = _local(work, uplink, aggregator, batches, shared, state, data, like=tree.take((cohort, rows), jnp.int32(0)))
+        like = tree.take((cohort, rows), jnp.int32(0))
+        local, sums_in = _local(work, uplink, aggregator, batches, shared, state, data, like)
 
         part, rows, sums = engine(local, cohort, rows)
+        sums = sums_in(sums)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
         if twice := sums.keys() & metrics.keys():
             raise ValueError(f"client work and aggregator both report {', '.join(sorted(twice))}: rename one")
@@ -126,21 +130,27 @@ def _planned(cohort: Client, batches: Batches, round) -> Client:
     return cohort._replace(steps=jnp.where(working, steps, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
-def _local(work, uplink, aggregator, batches, shared, state, data, like) -> Local:
-    """One client's round, from the broadcast to its upload; `like` is a client with its rows, for shapes."""
+def _local(work, uplink, aggregator, batches, shared, state, data, like) -> tuple[Local, Callable]:
+    """One client's round, from the broadcast to its upload, and what its vector of metrics holds.
 
-    def first_step(client, rows):
-        return work.step(work.start(shared, rows[0], client), batches.take(data, client, 0, state.round))
+    Metrics are one vector inside the engine: a dozen scalars would each be copied, selected and added on their own.
+    `like` is a client with its rows, for shapes.
+    """
 
-    _, sums = jax.eval_shape(first_step, *like)
+    def one_step(client, rows):
+        carry = work.start(shared, rows[0], client)
+        return work.step(carry, batches.take(data, client, 0, state.round))[1], work.finish(shared, carry, client)[2]
+
+    of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, *like))
+    nothing, steps_in = ravel_pytree(of_steps)
 
     def start(client, rows):
-        return work.start(shared, rows[0], client), tree.zeros(sums)
+        return work.start(shared, rows[0], client), nothing
 
     def step(client, carry, j):
         carry, sums = carry
         carry, more = work.step(carry, batches.take(data, client, j, state.round))
-        return carry, jax.tree.map(jnp.add, sums, more)
+        return carry, sums + ravel_pytree(more)[0]
 
     def finish(client, rows, carry):
         carry, sums = carry
@@ -148,12 +158,12 @@ def _local(work, uplink, aggregator, batches, shared, state, data, like) -> Loca
         message, uplink_row = uplink.update(
             message, rows[1], shared.params, round=state.round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
         )
-        return Upload(message, (own, uplink_row), sums | metrics)
+        return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
 
     def collect(messages, cohort):
         return aggregator.collect(messages, cohort, state.aggregator)
 
-    return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
+    return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data)), ravel_pytree(of_steps | of_finish)[1]
 
 
 def _message_of(work, server):

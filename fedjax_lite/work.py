@@ -91,7 +91,8 @@ def sgd_work(
         updates, state = optimizer_at(clock).update(
             gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM)
         )
-        updates = optax.tree.scale(carry.rate * epoch_decay**batch.epoch, updates)
+        decay = 1.0 if isinstance(epoch_decay, float | int) and epoch_decay == 1 else epoch_decay**batch.epoch
+        updates = optax.tree.scale(carry.rate * decay, updates)
         params = optax.apply_updates(carry.params, updates)
 
         first = batch.step == 0
