@@ -1,73 +1,55 @@
-"""Seconds a round of FedAvg by engine and number of lanes, on ragged clients; compilation apart, warm-up left out.
+"""Seconds a round by engine and number of lanes, on one device; compilation apart, warm-up left out.
 
-    python benchmarks/engines.py [softmax|mlp] [--repeats 5]
+    python benchmarks/engines.py [softmax|mlp|emnist_cnn|char_lstm] [--repeats 5]
 
 Runs of the engines alternate, so that a change of the machine's speed hits all of them. One JSON line an engine, with the final loss.
 """
 
 import argparse
-import json
-import statistics
 import time
 
 import jax
-import numpy as np
-import optax
+import jax.numpy as jnp
+from measure import MODELS, fedavg, federated, listed, report, spread, use_devices
+from workloads import WORKLOADS
 
 import fedjax_lite as fl
-
-ROUNDS = 5
-WORKLOADS = {  # name: (population, cohort, median size, spread, largest, batch, features, hidden)
-    "softmax": (5000, 1000, 30, 1.5, 2000, 10, 60, ()),
-    "mlp": (1000, 100, 40, 1.0, 512, 20, 784, (200, 200)),
-}
-
-
-def ragged(population, median, spread, largest, features):
-    """Clients of lognormal sizes with label-dependent inputs."""
-    rng = np.random.default_rng(0)
-    sizes = np.clip(rng.lognormal(np.log(median), spread, population), 1, largest).astype(int)
-    labels = rng.integers(0, 10, sizes.sum())
-    centers = rng.normal(size=(10, features)).astype(np.float32)
-    x = centers[labels] + rng.normal(size=(len(labels), features)).astype(np.float32)
-    return fl.FederatedData.from_arrays({"x": x, "y": labels}, np.repeat(np.arange(population), sizes))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workload", choices=WORKLOADS, nargs="?", default="softmax")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    population, cohort, median, spread, largest, batch, features, hidden = WORKLOADS[options.workload]
-    data = ragged(population, median, spread, largest, features)
-    model = fl.models.mlp(hidden, classes=10)
-    params = model.init(jax.random.key(0), data.example)
-
+    use_devices(1)
+    workload = WORKLOADS[options.workload]
+    data = federated(workload)
+    params = MODELS[workload.name]().init(jax.random.key(0), data.example)
+    table = jnp.asarray(workload.cohorts(options.rounds), jnp.int32)
     engines = {"default": None, "sequential": fl.sequential(), "padded": fl.padded()}
     engines |= {f"packed({lanes})": fl.packed(lanes) for lanes in (1, 2, 4, 16, 64)}
-    programs, compiling, times = {}, {}, {name: [] for name in engines}
+    programs, compiling, times, losses = {}, {}, {name: [] for name in engines}, {}
     for name, engine in engines.items():
-        algorithm = fl.algorithms.fedavg(
-            fl.models.supervised(model), optax.sgd(0.05), batches=fl.Batches(batch), population=population, engine=engine
-        )
+        algorithm = fedavg(workload, engine, shuffle=True)
 
-        def rounds(data, params, key, algorithm=algorithm):
-            return fl.simulate(algorithm, data, params, fl.sampling.uniform(cohort), rounds=ROUNDS, key=key)[1]["loss"]
+        def rounds(data, params, key, table, algorithm=algorithm):
+            return fl.simulate(algorithm, data, params, listed(table), rounds=options.rounds, key=key)[1]["loss"]
 
         start = time.perf_counter()
-        programs[name] = jax.jit(rounds).lower(data, params, jax.random.key(1)).compile()
+        programs[name] = jax.jit(rounds).lower(data, params, jax.random.key(1), table).compile()
         compiling[name] = time.perf_counter() - start
-        loss = programs[name](data, params, jax.random.key(1)).block_until_ready()
+        programs[name](data, params, jax.random.key(1), table).block_until_ready()
     for _ in range(options.repeats):
         for name, program in programs.items():
             start = time.perf_counter()
-            loss = program(data, params, jax.random.key(1)).block_until_ready()
-            times[name].append((time.perf_counter() - start) / ROUNDS)
-    device = jax.devices()[0].device_kind
+            losses[name] = program(data, params, jax.random.key(1), table).block_until_ready()
+            times[name].append((time.perf_counter() - start) / options.rounds)
     for name in engines:
-        line = {"workload": options.workload, "engine": name, "seconds_a_round": round(statistics.median(times[name]), 4)}
-        line |= {"fastest": round(min(times[name]), 4), "compile_seconds": round(compiling[name], 2), "loss": round(float(loss[-1]), 4)}
-        print(json.dumps(line | {"device": device, "jax": jax.__version__}))
+        report(
+            workload=workload.name, engine=name, **spread(times[name]), compile_seconds=round(compiling[name], 2),
+            loss=round(float(losses[name][-1]), 4),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import optax
 from workloads import Workload
 
 import fedjax_lite as fl
+from fedjax_lite.engine.devices import everywhere
 
 MODELS = {
     "softmax": lambda: fl.models.mlp((), classes=10),
@@ -35,9 +36,9 @@ def use_devices(number: int | None = None) -> int:
 
 
 def federated(workload: Workload) -> fl.FederatedData:
-    """The workload's population."""
+    """The workload's population, on every device."""
     x, y = workload.examples()
-    return fl.FederatedData.from_arrays({"x": x, "y": y}, np.repeat(np.arange(workload.population), workload.sizes))
+    return everywhere(fl.FederatedData.from_arrays({"x": x, "y": y}, np.repeat(np.arange(workload.population), workload.sizes)))
 
 
 def fedavg(workload: Workload, engine=None, rate=None, precision="float32", shuffle=False) -> fl.Algorithm:

@@ -21,7 +21,6 @@ from measure import MODELS, fedavg, federated, listed, matmul_peak, peak_memory,
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.engine.lanes import default_lanes
 
 COHORTS = 200
@@ -49,7 +48,7 @@ def main():
     workload = WORKLOADS[options.workload]
     if options.clients:
         workload = workload._replace(cohort=options.clients, population=max(workload.population, options.clients))
-    data = everywhere(federated(workload))
+    data = federated(workload)
     start = MODELS[workload.name]().init(jax.random.key(0), data.example)
     if options.save_start:
         np.savez(options.save_start, **{str(i): leaf for i, leaf in enumerate(in_forward_order(start))})

@@ -1,0 +1,119 @@
+"""The workloads' models and data in PyTorch, for `peer_torch.py` and `peer_pfl.py`."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from workloads import WORKLOADS
+
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense1, self.dense2, self.dense3 = nn.Linear(784, 200), nn.Linear(200, 200), nn.Linear(200, 10)
+
+    def forward(self, x):
+        return self.dense3(F.relu(self.dense2(F.relu(self.dense1(x.reshape(x.shape[0], 784))))))
+
+
+class EmnistCNN(nn.Module):
+    """Inputs and the flatten are in height, width, channels order; convolutions see channels-last memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3)
+        self.dense1, self.dense2 = nn.Linear(9216, 128), nn.Linear(128, 62)
+
+    def forward(self, x):
+        x = F.relu(self.conv2(F.relu(self.conv1(x.permute(0, 3, 1, 2)))))
+        x = F.max_pool2d(x, 2).permute(0, 2, 3, 1).flatten(1)
+        return self.dense2(F.relu(self.dense1(x)))
+
+
+class CharLSTM(nn.Module):
+    """`nn.LSTM` adds two biases; one of them is held at zero, because training both would double the bias's learning rate."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.lstm, self.dense = nn.Embedding(90, 8), nn.LSTM(8, 256, 2, batch_first=True), nn.Linear(256, 90)
+        for name, parameter in self.lstm.named_parameters():
+            if name.startswith("bias_hh"):
+                nn.init.zeros_(parameter).requires_grad_(False)
+
+    def forward(self, x):
+        return self.dense(self.lstm(self.embedding(x))[0])
+
+
+MODELS = {"softmax": lambda: nn.Linear(60, 10), "mlp": MLP, "emnist_cnn": EmnistCNN, "char_lstm": CharLSTM}
+
+
+def build(workload, start=None):
+    """The workload's model, with the parameters in the file `start` (flax's layouts, see `peers.py`) if one is given."""
+    torch.manual_seed(0)
+    model = MODELS[workload]()
+    if start:
+        arrays = np.load(start)
+        for i, (name, parameter) in enumerate(trained(model).items()):
+            value = torch.from_numpy(arrays[str(i)])
+            if value.dim() == 4:
+                value = value.permute(3, 2, 0, 1)  # height, width, in, out -> out, in, height, width
+            elif value.dim() == 2 and not name.startswith("embedding"):
+                value = value.t()
+            if value.shape != parameter.shape:
+                raise ValueError(f"{start}: array {i} does not fit {name}: {tuple(value.shape)} for {tuple(parameter.shape)}")
+            parameter.data.copy_(value)
+    return model
+
+
+def trained(model):
+    """The model's trained parameters by name, in the order of the forward pass."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def mean_loss(logits, labels):
+    """Mean cross-entropy over examples and, in texts, characters."""
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
+
+
+def example_losses(logits, labels):
+    """Cross-entropy of each example, `[batch]`; of a text, the mean over its characters."""
+    losses = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none")
+    return losses.reshape(labels.shape[0], -1).mean(1)
+
+
+class Data:
+    """All clients' examples as two contiguous tensors."""
+
+    def __init__(self, workload):
+        self.workload = WORKLOADS[workload]
+        inputs, labels = self.workload.examples()
+        self.x = torch.from_numpy(np.ascontiguousarray(inputs))
+        self.x = self.x if self.x.is_floating_point() else self.x.long()
+        self.y = torch.from_numpy(labels.astype(np.int64))
+        self.sizes = self.workload.sizes
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.steps = -(-self.sizes // self.workload.batch)
+
+    def client(self, c):
+        """One client's inputs and labels."""
+        part = slice(int(self.offsets[c]), int(self.offsets[c + 1]))
+        return self.x[part], self.y[part]
+
+    def batches(self, c):
+        """One client's batches in order; the last may be short."""
+        x, y = self.client(c)
+        return zip(x.split(self.workload.batch), y.split(self.workload.batch), strict=True)
+
+    def stacked_batches(self, ids):
+        """Steps of many clients at once, `ids` in order of falling `steps`: clients still training, inputs, labels, mask.
+
+        The prefix of clients that still train shrinks from step to step, so only a client's short last batch is padded.
+        """
+        slots, batch, shape = np.arange(self.workload.batch), self.workload.batch, self.workload.shape
+        for step in range(int(self.steps[ids[0]])):
+            active = ids[self.steps[ids] > step]
+            real = np.minimum(self.sizes[active] - step * batch, batch)[:, None]
+            index = torch.from_numpy(self.offsets[active, None] + step * batch + np.minimum(slots, real - 1)).reshape(-1)
+            x, y = self.x.index_select(0, index), self.y.index_select(0, index)
+            mask = torch.from_numpy((slots < real).astype(np.float32))
+            yield len(active), x.view(len(active), batch, *shape), y.view(len(active), batch, *y.shape[1:]), mask
