@@ -172,7 +172,10 @@ MISTAKES = {
     "aggregator key": (('"weighted_mean"', '"trimmed_mean"'), r"tiny.toml:20: aggregator: give num_byzantine"),
     "aggregator value": (('"weighted_mean"', '"trimmed_mean"\nnum_byzantine = -1'), r"tiny.toml:22: aggregator.num_byzantine: .* got -1"),
     "aggregator nested": (('"weighted_mean"', "[1]"), r"tiny.toml:21: aggregator.name: unknown aggregator \[1\]"),
-    "lanes": (("[run]", '[engine]\nname = "packed"\nlanes = 0\n[run]'), r"tiny.toml:26: engine.lanes: lanes must be at least 1, got 0"),
+    "lanes": (
+        ("[run]", '[engine]\nname = "packed"\nlanes = 0\n[run]'),
+        r'tiny.toml:26: engine.lanes: lanes must be at least 1, or "auto", got 0',
+    ),
     "adaptive": (("[run]", "adaptive_rate = 3\n[run]"), r"tiny.toml:24: server.adaptive_rate: must be a table"),
     "adaptive key": (("[run]", "adaptive_rate = { powr = 1.0 }\n[run]"), r"server.adaptive_rate.powr: unknown key; did you mean 'power'"),
     "adaptive needs norms": (

@@ -34,7 +34,7 @@ def packed(lanes: int | str | None = None) -> Engine:
 
     However ragged the cohort, lanes are busy until the queue is empty; longest clients first, so that they run dry together.
     Where the aggregator is additive, memory does not grow with the cohort. In a vmapped study the runs go one after another on
-    a CPU, where small stacks stay in the cache, and all at once elsewhere.
+    a CPU, where small stacks stay in the cache, and elsewhere all at once, by default with a sixteenth of the lanes each.
 
     Args:
         lanes: rows of the stack; by default from the backend and the size of what a client carries. "auto" measures a few
@@ -66,7 +66,7 @@ def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_
     clients = cohort.id.shape[0]
     first = jax.tree.map(lambda x: x[0], (cohort, rows))
     carry = jax.eval_shape(local.start, *first)
-    width = min(clients, lanes or default_lanes(carry))
+    width = min(clients, lanes or max(1, default_lanes(carry) // (16 if step_by_step else 1)))
     lanewise = _alone if width == 1 else jax.vmap
     queue = jnp.argsort(-cohort.steps, stable=True).astype(jnp.int32)
     waiting = jnp.sum(cohort.steps > 0, dtype=jnp.int32)
