@@ -40,6 +40,19 @@ def test_outputs_and_gradients_are_those_of_plain_operations(model, image, block
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_one_example_after_another_is_the_whole_batch(monkeypatch):
+    batch = {"x": jnp.asarray(np.random.default_rng(0).standard_normal((3, 28, 28, 1)), jnp.float32), "y": jnp.zeros(3, int)}
+    model = emnist_cnn(10, dropout=None)
+    params = model.init(jax.random.key(0), {"x": batch["x"][0]})
+    results = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        outputs, back = jax.vjp(lambda p: model.apply(p, batch, None), params)
+        results.append([outputs, *jax.tree.leaves(back(outputs))])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
 def test_images_of_any_shape_are_the_same_images():
     model = emnist_cnn(dropout=None)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 784)), jnp.float32)

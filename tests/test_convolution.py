@@ -32,6 +32,8 @@ CASES = {  # image, kernel, strides, padding, dilation
     "one by one": ((3, 5, 4, 3), (1, 1, 3, 6), (1, 1), "VALID", None),
     "one by one, stride": ((3, 5, 4, 3), (1, 1, 3, 6), (2, 2), "SAME", None),
     "one example": ((1, 6, 6, 1), (5, 5, 1, 2), (1, 1), "SAME", None),
+    "one example, stride that leaves a rest": ((1, 10, 9, 3), (3, 3, 3, 2), (2, 3), ((1, 0), (-1, 3)), None),
+    "past only": ((2, 7, 6, 3), (3, 2, 3, 2), (1, 1), ((2, 0), (1, 0)), None),
     "chunks of examples": ((6, 24, 24, 24), (5, 5, 24, 3), (1, 1), "SAME", None),
     "kernel beyond the image": ((2, 3, 3, 2), (5, 5, 2, 3), (1, 1), "SAME", None),
     "nothing comes out": ((2, 3, 3, 2), (5, 5, 2, 3), (1, 1), "VALID", None),

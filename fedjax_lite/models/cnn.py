@@ -21,14 +21,25 @@ class _CNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = x.reshape(x.shape[0], *self.image)
-        for widths in self.blocks:
-            for width in widths:
-                x = nn.relu(nn.Conv(width, (3, 3), padding=self.padding, conv_general_dilated=matmul_conv)(x))
-            x = max_pool(x, (2, 2), (2, 2))
+        if jax.default_backend() == "cpu":  # one example after another, whose arrays stay in cache from layer to layer
+            each = nn.scan(
+                lambda module, _, x: (None, module.features(x[None])[0]), variable_broadcast="params", split_rngs={"params": False}
+            )
+            _, x = each(self, None, x)
+        else:
+            x = self.features(x)
         x = nn.Dropout(self.dropout[0], deterministic=not train)(x)
         x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         x = nn.Dropout(self.dropout[1], deterministic=not train)(x)
         return nn.Dense(self.classes)(x)
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """The convolutional layers. ReLU after pooling is ReLU before it, on a quarter of the elements."""
+        for widths in self.blocks:
+            for position, width in enumerate(widths, 1):
+                x = nn.Conv(width, (3, 3), padding=self.padding, conv_general_dilated=matmul_conv)(x)
+                x = nn.relu(x if position < len(widths) else max_pool(x, (2, 2), (2, 2)))
+        return x
 
 
 def emnist_cnn(classes: int = 62, *, dropout: tuple[float, float] | None = (0.25, 0.5)) -> Model:

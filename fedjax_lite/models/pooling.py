@@ -73,7 +73,12 @@ def _(primals, tangents):
     for k in range(len(elements) - 2, -1, -1):
         winner = jnp.where(elements[k] == z, jnp.array(k, kind), winner)
     number = jnp.arange(len(elements), dtype=kind).reshape([x.shape[axis] if axis in inner else 1 for axis in range(x.ndim)])
-    return z, jnp.sum(jnp.where(jnp.expand_dims(winner, inner) == number, dx, jnp.zeros_like(dx)), axis=inner)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # so a loop keeps the winners, not which elements of every block won
+    def of_winners(winner, dx):
+        return jnp.sum(jnp.where(jnp.expand_dims(winner, inner) == number, dx, jnp.zeros_like(dx)), axis=inner)
+
+    return z, of_winners(winner, dx)
 
 
 def _elements(x):
