@@ -7,6 +7,7 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -59,29 +60,37 @@ def listed(table: jax.Array) -> fl.sampling.Sampler:
     return lambda key, sizes, round: fl.sampling.cohort(key, sizes, table[round % table.shape[0]])
 
 
-def matmul_peak(seconds: float = 1.0) -> float:
-    """GFLOP/s of square float32 matmuls in a loop, on as many devices as the mesh in use has: the fastest of several tries."""
+def matmul_peak() -> Callable[[float], float]:
+    """A function of seconds: the GFLOP/s of square float32 matmuls on all devices of the mesh in use, the fastest of its tries.
+
+    Call it beside every timing that is to be a share of it: a shared machine's speed changes from second to second.
+    """
     size, loops = (1024, 8) if jax.default_backend() == "cpu" else (8192, 16)
 
     def loop(x):
         return jax.lax.fori_loop(0, loops, lambda _, y: x @ y * (1 / size), x)
 
+    split = jax.sharding.PartitionSpec("clients")
+
+    def split_loop(x):
+        return jax.shard_map(lambda x: loop(x[0])[None], in_specs=split, out_specs=split)(x)
+
     devices = jax.sharding.get_abstract_mesh().size or 1
-    if devices > 1:
-        split = jax.sharding.PartitionSpec("clients")
-        one = loop
-
-        def loop(x):
-            return jax.shard_map(lambda x: one(x[0])[None], in_specs=split, out_specs=split)(x)
-
     x = jnp.ones((devices, size, size) if devices > 1 else (size, size))
-    program = jax.jit(loop).lower(x).compile()
-    best, began = np.inf, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        start = time.perf_counter()
-        jax.block_until_ready(program(x))
-        best = min(best, time.perf_counter() - start)
-    return devices * loops * 2 * size**3 / best / 1e9
+    if devices > 1:
+        x = jax.device_put(x, jax.sharding.NamedSharding(jax.sharding.get_mesh(), split))
+    program = jax.jit(split_loop if devices > 1 else loop).lower(x).compile()
+    jax.block_until_ready(program(x))
+
+    def measure(seconds):
+        times, began = [], time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            start = time.perf_counter()
+            jax.block_until_ready(program(x))
+            times.append(time.perf_counter() - start)
+        return devices * loops * 2 * size**3 / min(times) / 1e9
+
+    return measure
 
 
 def useful_share(steps: np.ndarray, lanes: int, devices: int = 1) -> float:

@@ -2,7 +2,7 @@
 
     python benchmarks/round_time.py softmax|mlp|emnist_cnn|char_lstm [--devices 2] [--lanes 4|auto] [--precision bfloat16]
 
-One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak measured in this process
+One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak measured beside each timing
 and the share of it that was reached, the share of the lane-steps that trained a client, compile seconds, peak memory, losses.
 On a CPU every core is a device of its own, unless --devices says otherwise.
 """
@@ -21,6 +21,7 @@ from measure import MODELS, fedavg, federated, listed, matmul_peak, peak_memory,
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
+from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.engine.lanes import default_lanes
 
 COHORTS = 200
@@ -69,7 +70,7 @@ def main():
         state, history = jax.block_until_ready(programs[rounds][0](*operands))
         return state, float(history["loss"][-1]), (time.perf_counter() - began) / rounds
 
-    state = jax.jit(algorithm.init)(start, jax.random.key(1))
+    state = everywhere(jax.jit(algorithm.init)(start, jax.random.key(1)))
     _, first_loss, seconds = run(1, state)
     compile_seconds = round(programs[1][1], 2)
     if options.serve:
@@ -86,21 +87,24 @@ def main():
         return
 
     rounds = options.rounds or max(1, round(1 / min(run(1, state)[2] for _ in range(3))))
-    run(rounds, state)  # compiles and warms up
-    times = []
+    state, *_ = run(rounds, state)  # compiles and warms up
+    peak, times, examples, peaks, shares = matmul_peak(), [], [], [], []
     for _ in range(options.repeats):
+        taken = cohorts[np.arange(int(state.round), int(state.round) + rounds) % COHORTS]
+        before = peak(0.2)
         state, loss, seconds = run(rounds, state)
         times.append(seconds)
-    taken = cohorts[np.arange(options.repeats * rounds) % COHORTS]
-    examples = workload.sizes[taken].sum(axis=1).mean()
-    steps = -(-workload.sizes[taken] // workload.batch)
-    seconds, peak = statistics.median(times), matmul_peak()
-    gflops = 3 * workload.flops * examples / 1e9 / seconds
+        examples.append(workload.sizes[taken].sum(axis=1).mean())
+        peaks.append(max(before, peak(0.2)))
+        shares.append(3 * workload.flops * examples[-1] / 1e9 / seconds / peaks[-1])
+    seconds, steps = statistics.median(times), -(-workload.sizes[cohorts[0]] // workload.batch)
     report(
         workload=workload.name, devices=devices, lanes=options.lanes or "default", precision=options.precision, clients=workload.cohort,
         **spread(times), compile_seconds=compile_seconds, clients_a_second=round(workload.cohort / seconds, 1),
-        examples_a_second=round(examples / seconds), gflops=round(gflops, 1), matmul_peak=round(peak, 1), share=round(gflops / peak, 3),
-        useful=None if lanes == "auto" else round(useful_share(steps[0], lanes or default_lanes(start), devices), 3),
+        examples_a_second=round(statistics.mean(examples) / seconds),
+        gflops=round(3 * workload.flops * statistics.mean(examples) / 1e9 / seconds, 1), matmul_peak=round(statistics.median(peaks), 1),
+        share=round(statistics.median(shares), 3),
+        useful=None if lanes == "auto" else round(useful_share(steps, lanes or default_lanes(start), devices), 3),
         memory_gb=round(peak_memory(), 2), first_loss=round(first_loss, 4), loss=round(loss, 4),
     )  # fmt: skip
 
