@@ -12,8 +12,6 @@ from fedjax_lite.base import NO_LIMIT, Client, Tree
 from fedjax_lite.engine.layout import Engine, Local
 
 AXIS = "clients"
-
-
 EVERYWHERE = PartitionSpec()
 
 
