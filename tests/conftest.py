@@ -13,6 +13,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+jax.devices()  # started here, or the first test of the command line would decide how many there are
 
 
 @pytest.fixture(autouse=True)

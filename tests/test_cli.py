@@ -96,3 +96,16 @@ def test_the_list_of_names(shell):
     assert len(names) > 60 and all(len(line.split()) > 1 for line in names)  # each with its line
     status, out, _ = shell("list aggregator")
     assert "trimmed_mean" in out and "keys: num_byzantine" in out and "optimizer" not in out
+
+
+def test_devices_share_the_clients(shell, tmp_path):
+    """On three devices the same run to rounding; what is not there is refused before anything is written."""
+    for devices, message in (("0", "--devices must be at least 1, got 0"), ("99", "--devices 99: there are only 8")):
+        status, _, err = shell(f"run tiny.toml --devices {devices}")
+        assert status == 2 and message in err and not (tmp_path / "runs").exists()
+    losses = []
+    for devices in ("1", "3"):
+        assert shell(f"run tiny.toml --out runs/{devices} --devices {devices}")[0] == 0
+        lines = (tmp_path / "runs" / devices / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
