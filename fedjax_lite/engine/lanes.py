@@ -147,7 +147,7 @@ def default_lanes(carry: Tree) -> int:
     size = sum(
         x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry)
     )
-    budget, most = (2**17, 16) if jax.default_backend() == "cpu" else (2**31, 1024)
+    budget, most = (2**17, 8) if jax.default_backend() == "cpu" else (2**31, 1024)
     return max(1, min(most, budget // max(size, 1)))
 
 
