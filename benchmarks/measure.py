@@ -1,23 +1,21 @@
 """What every benchmark measures with: the workloads as this project runs them, the matmul peak, memory, one JSON line a result."""
 
-import json
 import os
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from peers import cpu, say
 from workloads import Workload
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.engine.devices import everywhere, mesh_of
 
 MODELS = {
     "softmax": lambda: fl.models.mlp((), classes=10),
@@ -32,7 +30,7 @@ def use_devices(number: int | None = None) -> int:
     jax.config.update("jax_num_cpu_devices", number or os.cpu_count() or 1)
     number = number or (len(jax.devices()) if jax.default_backend() == "cpu" else 1)
     if number > 1:
-        jax.set_mesh(jax.make_mesh((number,), ("clients",), axis_types=(jax.sharding.AxisType.Auto,)))
+        jax.set_mesh(mesh_of(jax.devices()[:number]))
     return number
 
 
@@ -117,11 +115,7 @@ def peak_memory() -> float:
 
 def device() -> str:
     """The device in words."""
-    kind = jax.devices()[0].device_kind
-    if jax.default_backend() != "cpu":
-        return kind
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{len(names)} cores {names[0]}" if names else platform.processor()
+    return cpu() if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def spread(times: list[float]) -> dict[str, float]:
@@ -131,9 +125,4 @@ def spread(times: list[float]) -> dict[str, float]:
 
 def report(**line) -> None:
     """One JSON line, with where it was measured."""
-    print(json.dumps(line | {"device": device(), "jax": jax.__version__, "python": platform.python_version()}), flush=True)
-
-
-def note(text: str) -> None:
-    """A word to the person, beside the JSON."""
-    print(text, file=sys.stderr, flush=True)
+    say(line | {"device": device(), "jax": jax.__version__, "python": platform.python_version()})

@@ -99,7 +99,7 @@ class Contender:
             self.process.kill()
 
 
-def device():
+def cpu():
     """The CPU in words."""
     cpuinfo = Path("/proc/cpuinfo")
     models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
@@ -154,7 +154,7 @@ def compare(contenders, pairs, least):
                 "last_loss": round(contender.turns[-1]["loss"], 5),
                 "compile_seconds": hello["compile_seconds"],
                 "versions": hello["versions"],
-                "device": device(),
+                "device": cpu(),
             }
         )
     return lines

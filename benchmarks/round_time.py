@@ -8,7 +8,6 @@ On a CPU every core is a device of its own, unless --devices says otherwise.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from measure import MODELS, fedavg, federated, listed, matmul_peak, peak_memory, report, spread, use_devices, useful_share
+from peers import say
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
@@ -76,14 +76,12 @@ def main():
     if options.serve:
         versions = {"jax": jax.__version__, "fedjax_lite": version("fedjax_lite")}
         variant = f"{devices} devices, lanes {options.lanes or 'default'}"
-        print(
-            json.dumps({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": compile_seconds}), flush=True
-        )
+        say({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": compile_seconds})
         for line in sys.stdin:
             if int(line) not in programs:
                 run(int(line), state)  # compiles and warms up
             state, loss, seconds = run(int(line), state)
-            print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
+            say({"seconds": seconds, "loss": loss})
         return
 
     rounds = options.rounds or max(1, round(1 / min(run(1, state)[2] for _ in range(3))))

@@ -68,6 +68,7 @@ class Batches(_Batches):
         width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
+        # With one epoch, the common case, no step has to divide: integer divisions are kernels of their own.
         once = self.steps is None and isinstance(self.epochs, int) and self.epochs == 1
         epoch, within = (jnp.zeros_like(step), step) if once else (jax.lax.div(step, an_epoch), jax.lax.rem(step, an_epoch))
         position = within * width + jnp.arange(width, dtype=jnp.int32)

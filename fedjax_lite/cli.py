@@ -12,6 +12,7 @@ import jax
 
 from fedjax_lite.build import build
 from fedjax_lite.config import load
+from fedjax_lite.engine.devices import mesh_of
 from fedjax_lite.folder import holds_run, named_leaves
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.run import Result
@@ -78,15 +79,16 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
     """Devices to deal the clients over; a core of a CPU is one."""
     if devices is not None and devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
+    cores = min(os.cpu_count() or 1, MOST_CORES)
     try:
-        jax.config.update("jax_num_cpu_devices", devices or min(os.cpu_count() or 1, MOST_CORES))
+        jax.config.update("jax_num_cpu_devices", devices or cores)
     except RuntimeError:
         pass  # jax runs already, as in a notebook, with the devices it has
     found = jax.devices()
-    devices = devices or (min(len(found), os.cpu_count() or 1, MOST_CORES) if jax.default_backend() == "cpu" else 1)
+    devices = devices or (min(len(found), cores) if jax.default_backend() == "cpu" else 1)
     if devices > len(found):
         raise ValueError(f"--devices {devices}: there are only {len(found)} ({found[0].device_kind})")
-    return jax.make_mesh((devices,), ("clients",), axis_types=(jax.sharding.AxisType.Auto,), devices=found[:devices])
+    return mesh_of(found[:devices])
 
 
 def _print(result: Result, out: Path) -> None:

@@ -13,14 +13,13 @@ from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite.engine import tune
-from fedjax_lite.engine.devices import deal
+from fedjax_lite.engine.devices import deal, mesh_of
 
-AUTO = jax.sharding.AxisType.Auto
 ENGINES = {"packed(1)": fl.packed(1), "packed(3)": fl.packed(3), "padded": fl.padded(), "sequential": fl.sequential()}
 
 
 def mesh(devices):
-    return jax.make_mesh((devices,), ("clients",), axis_types=(AUTO,), devices=jax.devices()[:devices])
+    return mesh_of(jax.devices()[:devices])
 
 
 def experiment(engine, aggregator=None, rounds=2):

@@ -1,6 +1,6 @@
 """Several devices along the axis `clients` of the mesh in use (`jax.set_mesh`): each runs its own queue of clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,11 @@ def summed(fn: Callable[[Array], Tree], pieces: Array) -> Tree:
     """`fn(pieces)`, a sum over pieces, each device adding up its share of them; their number must divide by that of the devices."""
     devices = number()
     return fn(pieces) if devices == 1 else _on_each(lambda mine: (fn(mine), ()), pieces.reshape(devices, -1, *pieces.shape[1:]))[0]
+
+
+def mesh_of(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    """The mesh to put in use for clients to be dealt over these devices."""
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def number() -> int:

@@ -43,7 +43,7 @@ def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> 
     closed_over, cohort, rows = jax.tree.map(_stand_in, (list(closed_over), cohort, rows))
     program = jax.jit(call).lower(closed_over, cohort, rows).compile()
     clients = cohort.steps.shape[0]
-    busy, seconds = lanes, 0.0
+    busy = lanes
     while True:
         steps = np.zeros(clients, np.int32)
         quantiles = (np.arange(min(busy, clients)) + 0.5) / min(busy, clients)
