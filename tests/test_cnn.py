@@ -1,12 +1,13 @@
 """The convolutional networks: an independent composition of XLA's operations, shapes, dropout, refusals."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from fedjax_lite.models import supervised
+from fedjax_lite.models import example_by_example, supervised
 from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
 
 
@@ -53,6 +54,43 @@ def test_one_example_after_another_is_the_whole_batch(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+class _Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dropout(0.5, deterministic=False)(nn.GroupNorm(2)(nn.Conv(4, (3, 3))(x)))
+
+
+class _UserCNN(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(example_by_example(_Block(), x).reshape(len(x), -1))
+
+
+def test_dropout_within_differs_between_examples():
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 6, 6, 2)), (4, 6, 6, 2))
+    streams = {"params": jax.random.key(1), "dropout": jax.random.key(2)}
+    outputs, variables = _UserCNN().init_with_output(streams, x)
+    assert set(variables["params"]) == {"_Block_0", "Dense_0"}
+    assert len(np.unique(outputs[:, 0])) == 4
+
+
+def test_a_user_s_layers_under_vmap_over_clients():
+    x = jax.random.normal(jax.random.key(0), (5, 4, 6, 6, 2))
+    module = _UserCNN()
+
+    def init(key):
+        return module.init({"params": key, "dropout": key}, x[0])
+
+    def apply(params, x):
+        return module.apply(params, x, rngs={"dropout": jax.random.key(3)})
+
+    params = jax.vmap(init)(jax.random.split(jax.random.key(1), 5))
+    together = jax.vmap(apply)(params, x)
+    for client in range(5):
+        alone = apply(jax.tree.map(lambda leaf: leaf[client], params), x[client])
+        np.testing.assert_allclose(together[client], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_images_of_any_shape_are_the_same_images():
     model = emnist_cnn(dropout=None)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 784)), jnp.float32)
@@ -79,3 +117,5 @@ def test_refusals():
         emnist_cnn(0)
     with pytest.raises(ValueError, match="dropout"):
         emnist_cnn(dropout=(0.5, 1.0))
+    with pytest.raises(ValueError, match="layers must be a flax linen module, or a method of one, got <function"):
+        example_by_example(lambda x: x, jnp.zeros((2, 3)))

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from fedjax_lite.models.convolution import matmul_conv
+from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.models.networks import Model, from_linen
 from fedjax_lite.models.pooling import max_pool
 
@@ -21,13 +22,7 @@ class _CNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = x.reshape(x.shape[0], *self.image)
-        if jax.default_backend() == "cpu":  # one example after another, whose arrays stay in cache from layer to layer
-            each = nn.scan(
-                lambda module, _, x: (None, module.features(x[None])[0]), variable_broadcast="params", split_rngs={"params": False}
-            )
-            _, x = each(self, None, x)
-        else:
-            x = self.features(x)
+        x = example_by_example(self.features, x)
         x = nn.Dropout(self.dropout[0], deterministic=not train)(x)
         x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
         x = nn.Dropout(self.dropout[1], deterministic=not train)(x)

@@ -66,8 +66,7 @@ def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
     batch = (b if wanted == "x" else a).shape[0]
     channels = (a.shape[-2] if wanted == "x" else a.shape[-1]) * math.prod(form.window)
     each = math.prod(form.output) * channels * a.dtype.itemsize
-    most = 2.5 * _CACHE if wanted == "w" and any(map(any, form.padding)) else _CACHE
-    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))
+    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= _CACHE))
     if size == batch or math.prod(form.window) == 1:
         return compute(a, b, form)
 
@@ -105,20 +104,27 @@ def _image(w, z, form: Form):
 
 
 def _kernel(x, z, form: Form):
-    """The correlation of x with z is a convolution whose batch is the channels of x, and whose channels are the batch."""
+    """The correlation of x with z: a convolution with z as its kernel, of an image whose columns are the columns and channels of x.
+
+    Its output has a row for each of the window's, and each of that row's columns and channels, as w has them in memory. Examples are
+    its channels; one example needs no transpose.
+    """
+    batch, channels = x.shape[0], x.shape[-1]
     if math.prod(form.window) == 1:
-        x, z = _patches(x, form).reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])  # as matrices XLA does not copy them
-        return jnp.dot(x.T, z, precision=form.precision)[None, None]
-    padding = tuple(
+        x, z = _patches(x, form).reshape(-1, channels), z.reshape(-1, z.shape[-1])  # as matrices XLA does not copy them
+        if x.size * x.dtype.itemsize > _CACHE:
+            return jnp.dot(x.T, z, precision=form.precision)[None, None]
+        return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision)
+    rows, columns = (
         (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
         for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)
     )
-    if x.shape[0] == 1:  # the library pads a row of single elements slowly
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*p, 0) for p in padding), (0, 0, 0)])
-        padding = ((0, 0), (0, 0))
     # Barriers keep XLA from folding the transposes into dimension numbers, for which it has no fast code.
-    x, z = lax.optimization_barrier((x.transpose(3, 1, 2, 0), z.transpose(1, 2, 0, 3)))
-    return _xla(x, z, form.dilation, padding, form.strides, form.precision).transpose(1, 2, 0, 3)
+    x, z = lax.optimization_barrier((x.transpose(1, 2, 3, 0), z.transpose(1, 2, 0, 3)))
+    x, columns = x.reshape(1, form.image[0], -1, batch), (channels * columns[0], channels * columns[1])
+    strides, steps = (form.dilation[0], 1), (form.strides[0], channels * form.strides[1])
+    w = _xla(x, z, strides, (rows, columns), steps, form.precision)
+    return w.reshape(form.window[0], -1, channels, w.shape[-1])[:, :: form.dilation[1]]
 
 
 _CPU = {"x": _image, "w": _kernel, "z": _output}
