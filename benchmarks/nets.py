@@ -2,9 +2,9 @@
 
     python benchmarks/nets.py [NET ...] [--pairs 7] [--torch-python PATH]
 
-A step is a gradient of the mean cross-entropy of 20 examples and plain SGD, from the same parameters, so the losses must agree. One JSON
-line a net and program: milliseconds, GFLOP/s and, of this project's, the share of the matmul peak taken beside each turn. PyTorch runs twice,
-with channels last and first; read the better. Without PyTorch this project runs alone. The turns and the protocol are those of `peers.py`.
+A step is a gradient of the mean cross-entropy of 20 examples and plain SGD, from the same parameters, so the losses must agree.
+One JSON line a net and program: seconds, GFLOP/s and, of this project's, the share of the matmul peak taken beside each turn.
+PyTorch runs twice, with channels first and last: read the better. The turns and the protocol are those of `peers.py`.
 """
 
 import argparse

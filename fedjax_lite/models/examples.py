@@ -1,6 +1,7 @@
 """Layers run on one example after another, which keeps their arrays in a CPU's cache."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -33,12 +34,12 @@ def example_by_example(layers: nn.Module | Callable[..., jax.Array], x: jax.Arra
     >>> CNN().init_with_output(jax.random.key(0), jax.numpy.zeros((20, 28, 28, 1)))[0].shape
     (20, 10)
     """
-    method = layers.__call__ if isinstance(layers, nn.Module) else layers
+    method: Any = layers.__call__ if isinstance(layers, nn.Module) else layers
     if not isinstance(getattr(method, "__self__", None), nn.Module):
         raise ValueError(f"example_by_example: layers must be a flax linen module, or a method of one, got {layers}")
     if jax.default_backend() != "cpu":
         return layers(x)
     module, function = method.__self__, method.__func__
-    split = {"params": False, "dropout": True}
+    split: dict[Any, bool] = {"params": False, "dropout": True}
     scanned = nn.scan(lambda module, _, x: (None, function(module, x[None])[0]), variable_broadcast="params", split_rngs=split)
     return scanned(module, None, x)[1]
