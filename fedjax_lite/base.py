@@ -33,6 +33,7 @@ class Client(NamedTuple):
     size: Int[Array, "*clients"]  # how many examples it holds
     steps: Int[Array, "*clients"]  # how many local steps it takes; a sampler may lower it
     weight: Float[Array, "*clients"]  # 0 marks an empty slot
+    start: Int[Array, "*clients"] | None = None  # its first row, in data that holds the cohort alone; None: data.start[id]
 
 
 class Batch(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import HIGH_STREAM, Batch, Client
-from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
 
@@ -55,7 +55,7 @@ class Batches(_Batches):
             steps = _at(self.epochs, round) * self._an_epoch(size)
         return jnp.where(size > 0, steps, 0).astype(jnp.int32)
 
-    def most_steps(self, data: FederatedData) -> int | None:
+    def most_steps(self, data: FederatedData | Piece) -> int | None:
         """A static bound on any client's steps; None where a schedule decides."""
         if isinstance(self.steps, int):
             return self.steps
@@ -63,7 +63,7 @@ class Batches(_Batches):
             return self.epochs * (1 if self.size is None else -(-data.largest // self.size))
         return None
 
-    def take(self, data: FederatedData, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
+    def take(self, data: FederatedData | Piece, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
         """The batch of one client's local step."""
         width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
@@ -79,7 +79,7 @@ class Batches(_Batches):
             # The upper half of the client key's streams: local steps draw from the lower half.
             order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(HIGH_STREAM))
             position = permute(order, client.size, position)
-        rows = data.start[client.id] + position
+        rows = (data.start[client.id] if client.start is None else client.start) + position
         examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
         return Batch(examples, mask, step, epoch, round)
 

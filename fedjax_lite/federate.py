@@ -94,7 +94,7 @@ def federate(
             raise ValueError(
                 f"the algorithm was built for population={population}, the data has {data.population} clients: make them equal"
             )
-        cohort = cohort._replace(key=client_keys(round_key(state), cohort.id))
+        cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
         cohort = _planned(cohort, batches, state.round)
         shared = server.broadcast(state.server)
         rows = tree.take((state.own, state.uplink), cohort.id)

@@ -40,6 +40,7 @@ MODULES: dict[str, types.ModuleType] = {
     "aggregator": aggregators,
     "engine": engine,
 }
+RETURNS: dict[str, tuple[type, ...]] = {"model": (models.Model,), "data": (data.TrainTest, data.FederatedData)}
 ALSO = {"optimizer": ["transform"], "uplink": ["transform"]}
 TABLES = ("partition", "sampler")  # arguments that are tables of a kind of their own
 # Of optax: what needs the loss function or one gradient an example, what combines others (write a list of tables), and
@@ -59,8 +60,8 @@ def names(kind: str) -> dict[str, Callable]:
     if kind in MODULES:
         exported = MODULES[kind].__all__
         found = {name: getattr(MODULES[kind], name) for name in exported}
-        if kind == "model":  # layers for models are exported beside them
-            found = {name: value for name, value in found.items() if get_type_hints(value).get("return") is models.Model}
+        if kind in RETURNS:  # helpers are exported beside them
+            found = {name: value for name, value in found.items() if get_type_hints(value).get("return") in RETURNS[kind]}
     else:
         found = {
             name: value for module in (optax.contrib, optax) for name, value in vars(module).items() if kind == _optax_kind(name, value)

@@ -12,12 +12,14 @@ import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
 from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
+from fedjax_lite.stream import streamed
 from fedjax_lite.work import LossFn
 
 __all__ = ["Convergence", "Result", "run"]
@@ -58,7 +60,7 @@ class Result(NamedTuple):
 
 def run(
     algorithm: Algorithm,
-    data: FederatedData,
+    data: FederatedData | Store,
     params: Tree,
     sampler: Sampler,
     *,
@@ -80,7 +82,9 @@ def run(
     last checkpoint to the same bits, and to the same metrics file, as one that was not.
 
     Args:
-        algorithm, data, params, sampler, rounds, key: as for `fl.simulate`.
+        algorithm, params, sampler, rounds, key: as for `fl.simulate`.
+        data: the training population. One on disk (`fl.data.Store`) is streamed: the same rounds, each a program of its own,
+            with the examples of its cohort alone on the device.
         loss_fn: what the global model is evaluated with; None: no evaluation.
         test: held-out examples; None evaluates on the training data, under the prefix "train_" instead of "test_".
         evaluate_every: rounds a segment; the model is evaluated at the end of each.
@@ -104,7 +108,8 @@ def run(
     check_options(rounds, evaluate_every, checkpoint_every, converge)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
-    data, test, params = everywhere((data, test, params))
+    test, params = everywhere((test, params))
+    data, segment = (data, streamed) if isinstance(data, Store) else (everywhere(data), _segment)
     held_out, prefix = (data, "train_") if test is None else (test, "test_")
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
@@ -127,7 +132,7 @@ def run(
         while not (status := ending()):
             done = len(history)
             length = min(evaluate_every - done % evaluate_every, rounds - done)
-            state, measured, sums = _segment(*parts, length, state, data, held_out)
+            state, measured, sums = segment(*parts, length, state, data, held_out)
             measured, sums = jax.device_get((measured, sums))
             evaluation = summarize(sums, prefix) if sums else {}
             bad, why = _first_not_finite(measured, evaluation, f"{prefix}loss")
@@ -154,6 +159,7 @@ def _segment(algorithm, sampler, loss_fn, rounds, state, data, held_out):
 
 def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, converge) -> None:
     """Trace a segment, so that what does not fit together is found before anything is compiled or written."""
+    data = data.shapes() if isinstance(data, Store) else data
     state = jax.eval_shape(algorithm.init, params, key)
     _, measured, sums = _segment.eval_shape(algorithm, sampler, loss_fn, rounds, state, data, data if test is None else test)
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]

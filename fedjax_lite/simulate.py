@@ -28,7 +28,9 @@ def simulate(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
     if not isinstance(data, FederatedData):
-        raise TypeError(f"data must be a FederatedData, got a {type(data).__name__}: of a TrainTest, pass data.train")
+        raise TypeError(
+            f"data must be a FederatedData, got a {type(data).__name__}: of a TrainTest, pass data.train; a Store is for fl.run"
+        )
     return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=rounds)
 
 

@@ -3,10 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from test_config import TINY
 
 from fedjax_lite import cli
+from fedjax_lite.data import save
 
 
 @pytest.fixture
@@ -109,3 +111,17 @@ def test_devices_share_the_clients(shell, tmp_path):
         lines = (tmp_path / "runs" / devices / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in lines])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_store_is_streamed_to_the_results_of_memory(shell, tmp_path):
+    save(tmp_path / "clients", ({"x": np.full((n, 2), n, np.float32), "y": np.arange(n) % 2} for n in (4, 2, 3)))
+    config = TINY[: TINY.index("[data]")] + '[data]\nname = "store"\npath = "clients"\n' + TINY[TINY.index("[model]") :]
+    (tmp_path / "stored.toml").write_text(config)
+    status, out, err = shell("run stored.toml --devices 1 --out streamed")
+    assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")
+    assert shell("run stored.toml --devices 1 --out whole --set data.in_memory=true")[0] == 0
+    for name in ("metrics.jsonl", "params.safetensors"):
+        assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    (tmp_path / "clients" / "size.npy").write_bytes(b"")
+    status, _, err = shell("run stored.toml")
+    assert status == 2 and "size.npy is missing or cut off" in err and "write the store again" in err

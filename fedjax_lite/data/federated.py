@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Tree
+from fedjax_lite.base import Client, Tree
 
 
 @jax.tree_util.register_dataclass
@@ -93,6 +93,10 @@ class FederatedData:
         """How many clients there are."""
         return self.size.shape[0]
 
+    def locate(self, cohort: Client) -> Client:
+        """The cohort as it finds its examples here: by id."""
+        return cohort
+
     @property
     def example(self) -> Tree:
         """The first example, without a batch axis: what a model's init looks at."""
@@ -115,14 +119,9 @@ class FederatedData:
         start, size = int(self.start[id]), int(self.size[id])
         return jax.tree.map(lambda x: x[start : start + size], self.examples)
 
-    def fingerprint(self) -> dict[str, int | str]:
+    def fingerprint(self) -> dict[str, Any]:
         """What this data is, short enough to stand beside every result: counts and a hash of every byte."""
-        digest = hashlib.sha256()
-        for path, leaf in jax.tree_util.tree_leaves_with_path((self.examples, self.size)):
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
-            digest.update(array.tobytes())
-        return {"clients": self.population, "examples": int(np.sum(self.size)), "sha256": digest.hexdigest()[:16]}
+        return fingerprint(self.examples, self.size)
 
     def summary(self) -> str:
         """A few lines for a person: clients, examples, sizes, what one example is, how labels are spread."""
@@ -140,10 +139,31 @@ class FederatedData:
         return "\n".join(lines)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The examples of one cohort, on their way through a round of a population that is elsewhere.
+
+    Attributes:
+        examples: leaves `[rows, ...]`; rows past the last client's are filled up.
+        start: int32 `[clients]`, the row of the first example of each slot of the cohort.
+        largest, population: of the whole, static.
+    """
+
+    examples: Tree
+    start: Any
+    largest: int = field(metadata={"static": True})
+    population: int = field(metadata={"static": True})
+
+    def locate(self, cohort: Client) -> Client:
+        """The cohort as it finds its examples here: slot by slot."""
+        return cohort._replace(start=self.start)
+
+
 class TrainTest(NamedTuple):
     """A training population and the examples held out of it; `test` is None where there are none."""
 
-    train: FederatedData
+    train: Any  # a FederatedData, or a Store
     test: FederatedData | None
 
     @property
@@ -155,6 +175,16 @@ class TrainTest(NamedTuple):
     def example(self) -> Tree:
         """One training example, without a batch axis."""
         return self.train.example
+
+
+def fingerprint(examples: Tree, size: Any) -> dict[str, Any]:
+    """Counts and a hash of every byte, read where it lies."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((examples, size)):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return {"clients": len(size), "examples": int(np.sum(size)), "sha256": digest.hexdigest()[:16]}
 
 
 def labels_of(examples: Tree) -> np.ndarray | None:
@@ -193,15 +223,20 @@ def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
 
 def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool) -> FederatedData:
     """Check sorted host arrays and move them to the device."""
-    owner = np.repeat(np.arange(len(sizes)), sizes)
+    if sizes.sum() >= 2**31:
+        raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
+    return _place(jax.tree.map(jnp.array, checked(examples, sizes, classes, allow_empty)), sizes)
+
+
+def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
+    """Sorted host arrays in jax's dtypes, of clients `first`, first + 1, ...; what is wrong with them is said with leaf and client."""
+    owner = first + np.repeat(np.arange(len(sizes)), sizes)
     if not allow_empty and (sizes == 0).any():
         empty = np.flatnonzero(sizes == 0)
         raise ValueError(
-            f"client {empty[0]} has no examples ({len(empty)} of {len(sizes)} clients have none): drop it, or pass allow_empty=True "
-            "(it then never weighs in a round)"
+            f"client {first + empty[0]} has no examples ({len(empty)} of {len(sizes)} clients have none): drop it, or pass "
+            "allow_empty=True (it then never weighs in a round)"
         )
-    if sizes.sum() >= 2**31:
-        raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population")
     examples = jax.tree_util.tree_map_with_path(_cast, examples)
     for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
         if jnp.issubdtype(leaf.dtype, np.inexact):
@@ -219,7 +254,7 @@ def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: 
                 f"label {labels[row]} of client {owner[row]} is out of range: classes={classes} admits 0..{classes - 1} "
                 f"({bad.sum()} such examples); raise classes or map the labels"
             )
-    return _place(jax.tree.map(jnp.array, examples), sizes)
+    return examples
 
 
 def _cast(path: Any, x: np.ndarray) -> np.ndarray:

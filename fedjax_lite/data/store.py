@@ -1,0 +1,151 @@
+"""A population on disk, larger than memory if need be: a folder of .npy files that are mapped, not read."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Tree
+from fedjax_lite.data.federated import FederatedData, Piece, TrainTest, fingerprint
+
+FORMAT, VERSION = "fedjax_lite store", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A population whose examples stay on disk; `fl.run` streams it, a cohort at a time.
+
+    Attributes:
+        path: its folder.
+        examples: leaves `[examples, ...]`, client after client, mapped from disk.
+        start: int64 `[population]`, the row of each client's first example.
+        size: int32 `[population]`, how many examples it holds.
+        largest: the largest size.
+    """
+
+    path: Path
+    examples: Tree
+    start: np.ndarray
+    size: np.ndarray
+    largest: int
+    written: dict[str, Any]  # the fingerprint
+
+    @classmethod
+    def open(cls, path: str | os.PathLike, *, verify: bool = True) -> "Store":
+        """Open the folder that `save` wrote.
+
+        Args:
+            path: the folder.
+            verify: read every byte once and compare with the checksum; False trusts sizes and shapes.
+
+        Raises:
+            FileNotFoundError: no store there.
+            ValueError: another version, a file that is cut off or does not fit, a wrong checksum.
+        """
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            raise FileNotFoundError(f"{path} is no store (it has no store.json): write one with fl.data.save")
+        try:
+            facts = json.loads((path / "store.json").read_text())
+        except ValueError as error:
+            raise ValueError(f"{path / 'store.json'} is damaged ({error}): write the store again") from error
+        if facts.get("format") != FORMAT or facts.get("version") != VERSION:
+            raise ValueError(
+                f"{path} has the format {facts.get('format')!r} {facts.get('version')}, this is {FORMAT!r} {VERSION}: write it again"
+            )
+        leaves = {tuple(leaf["path"]): _mapped(path, leaf) for leaf in facts["leaves"]}
+        size, start = np.array(leaves.pop(("size",))), np.array(leaves.pop(("start",)))
+        examples = nested({keys[1:]: x for keys, x in leaves.items()})
+        written = facts["fingerprint"]
+        if verify and (found := fingerprint(examples, size)) != written:
+            raise ValueError(
+                f"{path} has changed since it was written (checksum {written['sha256']}, now {found['sha256']}): write it again"
+            )
+        return cls(path, examples, start, size, int(size.max()), written)
+
+    @property
+    def population(self) -> int:
+        """How many clients there are."""
+        return len(self.size)
+
+    @property
+    def example(self) -> Tree:
+        """The first example, without a batch axis."""
+        return jax.tree.map(lambda x: np.array(x[0]), self.examples)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """That of the same data in memory."""
+        return self.written
+
+    def in_memory(self) -> FederatedData:
+        """All of it on the device."""
+        if self.written["examples"] >= 2**31:
+            raise ValueError(f"{self.path} holds {self.written['examples']} examples, too many for one device's 32-bit rows: stream it")
+        examples = jax.tree.map(jnp.array, self.examples)
+        return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest)
+
+    def shapes(self) -> FederatedData:
+        """Stand-ins for `in_memory()`, to trace with."""
+        examples = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.examples)
+        numbers = jax.ShapeDtypeStruct(self.size.shape, jnp.int32)
+        return FederatedData(examples, numbers, numbers, self.largest)
+
+    def piece(self, ids: np.ndarray, rows: int | None = None) -> Piece:
+        """A copy of some clients' examples, one client a slot, in host memory; an id outside the population is an empty slot.
+
+        Args:
+            ids: int `[clients]`.
+            rows: how many rows to fill it up to; by default as many as there are.
+        """
+        inside = (ids >= 0) & (ids < self.population)
+        known = np.where(inside, ids, 0)
+        sizes = np.where(inside, self.size[known], 0).astype(np.int64)
+        ends = np.cumsum(sizes)
+        rows = max(1, int(ends[-1])) if rows is None else rows
+        firsts = self.start[known]
+
+        def leaf(x):
+            out = np.zeros((rows, *x.shape[1:]), x.dtype)
+            for first, size, end in zip(firsts, sizes, ends, strict=True):
+                out[end - size : end] = x[first : first + size]
+            return out
+
+        return Piece(jax.tree.map(leaf, self.examples), (ends - sizes).astype(np.int32), self.largest, self.population)
+
+
+def store(path: str, *, test: str | None = None, in_memory: bool = False, verify: bool = True) -> TrainTest:
+    """A population in a store (`fl.data.save`), streamed from disk a cohort at a time.
+
+    Args:
+        path: the training store's folder.
+        test: the held-out examples' store, which is read into memory.
+        in_memory: read the training store into memory too.
+        verify: compare both with their checksums first, which reads every byte.
+    """
+    train = Store.open(path, verify=verify)
+    held_out = None if test is None else Store.open(test, verify=verify).in_memory()
+    return TrainTest(train.in_memory() if in_memory else train, held_out)
+
+
+def _mapped(folder: Path, leaf: dict[str, Any]) -> np.ndarray:
+    file = folder / leaf["file"]
+    try:
+        x = np.load(file, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{file} is missing or cut off ({error}): write the store again") from error
+    if [x.dtype.str, list(x.shape)] != [leaf["dtype"], leaf["shape"]]:
+        raise ValueError(f"{file} holds {x.dtype}{list(x.shape)}, store.json says {leaf['dtype']}{leaf['shape']}: write the store again")
+    return x
+
+
+def nested(leaves: dict[tuple[str, ...], np.ndarray]) -> Tree:
+    """A tree from its leaves by path."""
+    if () in leaves:
+        return leaves[()]
+    heads = dict.fromkeys(keys[0] for keys in leaves)
+    return {head: nested({keys[1:]: x for keys, x in leaves.items() if keys[0] == head}) for head in heads}

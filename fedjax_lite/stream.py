@@ -1,0 +1,88 @@
+"""Rounds over a population on disk: the same round as in memory, one program each, the next cohort read while this one trains."""
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite import tree
+from fedjax_lite.base import Client, Mean, State, Tree, round_key
+from fedjax_lite.data.federated import FederatedData, Piece
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.evaluate import evaluate
+from fedjax_lite.sampling import Sampler
+
+STEP = 1.25  # pieces are filled up to powers of this, so that few programs are compiled
+EVALUATED = 2**26  # bytes of examples that are evaluated at once
+
+
+def streamed(algorithm, sampler, loss_fn, rounds, state, store, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
+    """What `run`'s segment does in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
+    cohorts = _cohorts(sampler, rounds, state.key, state.round, everywhere(jnp.asarray(store.size)))
+    history = []
+    for t, piece in enumerate(_pieces(store, cohorts)):
+        state, metrics = _round(algorithm, state, everywhere(piece), tree.take(cohorts, jnp.int32(t)))
+        history.append(metrics)
+    measured = {name: np.stack([metrics[name] for metrics in jax.device_get(history)]) for name in history[0]}
+    return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+
+
+@partial(jax.jit, static_argnames=("sampler", "rounds"))
+def _cohorts(sampler: Sampler, rounds: int, key, first, sizes) -> Client:
+    """The cohorts of the next rounds, a stack: who takes part depends on no result."""
+
+    def one(round):
+        return sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
+
+    return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
+
+
+@partial(jax.jit, static_argnames="algorithm", donate_argnames="state")
+def _round(algorithm, state, piece, cohort):
+    return algorithm.round(state, piece, cohort)
+
+
+def _pieces(store: Store, cohorts: Client) -> Iterator[Piece]:
+    """The examples of each cohort, read one round ahead."""
+    ids, weight = jax.device_get((cohorts.id, cohorts.weight))
+    ids = np.where(weight > 0, ids, store.population)
+    inside = (ids >= 0) & (ids < store.population)
+    most = np.where(inside, store.size[np.where(inside, ids, 0)], 0).sum(axis=1).max()
+    rows = math.ceil(STEP ** math.ceil(math.log(max(int(most), 1), STEP)))
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(store.piece, ids[0], rows)
+        for after in [*ids[1:], None]:
+            piece = ahead.result()
+            if after is not None:
+                ahead = reader.submit(store.piece, after, rows)
+            yield piece
+
+
+def _evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
+    """Sums of each client; those of a store in groups of clients that follow each other."""
+    if isinstance(held_out, FederatedData):
+        return _evaluate(loss_fn, params, held_out)
+    each = sum(x.nbytes // len(x) for x in jax.tree.leaves(held_out.examples))
+    groups = max(1, -(-int(held_out.size.sum()) * each // EVALUATED))
+    ids = np.array_split(np.arange(held_out.population), groups)
+    clients, rows = len(ids[0]), max(int(held_out.size[group].sum()) for group in ids)
+
+    def sums(group: np.ndarray) -> dict[str, Mean]:
+        piece = held_out.piece(group, rows)
+        size = np.pad(held_out.size[group], (0, clients - len(group)))
+        start = np.cumsum(size, dtype=np.int32) - size
+        some = everywhere(FederatedData(piece.examples, start, size, held_out.largest))
+        return jax.tree.map(lambda x: np.asarray(x)[: len(group)], _evaluate(loss_fn, params, some))
+
+    return jax.tree.map(lambda *groups: np.concatenate(groups), *map(sums, ids))
+
+
+@partial(jax.jit, static_argnames="loss_fn")
+def _evaluate(loss_fn, params, data) -> dict[str, Any]:
+    return evaluate(loss_fn, params, data)

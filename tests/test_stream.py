@@ -1,0 +1,99 @@
+"""Streaming: the rounds of a population on disk are, bit for bit, those of the same population in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import SIZES, softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import stream
+from fedjax_lite.engine.devices import mesh_of
+
+SAMPLERS = {
+    "uniform": fl.sampling.uniform(3),
+    "everyone": fl.sampling.everyone(),
+    "poisson": fl.sampling.poisson(0.3, 5),  # empty slots, and rounds without anybody
+    "dropout": fl.sampling.dropout(fl.sampling.uniform(4), 0.5),
+}
+
+
+def algorithm(**options):
+    rate = fl.on_client_step(optax.exponential_decay(0.1, 5, 0.5))  # a schedule whose count clients keep: own state
+    return fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd, learning_rate=rate),
+        fl.aggregators.weighted_mean(),
+        fl.optimizer_server(optax.adam(0.1)),
+        batches=fl.Batches(4, epochs=2),
+        population=len(SIZES),
+        **options,
+    )
+
+
+def trained(data, sampler, options=None, **more):
+    kwargs = {"rounds": 7, "key": jax.random.key(3), "evaluate_every": 3, "loss_fn": softmax_loss, "progress": False} | more
+    return fl.run(algorithm(**options or {}), data, softmax_params(), sampler, **kwargs)
+
+
+def same(a, b):
+    assert a.history == b.history and a.status == b.status
+    for x, y in zip(jax.tree.leaves(a.state), jax.tree.leaves(b.state), strict=True):
+        np.testing.assert_array_equal(*(jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v for v in (x, y)))
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return fl.data.save(tmp_path / "store", softmax_data())
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_streamed_is_in_memory_to_the_bit(stored, name):
+    same(trained(stored, SAMPLERS[name]), trained(softmax_data(), SAMPLERS[name]))
+
+
+@pytest.mark.parametrize("engine", [fl.padded(), fl.packed(3)], ids=["padded", "packed"])
+def test_on_other_engines(stored, engine):
+    test = softmax_data(seed=5)
+    options = {"engine": engine}
+    streamed, whole = (trained(data, SAMPLERS["uniform"], options, test=test) for data in (stored, softmax_data()))
+    same(streamed, whole)
+
+
+def test_on_several_devices(stored):
+    with jax.set_mesh(mesh_of(jax.devices()[:4])):
+        streamed = trained(stored, SAMPLERS["uniform"])
+    np.testing.assert_allclose(streamed.params, trained(softmax_data(), SAMPLERS["uniform"]).params, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_in_groups_of_clients(stored, monkeypatch):
+    monkeypatch.setattr(stream, "EVALUATED", 300)  # bytes: a few examples
+    streamed, whole = trained(stored, SAMPLERS["everyone"]), trained(softmax_data(), SAMPLERS["everyone"])
+    assert streamed.history[-1].keys() == whole.history[-1].keys()
+    np.testing.assert_allclose(streamed.history[-1]["train_loss"], whole.history[-1]["train_loss"], rtol=1e-6)
+    np.testing.assert_allclose(
+        streamed.history[-1]["train_clients"]["loss"]["deciles"], whole.history[-1]["train_clients"]["loss"]["deciles"], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("first, second", [("disk", "memory"), ("memory", "disk")])
+def test_saved_in_one_place_resumed_in_the_other(stored, tmp_path, first, second):
+    places = {"disk": stored, "memory": softmax_data()}
+    trained(places[first], SAMPLERS["uniform"], rounds=3, out=tmp_path / "run")
+    resumed = trained(places[second], SAMPLERS["uniform"], out=tmp_path / "run", resume=True)
+    same(resumed, trained(softmax_data(), SAMPLERS["uniform"]))
+
+
+def test_few_programs_are_compiled(stored):
+    before = stream._round._cache_size()
+    trained(stored, SAMPLERS["uniform"], rounds=12)
+    assert stream._round._cache_size() - before <= 3  # of pieces of about the same number of rows
+
+
+def test_a_population_of_another_size_is_refused(stored):
+    other = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4), population=3,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="population=3, the data has 7 clients"):
+        fl.run(other, stored, softmax_params(), SAMPLERS["uniform"], rounds=1, key=jax.random.key(0), progress=False)
