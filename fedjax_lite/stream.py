@@ -25,9 +25,11 @@ EVALUATED = 2**26  # bytes of examples that are evaluated at once
 def streamed(algorithm, sampler, loss_fn, rounds, state, store, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
     """What `run`'s segment does in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
     cohorts = _cohorts(sampler, rounds, state.key, state.round, everywhere(jnp.asarray(store.size)))
-    history = []
+    history: list[dict[str, Any]] = []
     for t, piece in enumerate(_pieces(store, cohorts)):
-        state, metrics = _round(algorithm, state, everywhere(piece), tree.take(cohorts, jnp.int32(t)))
+        piece = everywhere(piece)  # on its way while the round before it trains
+        jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
+        state, metrics = _round(algorithm, state, piece, tree.take(cohorts, jnp.int32(t)))
         history.append(metrics)
     measured = {name: np.stack([metrics[name] for metrics in jax.device_get(history)]) for name in history[0]}
     return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}

@@ -107,12 +107,13 @@ class Store:
         sizes = np.where(inside, self.size[known], 0).astype(np.int64)
         ends = np.cumsum(sizes)
         rows = max(1, int(ends[-1])) if rows is None else rows
-        firsts = self.start[known]
+        if rows < ends[-1]:
+            raise ValueError(f"rows={rows}: these clients hold {ends[-1]} examples, give at least as many rows")
+        index = np.arange(ends[-1]) + np.repeat(self.start[known] - (ends - sizes), sizes)
 
         def leaf(x):
             out = np.zeros((rows, *x.shape[1:]), x.dtype)
-            for first, size, end in zip(firsts, sizes, ends, strict=True):
-                out[end - size : end] = x[first : first + size]
+            np.take(x, index, axis=0, out=out[: ends[-1]], mode="clip")
             return out
 
         return Piece(jax.tree.map(leaf, self.examples), (ends - sizes).astype(np.int32), self.largest, self.population)
