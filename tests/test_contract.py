@@ -11,6 +11,7 @@ from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
+from fedjax_lite.engine.devices import mesh_of
 
 POPULATION = len(SIZES)
 
@@ -271,6 +272,17 @@ def test_engines_agree(name):
         results.append((state, first, second))
     for other in results[1:]:
         assert_close(other, results[0])
+
+
+@each_algorithm
+def test_eight_devices_with_the_cohort_s_examples_only_are_one_with_all(name, tmp_path):
+    built, state, step = compiled(name)
+    data = softmax_data(**DATA)
+    cohort = a_cohort(state, (2, 0, 6, 4, 1), jnp.array([1.0, 1, 0, 1, 1]))
+    piece = fl.data.save(tmp_path / "store", data).piece(np.asarray(cohort.id), rows=40)
+    with jax.set_mesh(mesh_of(jax.devices())):
+        shared = jax.jit(lambda *operands: built.round(*operands))(state, piece, cohort)
+    assert_close(shared, step(state, data, cohort))
 
 
 @each_algorithm

@@ -1,5 +1,7 @@
 """Streaming: the rounds of a population on disk are, bit for bit, those of the same population in memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,8 @@ SAMPLERS = {
 }
 
 
-def algorithm(**options):
+@functools.cache  # one algorithm an engine, compiled once
+def algorithm(engine=None):
     rate = fl.on_client_step(optax.exponential_decay(0.1, 5, 0.5))  # a schedule whose count clients keep: own state
     return fl.federate(
         fl.sgd_work(softmax_loss, optax.sgd, learning_rate=rate),
@@ -27,13 +30,18 @@ def algorithm(**options):
         fl.optimizer_server(optax.adam(0.1)),
         batches=fl.Batches(4, epochs=2),
         population=len(SIZES),
-        **options,
+        engine=engine,
     )
 
 
-def trained(data, sampler, options=None, **more):
-    kwargs = {"rounds": 7, "key": jax.random.key(3), "evaluate_every": 3, "loss_fn": softmax_loss, "progress": False} | more
-    return fl.run(algorithm(**options or {}), data, softmax_params(), sampler, **kwargs)
+def trained(data, sampler, engine=None, **more):
+    kwargs = {"rounds": 6, "key": jax.random.key(3), "evaluate_every": 3, "loss_fn": softmax_loss, "progress": False} | more
+    return fl.run(algorithm(engine), data, softmax_params(), sampler, **kwargs)
+
+
+@functools.cache
+def in_memory(name):
+    return trained(softmax_data(), SAMPLERS[name])
 
 
 def same(a, b):
@@ -49,26 +57,25 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_streamed_is_in_memory_to_the_bit(stored, name):
-    same(trained(stored, SAMPLERS[name]), trained(softmax_data(), SAMPLERS[name]))
+    same(trained(stored, SAMPLERS[name]), in_memory(name))
 
 
 @pytest.mark.parametrize("engine", [fl.padded(), fl.packed(3)], ids=["padded", "packed"])
 def test_on_other_engines(stored, engine):
     test = softmax_data(seed=5)
-    options = {"engine": engine}
-    streamed, whole = (trained(data, SAMPLERS["uniform"], options, test=test) for data in (stored, softmax_data()))
+    streamed, whole = (trained(data, SAMPLERS["uniform"], engine, test=test, rounds=3) for data in (stored, softmax_data()))
     same(streamed, whole)
 
 
 def test_on_several_devices(stored):
     with jax.set_mesh(mesh_of(jax.devices()[:4])):
         streamed = trained(stored, SAMPLERS["uniform"])
-    np.testing.assert_allclose(streamed.params, trained(softmax_data(), SAMPLERS["uniform"]).params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(streamed.params, in_memory("uniform").params, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluation_in_groups_of_clients(stored, monkeypatch):
     monkeypatch.setattr(stream, "EVALUATED", 300)  # bytes: a few examples
-    streamed, whole = trained(stored, SAMPLERS["everyone"]), trained(softmax_data(), SAMPLERS["everyone"])
+    streamed, whole = trained(stored, SAMPLERS["everyone"]), in_memory("everyone")
     assert streamed.history[-1].keys() == whole.history[-1].keys()
     np.testing.assert_allclose(streamed.history[-1]["train_loss"], whole.history[-1]["train_loss"], rtol=1e-6)
     np.testing.assert_allclose(
@@ -81,7 +88,7 @@ def test_saved_in_one_place_resumed_in_the_other(stored, tmp_path, first, second
     places = {"disk": stored, "memory": softmax_data()}
     trained(places[first], SAMPLERS["uniform"], rounds=3, out=tmp_path / "run")
     resumed = trained(places[second], SAMPLERS["uniform"], out=tmp_path / "run", resume=True)
-    same(resumed, trained(softmax_data(), SAMPLERS["uniform"]))
+    same(resumed, in_memory("uniform"))
 
 
 def test_few_programs_are_compiled(stored):
