@@ -1,7 +1,7 @@
 """Rounds over a population on disk: the same round as in memory, one program each, the next cohort read while this one trains."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,21 +18,31 @@ from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.sampling import Sampler
 
-STEP = 1.25  # pieces are filled up to powers of this, so that few programs are compiled
+STEP = 1.25  # pieces have a power of this as their number of rows
 EVALUATED = 2**26  # bytes of examples that are evaluated at once
 
 
-def streamed(algorithm, sampler, loss_fn, rounds, state, store, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
-    """What `run`'s segment does in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
-    cohorts = _cohorts(sampler, rounds, state.key, state.round, everywhere(jnp.asarray(store.size)))
-    history: list[dict[str, Any]] = []
-    for t, piece in enumerate(_pieces(store, cohorts)):
-        piece = everywhere(piece)  # on its way while the round before it trains
-        jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
-        state, metrics = _round(algorithm, state, piece, tree.take(cohorts, jnp.int32(t)))
-        history.append(metrics)
-    measured = {name: np.stack([metrics[name] for metrics in jax.device_get(history)]) for name in history[0]}
-    return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+def streamed(store: Store) -> Callable[..., Any]:
+    """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
+    rows = 1  # of a piece; grows with the largest cohort met so far, since every other number compiles a program
+
+    def segment(algorithm, sampler, loss_fn, rounds, state, data, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
+        nonlocal rows
+        del data
+        cohorts = _cohorts(sampler, rounds, state.key, state.round, everywhere(jnp.asarray(store.size)))
+        ids = np.where(np.asarray(cohorts.weight) > 0, cohorts.id, store.population)  # nobody's examples are read for an empty slot
+        most = max(store.held(each).sum() for each in ids)
+        rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
+        history: list[dict[str, Any]] = []
+        for t, piece in enumerate(_pieces(store, ids, rows)):
+            piece = everywhere(piece)  # on its way while the round before it trains
+            jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
+            state, metrics = _round(algorithm, state, piece, tree.take(cohorts, jnp.int32(t)))
+            history.append(metrics)
+        measured = {name: np.stack([metrics[name] for metrics in jax.device_get(history)]) for name in history[0]}
+        return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+
+    return segment
 
 
 @partial(jax.jit, static_argnames=("sampler", "rounds"))
@@ -50,13 +60,8 @@ def _round(algorithm, state, piece, cohort):
     return algorithm.round(state, piece, cohort)
 
 
-def _pieces(store: Store, cohorts: Client) -> Iterator[Piece]:
+def _pieces(store: Store, ids: np.ndarray, rows: int) -> Iterator[Piece]:
     """The examples of each cohort, read one round ahead."""
-    ids, weight = jax.device_get((cohorts.id, cohorts.weight))
-    ids = np.where(weight > 0, ids, store.population)
-    inside = (ids >= 0) & (ids < store.population)
-    most = np.where(inside, store.size[np.where(inside, ids, 0)], 0).sum(axis=1).max()
-    rows = math.ceil(STEP ** math.ceil(math.log(max(int(most), 1), STEP)))
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(store.piece, ids[0], rows)
         for after in [*ids[1:], None]:

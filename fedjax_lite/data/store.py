@@ -95,6 +95,11 @@ class Store:
         numbers = jax.ShapeDtypeStruct(self.size.shape, jnp.int32)
         return FederatedData(examples, numbers, numbers, self.largest)
 
+    def held(self, ids: np.ndarray) -> np.ndarray:
+        """How many examples each of these clients holds; 0 outside the population."""
+        inside = (ids >= 0) & (ids < self.population)
+        return np.where(inside, self.size[np.where(inside, ids, 0)], 0).astype(np.int64)
+
     def piece(self, ids: np.ndarray, rows: int | None = None) -> Piece:
         """A copy of some clients' examples, one client a slot, in host memory; an id outside the population is an empty slot.
 
@@ -102,14 +107,12 @@ class Store:
             ids: int `[clients]`.
             rows: how many rows to fill it up to; by default as many as there are.
         """
-        inside = (ids >= 0) & (ids < self.population)
-        known = np.where(inside, ids, 0)
-        sizes = np.where(inside, self.size[known], 0).astype(np.int64)
+        sizes = self.held(ids)
         ends = np.cumsum(sizes)
         rows = max(1, int(ends[-1])) if rows is None else rows
         if rows < ends[-1]:
             raise ValueError(f"rows={rows}: these clients hold {ends[-1]} examples, give at least as many rows")
-        index = np.arange(ends[-1]) + np.repeat(self.start[known] - (ends - sizes), sizes)
+        index = np.arange(ends[-1]) + np.repeat(self.start[np.where(sizes > 0, ids, 0)] - (ends - sizes), sizes)
 
         def leaf(x):
             out = np.zeros((rows, *x.shape[1:]), x.dtype)
