@@ -60,6 +60,9 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
 
 def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.ndarray]]:
     if isinstance(clients, FederatedData):
+        held, ends = len(jax.tree.leaves(clients.examples)[0]), np.cumsum(clients.size)
+        if held != ends[-1] or (np.asarray(clients.start) != ends - np.asarray(clients.size)).any():
+            raise ValueError("clients share examples, or leave some out: make the population with from_clients or from_arrays")
         yield jax.tree.map(np.asarray, clients.examples), np.asarray(clients.size)
         return
     for i, client in enumerate(clients):

@@ -86,6 +86,12 @@ def test_what_does_not_fit_is_refused_and_nothing_stays(tmp_path, bad, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_clients_that_share_examples_are_refused(tmp_path):
+    overlapping = fl.FederatedData({"x": np.ones((4, 2), np.float32)}, np.array([0, 1]), np.array([3, 3]), largest=3)
+    with pytest.raises(ValueError, match="clients share examples, or leave some out"):
+        save(tmp_path / "s", overlapping)
+
+
 def test_an_existing_folder_is_left_alone(tmp_path):
     save(tmp_path / "s", clients())
     with pytest.raises(ValueError, match="exists: remove it"):
