@@ -45,7 +45,7 @@ def main():
     x, y = map(jnp.asarray, net.batch())
     network = Network(net)
     layers = network.init(jax.random.key(0), x)["params"]
-    arrays = iter(net.arrays()[0])
+    arrays = net.arrays()
     params = {name: {"kernel": next(arrays), "bias": next(arrays)} for name in layers}
 
     def mean_loss(params, x, y):

@@ -15,7 +15,7 @@ def build(net):
     """The net with the arrays' values; its flatten is in flax's order."""
     spatial, channels = len(net.example) - 1, net.example[-1]
     conv, pool = (nn.Conv2d, nn.MaxPool2d) if spatial == 2 else (nn.Conv1d, nn.MaxPool1d)
-    arrays = iter(map(torch.from_numpy, net.arrays()[0]))
+    arrays = map(torch.from_numpy, net.arrays())
     convolutions, dense = nn.Sequential(), nn.Sequential()
     for layer in net.layers:
         if layer == POOL:

@@ -13,12 +13,11 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from peers import INSTALL, Contender, compare, say
+from peers import INSTALL, in_turns, say
 
 HERE = Path(__file__).parent
 BATCH, CLASSES, RATE = 20, 10, 1e-3
@@ -39,9 +38,8 @@ class Net(NamedTuple):
     layers: tuple[Conv | str, ...]  # a ReLU after each convolution
     dense: tuple[int, ...] = ()  # with ReLU, before the layer of classes
 
-    def arrays(self):
-        """Initial parameters in the order of the forward pass, in flax's layouts; then FLOP of a training step, by the layers' products."""
-        rng, arrays, flops = np.random.default_rng(0), [], 0
+    def kernels(self):
+        """The shape of each layer's kernel in the order of the forward pass, and how often it is applied to an example."""
         *sizes, channels = self.example
         for layer in self.layers:
             if layer == POOL:
@@ -49,16 +47,23 @@ class Net(NamedTuple):
                 continue
             margin = layer.window - 1 if layer.padding == "VALID" else 0
             sizes = [-(-(n - margin) // layer.stride) for n in sizes]
-            shape = (layer.window,) * len(sizes) + (channels, layer.width)
-            flops += 2 * math.prod(sizes) * math.prod(shape)
-            arrays += [rng.normal(0, math.prod(shape[:-1]) ** -0.5, shape), np.zeros(layer.width)]
+            yield (layer.window,) * len(sizes) + (channels, layer.width), math.prod(sizes)
             channels = layer.width
         inputs = math.prod(sizes) * channels
         for width in (*self.dense, CLASSES):
-            flops += 2 * inputs * width
-            arrays += [rng.normal(0, inputs**-0.5, (inputs, width)), np.zeros(width)]
+            yield (inputs, width), 1
             inputs = width
-        return [a.astype(np.float32) for a in arrays], 3 * BATCH * flops
+
+    def arrays(self):
+        """Initial parameters in the order of the forward pass, in flax's layouts."""
+        rng = np.random.default_rng(0)
+        for shape, _ in self.kernels():
+            yield rng.normal(0, math.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+            yield np.zeros(shape[-1], np.float32)
+
+    def flops(self):
+        """Of the products of a training step: forward, and as much for each of two gradients."""
+        return 3 * BATCH * sum(2 * math.prod(shape) * times for shape, times in self.kernels())
 
     def batch(self):
         rng = np.random.default_rng(1)
@@ -97,16 +102,8 @@ def main():
 
 
 def report(name, commands, pairs):
-    contenders = []
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            for command in commands:
-                contenders.append(Contender(command, f"{folder}/{len(contenders)}.log"))
-            lines = compare(contenders, pairs, least=3)
-        finally:
-            for contender in contenders:
-                contender.close()
-    gflop = NETS[name].arrays()[1] / 1e9
+    contenders, lines = in_turns(commands, pairs, least=3)
+    gflop = NETS[name].flops() / 1e9
     for line, contender in zip(lines, contenders, strict=True):
         rates = [gflop / turn["seconds"] for turn in contender.turns]
         shares = [rate / turn["peak"] for rate, turn in zip(rates, contender.turns, strict=True) if "peak" in turn]

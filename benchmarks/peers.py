@@ -160,6 +160,20 @@ def compare(contenders, pairs, least):
     return lines
 
 
+def in_turns(commands, pairs, least):
+    """Start every command's contender, compare them and end them: the contenders with their turns, and a line each."""
+    contenders = []
+    with tempfile.TemporaryDirectory() as logs:
+        try:
+            for command in commands:
+                contenders.append(Contender(command, f"{logs}/{len(contenders)}.log"))
+                print("ready:", json.dumps(contenders[-1].hello), file=sys.stderr)
+            return contenders, compare(contenders, pairs, least)
+        finally:
+            for contender in contenders:
+                contender.close()
+
+
 def table(workload, lines):
     """Markdown for a person to paste."""
     yield f"{workload}: {lines[0]['device']}; {lines[0]['rounds']} rounds a turn."
@@ -184,19 +198,11 @@ def main():
     for name in VARIANTS:
         parser.add_argument(f"--{name}-python", default=sys.executable, metavar="PATH", help=f"interpreter that can import {name}")
     options = parser.parse_args()
-    contenders = []
     with tempfile.TemporaryDirectory() as folder:
         start = f"{folder}/start.npz"
         if subprocess.run([sys.executable, str(HERE / "round_time.py"), options.workload, "--save-start", start]).returncode:
             raise SystemExit("round_time.py --save-start failed, as it says above")
-        try:
-            for command in commands(options, start):
-                contenders.append(Contender(command, f"{folder}/{len(contenders)}.log"))
-                print("ready:", json.dumps(contenders[-1].hello), file=sys.stderr)
-            lines = compare(contenders, options.pairs, options.rounds)
-        finally:
-            for contender in contenders:
-                contender.close()
+        _, lines = in_turns(commands(options, start), options.pairs, options.rounds)
     for line in lines:
         say({"workload": options.workload} | line)
     print("", *table(options.workload, lines), sep="\n")

@@ -41,7 +41,7 @@ def main():
             sampler = fl.sampling.uniform(clients)
             runs = {
                 "memory": partial(in_memory, algorithm, sampler, None, options.rounds, data=data, held_out=data),
-                "streamed": partial(streamed(store), algorithm, sampler, None, options.rounds, data=store, held_out=store),
+                "streamed": partial(streamed(store), algorithm, sampler, None, options.rounds, held_out=store),
             }
             states = {name: jax.jit(algorithm.init)(params, everywhere(jax.random.key(1))) for name in runs}
             times, losses = {name: [] for name in runs}, {}

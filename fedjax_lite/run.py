@@ -109,7 +109,9 @@ def run(
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     test, params = everywhere((test, params))
-    data, segment = (data, streamed(data)) if isinstance(data, Store) else (everywhere(data), in_memory)
+    if not isinstance(data, Store):
+        data = everywhere(data)
+    segment = streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
     held_out, prefix = (data, "train_") if test is None else (test, "test_")
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
@@ -132,7 +134,7 @@ def run(
         while not (status := ending()):
             done = len(history)
             length = min(evaluate_every - done % evaluate_every, rounds - done)
-            state, measured, sums = segment(*parts, length, state, data, held_out)
+            state, measured, sums = segment(*parts, length, state, held_out=held_out)
             measured, sums = jax.device_get((measured, sums))
             evaluation = summarize(sums, prefix) if sums else {}
             bad, why = _first_not_finite(measured, evaluation, f"{prefix}loss")
@@ -151,7 +153,7 @@ def run(
 
 
 @partial(jax.jit, static_argnames=("algorithm", "sampler", "loss_fn", "rounds"), donate_argnames="state")
-def in_memory(algorithm, sampler, loss_fn, rounds, state, data, held_out):
+def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     """Rounds and the evaluation after them in one program, compiled once for a process."""
     state, history = advance(algorithm, data, state, sampler, rounds=rounds)
     return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
@@ -161,7 +163,8 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
     """Trace a segment, so that what does not fit together is found before anything is compiled or written."""
     data = data.shapes() if isinstance(data, Store) else data
     state = jax.eval_shape(algorithm.init, params, key)
-    _, measured, sums = in_memory.eval_shape(algorithm, sampler, loss_fn, rounds, state, data, data if test is None else test)
+    held_out = data if test is None else test
+    _, measured, sums = in_memory.eval_shape(algorithm, sampler, loss_fn, rounds, state, data=data, held_out=held_out)
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")

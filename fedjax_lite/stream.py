@@ -24,14 +24,14 @@ EVALUATED = 2**26  # bytes of examples that are evaluated at once
 
 def streamed(store: Store) -> Callable[..., Any]:
     """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
+    sizes = everywhere(jnp.asarray(store.size))
     rows = 1  # of a piece; grows with the largest cohort met so far, since every other number compiles a program
 
-    def segment(algorithm, sampler, loss_fn, rounds, state, data, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
+    def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
         nonlocal rows
-        del data
-        cohorts = _cohorts(sampler, rounds, state.key, state.round, everywhere(jnp.asarray(store.size)))
+        cohorts = _cohorts(sampler, rounds, state.key, state.round, sizes)
         ids = np.where(np.asarray(cohorts.weight) > 0, cohorts.id, store.population)  # nobody's examples are read for an empty slot
-        most = max(store.held(each).sum() for each in ids)
+        most = store.held(ids).sum(axis=1).max()
         rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
         history: list[dict[str, Any]] = []
         for t, piece in enumerate(_pieces(store, ids, rows)):
@@ -39,7 +39,7 @@ def streamed(store: Store) -> Callable[..., Any]:
             jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
             state, metrics = _round(algorithm, state, piece, tree.take(cohorts, jnp.int32(t)))
             history.append(metrics)
-        measured = {name: np.stack([metrics[name] for metrics in jax.device_get(history)]) for name in history[0]}
+        measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history))
         return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
 
     return segment

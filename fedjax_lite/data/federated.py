@@ -52,7 +52,7 @@ class FederatedData:
         for i, client in enumerate(clients):
             if jax.tree.structure(client) != structure:
                 raise ValueError(f"client {i} has the structure {jax.tree.structure(client)}, client 0 {structure}: make them equal")
-        sizes = np.array([_length(client, f"client {i}") for i, client in enumerate(clients)], np.int64)
+        sizes = np.array([length_of(client, f"client {i}") for i, client in enumerate(clients)], np.int64)
         examples = jax.tree_util.tree_map_with_path(_concatenate, *clients)
         return _build(examples, sizes, classes, allow_empty)
 
@@ -74,7 +74,7 @@ class FederatedData:
         """
         arrays = jax.tree.map(np.asarray, arrays)
         client_ids = np.asarray(client_ids)
-        length = _length(arrays, "arrays")
+        length = length_of(arrays, "arrays")
         if client_ids.shape != (length,):
             raise ValueError(f"client_ids has the shape {client_ids.shape}, the arrays hold {length} examples: give one id an example")
         if not length:
@@ -195,7 +195,8 @@ def labels_of(examples: Tree) -> np.ndarray | None:
     return np.asarray(labels)
 
 
-def _length(arrays: Tree, name: str) -> int:
+def length_of(arrays: Tree, name: str) -> int:
+    """The length that all leaves share; `name` says whose leaves they are where they do not."""
     leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
     if not leaves:
         raise ValueError(f"{name} holds no arrays")

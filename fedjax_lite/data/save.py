@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, checked, fingerprint
+from fedjax_lite.data.federated import FederatedData, checked, fingerprint, length_of
 from fedjax_lite.data.store import FORMAT, VERSION, Store, nested
 
 
@@ -67,10 +67,7 @@ def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.
         return
     for i, client in enumerate(clients):
         client = jax.tree.map(np.asarray, client)
-        lengths = {len(x) if x.ndim else -1 for x in jax.tree.leaves(client)}
-        if len(lengths) != 1 or -1 in lengths:
-            raise ValueError(f"client {i}: leaves must be arrays of one length, got {jax.tree.map(np.shape, client)}")
-        yield client, np.array(list(lengths))
+        yield client, np.array([length_of(client, f"client {i}")])
 
 
 def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool) -> None:

@@ -96,7 +96,7 @@ class Store:
         return FederatedData(examples, numbers, numbers, self.largest)
 
     def held(self, ids: np.ndarray) -> np.ndarray:
-        """How many examples each of these clients holds; 0 outside the population."""
+        """How many examples each of these clients holds, in the shape of `ids`; 0 outside the population."""
         inside = (ids >= 0) & (ids < self.population)
         return np.where(inside, self.size[np.where(inside, ids, 0)], 0).astype(np.int64)
 
