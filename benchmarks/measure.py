@@ -15,7 +15,7 @@ from peers import cpu, say
 from workloads import Workload
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere, mesh_of
+from fedjax_lite.engine.placement import everywhere, mesh_of
 
 MODELS = {
     "softmax": lambda: fl.models.mlp((), classes=10),

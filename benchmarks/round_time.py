@@ -21,8 +21,8 @@ from peers import say
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere
 from fedjax_lite.engine.lanes import default_lanes
+from fedjax_lite.engine.placement import everywhere
 
 COHORTS = 200
 

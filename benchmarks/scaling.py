@@ -1,20 +1,26 @@
 """Time and memory of a round against one size at a time: clients a round, lanes, population, parameters.
 
-    python benchmarks/scaling.py cohort|lanes|population|model
+    python benchmarks/scaling.py cohort|lanes|population|model [--own] [--plot FILE.svg]
 
-One JSON line a size: seconds a round, compile seconds and, from the compiled program itself, the bytes it needs beside its arguments.
+One JSON line a size: seconds a round, compile seconds and, from the compiled program itself, the bytes of its arguments and those it
+needs beside them. The state is donated from segment to segment, as `fl.run` does it. With --plot, the curve as well, and for the
+cohort and the population that of memory in FILE-memory.svg.
 """
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
-from measure import report, spread, use_devices
+from measure import device, report, spread, use_devices
+from plot import curve
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.engine.placement import everywhere
 
 FEATURES, CLASSES, BATCH, MEDIAN = 60, 10, 10, 20
 SIZES = {  # axis: its sizes, on a CPU
@@ -23,8 +29,11 @@ SIZES = {  # axis: its sizes, on a CPU
     "population": [10**4, 10**5, 10**6, 5 * 10**6, 15 * 10**6],
     "model": [(), (16,), (64,), (256,), (1024,), (1024, 1024)],
 }
+LABELS = {"cohort": "clients a round", "lanes": "lanes", "population": "clients in the population", "model": "parameters"}
+MEMORY = {"cohort": ("temporary_mb", "temporary memory, MB"), "population": ("arguments_mb", "state and data, MB")}
 
 
+@cache
 def population(clients: int, examples: int = 200_000) -> fl.FederatedData:
     """Ragged clients, whose examples overlap where there are more clients than examples: ids cost memory, data need not."""
     rng = np.random.default_rng(0)
@@ -39,41 +48,78 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("axis", choices=SIZES)
     parser.add_argument("--sizes", nargs="+", type=int, help="other sizes than the default ones (not for model)")
+    parser.add_argument("--own", action="store_true", help="each size once more, with clients that keep a count of their steps")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--devices", type=int, help="by default one a CPU core, one accelerator")
+    parser.add_argument("--plot", metavar="FILE.svg", type=Path)
     options = parser.parse_args()
     devices = use_devices(options.devices)
-    for value in options.sizes or SIZES[options.axis]:
-        chosen = {"cohort": 100, "lanes": None, "population": 10_000, "model": ()} | {options.axis: value}
-        cohort = 1000 if options.axis == "lanes" else chosen["cohort"]
-        data = population(max(chosen["population"], cohort))
-        model = fl.models.mlp(chosen["model"], classes=CLASSES)
-        params = model.init(jax.random.key(0), data.example)
-        algorithm = fl.algorithms.fedavg(
-            fl.models.supervised(model), optax.sgd(0.05), batches=fl.Batches(BATCH), population=data.population,
-            engine=fl.packed(chosen["lanes"]),
-        )  # fmt: skip
+    contenders = [
+        prepared(options.axis, value, own, options.rounds)
+        for value in options.sizes or SIZES[options.axis]
+        for own in ([False, True] if options.own else [False])
+    ]
+    # Sizes take turns, so that a machine whose speed drifts does not bend the curve.
+    measured = [[segment() for _, segment in contenders] for _ in range(options.repeats)]
+    lines = []
+    for (facts, _), column in zip(contenders, zip(*measured, strict=True), strict=True):
+        times, losses = zip(*column, strict=True)
+        lines.append(facts | spread(times) | {"loss": round(losses[-1], 4)})
+        report(axis=options.axis, devices=devices, **lines[-1])
+    if options.plot:
+        plot(options.plot, options.axis, lines, f"{devices} devices" if devices > 1 else "1 device")
 
-        def rounds(data, params, key, algorithm=algorithm, cohort=cohort):
-            return fl.simulate(algorithm, data, params, fl.sampling.uniform(cohort), rounds=options.rounds, key=key)[1]["loss"]
 
+def prepared(axis: str, value: int | tuple[int, ...], own: bool, rounds: int) -> tuple[dict, Callable[[], tuple[float, float]]]:
+    """What is known of a size before it is timed, and a function that runs a segment of rounds: seconds a round, the last loss."""
+    chosen = {"cohort": 1000 if axis == "lanes" else 100, "lanes": None, "population": 10_000, "model": ()} | {axis: value}
+    data = population(max(chosen["population"], chosen["cohort"]))
+    model = fl.models.mlp(chosen["model"], classes=CLASSES)
+    algorithm = fl.algorithms.fedavg(
+        fl.models.supervised(model), optax.sgd, learning_rate=fl.on_client_step(lambda t: 0.05 / (1 + 0.01 * t)) if own else 0.05,
+        batches=fl.Batches(BATCH), population=data.population, engine=fl.packed(chosen["lanes"]),
+    )  # fmt: skip
+    params = model.init(jax.random.key(0), data.example)
+    parameters = sum(x.size for x in jax.tree.leaves(params))
+    state = everywhere(jax.jit(algorithm.init)(params, jax.random.key(1)))
+
+    def segment(state, data):
+        return fl.advance(algorithm, data, state, fl.sampling.uniform(chosen["cohort"]), rounds=rounds)
+
+    began = time.perf_counter()
+    program = jax.jit(segment, donate_argnums=0).lower(state, data).compile()
+    compile_seconds = time.perf_counter() - began
+    memory = program.memory_analysis()
+    facts = dict(
+        size=value, own=own, clients=chosen["cohort"], parameters=parameters, compile_seconds=round(compile_seconds, 2),
+        temporary_mb=round(memory.temp_size_in_bytes / 1e6, 2), arguments_mb=round(memory.argument_size_in_bytes / 1e6, 2),
+    )  # fmt: skip
+
+    def run():
+        nonlocal state
         began = time.perf_counter()
-        program = jax.jit(rounds).lower(data, params, jax.random.key(1)).compile()
-        compile_seconds = time.perf_counter() - began
-        loss = jax.block_until_ready(program(data, params, jax.random.key(1)))
-        times = []
-        for _ in range(options.repeats):
-            began = time.perf_counter()
-            loss = jax.block_until_ready(program(data, params, jax.random.key(1)))
-            times.append((time.perf_counter() - began) / options.rounds)
-        memory = program.memory_analysis()
-        report(
-            axis=options.axis, size=value, devices=devices, clients=cohort, parameters=sum(x.size for x in jax.tree.leaves(params)),
-            **spread(times), compile_seconds=round(compile_seconds, 2),
-            temporary_mb=round(memory.temp_size_in_bytes / 1e6, 2), arguments_mb=round(memory.argument_size_in_bytes / 1e6, 2),
-            loss=round(float(loss[-1]), 4),
-        )  # fmt: skip
+        state, history = jax.block_until_ready(program(state, data))
+        return (time.perf_counter() - began) / rounds, float(history["loss"][-1])
+
+    run()  # warms up
+    return facts, run
+
+
+def plot(path: Path, axis: str, lines: list[dict], devices: str) -> None:
+    """The curve of time and, where the axis has one, of memory."""
+
+    def draw(path, title, label, y):
+        series: dict[str, list] = {}
+        for line in lines:
+            x = line["parameters"] if axis == "model" else line["size"]
+            series.setdefault("clients keep a step count" if line["own"] else "clients keep nothing", []).append((x, y(line)))
+        curve(path, f"{title} by {LABELS[axis]}", LABELS[axis], label, series, f"{device()}, {devices}")
+
+    draw(path, "Time of a round", "milliseconds a round", lambda line: 1e3 * line["seconds"])
+    if axis in MEMORY:
+        field, label = MEMORY[axis]
+        draw(path.with_name(f"{path.stem}-memory.svg"), "Memory a device", label, lambda line: line[field])
 
 
 if __name__ == "__main__":

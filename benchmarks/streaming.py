@@ -17,7 +17,7 @@ from measure import MODELS, fedavg, federated, report, use_devices
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.run import in_memory
 from fedjax_lite.stream import streamed
 

@@ -1,10 +1,11 @@
 """A study of many runs, seeds by learning rates, as one compiled program, beside single runs one after another.
 
-    python benchmarks/sweep.py [--seeds 16] [--rates 16] [--singles 10] [--rounds 20]
+    python benchmarks/sweep.py [--seeds 16] [--rates 16] [--singles 10] [--rounds 3]
 
 One JSON line: seconds a run of the study and of a single compiled run, run alternately in one process, and their ratio; the time
-to compile each; how many times longer the whole study takes than the single runs together. Softmax regression on the ragged
-clients of `workloads.py`.
+to compile each; how many single runs take as long as the whole study. Several devices share out the clients of each run; the study
+is then measured once more, "dealt" by `fl.over_runs`: each device has whole runs. Softmax regression on the ragged clients of
+`workloads.py`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from measure import MODELS, fedavg, federated, listed, report, use_devices
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
+from fedjax_lite.engine.placement import everywhere
 
 
 def main():
@@ -44,26 +46,62 @@ def main():
 
     keys = jax.random.split(jax.random.key(1), options.seeds)
     rates = workload.rate * jnp.geomspace(0.1, 1.0, options.rates)
-    study, study_compiles = compiled(jax.vmap(jax.vmap(experiment, (None, None, None, 0)), (None, None, 0, None)), data, table, keys, rates)
+    over_grid = jax.vmap(jax.vmap(experiment, (None, None, None, 0)), (None, None, 0, None))
+    study, study_compiles = compiled(over_grid, data, table, keys, rates)
     single, single_compiles = compiled(experiment, data, table, keys[0], rates[0])
-    runs, ratios, times = options.seeds * options.rates, [], []
-    for repeat in range(options.repeats):
-        start = time.perf_counter()
-        for i in range(options.singles):
-            one = jax.block_until_ready(single(data, table, keys[i % options.seeds], rates[-1]))
-        middle = time.perf_counter()
-        curves = jax.block_until_ready(study(data, table, keys, rates))
-        times.append(((time.perf_counter() - middle) / runs, (middle - start) / options.singles))
-        ratios.append(times[-1][0] / times[-1][1])
-    last = np.asarray(curves)[(options.singles - 1) % options.seeds, -1]
-    study_seconds, single_seconds = (statistics.median(column) for column in zip(*times))
-    report(
+    seeds = np.arange(options.singles) % options.seeds
+    alone = [(keys[seed], rates[-1]) for seed in seeds]
+    runs = options.seeds * options.rates
+    calls = {  # name: what to call, and how many runs that is
+        "single": (lambda: [jax.block_until_ready(single(data, table, *one)) for one in alone], options.singles),
+        "study": (lambda: study(data, table, keys, rates), runs),
+    }
+    if devices > 1:
+        dealt, dealt_compiles = over_runs(experiment, devices, data, table, keys, rates)
+        calls["dealt"] = (dealt, runs)
+    times, losses = taking_turns(calls, options.repeats)
+    seconds = {name: statistics.median(column) for name, column in times.items()}
+    ratio = {name: statistics.median(np.divide(column, times["single"])) for name, column in times.items()}
+    line = dict(
         workload=workload.name, clients=workload.cohort, rounds=options.rounds, runs=runs, devices=devices,
-        study_seconds_a_run=round(study_seconds, 5), single_seconds=round(single_seconds, 5), ratio=round(statistics.median(ratios), 3),
-        study_in_single_runs=round(runs * study_seconds / single_seconds, 1),
+        study_seconds_a_run=round(seconds["study"], 5), single_seconds=round(seconds["single"], 5), ratio=round(ratio["study"], 3),
+        study_in_single_runs=round(runs * seconds["study"] / seconds["single"], 1),
         study_compile_seconds=round(study_compiles, 2), single_compile_seconds=round(single_compiles, 2),
-        loss=round(float(one[-1]), 4), difference=float(np.abs(last - np.asarray(one)).max()),
+        loss=round(float(losses["single"][-1, -1]), 4), difference=largest(losses["study"][seeds, -1] - losses["single"]),
     )  # fmt: skip
+    if devices > 1:
+        line |= dict(
+            dealt_seconds_a_run=round(seconds["dealt"], 5), dealt_ratio=round(ratio["dealt"], 3),
+            dealt_compile_seconds=round(dealt_compiles, 2),
+            dealt_difference=largest(losses["dealt"] - losses["study"].reshape(losses["dealt"].shape)),
+        )  # fmt: skip
+    report(**line)
+
+
+def taking_turns(calls, repeats):
+    """Of each of several calls, `name: (function, how many runs that is)`: seconds a run, repeat by repeat, and its losses."""
+    times, losses = {name: [] for name in calls}, {}
+    for _ in range(repeats):
+        for name, (call, runs) in calls.items():
+            start = time.perf_counter()
+            result = jax.block_until_ready(call())
+            times[name].append((time.perf_counter() - start) / runs)
+            losses[name] = np.asarray(result)
+    return times, losses
+
+
+def over_runs(experiment, devices, data, table, keys, rates):
+    """The study with whole runs on each device: a function that runs it, `[seeds * rates, rounds]`, and the seconds to compile it."""
+    mesh = jax.make_mesh((devices,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        operands = everywhere((data, table, jnp.repeat(keys, len(rates)), jnp.tile(rates, len(keys))))
+        program, seconds = compiled(fl.over_runs(experiment, (None, None, 0, 0)), *operands)
+    return lambda: program(*operands), seconds
+
+
+def largest(differences) -> float:
+    """The largest of them, whatever its sign."""
+    return float(np.abs(differences).max())
 
 
 def compiled(fn, *operands):

@@ -20,7 +20,11 @@ from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.federate import federate
+from fedjax_lite.hosts import join_hosts
+from fedjax_lite.plan import Plan, plan
+from fedjax_lite.rows import Touched
 from fedjax_lite.run import Convergence, Result, run
+from fedjax_lite.runs import over_runs
 from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate
@@ -37,10 +41,12 @@ __all__ = [
     "FederatedData",
     "Info",
     "Mean",
+    "Plan",
     "Result",
     "Server",
     "Shared",
     "State",
+    "Touched",
     "TrainTest",
     "adaptive_rate",
     "advance",
@@ -49,14 +55,17 @@ __all__ = [
     "data",
     "evaluate",
     "federate",
+    "join_hosts",
     "models",
     "on_client_step",
     "on_round",
     "on_step",
     "optimizer_server",
+    "over_runs",
     "packed",
     "padded",
     "partition",
+    "plan",
     "round_key",
     "run",
     "sampling",

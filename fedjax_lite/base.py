@@ -1,4 +1,4 @@
-"""The protocol: six named tuples of pure functions and arrays. Everything else is an instance of them.
+"""The protocol: named tuples of pure functions and arrays. Everything else is an instance of them.
 
 Shape words, used in every docstring: `[population]` all clients, `[clients]` the clients of one round,
 `[lanes]` rows of the stacked parameter array, `[steps]`, `[batch]`, `[examples]`, `[rounds]`.
@@ -33,7 +33,9 @@ class Client(NamedTuple):
     size: Int[Array, "*clients"]  # how many examples it holds
     steps: Int[Array, "*clients"]  # how many local steps it takes; a sampler may lower it
     weight: Float[Array, "*clients"]  # 0 marks an empty slot
-    start: Int[Array, "*clients"] | None = None  # its first row, in data that holds the cohort alone; None: data.start[id]
+    start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
+    row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
+    device: Int[Array, "*clients"] | None = None  # which of the mesh has its examples; None: every one
 
 
 class Batch(NamedTuple):
@@ -109,12 +111,21 @@ class State(NamedTuple):
     uplink: Tree  # [population, ...]
 
 
+class Layout(NamedTuple):
+    """What a runner asks of an algorithm to place its parts and to know what it will cost."""
+
+    steps: Callable[[Client, Any], Client]  # cohort, round -> cohort with the steps that each client takes
+    rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]]  # params, key, ids -> own, uplink as these clients start
+    stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
+
+
 class Algorithm(NamedTuple):
     """A whole federated method: a state and a round."""
 
     init: Callable[[Tree, Key], State]  # params, key -> State
     round: Callable[[State, Any, Client], tuple[State, dict[str, Array]]]  # State, data, cohort -> State, metrics
     params: Callable[[State], Tree]  # State -> params, the global model
+    layout: Layout | None = None
 
 
 def round_key(state: State) -> Key:

@@ -25,14 +25,15 @@ __all__ = ["build"]
 CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
 
 
-def build(config: Config) -> Callable[..., Any]:
+def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., Any]:
     """Build every part of a configuration and check that they fit together.
 
     Args:
         config: from `fedjax_lite.config.load`.
+        function: `fl.run`, or `fl.plan`, which takes the same arguments.
 
     Returns:
-        `fl.run` with everything bound but `out`, `resume` and `progress`.
+        The function with everything bound but, for `fl.run`, `out`, `resume` and `progress`.
 
     Raises:
         ConfigError: for whatever is unknown or refused, before anything is compiled or written.
@@ -63,7 +64,7 @@ def build(config: Config) -> Callable[..., Any]:
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)
-    return partial(run, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=values, **options)
+    return partial(function, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=values, **options)
 
 
 def _options(config: Config) -> dict[str, Any]:

@@ -1,15 +1,21 @@
 """Checkpoints: the state of a run on disk, whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from fedjax_lite.base import State, Tree
+from fedjax_lite.base import State
+from fedjax_lite.rows import Touched
+from fedjax_lite.tree import keys_again, words
 
 __all__ = ["Checkpoints"]
+
+TOUCHED = "touched"  # no path of a state: they begin with a dot
 
 
 class Checkpoints:
@@ -27,46 +33,85 @@ class Checkpoints:
         self._ocp = ocp
         self._identity = json.loads(json.dumps(identity))
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="round", create=True, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        kinds = {"state": ocp.StandardCheckpointHandler(), "identity": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=kinds)
 
     def latest(self) -> int | None:
         """The round of the last checkpoint."""
         return self._manager.latest_step()
 
     def save(self, round: int, state: State) -> None:
-        """Start writing a state; a crash before it is whole leaves the one before."""
+        """Start writing a state; a crash before it is whole leaves the one before.
+
+        Raises:
+            OSError: if it, or the one before, cannot be written.
+        """
         arguments = self._ocp.args.Composite(
             state=self._ocp.args.StandardSave(_storable(state)), identity=self._ocp.args.JsonSave(self._identity)
         )
-        self._manager.save(round, args=arguments)
+        with self._writing():
+            self._manager.save(round, args=arguments)
+            if isinstance(state.own, Touched):  # rows in host memory change in place
+                self._manager.wait_until_finished()
 
     def restore(self, round: int, template: State) -> State:
-        """The state saved after `round` rounds, in the classes and with the random keys of `template`.
+        """The state saved after `round` rounds, in the classes and with the random keys of `template`, where what clients keep may
+        be `Touched` in one and whole in the other.
 
         Raises:
             ValueError: if the checkpoint belongs to another configuration, naming the first difference, or cannot be read.
         """
-        saved = self._read(round, identity=self._ocp.args.JsonRestore())["identity"]
+        with self._reading(round):
+            saved = self._manager.restore(round, args=self._ocp.args.Composite(identity=self._ocp.args.JsonRestore()))["identity"]
         difference = _first_difference(saved, self._identity)
         if difference:
             raise ValueError(
                 f"the checkpoint in {self._manager.directory} belongs to another configuration: {difference}; "
                 "resume with the configuration it was made with, or start in another folder"
             )
-        abstract = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, _storable(template))
-        return _restored(self._read(round, state=self._ocp.args.StandardRestore(abstract))["state"], template)
+        like = _storable(template)
+
+        def abstract(path, saved):
+            """As the template has it, if it does; what is laid out in another way comes to host memory."""
+            same = path in like and like[path].shape == saved.shape
+            return self._ocp.utils.to_shape_dtype_struct(like[path]) if same else np.zeros(saved.shape, saved.dtype)
+
+        with self._reading(round):
+            found = self._manager.item_metadata(round)["state"].tree
+            wanted = {path: abstract(path, saved) for path, saved in found.items()}
+            stored = self._manager.restore(round, args=self._ocp.args.Composite(state=self._ocp.args.StandardRestore(wanted)))["state"]
+        return _restored(_laid_out(stored, template), template)
 
     def wait(self) -> None:
-        """Return when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Return when everything is on disk.
+
+        Raises:
+            OSError: if that cannot be.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the checkpoint's folder where orbax fails, in one of many ways, because the disk is full or gone."""
+        try:
+            yield
+        except Exception as error:
+            last = self.latest()
+            why = str(error).strip().rsplit('": ', 1)[-1]  # after the paths of files inside
+            raise OSError(
+                f"no checkpoint could be written to {self._manager.directory} ({why}): make room, then "
+                + (f"resume after round {last}, which is saved whole" if last else "start again")
+            ) from error
 
     def close(self) -> None:
         """Finish writing and let go of the folder."""
         self._manager.close()
 
-    def _read(self, round: int, **items: Any) -> Any:
+    @contextmanager
+    def _reading(self, round: int) -> Iterator[None]:
         try:
-            return self._manager.restore(round, args=self._ocp.args.Composite(**items))
+            yield
         except Exception as error:  # orbax raises many kinds for files that are damaged
             folder = self._manager.directory / f"round_{round}"
             raise ValueError(
@@ -74,23 +119,45 @@ class Checkpoints:
             ) from error
 
 
-def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _storable(state: State) -> Tree:
+def _storable(state: State) -> dict[str, Any]:
     """Leaves by path, independent of the classes a state is made of; random keys as plain words; empty leaves, which orbax
-    refuses, left out."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves if leaf.size}
+    refuses, left out. Rows in host memory stand where those on the device do, beside the ids of their clients."""
+    ids = {TOUCHED: state.own.ids} if isinstance(state.own, Touched) else {}
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_bare(state))} | ids
+    return words({path: leaf for path, leaf in leaves.items() if leaf.size})
 
 
-def _restored(stored: Tree, template: State) -> State:
+def _bare(state: State) -> State:
+    """The state with rows in place of `Touched`."""
+    own, uplink = (part.rows if isinstance(part, Touched) else part for part in (state.own, state.uplink))
+    return state._replace(own=own, uplink=uplink)
+
+
+def _laid_out(stored: dict[str, Any], template: State) -> dict[str, Any]:
+    """Own and uplink rows as the template has them: of the clients that took part, in host memory, or of all, on the device."""
+    rows = [path for path in stored if path.startswith((".own", ".uplink"))]
+    if isinstance(template.own, Touched):
+        ids = {} if TOUCHED in stored or not rows else {TOUCHED: np.arange(len(stored[rows[0]]), dtype=np.int32)}
+        return stored | ids | {path: np.asarray(stored[path]) for path in rows}
+    if TOUCHED in stored:
+        ids, like = stored.pop(TOUCHED), _storable(template)
+        return stored | {path: like[path].at[ids].set(stored[path]) for path in rows}
+    return stored
+
+
+def _restored(stored: dict[str, Any], template: State) -> State:
+    ids = stored.get(TOUCHED, ())
+
     def leaf(path, like):
-        value = stored.get(jax.tree_util.keystr(path), like)
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if _is_key(like) and like.size else value
+        name = jax.tree_util.keystr(path)
+        if name not in stored and name.startswith((".own", ".uplink")) and isinstance(template.own, Touched):
+            return np.empty((len(ids), *like.shape[1:]), like.dtype)
+        return keys_again(stored[name], like) if name in stored else like
 
-    return jax.tree_util.tree_map_with_path(leaf, template)
+    state = jax.tree_util.tree_map_with_path(leaf, _bare(template))
+    if not isinstance(template.own, Touched):
+        return state
+    return state._replace(own=Touched(np.asarray(ids, np.int32), state.own), uplink=Touched(np.asarray(ids, np.int32), state.uplink))
 
 
 def _first_difference(saved: Any, current: Any, path: str = "") -> str:

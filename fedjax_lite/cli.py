@@ -1,7 +1,8 @@
-"""The command line: `fedjax-lite run CONFIG` and `fedjax-lite list`."""
+"""The command line: `fedjax-lite run CONFIG`, `fedjax-lite plan CONFIG` and `fedjax-lite list`."""
 
 import argparse
 import inspect
+import logging
 import os
 import shutil
 import sys
@@ -12,9 +13,11 @@ import jax
 
 from fedjax_lite.build import build
 from fedjax_lite.config import load
-from fedjax_lite.engine.devices import mesh_of
+from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.folder import holds_run, named_leaves
+from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
+from fedjax_lite.plan import plan
 from fedjax_lite.run import Result
 
 MOST_CORES = 8  # each holds a copy of the data
@@ -32,20 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="fedjax-lite", description="Federated learning research in JAX.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a configuration")
-    run.add_argument("config", help="a TOML file")
-    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("config", help="a TOML file")
+    both.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
+    both.add_argument("--devices", type=int, help="how many devices share the clients (default: up to 8 cores of a CPU, or 1 accelerator)")
+    commands.add_parser("plan", parents=[both], help="what a configuration will cost: memory, steps, time of a round")
+    run = commands.add_parser("run", parents=[both], help="run a configuration")
     run.add_argument(
         "--out", type=Path, help="folder to write to (default: runs/NAME); a run already there is moved aside to NAME.1, .2 ..."
     )
     run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     run.add_argument("--quiet", action="store_true", help="no progress bar")
-    run.add_argument("--devices", type=int, help="how many devices share the clients (default: up to 8 cores of a CPU, or 1 accelerator)")
+    hosts = run.add_argument_group("several hosts", "start the same command on each, with one folder --out that all of them see")
+    hosts.add_argument("--hosts", action="store_true", help="join the processes of this SLURM, GKE, Open MPI or TPU pod job")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where process 0 listens")
+    hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
+    hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    hosts.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="how long to wait for the others (default: 300)")
     listing = commands.add_parser("list", help="every name a configuration can use")
     listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
     options = parser.parse_args(arguments)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
-        return _list(options) if options.command == "list" else _run(options)
+        return {"list": _list, "plan": _plan, "run": _run}[options.command](options)
     except ValueError as error:
         return _failed(error, 2)
     except BrokenPipeError:  # of `| head`
@@ -68,17 +80,32 @@ def _run(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / config.values["name"]
     if options.resume and not holds_run(out):
         raise ValueError(f"--resume: there is no run in {out}; name its folder with --out, or start without --resume")
+    if options.hosts or not (options.coordinator is options.processes is options.process is None):
+        jax.config.update("jax_num_cpu_devices", 1)  # with more in a process, overlapping programs can wait for each other for ever
+        join_hosts(options.coordinator, options.processes, options.process, timeout=options.timeout)
     with jax.set_mesh(_mesh(options.devices)):
         start = build(config)
         result = start(out=out, resume=options.resume, progress=not options.quiet)
-    _print(result, out)
+    if leads():
+        _print(result, out)
     return 130 if result.status == "interrupted" else 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    config = load(options.config, options.set)
+    with jax.set_mesh(_mesh(options.devices)):
+        print(build(config, plan)())
+    return 0
 
 
 def _mesh(devices: int | None) -> jax.sharding.Mesh:
     """Devices to deal the clients over; a core of a CPU is one."""
     if devices is not None and devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
+    if jax.distributed.is_initialized():
+        if devices is not None and devices != jax.device_count():
+            raise ValueError(f"--devices {devices}: several hosts use all of their devices, here {jax.device_count()}; leave it out")
+        return mesh_of(jax.devices())
     cores = min(os.cpu_count() or 1, MOST_CORES)
     try:
         jax.config.update("jax_num_cpu_devices", devices or cores)

@@ -1,12 +1,15 @@
 """Evaluation of a model on held-out examples: over all of them, and client by client."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.engine import devices
+from fedjax_lite.engine import devices, placement
 from fedjax_lite.tree import zeros
 from fedjax_lite.work import LossFn, values_of
 
@@ -35,27 +38,49 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     >>> evaluate(lambda params, batch, key: batch["x"] - params, 1.0, data)["loss"].value().tolist()
     [1.0, 4.0]
     """
+    totals = devices.summed(partial(_sums, loss_fn), (params, data), _batches(data, batch, placement.number()))
+    return _means(totals, data)
+
+
+def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
+    """`evaluate` of data whose clients lie on different devices, a part from `split` on each."""
+
+    def mine(params, data):
+        return _means(_sums(loss_fn, (params, data), _batches(data, batch, 1)), data)
+
+    return devices.apart(mine, params, data)
+
+
+def _batches(data: FederatedData, batch: int, multiple: int) -> Array:
+    """Rows of the examples in batches `[batches, batch]`, past the end to fill up a multiple of batches."""
     examples = int(jax.tree.leaves(data.examples)[0].shape[0])
     if batch < 1 or not examples:
         raise ValueError(f"evaluate needs batch >= 1 and at least one example, got batch={batch} and {examples} examples")
     batch = min(batch, examples)
-    batches = -(-examples // (batch * devices.number())) * devices.number()
-    rows = jnp.arange(batches * batch).reshape(-1, batch)
-    ends = data.start + data.size
+    batches = -(-examples // (batch * multiple)) * multiple
+    return jnp.arange(batches * batch).reshape(-1, batch)
 
-    def sums_of(index):
+
+def _means(totals: dict[str, Array], data: FederatedData) -> dict[str, Mean]:
+    return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
+
+
+def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) -> dict[str, Array]:
+    """Sums over the examples in these rows, client by client."""
+
+    def of_batch(params, data, index):
         some = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples)
-        owner = jnp.searchsorted(ends, index, side="right")  # past the last example: no client, and the sum drops it
+        # Past the last example: no client, and the sum drops it.
+        owner = jnp.searchsorted(data.start + data.size, index, side="right")
         values = values_of(loss_fn, params, some, None, index.shape)
         return {name: jax.ops.segment_sum(value, owner, data.population) for name, value in values.items()}
 
     def add(totals, index):
         # Batch by batch: one long float32 sum over millions of examples would be off by percents. Without the barrier XLA
         # would make it one again, adding each example to the total.
-        return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(sums_of(index))), None
+        return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(of_batch(*operands, index))), None
 
-    totals = devices.summed(lambda rows: jax.lax.scan(add, zeros(jax.eval_shape(sums_of, rows[0])), rows)[0], rows)
-    return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
+    return jax.lax.scan(add, zeros(jax.eval_shape(of_batch, *operands, rows[0])), rows)[0]
 
 
 def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]:

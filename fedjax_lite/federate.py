@@ -1,6 +1,7 @@
 """One federated round. It knows no algorithm by name: every decision comes in as a function."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,12 +12,14 @@ from jax.flatten_util import ravel_pytree
 from fedjax_lite import tree
 from fedjax_lite.base import (
     HIGH_STREAM,
+    NO_LIMIT,
     Aggregator,
     Algorithm,
     Client,
     ClientWork,
     Info,
     Key,
+    Layout,
     Server,
     State,
     Tree,
@@ -25,7 +28,7 @@ from fedjax_lite.base import (
     round_key,
 )
 from fedjax_lite.batches import Batches
-from fedjax_lite.engine import Engine, Local, Upload, packed
+from fedjax_lite.engine import Build, Engine, Local, Upload, packed, placement
 from fedjax_lite.schedules import refuse_common_noise
 
 __all__ = ["federate"]
@@ -80,28 +83,34 @@ def federate(
     def init(params: Tree, key: Key) -> State:
         params = jax.tree.map(jnp.asarray, params)
         state = server.init(params)
-        message = tree.zeros(jax.eval_shape(_message_of(work, server), params, state, key))
-        keys = client_keys(jax.random.fold_in(key, HIGH_STREAM), jnp.arange(population))
-        own = jax.vmap(work.init, (None, 0))(params, keys)
-        uplink_state = uplink.init(message)
-        refuse_common_noise(uplink_state, "uplink")
-        uplink_rows = jax.tree.map(lambda x: jnp.broadcast_to(x, (population, *jnp.shape(x))), uplink_state)
-        return State(jnp.int32(0), key, state, aggregator.init(message), own, uplink_rows)
+        message = _message_of(work, server, params, state, key)
+        return State(jnp.int32(0), key, state, aggregator.init(message), *first_rows(params, key, jnp.arange(population)))
 
-    def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
-        key = aggregate_key(round_key(state))
+    def first_rows(params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
+        """What these clients keep, own and uplink state, before they first take part."""
+        own = jax.vmap(work.init, (None, 0))(params, client_keys(jax.random.fold_in(key, HIGH_STREAM), ids))
+        uplink_state = uplink.init(_message_of(work, server, params, server.init(params), key))
+        refuse_common_noise(uplink_state, "uplink")
+        return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), uplink_state)
+
+    def started(state: State, data: Any, cohort: Client):
+        """What is common to all clients, the cohort with keys, steps and rows, and what each client does."""
         if data.population != population:
             raise ValueError(
                 f"the algorithm was built for population={population}, the data has {data.population} clients: make them equal"
             )
         cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
-        cohort = _planned(cohort, batches, state.round)
-        shared = server.broadcast(state.server)
-        rows = tree.take((state.own, state.uplink), cohort.id)
-        like = tree.take((cohort, rows), jnp.int32(0))
-        local, sums_in = _local(work, uplink, aggregator, batches, shared, state, data, like)
+        cohort = steps(cohort, state.round)
+        row = cohort.id if cohort.row is None else cohort.row
+        rows = tree.take((state.own, state.uplink), row)
+        common = (server.broadcast(state.server), state.round, state.aggregator)
+        return common, cohort, row, rows, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, rows), jnp.int32(0)))
 
-        part, rows, sums = engine(local, cohort, rows)
+    def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
+        key = aggregate_key(round_key(state))
+        common, cohort, row, rows, build, sums_in = started(state, data, cohort)
+
+        part, rows, sums = engine.run(build, common, data.examples, cohort, rows)
         sums = sums_in(sums)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
         if twice := sums.keys() & metrics.keys():
@@ -114,64 +123,79 @@ def federate(
         before = (state.server, state.aggregator)
         after = tree.cast_like((server_state, aggregator_state), before)
         server_state, aggregator_state = tree.where(jnp.any(present), after, before)
-        ids = jnp.where(present, cohort.id, population)  # an empty slot writes past the end: nowhere
-        own, uplink_rows = tree.put((state.own, state.uplink), ids, rows)
-        moved = optax.tree.sub(server.broadcast(server_state).params, shared.params)
+        row = jnp.where(present, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
+        own, uplink_rows = tree.put((state.own, state.uplink), row, rows)
+        moved = optax.tree.sub(server.broadcast(server_state).params, common[0].params)
         metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
         return State(state.round + 1, state.key, server_state, aggregator_state, own, uplink_rows), metrics
 
-    return Algorithm(init, round, lambda state: server.broadcast(state.server).params)
+    def steps(cohort: Client, round: Any) -> Client:
+        """Settle each client's steps; one that has no examples, no steps or no weight is an empty slot."""
+        planned = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
+        working = (planned > 0) & (cohort.weight > 0)
+        return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
+
+    def stacks(state: State, data: Any, cohort: Client) -> dict[str, Tree]:
+        """Zeros in the shape of what each device holds of its clients: their carries in lanes and, where parts do not add, messages."""
+        common, cohort, _, rows, build, _ = started(state, data, cohort)
+        local, like = build(common, data.examples), tree.take((cohort, rows), jnp.int32(0))
+        carry = jax.eval_shape(local.start, *like)
+        message = jax.eval_shape(local.finish, *like, carry).message
+        lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.number()))
+        return {"lanes": tree.stack_of(carry, lanes), "messages": () if local.additive else tree.stack_of(message, cohort.id.shape[0])}
+
+    return Algorithm(init, round, lambda state: server.broadcast(state.server).params, Layout(steps, first_rows, stacks))
 
 
-def _planned(cohort: Client, batches: Batches, round) -> Client:
-    """Settle each client's steps; one that has no examples, no steps or no weight is an empty slot."""
-    steps = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
-    working = (steps > 0) & (cohort.weight > 0)
-    return cohort._replace(steps=jnp.where(working, steps, 0), weight=jnp.where(working, cohort.weight, 0))
-
-
-def _local(work, uplink, aggregator, batches, shared, state, data, like) -> tuple[Local, Callable]:
+def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:
     """One client's round, from the broadcast to its upload, and what its vector of metrics holds.
 
     Metrics are one vector inside the engine: a dozen scalars would each be copied, selected and added on their own.
     `like` is a client with its rows, for shapes.
     """
 
-    def one_step(client, rows):
+    def one_step(common, client, rows):
+        shared, round, _ = common
         carry = work.start(shared, rows[0], client)
-        return work.step(carry, batches.take(data, client, 0, state.round))[1], work.finish(shared, carry, client)[2]
+        return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
 
-    of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, *like))
+    of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
     nothing, steps_in = ravel_pytree(of_steps)
 
-    def start(client, rows):
-        return work.start(shared, rows[0], client), nothing
+    def build(common, examples) -> Local:
+        shared, round, aggregator_state = common
+        held = replace(data, examples=examples)
 
-    def step(client, carry, j):
-        carry, sums = carry
-        carry, more = work.step(carry, batches.take(data, client, j, state.round))
-        return carry, sums + ravel_pytree(more)[0]
+        def start(client, rows):
+            return work.start(shared, rows[0], client), jnp.zeros(nothing.shape, nothing.dtype)
 
-    def finish(client, rows, carry):
-        carry, sums = carry
-        message, own, metrics = work.finish(shared, carry, client)
-        message, uplink_row = uplink.update(
-            message, rows[1], shared.params, round=state.round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
-        )
-        return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
+        def step(client, carry, j):
+            carry, sums = carry
+            carry, more = work.step(carry, batches.take(held, client, j, round))
+            return carry, sums + ravel_pytree(more)[0]
 
-    def collect(messages, cohort):
-        return aggregator.collect(messages, cohort, state.aggregator)
+        def finish(client, rows, carry):
+            carry, sums = carry
+            message, own, metrics = work.finish(shared, carry, client)
+            message, uplink_row = uplink.update(
+                message, rows[1], shared.params, round=round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
+            )
+            return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
 
-    return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data)), ravel_pytree(of_steps | of_finish)[1]
+        def collect(messages, cohort):
+            return aggregator.collect(messages, cohort, aggregator_state)
+
+        return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
+
+    return build, ravel_pytree(of_steps | of_finish)[1]
 
 
-def _message_of(work, server):
-    """The work of a client that takes no step: what shape its message has."""
+def _message_of(work, server, *operands) -> Tree:
+    """A message of zeros, in the shape of one from a client that takes no step."""
 
     def message(params, server_state, key):
         one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
         shared = server.broadcast(server_state)
         return work.finish(shared, work.start(shared, work.init(params, key), one), one)[0]
 
-    return message
+    return tree.zeros(jax.eval_shape(message, *operands))

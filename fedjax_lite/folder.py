@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 import tomli_w
+from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
 
 from fedjax_lite.base import State, Tree
 from fedjax_lite.checkpoint import Checkpoints
 from fedjax_lite.environment import environment
+from fedjax_lite.hosts import by_leader, leads, wait_for_all
 from fedjax_lite.report import report
 
 __all__ = ["Records", "RunFolder", "holds_run", "named_leaves", "plain", "read_records", "records_of", "status_of", "toml_text"]
@@ -30,6 +32,8 @@ Records = list[dict[str, Any]]
 class RunFolder:
     """Where a run is written. Lines are on disk before the checkpoint that vouches for them; the summary is replaced as a whole.
 
+    Of several processes, which must all see the folder, the leading one writes; a state they write and read together.
+
     Args:
         path: the folder; made by `open`.
         facts: what a run must agree with to be resumed here, such as the fingerprint of its data.
@@ -39,20 +43,19 @@ class RunFolder:
     def __init__(self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> None:
         self.path, self._facts, self._config = path, dict(facts), dict(config or {})
         self._toml = toml_text(self._config)
+        self._lock = FileLock(path.resolve().with_name(f".{path.resolve().name}.lock"))
+        self._checkpoints: Checkpoints | None = None
         self.latest: int | None = None  # the round of the last checkpoint
         self._before, self._started = 0.0, time.perf_counter()  # seconds of the run before it was resumed
 
     def open(self, state: State, resume: bool) -> tuple[State, Records]:
         """The state and the records to go on from; with nothing to resume, those given and none."""
-        if not resume:
-            make_room(self.path)
+        check_room(self.path, resume)
+        wait_for_all("the folder is looked at")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
-        settings = {key: value for key, value in self._config.items() if key not in FREE}
-        self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._facts | {"config": settings})
-        try:
+            by_leader(lambda: self._take(resume))
+            settings = {key: value for key, value in self._config.items() if key not in FREE}
+            self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._facts | {"config": settings})
             self.latest = self._checkpoints.latest()
             if self.latest:
                 state = self._checkpoints.restore(self.latest, state)
@@ -64,44 +67,70 @@ class RunFolder:
                     "it was edited or cut off; start anew without resume"
                 )
         except BaseException:
-            self._checkpoints.close()
+            self._close()
             raise
-        if self._toml:
-            _replace(self.path / CONFIG, self._toml)
-        _replace(self.path / METRICS, _lines(records))
-        self._summarize("running", records)
+        wait_for_all("the folder is read")
+        by_leader(lambda: self._begin(records))
         return state, records
 
     def record(self, records: Records, new: int, state: State | None) -> None:
         """Add the lines of the last `new` records and, if a state is given, the checkpoint after them."""
-        with open(self.path / METRICS, "a", encoding="utf-8") as file:
-            file.write(_lines(records[len(records) - new :]))
-            file.flush()
-            os.fsync(file.fileno())
+        by_leader(lambda: _append(self.path / METRICS, _lines(records[len(records) - new :])))
         if state is not None:
             self._save(records, state)
-            self._summarize("running", records)
+            by_leader(lambda: self._summarize("running", records))
 
     def finish(self, status: str, records: Records, state: State, params: Tree) -> None:
         """Write what a finished, converged or interrupted run leaves."""
         if records and self.latest != len(records):
             self._save(records, state)
+        assert self._checkpoints
         self._checkpoints.wait()
-        temporary = self.path / "params.partial"
-        save_file(named_leaves(params), temporary)
-        temporary.replace(self.path / "params.safetensors")
-        self._summarize(status, records)
+        by_leader(lambda: self._end(status, records, params))
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if error is not None:
+        if error is not None and leads():
             status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
             self._summarize(status, read_records(self.path), error=str(error))
-        self._checkpoints.close()
+        self._close(error is not None)
+
+    def _take(self, resume: bool) -> None:
+        """Make the folder, and make sure that no other run writes to it."""
+        try:
+            self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            if not resume:
+                move_aside(self.path)
+            self.path.mkdir(exist_ok=True)
+        except Timeout as error:
+            raise ValueError(f"out={self.path} is being written by another run: wait for it, stop it, or name another folder") from error
+        except OSError as error:
+            raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
+
+    def _begin(self, records: Records) -> None:
+        if self._toml:
+            _replace(self.path / CONFIG, self._toml)
+        _replace(self.path / METRICS, _lines(records))
+        self._summarize("running", records)
+
+    def _end(self, status: str, records: Records, params: Tree) -> None:
+        temporary = self.path / "params.partial"
+        save_file(named_leaves(params), temporary)
+        temporary.replace(self.path / "params.safetensors")
+        self._summarize(status, records)
+
+    def _close(self, failed: bool = False) -> None:
+        if self._checkpoints and not (failed and jax.process_count() > 1):  # it would wait for processes that may be gone
+            self._checkpoints.close()
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def _save(self, records: Records, state: State) -> None:
+        assert self._checkpoints
         self._checkpoints.save(len(records), state)
         self.latest = len(records)
 
@@ -122,17 +151,17 @@ class RunFolder:
         _replace(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
-def make_room(out: Path) -> None:
-    """Move a run that is already there aside: nothing is lost, and the newest is where it is looked for.
-
-    Raises:
-        ValueError: if something else is there.
-    """
+def check_room(out: Path, resume: bool) -> None:
+    """Refuse to write where something else than a run is."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file: name a folder")
+    if not resume and out.exists() and not holds_run(out) and any(out.iterdir()):
+        raise ValueError(f"out={out} is not empty and holds no run: name another folder")
+
+
+def move_aside(out: Path) -> None:
+    """Make room where a run is already: nothing is lost, and the newest is where it is looked for."""
     if not holds_run(out):
-        if out.exists() and any(out.iterdir()):
-            raise ValueError(f"out={out} is not empty and holds no run: name another folder")
         return
     number = 1
     while (aside := out.absolute().with_name(f"{out.absolute().name}.{number}")).exists():
@@ -213,6 +242,14 @@ def plain(value: Any) -> Any:
 
 def _lines(records: Records) -> str:
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to a file, and return when it is on disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,22 +1,26 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
-from fedjax_lite.engine.devices import everywhere
+from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
+from fedjax_lite.hosts import agreed, check_same, leads
+from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, needs
 from fedjax_lite.progress import Progress, interruptible
+from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
 from fedjax_lite.stream import streamed
@@ -73,6 +77,7 @@ def run(
     out: str | Path | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    own_on_host: bool | None = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
 ) -> Result:
@@ -93,6 +98,8 @@ def run(
             is written. A run that is already there is moved aside to `out`.1, .2 ... unless it is resumed.
         checkpoint_every: rounds between checkpoints, a multiple of `evaluate_every`; by default every segment.
         resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before.
+        own_on_host: keep what clients keep between rounds in host memory, the rows of those that took part, and give the device the
+            cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where it takes more than half of a device.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run" and
             "engine", which do not change what a round computes.
@@ -105,31 +112,33 @@ def run(
             and from there the same settings diverge again; with others it is another run, for another folder.
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
-    check_options(rounds, evaluate_every, checkpoint_every, converge)
+    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
-    test, params = everywhere((test, params))
+    params, shapes, on_host, _ = sized(algorithm, data, params, sampler, key, test, own_on_host)
+    test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
-    segment = streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
     held_out, prefix = (data, "train_") if test is None else (test, "test_")
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
-    state = jax.jit(algorithm.init)(params, key)
+    state, segment = started(algorithm, data, params, key, on_host)
     history: Records = []
     folder = None
+    if out is not None or jax.process_count() > 1:
+        facts = {"data": data.fingerprint(), "test": None if test is None else test.fingerprint(), "state": _structure(shapes)}
+        check_same(str((facts, config, rounds, evaluate_every, jax.random.key_data(key).tolist())))
     if out is not None:
-        facts = {"data": data.fingerprint(), "test": None if test is None else test.fingerprint(), "state": _structure(state)}
         folder = RunFolder(Path(out), facts, config)
         state, history = folder.open(state, resume)
 
-    with Progress(rounds, len(history), progress) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
+    with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
 
         def ending() -> str:
             """The status to end with, or "" to go on."""
             if converge and converge.reached(history[evaluate_every - 1 :: evaluate_every]):
                 return "converged"
-            return "finished" if len(history) >= rounds else "interrupted" if interrupted() else ""
+            return "finished" if len(history) >= rounds else "interrupted" if agreed(interrupted()) else ""
 
         while not (status := ending()):
             done = len(history)
@@ -152,6 +161,33 @@ def run(
     return Result(state, algorithm.params(state), history, status)
 
 
+def sized(algorithm, data, params, sampler, key, test, own_on_host) -> tuple[Tree, State, bool, dict[str, Need]]:
+    """The parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will hold,
+    once it is known to fit."""
+    check_kinds(data, test)
+    params = jax.tree.map(jnp.asarray, params)
+    shapes = jax.eval_shape(algorithm.init, params, key)
+    on_host = goes_to_host(own_on_host, algorithm, shapes)
+    found = needs(algorithm, data, params, shapes, sampler, test, on_host)
+    check_fits(found, device_memory())
+    return params, shapes, on_host, found
+
+
+def started(algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool) -> tuple[State, Callable[..., Any]]:
+    """The first state, and a function that runs a segment of rounds from a state."""
+    if not on_host or algorithm.layout is None:
+        state = jax.jit(algorithm.init)(params, key)
+        return state, streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
+
+    def without_rows(params, key):
+        return algorithm.init(params, key)._replace(own=(), uplink=())
+
+    first = jax.jit(algorithm.layout.rows)
+    shapes = jax.eval_shape(algorithm.init, params, key)
+    state = jax.jit(without_rows)(params, key)._replace(own=untouched(shapes.own), uplink=untouched(shapes.uplink))
+    return state, streamed(data, lambda key, ids: first(params, key, ids))
+
+
 @partial(jax.jit, static_argnames=("algorithm", "sampler", "loss_fn", "rounds"), donate_argnames="state")
 def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     """Rounds and the evaluation after them in one program, compiled once for a process."""
@@ -170,7 +206,21 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
 
 
-def check_options(rounds: int, evaluate_every: int = 10, checkpoint_every: int | None = None, converge: Convergence | None = None) -> None:
+def check_kinds(data: Any, test: Any) -> None:
+    """Refuse data of another kind than a run takes."""
+    if not isinstance(data, FederatedData | Store):
+        raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
+    if not isinstance(test, FederatedData | None):
+        raise TypeError(f"test must be a FederatedData or None, got a {type(test).__name__}: of a Store, pass store.in_memory()")
+
+
+def check_options(
+    rounds: int,
+    evaluate_every: int = 10,
+    checkpoint_every: int | None = None,
+    converge: Convergence | None = None,
+    own_on_host: bool | None = None,
+) -> None:
     """Refuse what no run can be made of."""
     for name, value in (("rounds", rounds), ("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
         if (value is not None or name != "checkpoint_every") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -179,6 +229,8 @@ def check_options(rounds: int, evaluate_every: int = 10, checkpoint_every: int |
         raise ValueError(
             f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only"
         )
+    if not isinstance(own_on_host, bool | None):
+        raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
     if converge and (converge.patience < 1 or not converge.tolerance >= 0):
         raise ValueError(f"converge needs patience >= 1 and tolerance >= 0, got {converge}")
 

@@ -1,9 +1,14 @@
-"""Rounds over a population on disk: the same round as in memory, one program each, the next cohort read while this one trains."""
+"""Rounds of which the device holds only the cohort's share: examples from disk, what clients keep from host memory.
+
+The same round as in memory, one program each; the next cohort is read while this one trains. Each device has the examples of its
+own clients only, and each of several processes reads only those of its devices.
+"""
 
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -11,46 +16,104 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite import tree
-from fedjax_lite.base import Client, Mean, State, Tree, round_key
+from fedjax_lite.base import Algorithm, Client, Mean, State, Tree, round_key
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.data.store import Store
-from fedjax_lite.engine.devices import everywhere
-from fedjax_lite.evaluate import evaluate
+from fedjax_lite.engine import devices, placement
+from fedjax_lite.evaluate import evaluate, evaluate_apart
+from fedjax_lite.memory import nbytes
+from fedjax_lite.rows import Rows
 from fedjax_lite.sampling import Sampler
 
 STEP = 1.25  # pieces have a power of this as their number of rows
-EVALUATED = 2**26  # bytes of examples that are evaluated at once
+EVALUATED = 2**26  # bytes of examples that a device evaluates at once
 
 
-def streamed(store: Store) -> Callable[..., Any]:
-    """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them."""
-    sizes = everywhere(jnp.asarray(store.size))
-    rows = 1  # of a piece; grows with the largest cohort met so far, since every other number compiles a program
+def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree] | None = None) -> Callable[..., Any]:
+    """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them.
+
+    Args:
+        data: a store, whose examples are streamed; or a population on the device.
+        first_rows: key, ids -> own, uplink as these clients start, where what clients keep is in host memory; None: it is on the device.
+    """
+    sizes = placement.everywhere(jnp.asarray(data.size))
+    pieces = _pieces(data) if isinstance(data, Store) else None
+    rows: Rows | None = None
 
     def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
         nonlocal rows
-        cohorts = _cohorts(sampler, rounds, state.key, state.round, sizes)
-        ids = np.where(np.asarray(cohorts.weight) > 0, cohorts.id, store.population)  # nobody's examples are read for an empty slot
-        most = store.held(ids).sum(axis=1).max()
-        rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
+        cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes, by_slot=first_rows is not None)
+        if first_rows:
+            rows = rows or Rows(state, data.population, partial(first_rows, jax.tree.map(jnp.copy, state.key)))  # the state is donated
         history: list[dict[str, Any]] = []
-        for t, piece in enumerate(_pieces(store, ids, rows)):
-            piece = everywhere(piece)  # on its way while the round before it trains
+        for t, held in enumerate(pieces(ids, device) if pieces else repeat(data, rounds)):
             jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
-            state, metrics = _round(algorithm, state, piece, tree.take(cohorts, jnp.int32(t)))
+            if rows:
+                own, uplink = placement.everywhere(rows.take(ids[t]))
+                state = state._replace(own=own, uplink=uplink)
+            state, metrics = _round(algorithm, state, held, tree.take(cohorts, jnp.int32(t)))
+            if rows:
+                rows.put(ids[t], (state.own, state.uplink))
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history))
-        return state, measured, _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+        evaluation = _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+        return rows.within(state) if rows else state, measured, evaluation
 
     return segment
 
 
-@partial(jax.jit, static_argnames=("sampler", "rounds"))
-def _cohorts(sampler: Sampler, rounds: int, key, first, sizes) -> Client:
-    """The cohorts of the next rounds, a stack: who takes part depends on no result."""
+def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds: int, state) -> tuple[jax.stages.Lowered, int]:
+    """The program of a round of a segment of so many, and the bytes of its examples on each device.
+
+    Args:
+        state: its shapes; key and round are arrays.
+    """
+    cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)), first_rows is not None)
+    held: Any = data
+    if isinstance(data, Store):
+        held = next(_pieces(data)(ids, device))  # all of a segment have the same number of rows
+    if first_rows:
+        own, uplink = jax.eval_shape(first_rows, state.key, ids[0])
+        state = state._replace(own=own, uplink=uplink)
+    examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
+    return _round.lower(algorithm, *placement.shapes((state, held, tree.take(cohorts, jnp.int32(0))))), examples
+
+
+def _drawn(algorithm, sampler, rounds, state, sizes, by_slot: bool) -> tuple[Client, np.ndarray, np.ndarray]:
+    """`_cohorts`, with ids and devices on the host, and rows slot by slot if what clients keep is there too."""
+    cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.number(), state.key, state.round, sizes)
+    if by_slot:
+        cohorts = cohorts._replace(row=jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape))
+    return cohorts, np.asarray(ids), np.asarray(device)
+
+
+def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
+    """A function of the cohorts' ids `[rounds, clients]` and devices that gives each round's examples, each device its own."""
+    rows = 1  # of a device's examples; grows with the most met so far, since every other number compiles a program
+
+    def pieces(ids: np.ndarray, device: np.ndarray) -> Iterator[Piece]:
+        nonlocal rows
+        ids = np.where(device[:, None] == np.arange(placement.number())[:, None], ids[:, None], store.population)
+        most = store.held(ids).sum(axis=-1).max()  # [rounds, devices, clients]: each slot once, on its device
+        rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
+        for t, examples in enumerate(_read_ahead(store, ids, rows)):
+            start = np.take_along_axis(_starts(store.held(ids[t])), device[t][None], axis=0)[0]
+            start, whose = placement.everywhere((start, device[t]))
+            yield Piece(placement.split(examples), start, store.largest, store.population, whose)  # on its way while the last round trains
+
+    return pieces
+
+
+@partial(jax.jit, static_argnames=("algorithm", "sampler", "rounds", "among"))
+def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, key, first, sizes) -> tuple[Client, Any, Any]:
+    """The cohorts of the next rounds, a stack, with the id of who trains in each slot, outside the population where nobody does, and the
+    device: who takes part depends on no result."""
 
     def one(round):
-        return sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
+        cohort = sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
+        planned = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
+        here = (planned.weight > 0) & (cohort.id >= 0) & (cohort.id < len(sizes))
+        return cohort, jnp.where(here, cohort.id, len(sizes)), devices.deal(planned.steps, among)
 
     return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
 
@@ -60,36 +123,69 @@ def _round(algorithm, state, piece, cohort):
     return algorithm.round(state, piece, cohort)
 
 
-def _pieces(store: Store, ids: np.ndarray, rows: int) -> Iterator[Piece]:
-    """The examples of each cohort, read one round ahead."""
+def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[dict[int, Tree]]:
+    """The examples of each round's cohort `ids[round, device]`, by device of this process, read one round ahead."""
+    places = placement.here()  # a mesh is in use in one thread only, not in the reader
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(store.piece, ids[0], rows)
-        for after in [*ids[1:], None]:
-            piece = ahead.result()
-            if after is not None:
-                ahead = reader.submit(store.piece, after, rows)
-            yield piece
+
+        def start(t):
+            return reader.submit(lambda: {place: store.read(ids[t, place], rows) for place in places})
+
+        ahead = start(0)
+        for t in range(len(ids)):
+            examples = ahead.result()
+            if t + 1 < len(ids):
+                ahead = start(t + 1)
+            yield examples
+
+
+def _starts(sizes: np.ndarray) -> np.ndarray:
+    """The first row of each client, of those that follow each other along the last axis."""
+    return (np.cumsum(sizes, axis=-1) - sizes).astype(np.int32)
 
 
 def _evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
-    """Sums of each client; those of a store in groups of clients that follow each other."""
+    """Sums of each client; those of a store in groups of clients that follow each other, one group a device at a time."""
     if isinstance(held_out, FederatedData):
         return _evaluate(loss_fn, params, held_out)
+    groups = [(jax.device_get(_evaluate_apart(loss_fn, params, some)), real) for some, real in _groups(held_out)]
+    reals = [real for _, real in groups]
+    return jax.tree.map(lambda *sums: np.concatenate(sums)[np.concatenate(reals)], *(sums for sums, _ in groups))
+
+
+def lowered_evaluation(loss_fn, params: Tree, held_out: FederatedData | Store) -> jax.stages.Lowered:
+    """The program of an evaluation, or of one group of a store's clients."""
+    if isinstance(held_out, FederatedData):
+        return _evaluate.lower(loss_fn, *placement.shapes((params, held_out)))
+    return _evaluate_apart.lower(loss_fn, *placement.shapes((params, next(_groups(held_out))[0])))
+
+
+def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
+    """Clients that follow each other, one group a device at a time, and which of them are any."""
     each = sum(x.nbytes // len(x) for x in jax.tree.leaves(held_out.examples))
-    groups = max(1, -(-int(held_out.size.sum()) * each // EVALUATED))
-    ids = np.array_split(np.arange(held_out.population), groups)
-    clients, rows = len(ids[0]), max(int(held_out.size[group].sum()) for group in ids)
+    places = placement.number()
+    turns = max(1, -(-int(held_out.size.sum()) * each // (EVALUATED * places)))
+    ends = np.cumsum(held_out.size, dtype=np.int64)
+    edges = np.searchsorted(ends, ends[-1] * np.arange(1, turns * places) / (turns * places))  # groups of about as many examples
+    groups = np.split(np.arange(held_out.population), edges)
+    most = max(map(len, groups))
+    ids = np.stack([np.pad(group, (0, most - len(group)), constant_values=held_out.population) for group in groups])
+    sizes = held_out.held(ids).astype(np.int32)
+    starts, rows = _starts(sizes), int(sizes.sum(axis=-1).max())
 
-    def sums(group: np.ndarray) -> dict[str, Mean]:
-        piece = held_out.piece(group, rows)
-        size = np.pad(held_out.size[group], (0, clients - len(group)))
-        start = np.cumsum(size, dtype=np.int32) - size
-        some = everywhere(FederatedData(piece.examples, start, size, held_out.largest))
-        return jax.tree.map(lambda x: np.asarray(x)[: len(group)], _evaluate(loss_fn, params, some))
-
-    return jax.tree.map(lambda *groups: np.concatenate(groups), *map(sums, ids))
+    for first in range(0, turns * places, places):
+        parts = {
+            place: FederatedData(held_out.read(ids[first + place], rows), starts[first + place], sizes[first + place], held_out.largest)
+            for place in placement.here()
+        }
+        yield placement.split(parts), ids[first : first + places].reshape(-1) < held_out.population
 
 
 @partial(jax.jit, static_argnames="loss_fn")
-def _evaluate(loss_fn, params, data) -> dict[str, Any]:
+def _evaluate(loss_fn, params, data) -> dict[str, Mean]:
     return evaluate(loss_fn, params, data)
+
+
+@partial(jax.jit, static_argnames="loss_fn")
+def _evaluate_apart(loss_fn, params, data) -> dict[str, Mean]:
+    return evaluate_apart(loss_fn, params, data)

@@ -1,5 +1,7 @@
 """Stacks: pytrees whose leaves share their first axis."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -34,6 +36,30 @@ def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
 def cast_like(tree: Tree, like: Tree) -> Tree:
     """A tree with the dtypes of another of the same structure."""
     return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), tree, like)
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array, or its shape, holds random keys."""
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def words(tree: Tree) -> Tree:
+    """Arrays with random keys as their words."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def keys_again(row: Any, like: Any) -> Any:
+    """The inverse of `words`, of one leaf; `like` is an array that tells the kind of key."""
+    return jax.random.wrap_key_data(row, impl=jax.random.key_impl(like)) if is_key(like) else row
+
+
+def stack_of(shapes: Tree, rows: int) -> Tree:
+    """A stack of so many rows of zeros; random keys, which have none, as their words."""
+
+    def leaf(s):
+        return jnp.zeros((rows, *s.shape, s.dtype.itemsize // 4), jnp.uint32) if is_key(s) else jnp.zeros((rows, *s.shape), s.dtype)
+
+    return jax.tree.map(leaf, shapes)
 
 
 def zeros(shapes: Tree) -> Tree:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import fedjax_lite as fl
+from fedjax_lite.data.federated import Piece
+from fedjax_lite.engine import placement
 
 SIZES = (5, 1, 12, 3, 8, 2, 7)  # ragged; with batches of 4, short last batches of 1, 3 and 2
 FEATURES, CLASSES = 6, 3
@@ -29,6 +31,25 @@ def softmax_loss(params, batch, key):
 def softmax_params(seed=1):
     """Starting weights `[features, classes]`."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=(FEATURES, CLASSES)) * 0.1)
+
+
+def dealt(data, ids):
+    """The examples of the clients `ids` alone, dealt in turn over the devices of the mesh in use."""
+    ids, most = np.asarray(ids), data.largest
+    owner = np.arange(len(ids), dtype=np.int32) % placement.number()
+
+    def held_by(place):
+        def leaf(x):
+            out = np.zeros((len(ids) * most, *x.shape[1:]), x.dtype)
+            for slot in np.flatnonzero(owner == place):
+                start, size = int(data.start[ids[slot]]), int(data.size[ids[slot]])
+                out[slot * most : slot * most + size] = x[start : start + size]
+            return out
+
+        return jax.tree.map(leaf, data.examples)
+
+    start, owner = placement.everywhere((np.arange(len(ids), dtype=np.int32) * most, owner))
+    return Piece(placement.split({place: held_by(place) for place in placement.here()}), start, most, data.population, owner)
 
 
 # The three-client quadratic of the reference table: f_k(x) = 1/2 sum_j A_kj (x_j - c_kj)^2.

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, and bit for bit what was saved."""
 
 import os
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,29 @@ def opened(tmp_path):
     yield open
     for each in made:
         each.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # event loops that orbax drops half-way
+def test_a_disk_that_fills_leaves_the_checkpoint_before(opened):
+    """A limit on the size of files stands in for the disk's."""
+    first = opened()
+    first.save(1, state())
+    first.wait()
+    big = state()._replace(server=jax.random.bits(jax.random.key(0), (1000, 100)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no checkpoint .* \(Failed to write .*\): make room, then resume after round 1"):
+            first.save(2, big)
+            first.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    again = opened()
+    assert again.latest() == 1
+    assert_same(again.restore(1, state()), state())
+    again.save(2, big)
+    again.wait()
+    assert opened().latest() == 2
 
 
 def test_bits_classes_and_keys_survive(opened):

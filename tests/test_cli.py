@@ -24,6 +24,14 @@ def shell(tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_a_plan_is_a_table_and_writes_nothing(shell, tmp_path):
+    status, out, err = shell("plan tiny.toml --set run.own_on_host=true")
+    assert status == 0 and err == "" and re.match(r"parameters +\d+\non ", out) and "expected peak" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+    status, _, err = shell("plan tiny.toml --set run.own_on_host=maybe")
+    assert status == 2 and "run.own_on_host" in err and "'maybe'" in err
+
+
 def test_a_run_from_start_to_resume(shell, tmp_path):
     status, out, err = shell("run tiny.toml")
     assert status == 0 and err == ""

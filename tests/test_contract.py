@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
+from problems import SIZES, dealt, simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
-from fedjax_lite.engine.devices import mesh_of
+from fedjax_lite.engine.placement import everywhere, mesh_of
 
 POPULATION = len(SIZES)
 
@@ -275,13 +275,12 @@ def test_engines_agree(name):
 
 
 @each_algorithm
-def test_eight_devices_with_the_cohort_s_examples_only_are_one_with_all(name, tmp_path):
+def test_eight_devices_with_their_clients_examples_only_are_one_with_all(name):
     built, state, step = compiled(name)
     data = softmax_data(**DATA)
     cohort = a_cohort(state, (2, 0, 6, 4, 1), jnp.array([1.0, 1, 0, 1, 1]))
-    piece = fl.data.save(tmp_path / "store", data).piece(np.asarray(cohort.id), rows=40)
     with jax.set_mesh(mesh_of(jax.devices())):
-        shared = jax.jit(lambda *operands: built.round(*operands))(state, piece, cohort)
+        shared = jax.jit(lambda *operands: built.round(*operands))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
     assert_close(shared, step(state, data, cohort))
 
 

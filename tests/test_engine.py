@@ -13,7 +13,8 @@ from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite.engine import tune
-from fedjax_lite.engine.devices import deal, mesh_of
+from fedjax_lite.engine.devices import deal, queues
+from fedjax_lite.engine.placement import everywhere, mesh_of
 
 ENGINES = {"packed(1)": fl.packed(1), "packed(3)": fl.packed(3), "padded": fl.padded(), "sequential": fl.sequential()}
 
@@ -78,6 +79,20 @@ def test_devices_share_an_evaluation(x64):
         assert_same(jax.jit(lambda data: fl.evaluate(softmax_loss, softmax_params(), data, batch=4))(data), alone, rtol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_arrays_that_lie_on_all_devices_already(engine):
+    """As `fl.run` places them: zeros like one of them, of an optimizer's start, must be a device's own."""
+    algorithm = fl.algorithms.fedavg(
+        softmax_loss, optax.sgd(0.1, momentum=0.9), batches=fl.Batches(4), population=len(SIZES), engine=ENGINES[engine]
+    )
+    state, data = algorithm.init(softmax_params(), jax.random.key(0)), softmax_data()
+    cohort = fl.sampling.uniform(3)(jax.random.key(0), data.size, 0)
+    alone = algorithm.round(state, data, cohort)
+    with jax.set_mesh(mesh(2)):
+        together = jax.jit(lambda *operands: algorithm.round(*operands))(*everywhere((state, data, cohort)))
+    assert_same(together[1], alone[1], rtol=1e-6)
+
+
 def test_an_explicit_mesh_is_refused():
     with jax.set_mesh(jax.make_mesh((2,), ("clients",), axis_types=(jax.sharding.AxisType.Explicit,))):
         with pytest.raises(ValueError, match="explicit axis 'clients': make it with axis_types"):
@@ -88,12 +103,12 @@ def test_an_explicit_mesh_is_refused():
 @pytest.mark.parametrize("devices", [2, 3])
 def test_clients_are_dealt_longest_first_to_the_idlest_device(steps, devices):
     each = -(-len(steps) // devices)
-    queues = [[] for _ in range(devices)]
+    expected = [[] for _ in range(devices)]
     for slot in sorted(range(len(steps)), key=lambda k: (-steps[k], k)):
-        min((queue for queue in queues if len(queue) < each), key=lambda queue: sum(steps[k] for k in queue)).append(slot)
-    dealt = np.asarray(deal(jnp.asarray(steps), devices))
+        min((queue for queue in expected if len(queue) < each), key=lambda queue: sum(steps[k] for k in queue)).append(slot)
+    dealt = np.asarray(queues(deal(jnp.asarray(steps), devices), devices))
     assert dealt.shape == (devices, each)
-    assert [[slot for slot in queue if slot < len(steps)] for queue in dealt.tolist()] == queues
+    assert [[slot for slot in queue if slot < len(steps)] for queue in dealt.tolist()] == [sorted(queue) for queue in expected]
     assert len(set(dealt.ravel().tolist())) == dealt.size
 
 
@@ -109,6 +124,40 @@ def test_a_study_is_its_runs(backend, devices, x64, monkeypatch):
         for i, j in [(0, 0), (1, 2)]:
             one = jax.jit(run)(data, keys[i], rates[j])
             assert_same([x[i, j] for x in jax.tree.leaves(study)], one, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("axes", [{"runs": 2}, {"runs": 2, "clients": 2}, {"clients": 2, "runs": 3}])
+def test_a_study_s_runs_on_several_devices(axes, backend, x64, monkeypatch):
+    """Five seeds, which divide by neither number of devices, by two rates; also of an aggregator whose parts do not add."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    data, keys, rates = softmax_data(), jax.random.split(jax.random.key(0), 5), jnp.array([0.1, 0.5])
+
+    def run(data, key, rate):
+        params, *rest = experiment(fl.packed(3), fl.aggregators.median() if len(axes) > 1 else None)(data, key, rate)
+        return params, rest, fl.evaluate(softmax_loss, params, data, batch=4)
+
+    over_rates = jax.vmap(run, (None, None, 0))
+    expected = jax.jit(jax.vmap(over_rates, (None, 0, None)))(data, keys, rates)
+    number = int(np.prod(list(axes.values())))
+    types = (jax.sharding.AxisType.Auto,) * len(axes)
+    with jax.set_mesh(jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=types, devices=jax.devices()[:number])):
+        study = jax.jit(fl.over_runs(over_rates, (None, 0, None)))(data, keys, rates)
+    assert_same(study, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_study_of_arguments_that_do_not_go_together_is_refused():
+    with jax.set_mesh(jax.make_mesh((2,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])):
+        with pytest.raises(ValueError, match="inconsistent sizes"):
+            fl.over_runs(lambda a, b: a + b)(jnp.ones(4), jnp.ones(2))
+        with pytest.raises(ValueError, match="at least one"):
+            fl.over_runs(jnp.sum, None)(jnp.ones(4))
+
+
+def test_a_study_of_other_axes_is_refused():
+    with jax.set_mesh(jax.make_mesh((2,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])):
+        with pytest.raises(ValueError, match="in_axes must be 0 or None for each argument, got 1"):
+            fl.over_runs(jnp.sum, 1)(jnp.ones((2, 2)))
 
 
 def test_a_study_over_data(x64):

@@ -16,6 +16,7 @@ from test_config import TINY
 
 import fedjax_lite as fl
 from fedjax_lite import cli
+from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.folder import read_records
 
 STATEFUL = (  # something of every part of the state: moments at the server, rows of an uplink, a count a client
@@ -88,6 +89,20 @@ def test_killed_and_interrupted_runs_resume_to_the_same_bits(config, tmp_path):
     assert len(read_records(out)) == rounds and not (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp").exists()
 
 
+def test_a_folder_that_another_run_is_writing_to_is_refused(config, tmp_path):
+    out = tmp_path / "run"
+    process = started_until(2, command(config, out, 10**9), out)
+    try:
+        for more in ([], ["--resume"]):
+            again = subprocess.run([sys.executable, "-m", "fedjax_lite", *command(config, out, 4, *more)], capture_output=True, text=True)
+            assert again.returncode == 2 and f"error: out={out} is being written by another run: wait for it, stop it" in again.stderr
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    assert cli.main(command(config, out, 4)) == 0  # who is dead holds nothing
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.1", "tiny.toml"]
+
+
 # The rest kills by hand: it leaves the folder as a kill would.
 
 DATA, KEY, SAMPLER = softmax_data(), jax.random.key(0), fl.sampling.uniform(3)
@@ -135,6 +150,19 @@ def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
     assert [record["loss"] for record in a.history] == [record["loss"] for record in b.history]
     shorter = run(tmp_path / "a", rounds=5, resume=True)  # already further: left as it is
     assert shorter.status == "finished" and len(shorter.history) == 7
+
+
+def test_saved_on_one_device_and_lane_resumed_on_several(tmp_path):
+    def algorithm(engine):
+        return fl.algorithms.fedavgm(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7, engine=engine)
+
+    whole = run(tmp_path / "whole", algorithm=algorithm(fl.packed(3)))
+    run(tmp_path / "run", rounds=2, algorithm=algorithm(fl.packed(1)))
+    with jax.set_mesh(mesh_of(jax.devices()[:4])):
+        run(tmp_path / "run", rounds=4, algorithm=algorithm(fl.padded()), resume=True)
+    resumed = run(tmp_path / "run", algorithm=algorithm(fl.packed(2)), resume=True)
+    assert [record["loss"] for record in resumed.history] == pytest.approx([record["loss"] for record in whole.history], rel=1e-5)
+    np.testing.assert_allclose(resumed.params, whole.params, rtol=1e-5, atol=1e-6)
 
 
 def test_a_shorter_metrics_file_than_the_checkpoint_is_refused(tmp_path):

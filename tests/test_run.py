@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import softmax_data, softmax_loss, softmax_params
+from problems import slope_data, slope_loss, softmax_data, softmax_loss, softmax_params
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -63,6 +63,12 @@ def test_segments_are_one_simulation():
     assert [record["round"] for record in result.history] == list(range(1, 8))
     for name, values in history.items():
         assert [record[name] for record in result.history] == values.tolist()
+
+
+def test_a_model_may_be_a_number():
+    algorithm = fl.algorithms.fedavg(slope_loss, optax.sgd(0.1), batches=fl.Batches(1), population=3)
+    result = fl.run(algorithm, slope_data(), 1.0, fl.sampling.everyone(), rounds=2, key=KEY, progress=False)
+    np.testing.assert_allclose(result.params, 0.8, rtol=1e-6)
 
 
 def test_the_model_is_evaluated_after_each_segment_and_at_the_end():

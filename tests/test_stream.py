@@ -11,7 +11,7 @@ from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import stream
-from fedjax_lite.engine.devices import mesh_of
+from fedjax_lite.engine.placement import mesh_of
 
 SAMPLERS = {
     "uniform": fl.sampling.uniform(3),
@@ -71,6 +71,14 @@ def test_on_several_devices(stored):
     with jax.set_mesh(mesh_of(jax.devices()[:4])):
         streamed = trained(stored, SAMPLERS["uniform"])
     np.testing.assert_allclose(streamed.params, in_memory("uniform").params, rtol=1e-5, atol=1e-6)
+
+
+def test_groups_of_an_evaluation_hold_about_as_many_examples(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "EVALUATED", 20 * 28)  # bytes: twenty examples
+    store = fl.data.save(tmp_path / "skewed", softmax_data((20,) * 3 + (1,) * 60))
+    groups = list(stream._groups(store))
+    assert sum(len(some.examples["y"]) for some, _ in groups) <= 3 * 120
+    assert sum(int(real.sum()) for _, real in groups) == 63
 
 
 def test_evaluation_in_groups_of_clients(stored, monkeypatch):

@@ -95,7 +95,7 @@ class FederatedData:
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: by id."""
-        return cohort
+        return cohort._replace(start=jnp.take(self.start, cohort.id, mode="clip"))
 
     @property
     def example(self) -> Tree:
@@ -145,19 +145,21 @@ class Piece:
     """The examples of one cohort, on their way through a round of a population that is elsewhere.
 
     Attributes:
-        examples: leaves `[rows, ...]`; rows past the last client's are filled up.
-        start: int32 `[clients]`, the row of the first example of each slot of the cohort.
+        examples: leaves `[rows, ...]`, or `[devices * rows, ...]` with each device's clients on it; filled up past the last client's.
+        start: int32 `[clients]`, the row of the first example of each slot of the cohort, among its device's.
         largest, population: of the whole, static.
+        device: int32 `[clients]`, the place of each slot's device along the mesh axis `clients`; None: every device has all rows.
     """
 
     examples: Tree
     start: Any
     largest: int = field(metadata={"static": True})
     population: int = field(metadata={"static": True})
+    device: Any = None
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: slot by slot."""
-        return cohort._replace(start=self.start)
+        return cohort._replace(start=self.start, device=self.device)
 
 
 class TrainTest(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, Piece, TrainTest, fingerprint
+from fedjax_lite.data.federated import FederatedData, TrainTest, fingerprint
 
 FORMAT, VERSION = "fedjax_lite store", 1
 
@@ -100,12 +100,12 @@ class Store:
         inside = (ids >= 0) & (ids < self.population)
         return np.where(inside, self.size[np.where(inside, ids, 0)], 0).astype(np.int64)
 
-    def piece(self, ids: np.ndarray, rows: int | None = None) -> Piece:
-        """A copy of some clients' examples, one client a slot, in host memory; an id outside the population is an empty slot.
+    def read(self, ids: np.ndarray, rows: int | None = None) -> Tree:
+        """A copy of some clients' examples in host memory, one client after the other; an id outside the population holds none.
 
         Args:
             ids: int `[clients]`.
-            rows: how many rows to fill it up to; by default as many as there are.
+            rows: how many rows to fill it up to; by default as many as there are, but one at least.
         """
         sizes = self.held(ids)
         ends = np.cumsum(sizes)
@@ -119,7 +119,7 @@ class Store:
             np.take(x, index, axis=0, out=out[: ends[-1]], mode="clip")
             return out
 
-        return Piece(jax.tree.map(leaf, self.examples), (ends - sizes).astype(np.int32), self.largest, self.population)
+        return jax.tree.map(leaf, self.examples)
 
 
 def store(path: str, *, test: str | None = None, in_memory: bool = False, verify: bool = True) -> TrainTest:

@@ -1,6 +1,7 @@
 """The packed engine: a stack of lanes that clients pass through."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -44,16 +45,19 @@ def packed(lanes: int | str | None = None) -> Engine:
         raise ValueError(f'lanes must be at least 1, or "auto", got {lanes!r}')
     measured: dict[Any, int] = {}
 
-    def run(local, cohort, rows):
-        width = _measured(measured, local, cohort, rows) if isinstance(lanes, str) else lanes
+    def run(build, common, examples, cohort, rows):
+        width = _measured(measured, build(common, examples), cohort, rows) if isinstance(lanes, str) else lanes
 
         def train(step_by_step):
             engine = over_devices(lambda local, cohort, rows: _train(local, cohort, rows, width, step_by_step))
-            return lambda cohort, rows: engine(local, cohort, rows)
+            return partial(engine, build)
 
-        return when_vmapped(train(False), None if jax.default_backend() == "cpu" else train(True))(cohort, rows)
+        return when_vmapped(train(False), None if jax.default_backend() == "cpu" else train(True))(common, examples, cohort, rows)
 
-    return run
+    def width_of(carry, clients):
+        return min(clients, max(CANDIDATES) if isinstance(lanes, str) else lanes or default_lanes(carry))
+
+    return Engine(run, width_of)
 
 
 def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_step: bool) -> tuple[Tree, Tree, Tree]:
@@ -144,9 +148,7 @@ def _measured(known: dict[Any, int], local: Local, cohort: Client, rows: Tree) -
 
 def default_lanes(carry: Tree) -> int:
     """How many lanes keep the device busy: on CPU what stays in cache, elsewhere what a few gigabytes hold."""
-    size = sum(
-        x.size * jnp.dtype(x.dtype).itemsize if not jnp.issubdtype(x.dtype, jax.dtypes.extended) else 8 for x in jax.tree.leaves(carry)
-    )
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
     budget, most = (2**17, 8) if jax.default_backend() == "cpu" else (2**31, 1024)
     return max(1, min(most, budget // max(size, 1)))
 

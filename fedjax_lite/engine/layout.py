@@ -33,7 +33,15 @@ class Local(NamedTuple):
     most_steps: int | None  # static bound on a client's steps; None where it is only known at run time
 
 
-Engine = Callable[[Local, Client, Tree], tuple[Tree, Tree, Tree]]  # local, cohort, rows -> part, rows, metrics
+Result = tuple[Tree, Tree, Tree]  # part, rows, metrics
+Build = Callable[[Tree, Tree], Local]  # what is common to all clients, examples -> Local; called anew on each device
+
+
+class Engine(NamedTuple):
+    """A way to lay out a cohort."""
+
+    run: Callable[[Build, Tree, Tree, Client, Tree], Result]  # build, common, examples, cohort, rows -> part, rows, metrics
+    lanes: Callable[[Tree, int], int]  # what one client carries, clients -> how many train at once on one device
 
 
 def total(metrics: Tree, counted: Array) -> Tree:

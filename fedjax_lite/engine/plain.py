@@ -36,7 +36,7 @@ def padded(most_steps: int | None = None) -> Engine:
         upload = jax.vmap(local.finish)(cohort, rows, carry)
         return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
 
-    return over_devices(run)
+    return Engine(over_devices(run), lambda carry, clients: clients)
 
 
 def sequential() -> Engine:
@@ -63,4 +63,4 @@ def sequential() -> Engine:
         upload = jax.lax.map(one, (cohort, rows))
         return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
 
-    return over_devices(run)
+    return Engine(over_devices(run), lambda carry, clients: 1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedjax_lite.base import Client, Tree
 from fedjax_lite.engine.transforms import explicit
+from fedjax_lite.tree import is_key
 
 LONG_ENOUGH = 0.1  # seconds of one timing
 MEAN_STEPS = 4  # of the trial's clients
@@ -64,6 +65,6 @@ def _stand_in(x: Any) -> Any:
     """A concrete array for a traced one."""
     if not isinstance(x, jax.core.Tracer):
         return x
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if is_key(x):
         return jnp.broadcast_to(jax.random.key(0, impl=jax.random.key_impl(x)), x.shape)
     return jnp.asarray(np.zeros(x.shape, x.dtype))

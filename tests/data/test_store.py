@@ -45,14 +45,13 @@ def test_any_npy_reader_reads_the_files(tmp_path):
     assert np.load(tmp_path / "s" / "size.npy").tolist() == list(SIZES)
 
 
-def test_a_piece_holds_its_clients_slot_by_slot(tmp_path):
+def test_some_clients_are_read_one_after_the_other(tmp_path):
     found = save(tmp_path / "s", clients())
-    piece = found.piece(np.array([2, 3, 0, -1]), rows=9)  # 3 and -1 are outside: empty slots
-    assert piece.start.tolist() == [0, 4, 4, 7] and piece.population == 3 and piece.largest == 4
-    assert piece.examples["deep"]["y"].tolist() == [20, 21, 22, 23, 0, 1, 2, 0, 0]
+    examples = found.read(np.array([2, 3, 0, -1]), rows=9)  # 3 and -1 are outside: nobody
+    assert examples["deep"]["y"].tolist() == [20, 21, 22, 23, 0, 1, 2, 0, 0]
     with pytest.raises(ValueError, match="rows=3: these clients hold 4 examples"):
-        found.piece(np.array([2]), rows=3)
-    assert len(found.piece(np.array([7])).examples["x"]) == 1  # nobody: one row to fill it up
+        found.read(np.array([2]), rows=3)
+    assert len(found.read(np.array([7]))["x"]) == 1  # nobody: one row to fill it up
 
 
 def test_train_and_test_stores(tmp_path):

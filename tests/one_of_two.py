@@ -1,0 +1,65 @@
+"""One of two processes that are one set of devices: `python one_of_two.py PROCESS PORT contract`, or `... run OUT STORE ROUNDS ROWS`.
+
+With `contract` every algorithm's round over both, each with the examples of its own clients, must be that of one process.
+With `run` a store is streamed into OUT, from the checkpoint there on, what clients keep on the `device` or on the `host`; the clients
+whose examples this process read are printed.
+"""
+
+import os
+import sys
+from functools import partial
+
+import jax
+
+import fedjax_lite as fl
+from fedjax_lite.engine.placement import everywhere, mesh_of
+
+
+def contract():
+    """Compare all algorithms; the cohort has an empty slot and a client without examples."""
+    import numpy as np
+    from problems import dealt, softmax_data, softmax_params
+    from test_contract import ALGORITHMS, DATA, assert_close
+
+    data = softmax_data(**DATA)
+    for name, make in ALGORITHMS.items():
+        built = make(None)
+        state = built.init(softmax_params(), jax.random.key(0))
+        cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 5, 1]), jax.numpy.array([1.0, 1, 0, 1, 1]))
+        with jax.set_mesh(mesh_of(jax.devices())):
+            together = jax.jit(partial(built.round))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
+        local = jax.tree.map(lambda x: x.addressable_data(0), together)
+        assert np.isfinite(local[1]["loss"])
+        if jax.process_index() == 0:
+            assert_close(local, jax.jit(built.round)(state, data, cohort))
+        print("agrees:", name)
+
+
+def run(out, store, rounds, rows):
+    """Stream the store."""
+    from test_stream import SAMPLERS, trained
+
+    seen, read = set(), fl.data.Store.read
+
+    def noted(self, ids, rows=None):
+        seen.update(ids[ids < self.population].tolist())
+        return read(self, ids, rows)
+
+    fl.data.Store.read = noted
+    with jax.set_mesh(mesh_of(jax.devices())):
+        options = {"rounds": int(rounds), "loss_fn": None, "out": out, "resume": True, "own_on_host": rows == "host"}
+        result = trained(fl.data.Store.open(store), SAMPLERS["uniform"], **options)
+    print("read:", sorted(seen), "loss:", result.history[-1]["loss"])
+
+
+if __name__ == "__main__":
+    process, port, what, *arguments = sys.argv[1:]
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 1)
+    fl.join_hosts(f"127.0.0.1:{port}", 2, int(process), timeout=60)
+    if what == "contract":
+        with jax.enable_x64(True):
+            contract()
+    else:
+        run(*arguments)

@@ -1,0 +1,164 @@
+"""What a run will cost: counted by hand from shapes, refused before compilation where it cannot fit."""
+
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import memory
+from fedjax_lite.engine.placement import mesh_of
+
+run_module, plan_module = sys.modules["fedjax_lite.run"], sys.modules["fedjax_lite.plan"]  # functions hide their modules
+
+MODEL = 4 * FEATURES * CLASSES  # bytes
+EXAMPLES = sum(SIZES) * (4 * FEATURES + 4) + 8 * len(SIZES)  # with start and size of each client
+
+
+def algorithm(aggregator=None, engine=None, uplink=None):
+    return fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)), aggregator or fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4), population=len(SIZES), engine=engine, uplink=uplink,
+    )  # fmt: skip
+
+
+def call(function, built, data=None, **more):
+    options = {"rounds": 4, "key": jax.random.key(0), "evaluate_every": 2, "loss_fn": softmax_loss} | more
+    data = softmax_data() if data is None else data
+    return function(built, data, softmax_params(), fl.sampling.uniform(5), **options)
+
+
+def plan(built, **more):
+    return call(fl.plan, built, **more)
+
+
+def bytes_of(found):
+    return {name: need.bytes for name, need in found.needs.items()}
+
+
+def test_parts_are_counted():
+    found = plan(algorithm(fl.aggregators.median(), fl.packed(3), optax.trace(0.5)), test=softmax_data((2, 1)))
+    parts = bytes_of(found)
+    assert parts["data"] == EXAMPLES and parts["test data"] == 3 * (4 * FEATURES + 4) + 16
+    assert parts["server"] == 2 * MODEL  # the state's and those given
+    assert parts["clients' state"] == len(SIZES) * MODEL and parts["messages"] == 5 * MODEL
+    assert 3 * MODEL <= parts["lane stack"] < 6 * MODEL and found.needs["lane stack"].note == "3 lanes"
+    assert found.parameters == FEATURES * CLASSES and found.devices == 1
+    assert sum(parts.values()) < found.peak < 10 * sum(parts.values())
+    assert found.compile_seconds > 0 and found.round_seconds > 0
+    steps = [-(-size // 4) for size in SIZES]
+    assert found.longest <= max(steps) and 5 <= found.steps <= sum(sorted(steps)[-5:])
+
+
+@pytest.mark.parametrize(("engine", "lanes"), [(fl.padded(), 5), (fl.sequential(), 1), (fl.packed(2), 2), (fl.packed("auto"), 5)])
+def test_lanes_of_each_engine(engine, lanes):
+    shapes = jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0))
+    built = algorithm(engine=engine)
+    found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None, False)
+    assert found["lane stack"].note.split()[0] == str(lanes) and found["messages"].bytes == 0
+    with jax.set_mesh(mesh_of(jax.devices()[:4])):  # two clients a device
+        found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None, False)
+    assert found["lane stack"].note.split()[0] == str(min(lanes, 2))
+
+
+def test_a_store_needs_a_few_cohorts_and_rows_in_host_memory_theirs(tmp_path):
+    store = fl.data.save(tmp_path / "s", softmax_data())
+    whole, streamed = (bytes_of(plan(algorithm(uplink=optax.trace(0.5)), data=data, own_on_host=data is store)) for data in (None, store))
+    assert whole["clients' state"] == 7 * MODEL and streamed["clients' state"] == 5 * MODEL
+    assert streamed["data"] == int(3 * 5 * sum(SIZES) / 7 * (4 * FEATURES + 4)) + 4 * 7
+
+
+REFUSED = {
+    "messages": (algorithm(fl.aggregators.median(), fl.packed(1)), r"lower the clients a round \(5\), or take an aggregator that adds"),
+    "lane stack": (algorithm(engine=fl.packed(4)), r"lower lanes \(4\) of packed\(lanes\)"),
+    "data": (algorithm(engine=fl.packed(1)), "write the population with fl.data.save and stream it"),
+    "clients' state": (algorithm(engine=fl.packed(1), uplink=optax.trace(0.5)), r"keep it in host memory \(own_on_host = true\)"),
+}
+
+
+@pytest.mark.parametrize("largest", REFUSED)
+@pytest.mark.parametrize("function", [fl.run, fl.plan])
+def test_what_cannot_fit_is_refused_before_compilation(largest, function, monkeypatch):
+    """The limit lies just below what is needed, and examples are made light where something else is to be the largest."""
+    built, remedy = REFUSED[largest]
+    data = softmax_data() if largest == "data" else softmax_data((1,) * 7)
+    for module in (run_module, plan_module):
+        monkeypatch.setattr(module, "device_memory", lambda: 500)
+    before = run_module.in_memory._cache_size()
+    with pytest.raises(ValueError, match=rf"a round needs [\d.]+ k?B on each device, which has 500 B \({largest} [\d.]+ k?B, .*{remedy}"):
+        call(function, built, data=data, own_on_host=False)
+    assert run_module.in_memory._cache_size() == before
+
+
+def test_working_memory_that_cannot_fit_is_refused_after_compilation(monkeypatch):
+    found = plan(algorithm())
+    monkeypatch.setattr(plan_module, "device_memory", lambda: found.peak - 1)
+    with pytest.raises(ValueError, match="lower the batch size|stream it"):
+        plan(algorithm())
+    monkeypatch.setattr(plan_module, "device_memory", lambda: found.peak)
+    assert plan(algorithm()).limit == found.peak
+
+
+def test_rows_that_take_more_than_half_of_a_device_go_to_host_memory(monkeypatch):
+    built = algorithm(uplink=optax.trace(0.5))
+    for limit, touched in [(10**9, False), (10 * MODEL, True)]:
+        monkeypatch.setattr(memory, "device_memory", lambda limit=limit: limit)
+        result = call(fl.run, built, rounds=2, progress=False)
+        assert isinstance(result.state.uplink, fl.Touched) == touched
+
+
+def test_rows_in_host_memory_are_not_in_the_peak():
+    built = algorithm(uplink=optax.trace(0.5))
+    peaks = [plan(built, own_on_host=on_host).peak for on_host in (False, True)]
+    assert peaks[0] - peaks[1] >= 2 * MODEL - 100  # of seven clients and of a cohort of five
+
+
+def test_an_algorithm_without_a_layout_is_planned_as_far_as_it_tells(monkeypatch):
+    found = plan(algorithm(uplink=optax.trace(0.5))._replace(layout=None))
+    assert "lane stack" not in found.needs and found.steps is None and "steps a round      not known" in str(found)
+    monkeypatch.setattr(memory, "device_memory", lambda: 10)
+    assert not memory.goes_to_host(
+        None, algorithm()._replace(layout=None), jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 0}, "rounds must be a whole number of at least 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be"),
+    ],
+)
+@pytest.mark.parametrize("function", [fl.run, fl.plan])
+def test_options_are_checked(function, options, message):
+    with pytest.raises(ValueError, match=message):
+        call(function, algorithm(), **options)
+
+
+def test_data_of_another_kind_is_refused(tmp_path):
+    data = softmax_data()
+    with pytest.raises(TypeError, match="got a TrainTest: of a TrainTest, pass data.train"):
+        run_module.check_kinds(fl.TrainTest(data, None), None)
+    with pytest.raises(TypeError, match="got a Store: of a Store, pass store.in_memory"):
+        run_module.check_kinds(data, fl.data.save(tmp_path / "s", data))
+
+
+def test_what_this_machine_has(monkeypatch, tmp_path):
+    assert 2**28 < memory.device_memory() < 2**45
+    alone = memory.device_memory()
+    with jax.set_mesh(mesh_of(jax.devices()[:4])):
+        assert memory.device_memory() == alone // 4
+    (tmp_path / "max").write_text("4096\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "max")
+    assert memory.device_memory() == 4096
+    (tmp_path / "max").write_text("max\n")
+    assert memory.device_memory() == alone or memory.device_memory() > alone
+
+
+def test_the_table_is_for_a_person():
+    text = str(plan(algorithm()))
+    assert text.startswith("parameters         18\non the device\n  data") and "expected peak" in text and "a round            " in text
+    assert np.char.str_len(text.split("\n")).max() < 100

@@ -1,0 +1,199 @@
+"""What clients keep, in host memory: the same run as with all of it on the device, and only rows that were touched are stored."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import SIZES, softmax_data, softmax_loss, softmax_params
+from test_contract import noisy_work
+from test_stream import SAMPLERS
+
+import fedjax_lite as fl
+from fedjax_lite.engine.placement import mesh_of
+from fedjax_lite.rows import Rows, Touched, untouched
+
+SOME = fl.sampling.dropout(fl.sampling.uniform(2), 0.3)  # in four rounds, not everyone is met
+
+
+def keyed_work():
+    """Work whose clients keep a random key, which they pass on, beside the point they drew at the start."""
+    plain = noisy_work(0.1)
+
+    def start(shared, own, client):
+        return plain.start(shared, own[0], client), jax.random.split(own[1])[0]
+
+    def step(carry, batch):
+        inner, metrics = plain.step(carry[0], batch)
+        return (inner, carry[1]), metrics
+
+    def finish(shared, carry, client):
+        message, own, metrics = plain.finish(shared, carry[0], client)
+        return message, (own, carry[1]), metrics
+
+    return fl.ClientWork(lambda params, key: (plain.init(params, key), key), start, step, finish)
+
+
+ALGORITHM = fl.federate(
+    keyed_work(), fl.aggregators.weighted_mean(), fl.optimizer_server(optax.adam(0.1)),
+    batches=fl.Batches(4), population=len(SIZES), uplink=optax.trace(0.5),
+)  # fmt: skip
+
+
+def trained(on_host, sampler=SOME, data=None, rounds=4, algorithm=ALGORITHM, **more):
+    options = {"key": jax.random.key(5), "evaluate_every": 2, "loss_fn": softmax_loss, "progress": False} | more
+    data = softmax_data() if data is None else data
+    return fl.run(algorithm, data, softmax_params(), sampler, rounds=rounds, own_on_host=on_host, **options)
+
+
+def words(x):
+    return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+def same(host, device):
+    """The host's rows are those of the clients that took part; the others are as they started."""
+    assert host.history == device.history
+    np.testing.assert_array_equal(host.params, device.params)
+    start = ALGORITHM.init(softmax_params(), jax.random.key(5))
+    for part in ("own", "uplink"):
+        touched, whole, first = (getattr(state, part) for state in (host.state, device.state, start))
+        assert isinstance(touched, Touched) and len(set(touched.ids.tolist())) == len(touched.ids)
+        others = np.setdiff1d(np.arange(len(SIZES)), touched.ids)
+        for rows, all_rows, first_rows in zip(*map(jax.tree.leaves, (touched.rows, whole, first)), strict=True):
+            np.testing.assert_array_equal(rows, words(all_rows)[touched.ids])
+            np.testing.assert_array_equal(words(first_rows)[others], words(all_rows)[others])
+    return host.state.own.ids
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained(False)
+
+
+def test_rows_in_host_memory_are_rows_on_the_device_to_the_bit(whole):
+    ids = same(trained(True), whole)
+    assert 0 < len(ids) < len(SIZES)
+
+
+@pytest.mark.parametrize("name", ["everyone", "poisson"])
+def test_with_other_cohorts(name):
+    same(trained(True, SAMPLERS[name]), trained(False, SAMPLERS[name]))
+
+
+def test_examples_on_disk_too(tmp_path, whole):
+    same(trained(True, data=fl.data.save(tmp_path / "s", softmax_data())), whole)
+
+
+def test_on_several_devices(whole):
+    with jax.set_mesh(mesh_of(jax.devices()[:2])):
+        np.testing.assert_allclose(trained(True).params, whole.params, rtol=1e-5, atol=1e-6)
+
+
+class Kept(NamedTuple):
+    """State whose fields are called like those of `Touched`."""
+
+    ids: jax.Array
+    rows: dict
+
+
+def kept_work():
+    """Work whose clients count their rounds, in a tuple that looks like `Touched`."""
+    plain = fl.sgd_work(softmax_loss, optax.sgd(0.1))
+
+    def finish(shared, carry, client):
+        message, _, metrics = plain.finish(shared, carry[0], client)
+        return message, Kept(carry[1].ids + 1, carry[1].rows), metrics
+
+    return fl.ClientWork(
+        lambda params, key: Kept(jnp.int32(0), {"nothing": jnp.zeros(0)}),
+        lambda shared, own, client: (plain.start(shared, (), client), own),
+        lambda carry, batch: (lambda inner, metrics: ((inner, carry[1]), metrics))(*plain.step(carry[0], batch)),
+        finish,
+    )
+
+
+def stateful(work=None, uplink=None):
+    return fl.federate(
+        work or fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4), population=len(SIZES), uplink=uplink,
+    )  # fmt: skip
+
+
+KEPT = {
+    "own and uplink": ALGORITHM,
+    "uplink alone": stateful(uplink=optax.trace(0.9)),
+    "own alone": stateful(kept_work()),
+    "nothing": stateful(),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_saved_in_one_place_resumed_in_the_other(name, tmp_path):
+    """From a resumed run on the device to the bit the state of one that was never stopped."""
+    algorithm = KEPT[name]
+    whole = trained(False, algorithm=algorithm)
+    for first, second in [(True, True), (True, False), (False, True), (False, False)]:
+        out = tmp_path / f"{first}{second}"
+        trained(first, rounds=2, out=out, algorithm=algorithm)
+        resumed = trained(second, out=out, resume=True, algorithm=algorithm)
+        assert resumed.history == whole.history
+        np.testing.assert_array_equal(resumed.params, whole.params)
+        if not second:
+            jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), resumed.state, whole.state)
+
+
+def test_a_resumed_run_goes_on_with_the_key_it_began_with(tmp_path, whole):
+    trained(True, rounds=2, out=tmp_path / "run")
+    resumed = trained(True, out=tmp_path / "run", resume=True, key=jax.random.key(99))
+    np.testing.assert_array_equal(resumed.params, whole.params)
+
+
+def test_slots_outside_the_population_are_nobody_s():
+    def sample(key, sizes, round):
+        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round]))
+
+    same(trained(True, sample), trained(False, sample))
+
+
+def test_a_client_twice_in_a_cohort_is_refused():
+    def sample(key, sizes, round):
+        return fl.sampling.cohort(key, sizes, jnp.array([6, 1, 6]))
+
+    with pytest.raises(ValueError, match="client 6 is in a cohort twice: with own_on_host a sampler must draw each at most once"):
+        trained(True, sample)
+
+
+def test_a_population_that_would_not_fit():
+    """10^7 clients of 18 numbers each would be 720 MB; three rounds of five clients keep fifteen rows."""
+    population = 10**7
+    ones = {"x": np.ones((10, 6), np.float32), "y": np.zeros(10, np.int32)}
+    start = np.arange(population, dtype=np.int32) % 10
+    data = fl.FederatedData(jax.tree.map(jnp.asarray, ones), jnp.asarray(start), jnp.ones(population, jnp.int32), 1)
+    algorithm = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(1), population=population, uplink=optax.trace(0.5),
+    )  # fmt: skip
+    key = jax.random.key(0)
+    result = fl.run(algorithm, data, softmax_params(), fl.sampling.uniform(5), rounds=3, key=key, own_on_host=True, progress=False)
+    assert result.state.uplink.ids.shape == (15,) and jax.tree.leaves(result.state.uplink.rows)[0].shape == (15, 6, 3)
+
+
+def test_new_rows_find_room_and_old_ones_their_place():
+    first = lambda ids: ({"x": jnp.asarray(ids)[:, None] * 10.0}, ())  # noqa: E731
+    state = fl.State(0, jax.random.key(0), (), (), *map(untouched, jax.eval_shape(first, jax.ShapeDtypeStruct((9,), jnp.int32))))
+    rows, oracle = Rows(state, 9, first), {id: id * 10.0 for id in range(9)}
+    for ids in ([3, 9, 1], [1, 8, 0], [9, 9, 9], [7, 6, 3], [2, 4, 5]):
+        ids = np.array(ids)
+        taken = np.array(rows.take(ids)[0]["x"])[:, 0]
+        assert [x for x, id in zip(taken, ids) if id < 9] == [oracle[id] for id in ids if id < 9]
+        rows.put(ids, ({"x": taken[:, None] + 1}, ()))
+        oracle |= {id: oracle[id] + 1 for id in ids if id < 9}
+    own = rows.within(state).own
+    assert dict(zip(own.ids.tolist(), own.rows["x"][:, 0].tolist())) == oracle
+
+
+def test_an_algorithm_that_does_not_say_how_clients_start_is_refused():
+    with pytest.raises(ValueError, match="own_on_host=True needs an algorithm with a layout"):
+        fl.run(ALGORITHM._replace(layout=None), softmax_data(), softmax_params(), SOME, rounds=1, key=jax.random.key(0), own_on_host=True)
