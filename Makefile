@@ -7,7 +7,7 @@ run: .venv/installed
 	$(BIN)/fedjax-lite run configs/quickstart.toml
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

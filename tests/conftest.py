@@ -16,6 +16,13 @@ ROOT = Path(__file__).parent.parent
 jax.devices()  # started here, or the first test of the command line would decide how many there are
 
 
+def pytest_runtest_teardown(item, nextitem):
+    """Forget a file's compiled programs after it: each takes several of the memory mappings that a process may have (65530 on
+    Linux), and the compiler crashes where they end."""
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def strict_ranks():
     with jax.numpy_rank_promotion("raise"):
