@@ -1,6 +1,6 @@
 """fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
 
-from fedjax_lite import aggregators, algorithms, data, models, sampling, schedules
+from fedjax_lite import aggregators, algorithms, attacks, checks, data, models, sampling, schedules, uplink
 from fedjax_lite.base import (
     Aggregator,
     Algorithm,
@@ -28,6 +28,7 @@ from fedjax_lite.runs import over_runs
 from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate
+from fedjax_lite.study import Study, study
 from fedjax_lite.work import sgd_work
 
 __all__ = [
@@ -46,12 +47,15 @@ __all__ = [
     "Server",
     "Shared",
     "State",
+    "Study",
     "Touched",
     "TrainTest",
     "adaptive_rate",
     "advance",
     "aggregators",
     "algorithms",
+    "attacks",
+    "checks",
     "data",
     "evaluate",
     "federate",
@@ -73,5 +77,7 @@ __all__ = [
     "sequential",
     "sgd_work",
     "simulate",
+    "study",
     "summarize",
+    "uplink",
 ]

@@ -1,15 +1,16 @@
 """From a configuration's tables to a run: which parts there are, and what they take from each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_lite import models, schedules
+from fedjax_lite import attacks, models, schedules
+from fedjax_lite.base import Aggregator, Algorithm, Key, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.config import Config, Where, nearest
 from fedjax_lite.data.federated import TrainTest, labels_of
@@ -20,9 +21,19 @@ from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.work import LossFn, sgd_work
 
-__all__ = ["build"]
+__all__ = ["Parts", "build", "load_data", "options_of", "outputs_of", "parts"]
 
 CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
+
+
+class Parts(NamedTuple):
+    """What a configuration describes, but for its data and the options of its run."""
+
+    algorithm: Algorithm
+    params: Tree
+    sampler: Sampler
+    loss_fn: LossFn  # for evaluation
+    key: Key
 
 
 def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., Any]:
@@ -38,19 +49,45 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     Raises:
         ConfigError: for whatever is unknown or refused, before anything is compiled or written.
     """
-    values = config.values
-    key = jax.random.key(values.get("seed", 0))
-    options = _options(config)
-    source = _data(config)
-    model, loss_fn = _model(config, source)
+    if config.values.get("grid"):
+        raise config.error(["grid"], "a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}")
+    options = options_of(config)
+    source = load_data(config, config.values.get("seed", 0))
+    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs_of(config, source), config.values.get("seed", 0))
+    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another
+        first = min(options["rounds"], options.get("evaluate_every", 10))
+        what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
+        trace(algorithm, sampler, loss_fn, rounds=first, **what)
+    settings = {name: value for name, value in config.values.items() if name != "grid"}
+    return partial(
+        function, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=settings, **options
+    )
+
+
+def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any) -> Parts:
+    """The parts of a configuration for this data; pure, so that numbers among its values, the data and the seed can be tracers.
+
+    Args:
+        config: from `fedjax_lite.config.load`, or with numbers replaced by `fedjax_lite.config.changed`.
+        source: from `load_data`.
+        outputs: from `outputs_of`.
+        seed: of the run's key.
+    """
+    values, key = config.values, jax.random.key(seed)
+    model, loss_fn = _model(config, outputs)
     with refusing(config, ["model"]):
         params = model.init(jax.random.fold_in(key, 0), source.example)
-
     work, batches, uplink = _client(config, loss_fn)
+    attack, byzantine, defaults = _attack(config, outputs[0], source.population)
+    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults)
+    if attack is not None:
+        with refusing(config, ["attack"]):
+            work, aggregator = attacks.attacked(attack, byzantine, work, aggregator)
+            loss_fn = attacks.measured(loss_fn, attack, model)
     with refusing(config, ["engine"]):
         algorithm = federate(
             work,
-            make(config, "aggregator", values["aggregator"], ["aggregator"]),
+            aggregator,
             _server(config),
             batches=batches,
             population=source.population,
@@ -60,14 +97,10 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     sampler = _sampler(config, values["sampling"], ["sampling"])
     with refusing(config, ["sampling"]):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
-    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another
-        first = min(options["rounds"], options.get("evaluate_every", 10))
-        what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
-        trace(algorithm, sampler, loss_fn, rounds=first, **what)
-    return partial(function, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=values, **options)
+    return Parts(algorithm, params, sampler, loss_fn, key)
 
 
-def _options(config: Config) -> dict[str, Any]:
+def options_of(config: Config) -> dict[str, Any]:
     """The values of [run]."""
     options = dict(config.values["run"])
     if "converge" in options:
@@ -79,36 +112,41 @@ def _options(config: Config) -> dict[str, Any]:
     return options
 
 
-def _data(config: Config) -> TrainTest:
-    table, seed = config.values["data"], config.values.get("seed", 0)
+def load_data(config: Config, seed: int) -> TrainTest:
+    """What [data] names."""
+    table = config.values["data"]
     if isinstance(table, dict) and "partition" in table:
         table = table | {"partition": make(config, "partition", table["partition"], ["data", "partition"])}
     source = make(config, "data", table, ["data"], seed=seed)
     return source if isinstance(source, TrainTest) else TrainTest(source, None)
 
 
-def _model(config: Config, source: TrainTest) -> tuple[models.Model, LossFn]:
-    """The model and its loss: how many outputs comes from the data, which loss from the kind of its labels."""
-    table = config.values["model"]
-    table = {"name": table} if isinstance(table, str) else table
-    find(config, "model", table, ["model"])
-    loss = {"loss": table["loss"]} if "loss" in table else {}
-    table = {key: value for key, value in table.items() if key != "loss"}
+def outputs_of(config: Config, source: TrainTest) -> tuple[int, str]:
+    """How many outputs a model of this data has, and which loss is usual for the kind of its labels."""
     target = source.example.get("y") if isinstance(source.example, dict) else None
     labels = [labels_of(part.examples) for part in source if part is not None]
     known = [x for x in labels if x is not None]
     if target is None:
-        outputs, usual = 1, "softmax"
-    elif len(known) == len(labels):
-        lowest, highest = min(int(x.min()) for x in known), max(int(x.max()) for x in known)
-        if lowest < 0:
-            raise config.error(["data"], f"labels out of range: the data has a label {lowest}, they must count from 0")
-        outputs, usual = highest + 1, "softmax"
-        if isinstance(table.get("classes", outputs), int) and table.get("classes", outputs) < outputs:
-            raise config.error(["model", "classes"], f"labels out of range: classes={table['classes']}, the data has a label {highest}")
-    else:
-        outputs, usual = int(np.size(target)), "squared"
-    model = make(config, "model", table, ["model"], classes=outputs, outputs=outputs)
+        return 1, "softmax"
+    if len(known) < len(labels):
+        return int(np.size(target)), "squared"
+    lowest, highest = min(int(x.min()) for x in known), max(int(x.max()) for x in known)
+    if lowest < 0:
+        raise config.error(["data"], f"labels out of range: the data has a label {lowest}, they must count from 0")
+    return highest + 1, "softmax"
+
+
+def _model(config: Config, outputs: tuple[int, str]) -> tuple[models.Model, LossFn]:
+    """The model and its loss: how many outputs comes from the data, which loss from the kind of its labels."""
+    table, (most, usual) = config.values["model"], outputs
+    table = {"name": table} if isinstance(table, str) else table
+    find(config, "model", table, ["model"])
+    loss = {"loss": table["loss"]} if "loss" in table else {}
+    table = {key: value for key, value in table.items() if key != "loss"}
+    classes = table.get("classes", most)
+    if usual == "softmax" and isinstance(classes, int) and classes < most:
+        raise config.error(["model", "classes"], f"labels out of range: classes={classes}, the data has a label {most - 1}")
+    model = make(config, "model", table, ["model"], classes=most, outputs=most)
     return model, call(config, models.supervised, {"loss": usual} | loss, ["model"], given={"model": model})
 
 
@@ -127,6 +165,7 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
         raise config.error(["client", "steps"], "give epochs or steps, not both")
     for name, value in sizes.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        whole = whole or (isinstance(value, jax.Array) and name != "batch_size")  # of a study
         if not whole and not (isinstance(value, dict) and name != "batch_size") and not (value == "all" and name == "batch_size"):
             other = ' or "all"' if name == "batch_size" else ", or a schedule"
             raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
@@ -134,6 +173,41 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
     counts = {name: _scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
     batches = Batches(size, **counts, shuffle=shuffle)
     return work, batches, None if uplink is None else _chain(config, "uplink", uplink, ["client", "uplink"])
+
+
+def _attack(config: Config, classes: int, population: int) -> tuple[attacks.Attack | None, Any, dict[str, Any]]:
+    """The attack (None: nobody's), who mounts it `[population]`, and what an aggregator may take from its table."""
+    if "attack" not in config.values:
+        return None, None, {}
+    table = config.values["attack"]
+    table = dict(table) if isinstance(table, dict) else {"name": table} if isinstance(table, str) else table
+    if not isinstance(table, dict):
+        find(config, "attack", table, ["attack"])
+    choice = {name: table.pop(name) for name in ("num_byzantine", "byzantine", "seed") if name in table}
+    none = table == {"name": "none"}
+    attack = None if none else make(config, "attack", table, ["attack"], classes=classes)
+    if "byzantine" in choice:
+        if "num_byzantine" in choice:
+            raise config.error(["attack", "byzantine"], "give byzantine or num_byzantine, not both")
+        ids = choice["byzantine"]
+        if not isinstance(ids, list):
+            raise config.error(["attack", "byzantine"], f"must be a list of client ids, got {ids!r}")
+        with refusing(config, ["attack", "byzantine"]):
+            return attack, attacks.byzantine(len(ids), population, ids=ids), {"num_byzantine": len(ids)}
+    if "num_byzantine" not in choice:
+        if none:
+            return None, None, {}
+        raise config.error(["attack"], "give num_byzantine, or byzantine: a list of client ids")
+    chosen = call(config, attacks.byzantine, choice, ["attack"], {"population": population})
+    return attack, chosen, {"num_byzantine": choice["num_byzantine"]}
+
+
+def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, Any]) -> Aggregator:
+    """An aggregator; one that wraps another takes its table as inner, which has the same num_byzantine if it does not say."""
+    if isinstance(table, dict) and "inner" in table:
+        of_both = {name: table[name] for name in ("num_byzantine",) if name in table}
+        table = table | {"inner": _aggregator(config, table["inner"], [*path, "inner"], {**defaults, **of_both})}
+    return make(config, "aggregator", table, path, **defaults)
 
 
 def _server(config: Config) -> Any:
@@ -177,12 +251,14 @@ def _with_optimizer(
 
 
 def _chain(config: Config, kind: str, tables: Any, path: Where) -> optax.GradientTransformation:
-    """One transformation, or a list of them in turn."""
+    """One transformation, or a list of them in turn; one that wraps others takes a table, or a list, as its inner."""
+    if isinstance(tables, dict) and "inner" in tables:
+        tables = tables | {"inner": _chain(config, kind, tables["inner"], [*path, "inner"])}
     if not isinstance(tables, list):
         return make(config, kind, tables, path)
     if not tables:
         raise config.error(path, "is an empty list: give at least one table, or leave it out")
-    return optax.chain(*[make(config, kind, table, [*path, i]) for i, table in enumerate(tables)])
+    return optax.chain(*[_chain(config, kind, table, [*path, i]) for i, table in enumerate(tables)])
 
 
 def _scheduled(config: Config, value: Any, path: Where, clocks: Any) -> Any:

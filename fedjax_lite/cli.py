@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lite run CONFIG`, `fedjax-lite plan CONFIG` and `fedjax-lite list`."""
+"""The command line: `fedjax-lite run CONFIG`, `plan CONFIG`, `study CONFIG` and `list`."""
 
 import argparse
 import inspect
@@ -14,11 +14,14 @@ import jax
 from fedjax_lite.build import build
 from fedjax_lite.config import load
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.folder import holds_run, named_leaves
+from fedjax_lite.folder import holds_run, named_leaves, toml_text
 from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.plan import plan
 from fedjax_lite.run import Result
+from fedjax_lite.runs import AXIS as RUNS
+from fedjax_lite.study.configured import configured
+from fedjax_lite.study.files import make_room, ranking, target_of
 
 MOST_CORES = 8  # each holds a copy of the data
 FEW = 50  # parameters up to which the model is printed
@@ -38,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("config", help="a TOML file")
     both.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
-    both.add_argument("--devices", type=int, help="how many devices share the clients (default: up to 8 cores of a CPU, or 1 accelerator)")
+    both.add_argument(
+        "--devices",
+        type=int,
+        help="how many devices share the clients, or a study's runs (default: up to 8 cores of a CPU, or 1 accelerator)",
+    )
     commands.add_parser("plan", parents=[both], help="what a configuration will cost: memory, steps, time of a round")
     run = commands.add_parser("run", parents=[both], help="run a configuration")
     run.add_argument(
@@ -52,12 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
     hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
     hosts.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="how long to wait for the others (default: 300)")
+    study = commands.add_parser("study", parents=[both], help="run every combination of the values in a configuration's [grid]")
+    study.add_argument("--out", type=Path, help="folder to write to (default: runs/NAME); what is already there is moved aside")
+    study.add_argument(
+        "--target", action="append", default=[], metavar="METRIC=VALUE", help="also tell the rounds to a value, as test_accuracy=0.85"
+    )
+    study.add_argument("--together", type=int, metavar="N", help="runs that are vmapped at once on a device (default: 1 on a CPU)")
+    study.add_argument("--quiet", action="store_true", help="no progress bar")
     listing = commands.add_parser("list", help="every name a configuration can use")
     listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
     options = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
-        return {"list": _list, "plan": _plan, "run": _run}[options.command](options)
+        return {"list": _list, "plan": _plan, "run": _run, "study": _study}[options.command](options)
     except ValueError as error:
         return _failed(error, 2)
     except BrokenPipeError:  # of `| head`
@@ -66,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FloatingPointError, OSError, jax.errors.JaxRuntimeError) as error:
         return _failed(error, 1)
     except KeyboardInterrupt:
-        print("interrupted; what was saved can be resumed with --resume", file=sys.stderr)
+        saved = "nothing was written" if options.command == "study" else "what was saved can be resumed with --resume"
+        print(f"interrupted; {saved}", file=sys.stderr)
         return 130
 
 
@@ -95,6 +110,22 @@ def _plan(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
     with jax.set_mesh(_mesh(options.devices)):
         print(build(config, plan)())
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    config = load(options.config, options.set)
+    out = options.out or Path("runs") / config.values["name"]
+    make_room(out, move=False)
+    targets = dict(map(target_of, options.target))
+    devices = list(_mesh(options.devices).devices.flat)
+    mesh = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    with jax.set_mesh(mesh):
+        found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet)
+    make_room(out)
+    found.save(out, targets, name=config.values["name"], config=toml_text(config.values))
+    print(ranking(found, targets))
+    print(f"written to {out}: report.html, table.csv, study.json")
     return 0
 
 

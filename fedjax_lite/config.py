@@ -1,14 +1,15 @@
 """A TOML file as nested tables that remember where each value stands, so that an error can name the line."""
 
+import copy
 import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Config", "ConfigError", "load", "nearest"]
+__all__ = ["Config", "ConfigError", "changed", "load", "nearest"]
 
 # section -> whether it must be there
 SECTIONS = {
@@ -19,9 +20,11 @@ SECTIONS = {
     "client": True,
     "sampling": True,
     "aggregator": True,
+    "attack": False,
     "server": True,
     "engine": False,
     "run": True,
+    "grid": False,
 }
 
 Where = Sequence[str | int]  # where a value stands: ("client", "uplink", 0, "max_norm")
@@ -37,7 +40,7 @@ class Config(NamedTuple):
     values: dict[str, Any]  # nested, as TOML gives them, overrides applied
     text: str = ""  # of the file
     source: str = "the configuration"  # the file's name
-    overrides: tuple[tuple[Where, str], ...] = ()  # what `--set` changed: its path, and how it was written
+    overrides: tuple[tuple[Where, str], ...] = ()  # what was changed: its path, and where, such as "--set run.rounds=5"
 
     def error(self, path: Where, message: str) -> ConfigError:
         """The error to raise about what stands (or is missing) at a path.
@@ -46,14 +49,17 @@ class Config(NamedTuple):
         >>> config.error(["run", "rounds"], "must be at least 1, got 0")
         ConfigError('a.toml:2: run.rounds: must be at least 1, got 0')
         """
+        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
+        return ConfigError(": ".join(filter(None, (self.place(path), dotted, message))))
+
+    def place(self, path: Where) -> str:
+        """Where the value at a path was written: the file and the line, or `--set`."""
         path = tuple(path)
-        set_here = [written for changed, written in self.overrides if tuple(changed) == path[: len(changed)]]
+        set_here = [place for changed, place in self.overrides if tuple(changed) == path[: len(changed)]]
         line = _line_of(self.text, path)
         if not set_here and line is None:  # neither: perhaps the file lacks this table, and `--set` made it
-            set_here = [written for changed, written in self.overrides if path == tuple(changed)[: len(path)]]
-        place = f"--set {set_here[-1]}" if set_here else f"{self.source}:{line}" if line else self.source
-        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-        return ConfigError(": ".join(filter(None, (place, dotted, message))))
+            set_here = [place for changed, place in self.overrides if path == tuple(changed)[: len(path)]]
+        return set_here[-1] if set_here else f"{self.source}:{line}" if line else self.source
 
     def below(self, path: Where) -> list[Where]:
         """The path of every key under a path, those of a table before those of the tables in it; lists are not entered."""
@@ -81,7 +87,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    config = Config(values, text, str(path), tuple((_override(values, written), written) for written in overrides))
+    config = Config(values, text, str(path), tuple((_override(values, written), f"--set {written}") for written in overrides))
     for section in values:
         if section not in SECTIONS:
             raise config.error([section], f"unknown section{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
@@ -94,10 +100,30 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise config.error(["name"], f"must be text that can name a folder, got {name!r}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise config.error(["seed"], f"must be a whole number from 0 to 2^32 - 1, got {seed!r}")
-    for section in ("client", "server", "run"):
-        if not isinstance(values[section], dict):
+    for section in ("client", "server", "run", "grid"):
+        if not isinstance(values.get(section, {}), dict):
             raise config.error([section], f"must be a table, got {values[section]!r}")
     return config
+
+
+def changed(config: Config, changes: Mapping[str, Any], places: Mapping[str, str]) -> Config:
+    """A configuration with other values at some dotted paths, a table before what is in it; the values may be tracers.
+
+    Args:
+        config: is left as it is.
+        changes: path -> value.
+        places: path -> where the value stands, for errors about it.
+
+    >>> changed(Config({"a": {"b": 1, "c": 2}}), {"a.b": 3}, {"a.b": "a.toml:5"}).values
+    {'a': {'b': 3, 'c': 2}}
+    """
+    values, overrides = copy.deepcopy(config.values), list(config.overrides)
+    for dotted in sorted(changes, key=lambda dotted: dotted.count(".")):
+        path, value = dotted.split("."), changes[dotted]
+        if short := _put(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
+            raise ConfigError(f"{places[dotted]}: {dotted}: {short}")
+        overrides.append((path, places[dotted]))
+    return config._replace(values=values, overrides=tuple(overrides))
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
@@ -113,8 +139,15 @@ def nearest(name: Any, known: Iterable[str]) -> str:
 def _override(values: dict[str, Any], written: str) -> Where:
     """Change one value in place; returns its path."""
     dotted, equals, value = (part.strip() for part in written.partition("="))
-    *parents, last = path = dotted.split(".")
-    if not equals or not all(path):
+    path: list[str] = []
+    try:
+        table: Any = tomllib.loads(f"{dotted} = 0")  # a key in quotes may have dots
+        while isinstance(table, dict):
+            path.append(next(iter(table)))
+            table = table[path[-1]]
+    except tomllib.TOMLDecodeError:
+        equals = ""
+    if not equals:
         raise ConfigError(f"--set {written}: write it as section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
@@ -122,13 +155,20 @@ def _override(values: dict[str, Any], written: str) -> Where:
         if re.match(r"[\[{\"']", value):
             raise ConfigError(f"--set {written}: {value} is not valid TOML: {error}") from None
         parsed = value
+    if short := _put(values, path, parsed):
+        raise ConfigError(f"--set {written}: {short}")
+    return path
+
+
+def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> str:
+    """Change one value in place; if there is no such place, why."""
     table = values
-    for i, parent in enumerate(parents):
+    for i, parent in enumerate(path[:-1]):
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {written}: {'.'.join(path[: i + 1])} is {table!r}, not a table: set the whole of it")
-    table[last] = parsed
-    return path
+            return f"{'.'.join(path[: i + 1])} is {table!r}, not a table: set the whole of it"
+    table[path[-1]] = value
+    return ""
 
 
 def _check(config: Config, path: tuple[str | int, ...], value: Any) -> None:
@@ -159,8 +199,8 @@ def _line_of(text: str, path: Where) -> int | None:
                 count[section] = count.get(section, 0) + 1
                 section = (*section, count[section] - 1)
             here = section if section != (*path, 0) else tuple(path)  # [[client]] where [client] is meant
-        elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
-            here = (*section, *key[1].split("."))
+        elif key := re.match(r"\s*(?:([\w.\-]+)|\"([^\"]+)\"|'([^']+)')\s*=", line):
+            here = (*section, *(key[1].split(".") if key[1] else [key[2] or key[3]]))
         else:
             continue
         if len(here) > depth and tuple(here) == tuple(path[: len(here)]):

@@ -38,15 +38,14 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     >>> evaluate(lambda params, batch, key: batch["x"] - params, 1.0, data)["loss"].value().tolist()
     [1.0, 4.0]
     """
-    totals = devices.summed(partial(_sums, loss_fn), (params, data), _batches(data, batch, placement.number()))
-    return _means(totals, data)
+    return devices.summed(partial(_sums, loss_fn), (params, data), _batches(data, batch, placement.number()))
 
 
 def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
     """`evaluate` of data whose clients lie on different devices, a part from `split` on each."""
 
     def mine(params, data):
-        return _means(_sums(loss_fn, (params, data), _batches(data, batch, 1)), data)
+        return _sums(loss_fn, (params, data), _batches(data, batch, 1))
 
     return devices.apart(mine, params, data)
 
@@ -61,11 +60,7 @@ def _batches(data: FederatedData, batch: int, multiple: int) -> Array:
     return jnp.arange(batches * batch).reshape(-1, batch)
 
 
-def _means(totals: dict[str, Array], data: FederatedData) -> dict[str, Mean]:
-    return {name: Mean(total, data.size.astype(total.dtype)) for name, total in totals.items()}
-
-
-def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) -> dict[str, Array]:
+def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) -> dict[str, Mean]:
     """Sums over the examples in these rows, client by client."""
 
     def of_batch(params, data, index):
@@ -73,7 +68,7 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
         # Past the last example: no client, and the sum drops it.
         owner = jnp.searchsorted(data.start + data.size, index, side="right")
         values = values_of(loss_fn, params, some, None, index.shape)
-        return {name: jax.ops.segment_sum(value, owner, data.population) for name, value in values.items()}
+        return jax.tree.map(lambda value: jax.ops.segment_sum(value, owner, data.population), values)
 
     def add(totals, index):
         # Batch by batch: one long float32 sum over millions of examples would be off by percents. Without the barrier XLA

@@ -30,8 +30,11 @@ from fedjax_lite.base import (
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, packed, placement
 from fedjax_lite.schedules import refuse_common_noise
+from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
 
 __all__ = ["federate"]
+
+_SENT = "uplink_bits"  # its place among the sums of metrics
 
 
 def federate(
@@ -61,8 +64,10 @@ def federate(
 
     Returns:
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
-        Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part) and
-        "update_norm" (how far the global model moved). A cohort without clients leaves the model as it is.
+        Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part), "update_norm"
+        (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
+        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters they were sent).
+        A cohort without clients leaves the model as it is.
 
     Raises:
         TypeError, ValueError: for parts that are none, a population that is not the data's, metrics reported twice.
@@ -112,6 +117,7 @@ def federate(
 
         part, rows, sums = engine.run(build, common, data.examples, cohort, rows)
         sums = sums_in(sums)
+        bits = sums.pop(_SENT)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
         if twice := sums.keys() & metrics.keys():
             raise ValueError(f"client work and aggregator both report {', '.join(sorted(twice))}: rename one")
@@ -126,7 +132,10 @@ def federate(
         row = jnp.where(present, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
         own, uplink_rows = tree.put((state.own, state.uplink), row, rows)
         moved = optax.tree.sub(server.broadcast(server_state).params, common[0].params)
-        metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
+        clients = jnp.sum(present, dtype=jnp.float32)
+        received = clients * dense_bits(common[0].params)
+        metrics |= {"clients": clients, "update_norm": optax.tree.norm(moved), "downlink_bits": received}
+        metrics |= {"uplink_bits": bits.payload + bits.side, "uplink_side_bits": bits.side}
         return State(state.round + 1, state.key, server_state, aggregator_state, own, uplink_rows), metrics
 
     def steps(cohort: Client, round: Any) -> Client:
@@ -160,6 +169,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
+    of_finish |= {_SENT: Sent(*jnp.zeros(3, jnp.float32))}
     nothing, steps_in = ravel_pytree(of_steps)
 
     def build(common, examples) -> Local:
@@ -180,6 +190,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             message, uplink_row = uplink.update(
                 message, rows[1], shared.params, round=round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
             )
+            metrics |= {_SENT: sent(uplink_row, message)}
             return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
 
         def collect(messages, cohort):

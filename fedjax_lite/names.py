@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import optax
 
-from fedjax_lite import aggregators, data, engine, models, sampling
+from fedjax_lite import aggregators, attacks, data, engine, models, sampling, uplink
 from fedjax_lite.config import Config, ConfigError, Where, nearest
 from fedjax_lite.data import partition
 from fedjax_lite.schema import describable, described, fits, typed
@@ -26,10 +26,11 @@ KINDS = {
     "model": "[model]",
     "optimizer": "[client] and [server] optimizer: one table, or a list of tables to chain",
     "transform": "beside an optimizer in such a list, or as an uplink",
-    "uplink": "[client] uplink: one table, or a list of tables to chain; every transform too",
+    "uplink": "[client] uplink: one table, or a list of tables to chain; every transform too; one that wraps another takes it as inner",
     "schedule": "a learning rate, epochs or steps: a table with a clock (round, step or client_step)",
     "sampling": "[sampling]; one that wraps another takes it as its sampler",
-    "aggregator": "[aggregator]",
+    "aggregator": "[aggregator]; one that wraps another takes it as inner",
+    "attack": "[attack], beside num_byzantine or byzantine = [ids]; none for no attack",
     "engine": "[engine]",
 }
 MODULES: dict[str, types.ModuleType] = {
@@ -38,15 +39,22 @@ MODULES: dict[str, types.ModuleType] = {
     "model": models,
     "sampling": sampling,
     "aggregator": aggregators,
+    "attack": attacks,
     "engine": engine,
+    "uplink": uplink,
 }
-RETURNS: dict[str, tuple[type, ...]] = {"model": (models.Model,), "data": (data.TrainTest, data.FederatedData)}
+RETURNS: dict[str, tuple[type, ...]] = {
+    "model": (models.Model,),
+    "data": (data.TrainTest, data.FederatedData),
+    "attack": (attacks.Attack,),
+    "uplink": (optax.GradientTransformationExtraArgs,),
+}
 ALSO = {"optimizer": ["transform"], "uplink": ["transform"]}
-TABLES = ("partition", "sampler")  # arguments that are tables of a kind of their own
+TABLES = ("partition", "sampler", "inner")  # arguments that are tables of a kind of their own
 # Of optax: what needs the loss function or one gradient an example, what combines others (write a list of tables), and
 # what draws noise from a key that all clients would share.
 NOT_HERE = frozenset(
-    "chain named_chain lbfgs scale_by_backtracking_linesearch scale_by_zoom_linesearch sophia scale_by_muon "
+    "chain named_chain masked lbfgs scale_by_backtracking_linesearch scale_by_zoom_linesearch sophia scale_by_muon "
     "dpsgd differentially_private_aggregate freeze add_noise noisy_sgd".split()
 )
 

@@ -241,12 +241,14 @@ def _structure(state: State) -> list[str]:
 
 
 def _first_not_finite(measured: dict[str, np.ndarray], evaluation: dict[str, Any], test_loss: str) -> tuple[int | None, str]:
-    """The first round of a segment, with clients, whose loss or update is not finite, and what is not; or None."""
+    """The first round of a segment, with clients, whose loss, update or messages are all not finite, and what is not; or None."""
     present = measured["clients"] > 0 if "clients" in measured else True
     bad = {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
+    if "non_finite" in measured and "clients" in measured:  # dropped one and all: the model stands still
+        bad["non_finite"] = (measured["non_finite"] >= measured["clients"]) & present
     first, name = min(((int(np.argmax(rounds)), name) for name, rounds in bad.items() if rounds.any()), default=(None, ""))
     if first is not None:
-        return first, f"{name}={measured[name][first]}"
+        return first, f"{name}={measured[name][first]}" + (", all messages" if name == "non_finite" else "")
     if not math.isfinite(evaluation.get(test_loss, 0.0)):
         return len(next(iter(measured.values()))) - 1, f"{test_loss}={evaluation[test_loss]}"
     return None, ""

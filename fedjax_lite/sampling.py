@@ -1,6 +1,6 @@
 """Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,19 @@ from jaxtyping import Array, Int
 from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
 from fedjax_lite.shuffle import permute
 
-__all__ = ["Sampler", "availability", "cohort", "cyclic", "dropout", "everyone", "poisson", "stragglers", "uniform", "weighted"]
+__all__ = [
+    "Sampler",
+    "availability",
+    "cohort",
+    "cyclic",
+    "dropout",
+    "everyone",
+    "including",
+    "poisson",
+    "stragglers",
+    "uniform",
+    "weighted",
+]
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
 
@@ -165,6 +177,35 @@ def availability(sampler: Sampler, share: Number, period: int) -> Sampler:
         offset = jax.vmap(lambda id: jax.random.uniform(jax.random.fold_in(jax.random.key(0), id)))(chosen.id)
         reached = (round % period / period + offset) % 1 < share
         return chosen._replace(weight=jnp.where(reached, chosen.weight, 0))
+
+    return sample
+
+
+def including(sampler: Sampler, clients: Sequence[int]) -> Sampler:
+    """Some clients take part in every round, beside those that another sampler chooses.
+
+    Args:
+        sampler: whom else; one of `clients` that it chooses too takes part once.
+        clients: ids, each once. For rules such as `fl.aggregators.fltrust`: the client that holds the server's own data.
+
+    Raises:
+        ValueError: for ids that are negative, not whole numbers, given twice, none at all, or outside the population.
+
+    >>> sampler = including(uniform(2), clients=[4])
+    >>> sampler(jax.random.key(0), jnp.array([3, 1, 4, 1, 5]), jnp.int32(0)).id.tolist()[2:]
+    [4]
+    """
+    whole = all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in clients)
+    if not clients or not whole or len(set(clients)) < len(clients):
+        raise ValueError(f"including: clients must be a list of different client ids, got {clients!r}")
+
+    def sample(key, sizes, round):
+        if max(clients) >= sizes.shape[0]:
+            raise ValueError(f"including: clients={clients!r} are not all in the population, whose ids are 0 to {sizes.shape[0] - 1}")
+        chosen, always = sampler(key, sizes, round), cohort(key, sizes, jnp.asarray(clients))
+        twice = jnp.any(chosen.id[:, None] == always.id[None, :], axis=1)
+        chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
 
     return sample
 

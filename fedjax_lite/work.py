@@ -13,7 +13,9 @@ from fedjax_lite.schedules import Clock, Scheduled, refuse_restarting, transform
 
 __all__ = ["sgd_work"]
 
-LossFn = Callable[[Tree, Tree, Key], Any]  # params, batch, key -> losses [batch], or (losses, {name: values [batch]})
+# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a metric over some examples only is a
+# fl.Mean(total [batch], count [batch])
+LossFn = Callable[[Tree, Tree, Key], Any]
 
 
 class _Carry(NamedTuple):
@@ -113,7 +115,7 @@ def sgd_work(
     return ClientWork(init, start, step, finish)
 
 
-def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, shape: tuple[int, ...]) -> dict[str, Array]:
+def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, shape: tuple[int, ...]) -> dict[str, Mean]:
     """The loss and every metric of each example, `shape` = [batch] each, in at least float32: their sums drown in half precision."""
     output = loss_fn(params, examples, key)
     losses, values = output if isinstance(output, tuple) else (output, {})
@@ -122,20 +124,26 @@ def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, sh
         raise ValueError(f"loss_fn reports metrics under the library's own names, {', '.join(sorted(taken))}: rename them")
     values = {"loss": losses, **values}
     for name, value in values.items():
-        if jnp.shape(value) != shape:
-            raise ValueError(
-                f"loss_fn must return one {name} an example, shape {shape}, got {jnp.shape(value)}: "
-                "do not reduce over the batch; masking and the mean are taken by the library"
-            )
-    return {name: jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32)) for name, value in values.items()}
+        for part in value if isinstance(value, Mean) else (value,):
+            if jnp.shape(part) != shape:
+                raise ValueError(
+                    f"loss_fn must return one {name} an example, shape {shape}, got {jnp.shape(part)}: "
+                    "do not reduce over the batch; masking and the mean are taken by the library"
+                )
+    return {name: _wide_mean(value) for name, value in values.items()}
+
+
+def _wide_mean(value: Any) -> Mean:
+    total, count = value if isinstance(value, Mean) else (value, None)
+    total = jnp.asarray(total, jnp.promote_types(jnp.result_type(total), jnp.float32))
+    return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
 
 
 def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
-    count = jnp.sum(batch.mask)
     values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
-    sums = {name: Mean(jnp.sum(jnp.where(batch.mask, value, 0)), count.astype(value.dtype)) for name, value in values.items()}
-    return sums["loss"].total / jnp.maximum(count, 1), sums
+    sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
+    return sums["loss"].total / jnp.maximum(sums["loss"].count, 1), sums
 
 
 def _in_bfloat16(loss_fn: LossFn) -> LossFn:

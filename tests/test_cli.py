@@ -96,6 +96,55 @@ def test_an_interrupted_run_is_130(shell, monkeypatch):
     assert status == 130 and "interrupted" in err
 
 
+def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
+    (tmp_path / "grid.toml").write_text(TINY + '[grid]\nclient.optimizer.learning_rate = [0.1, 1]\n"model.hidden" = [[], [3]]\nseeds = 2\n')
+    status, out, err = shell("study grid.toml --devices 2 --target train_accuracy=0")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "4 cells, 2 seeds each, 2 programs"
+    assert re.match(r"rank  client.optimizer.learning_rate  model.hidden  train_accuracy  95 % interval +diverged  rounds to 0$", lines[1])
+    assert lines[2].startswith("1 ") and lines[2].endswith(" 2") and len(lines) == 7
+    assert lines[6] == "written to runs/tiny: report.html, table.csv, study.json"
+    folder = tmp_path / "runs" / "tiny"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "study.json", "table.csv"]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert b"[grid" in before["report.html"]
+
+    # What is refused is refused before anything runs, and leaves what is there as it is.
+    for line, message in (
+        ("study tiny.toml", "error: tiny.toml: grid: a study needs a table [grid]"),
+        ("study grid.toml --target train_accuracy", "error: --target train_accuracy: write it as metric=value"),
+        (
+            "study grid.toml --target accuracy=1",
+            "error: study: no curve 'accuracy' that could have a target; there are train_accuracy, train_loss",
+        ),
+        ("study grid.toml --together 0", "error: study: together must be a whole number of at least 1, got 0"),
+        ("study grid.toml --out .", "error: out=. is not empty and holds neither a study nor a run: name another folder"),
+        ("study grid.toml --out grid.toml", "error: out=grid.toml is a file: name a folder"),
+        (
+            "run grid.toml",
+            "error: grid.toml:27: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
+        ),
+    ):
+        status, out, err = shell(line)
+        assert (status, out) == (2, "") and err.startswith(message), err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and not (tmp_path / "runs" / "tiny.1").exists()
+
+    # An interrupted study writes nothing; the next one moves what is there aside.
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "configured", interrupted)
+    assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was written\n")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    status, out, err = shell("study grid.toml --set grid.seeds=1 --devices 1")
+    assert status == 0 and "4 cells, 1 seed each, 2 programs" in out and "runs/tiny held a study or a run: moved to" in err
+    assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
+    status, _, err = shell("run grid.toml --set grid={}")
+    assert status == 2 and "runs/tiny is not empty and holds no run: name another folder" in err
+
+
 def test_the_list_of_names(shell):
     status, out, _ = shell("list")
     assert status == 0

@@ -135,6 +135,18 @@ MISTAKES = {
         ("batch_size = 2", 'batch_size = 2\nuplink = "clipp"'),
         r"tiny.toml:17: client.uplink.name: unknown uplink 'clipp'; did you mean 'clip'",
     ),
+    "uplink without its inner": (
+        ("batch_size = 2", 'batch_size = 2\nuplink = { name = "error_feedback" }'),
+        r"tiny.toml:17: client.uplink: give inner",
+    ),
+    "inner uplink": (
+        ("batch_size = 2", 'batch_size = 2\nuplink = ["zero_nans", { name = "error_feedback", inner = { name = "topk", share = 0.1 } }]'),
+        r"tiny.toml:17: client.uplink\[1\].inner.name: unknown uplink 'topk'; did you mean 'top_k'",
+    ),
+    "share of an inner uplink": (
+        ("batch_size = 2", 'batch_size = 2\nuplink = { name = "error_feedback", inner = { name = "top_k", share = 2 } }'),
+        r"tiny.toml:17: client.uplink.inner(.share)?: top_k: share must be in",
+    ),
     "second uplink": (
         ("[sampling]", '[[client.uplink]]\nname = "zero_nans"\n[[client.uplink]]\nname = "clip"\nmax_delta = "1"\n[sampling]'),
         r"tiny.toml:21: client.uplink\[1\].max_delta: must be a number, got '1'",
@@ -264,10 +276,12 @@ def test_overrides_are_toml_or_plain_text(tmp_path):
         "aggregator.name=median",
         "run.converge.patience=2",
         "client.optimizer.learning_rate=1e-2",
+        'grid."client.epochs"=[1, 2]',
         "name=b",
     ]
     values = load(file, overrides).values
     assert values["model"]["hidden"] == [4, 5] and values["aggregator"]["name"] == "median" and values["name"] == "b"
+    assert values["grid"] == {"client.epochs": [1, 2]}
     assert values["run"]["converge"] == {"patience": 2} and values["client"]["optimizer"] == {"name": "sgd", "learning_rate": 0.01}
 
 
@@ -290,6 +304,32 @@ def test_a_configuration_becomes_its_parts(made):
     assert data.size.tolist() == [3, 1]
     assert [record["update_norm"] for record in result.history] == [0] * 4  # a rate of 0
     assert len(result.history) == 4 and "train_accuracy" in result.history[1] and "gradient_norm" in result.history[0]
+
+
+def test_an_uplink_that_wraps_others_takes_a_table_or_a_list(made):
+    inner = "{ name = 'rotate', inner = [{ name = 'clip', max_delta = 1e9 }, { name = 'qsgd', levels = 4 }] }"
+    for uplink, bits in ((f"{{ name = 'error_feedback', inner = {inner} }}", None), ("['zero_nans', { name = 'sign' }]", 24)):
+        result = made(("[sampling]", f"uplink = {uplink}\n[sampling]"))(progress=False)
+        sent, received = (result.history[0][name] for name in ("uplink_bits", "downlink_bits"))
+        assert 0 < sent < received / 2 if bits is None else sent == received / 32
+
+
+def test_an_aggregator_that_wraps_another_takes_a_table_which_shares_its_num_byzantine(made):
+    """Of two messages and f = 1 each rule needs more than there are, and says so with the f that it was given."""
+    for inner, message in (
+        ('"trimmed_mean"', r"nnm: num_byzantine=1 needs"),
+        ('{ name = "krum", num_byzantine = 3 }', r"nnm: num_byzantine=1 needs"),
+        ('{ name = "krumm" }', r"tiny.toml:23: aggregator.inner.name: unknown aggregator 'krumm'; did you mean 'krum'"),
+        ('{ name = "arc" }', r"tiny.toml:23: aggregator.inner: give inner"),
+        ("3", r"tiny.toml:23: aggregator.inner: must be a table with a name"),
+    ):
+        refused(made, message, ('"weighted_mean"', f'"nnm"\nnum_byzantine = 1\ninner = {inner}'))
+    refused(made, r"aggregator.inner: give num_byzantine", ('"weighted_mean"', '"bucketing"\nsize = 1\ninner = { name = "krum" }'))
+    nested = '"arc"\nnum_byzantine = 0\ninner = { name = "bucketing", size = 1, inner = { name = "trimmed_mean", num_byzantine = 0 } }'
+    losses = [
+        made(*replace)(progress=False).history[-1]["train_loss"] for replace in ([('"weighted_mean"', nested)], [("weighted_mean", "mean")])
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_targets_that_are_numbers_make_a_regression(made):
@@ -321,7 +361,7 @@ def test_every_name_is_documented_and_describable():
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda file: file.stem)
 def test_the_shipped_configurations_are_valid(file):
     header = file.read_text().split("\n\n")[0]
-    assert f"fedjax-lite run configs/{file.name}" in file.read_text() and header.startswith("#")
+    assert re.search(f"fedjax-lite (run|study) configs/{file.name}", header) and header.startswith("#")
     config = load(file)
     if "path" not in config.values["data"]:
         start = build(config)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -58,5 +59,6 @@ def test_femnist_mlp(tmp_path, real_data):
 def test_every_configuration_is_tested_and_says_how_to_run_it():
     for path in (ROOT / "configs").glob("*.toml"):
         header = path.read_text().split("\nname =")[0]
-        assert f"fedjax-lite run configs/{path.name}" in header and "2 CPU cores" in header
-        assert f'"{path.name}"' in Path(__file__).read_text()
+        assert re.search(f"fedjax-lite (run|study) configs/{path.name}", header) and "2 CPU cores" in header
+        tests = [Path(__file__).with_name(name).read_text() for name in ("test_configs.py", "test_reproductions.py")]
+        assert any(f'"{path.name}"' in text for text in tests)

@@ -1,10 +1,15 @@
 """Reference numbers of small federated problems, computed by an independent implementation with other random draws."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import ROOT
 
 import fedjax_lite as fl
 from fedjax_lite.data.idx import read_idx
@@ -75,3 +80,45 @@ def test_synthetic_1_1_fedavg(seed, expected):
     # The last rounds jump by the cohort they drew: the reference is one trajectory, this is another.
     np.testing.assert_allclose(found[0::2], expected[0::2], rtol=0.35)
     np.testing.assert_allclose(found[1::2], expected[1::2], atol=0.09)
+
+
+def robustness(real_data, out, *options):
+    """Mean test accuracy over seeds by (aggregator, attack, f), from the command line: tests themselves compile with few optimisations."""
+    path = ROOT / "configs" / "robustness.toml"
+    command = [sys.executable, "-m", "fedjax_lite", "study", str(path), "--out", str(out), "--set", f"data.path={real_data / 'mnist_idx'}"]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([*command, *(x for each in options for x in ("--set", each))], check=True, env=environment, capture_output=True)
+    found = fl.Study.load(out)
+    axes = found.axes
+    return {tuple(row[axis.names[0]] for axis in axes): row["mean"] for row in found.table("test_accuracy")}, found.programs
+
+
+def test_robust_aggregation_under_attack(real_data, tmp_path):
+    """IID clients: the mean collapses under strong attacks, no robust rule does, and without an attack nobody loses much."""
+    accuracy, programs = robustness(real_data, tmp_path / "iid")
+    rules, attacks = (list(dict.fromkeys(key[i] for key in accuracy)) for i in (0, 1))
+    assert (len(rules), len(attacks), len(accuracy), programs) == (7, 6, 7 * 6 * 3, 42)
+    for rule in rules:
+        alone = {accuracy[rule, attack, 0] for attack in attacks}
+        assert max(alone) - min(alone) < 1e-3 and min(alone) > 0.8  # without attackers there is no attack
+        for attack in ("ipm", "gaussian"):
+            assert (accuracy[rule, attack, 4] < 0.5) == (rule == "mean"), (rule, attack)
+    # An independent implementation, with other draws: at f = 0, where all but the median are the mean, and at f = 4 under ipm.
+    for rule, none, ipm in (
+        ("mean", 0.886, 0.115),
+        ("median", 0.866, 0.839),
+        ("trimmed_mean", 0.886, 0.845),
+        ("nnm(trimmed_mean)", 0.886, 0.882),
+    ):
+        assert accuracy[rule, "ipm", 0] == pytest.approx(none, abs=0.03), rule
+        assert accuracy[rule, "ipm", 4] == pytest.approx(ipm, abs=0.05), rule
+
+
+def test_mixing_with_neighbours_helps_where_clients_differ(real_data, tmp_path):
+    """Dirichlet 0.3: the median loses without any attack; nearest neighbour mixing lifts the trimmed mean and Krum."""
+    differ = 'data.partition={ name = "dirichlet", clients = 20, alpha = 0.3 }'
+    few = ('grid.attack=[{ name = "opposite_mean" }]', 'grid."attack.num_byzantine"=[0, 4]')
+    accuracy, _ = robustness(real_data, tmp_path / "dirichlet", differ, *few)
+    assert accuracy["mean", "opposite_mean", 0] > accuracy["median", "opposite_mean", 0] + 0.08
+    for rule in ("trimmed_mean", "krum"):
+        assert accuracy[f"nnm({rule})", "opposite_mean", 4] > accuracy[rule, "opposite_mean", 4] + 0.05, rule

@@ -1,7 +1,42 @@
 """Aggregators: the cohort's messages reduced to one. `from_sum` and `from_stack` lift a bare function to one."""
 
-from fedjax_lite.aggregators.lift import from_stack, from_sum
+from fedjax_lite.aggregators.caf import caf
+from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding
+from fedjax_lite.aggregators.geometric import geometric_median
+from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
+from fedjax_lite.aggregators.lift import from_stack, from_sum, transformed
+from fedjax_lite.aggregators.mda import mda
 from fedjax_lite.aggregators.mean import mean, weighted_mean
-from fedjax_lite.aggregators.order import median, trimmed_mean
+from fedjax_lite.aggregators.order import meamed, median, trimmed_mean, weighted_median
+from fedjax_lite.aggregators.pre import arc, bucketing, nnm
+from fedjax_lite.aggregators.secure import secure_mean
+from fedjax_lite.aggregators.signs import rlr, sign_majority
+from fedjax_lite.aggregators.trusted import fltrust, monna
 
-__all__ = ["from_stack", "from_sum", "mean", "median", "trimmed_mean", "weighted_mean"]
+__all__ = [
+    "arc",
+    "bucketing",
+    "bulyan",
+    "caf",
+    "centered_clipping",
+    "fltrust",
+    "from_stack",
+    "from_sum",
+    "geometric_median",
+    "krum",
+    "mda",
+    "meamed",
+    "mean",
+    "median",
+    "monna",
+    "multi_krum",
+    "nnm",
+    "norm_bounding",
+    "rlr",
+    "secure_mean",
+    "sign_majority",
+    "transformed",
+    "trimmed_mean",
+    "weighted_mean",
+    "weighted_median",
+]

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite import tree
-from fedjax_lite.base import Aggregator, Client, Tree
+from fedjax_lite.aggregators.screen import checked, screened
+from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.base import Aggregator, Client, Key, Tree
 
 
-def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]) -> Aggregator:
+def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree], non_finite: str = "propagate") -> Aggregator:
     """An aggregator that is a function of a sum over clients, so that clients can be added in any grouping.
 
     aggregate = total(sum_k each(message_k, client_k)), over the slots whose weight is not 0.
@@ -17,16 +19,31 @@ def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]
     Args:
         each: one client's message and facts to the tree that is summed.
         total: the sum to the aggregate.
+        non_finite: "propagate" passes messages on as they are. With "drop" or "zero" those whose squared norm is not finite are
+            left out, or count as zeros, all are given in float32 or wider, and a metric "non_finite" counts them.
 
     >>> plain_mean = from_sum(lambda message, client: (message, 1.0), lambda total: jax.tree.map(lambda x: x / total[1], total[0]))
     """
 
+    checked("from_sum", non_finite)
+
     def collect(messages, cohort, state):
         del state
-        terms = jax.vmap(each)(messages, cohort)
-        return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree.zero_where_not(cohort.weight > 0, terms))
+        dropped = jnp.zeros(())
+        if non_finite != "propagate":
+            messages, cohort, dropped = screened(messages, cohort, non_finite)
 
-    return Aggregator(lambda message: (), collect, lambda part, state, key: (total(part), state, {}), additive=True)
+        def term(message, client):
+            return each(tree.zero_where_not(client.weight > 0, message), client)  # or NaN in an empty slot would spoil derivatives
+
+        return sum_rows(term, cohort.weight > 0, messages, cohort), dropped
+
+    def finish(part, state, key):
+        del key
+        terms, dropped = part
+        return total(terms), state, {} if non_finite == "propagate" else {"non_finite": dropped}
+
+    return Aggregator(lambda message: (), collect, finish, additive=True)
 
 
 def from_stack(fn: Callable[[Tree, Client], Tree]) -> Aggregator:
@@ -44,3 +61,35 @@ def from_stack(fn: Callable[[Tree, Client], Tree]) -> Aggregator:
         return messages, cohort
 
     return Aggregator(lambda message: (), collect, lambda part, state, key: (fn(*part), state, {}), additive=False)
+
+
+def transformed(
+    transform: Callable[[Tree, Client, Tree, Key], tuple[Tree, Client, Tree]],
+    inner: Aggregator,
+    init: Callable[[Tree], Tree] = lambda message: (),
+) -> Aggregator:
+    """An aggregator that changes all messages together before another one sees them.
+
+    Args:
+        transform: `(messages, cohort, state, key) -> messages, cohort, state`; it may change how many slots there are.
+        inner: any aggregator, which is given what the transform returns.
+        init: message -> the transform's first state.
+
+    >>> def double(messages, cohort, state, key):
+    ...     return jax.tree.map(lambda x: 2 * x, messages), cohort, state
+    >>> doubled = transformed(double, from_stack(lambda messages, cohort: messages[0]))
+    """
+
+    def collect(messages, cohort, state):
+        del state
+        return messages, cohort
+
+    def finish(part, state, key):
+        mine, others = state
+        messages, cohort = part
+        messages, cohort, mine = transform(messages, cohort, mine, jax.random.fold_in(key, 0))
+        part = inner.collect(messages, cohort, others)
+        aggregate, others, metrics = inner.finish(part, others, jax.random.fold_in(key, 1))
+        return aggregate, (mine, others), metrics
+
+    return Aggregator(lambda message: (init(message), inner.init(message)), collect, finish, additive=False)

@@ -1,67 +1,149 @@
-"""Robust rules by coordinate order: median and trimmed mean."""
-
-from collections.abc import Callable
+"""Robust rules by coordinate order: median, weighted median, trimmed mean, mean around the median."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
-from fedjax_lite.aggregators.lift import from_stack
-from fedjax_lite.base import Aggregator, Number
-
-
-def median() -> Aggregator:
-    """The median of each coordinate over the clients present; of an even number, the mean of the two in the middle.
-
-    Breaks down when half of the clients are Byzantine. Weights other than 0 do not matter; a message of NaN counts as one of
-    +infinity. O(clients log clients) a coordinate.
-
-    Source: Yin et al. 2018, "Byzantine-robust distributed learning", definition 1.
-    """
-
-    def middle(rank, count):
-        return (rank == (count - 1) // 2) | (rank == count // 2)
-
-    return _average_of_ranks(middle)
+from fedjax_lite.aggregators.rule import Needs, from_rule
+from fedjax_lite.aggregators.select import mean_around, mean_between, middle, statistic
+from fedjax_lite.aggregators.stack import Present, columns
+from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.base import Aggregator, Number, Tree
 
 
-def trimmed_mean(num_byzantine: Number) -> Aggregator:
-    """Each coordinate's mean after its f smallest and its f largest values are dropped.
+def median(non_finite: str = "drop") -> Aggregator:
+    """The median of each coordinate over the clients; of an even number, the mean of the two in the middle.
 
-    (1 / (n - 2f)) sum of the values of rank f .. n-f-1, n the clients present. With n <= 2f nothing would be left: then the
-    coordinate's median is taken.
+    Breaks down when half of the clients are Byzantine. Weights other than 0 do not matter. O(n d).
 
     Args:
-        num_byzantine: f, how many Byzantine clients to withstand; f >= 0. A message of NaN counts as one of +infinity.
+        non_finite: what to do with a message whose squared norm is not finite: "drop", "zero" or "propagate" (a NaN counts as more
+            than infinity).
 
     Raises:
-        ValueError: if f is negative or not whole.
+        ValueError: for an unknown policy.
+
+    Source: Yin et al. 2018, "Byzantine-robust distributed learning", definition 1.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
+    >>> aggregator = median()
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    2.0
+    """
+
+    def rule(messages, cohort, n, f):
+        del f
+        skipped = (n - 1) // 2
+
+        def of(x, present):
+            return mean_between(x, present, *middle(x, present, n), skipped, n - 2 * skipped)
+
+        return columns(of, messages, cohort.weight > 0)
+
+    return from_rule("median", rule, 0, Needs(2, 1), non_finite)
+
+
+def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> Aggregator:
+    """The lower weighted median of each coordinate.
+
+    The smallest V_kj for which the weights of the values up to it are at least half of the total. Breaks down when Byzantine
+    clients have half of the weight. O(n d).
+
+    Args:
+        weights: "examples", "uniform", an array `[population]` or a function of the `Client`; times the sampler's weight.
+        non_finite: "drop", "zero" or "propagate".
+
+    Raises:
+        ValueError: for unknown weights or policy.
+
+    Source: Yin et al. 2018, definition 1, with weights as in Chen et al. 2017.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.array([1, 3, 1]), jnp.arange(3))
+    >>> aggregator = weighted_median()
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    90.0
+    """
+    weigh = jax.vmap(weight_of("weighted_median", weights))
+
+    def rule(messages, cohort, n, f):
+        del n, f
+        given = jnp.where(cohort.weight > 0, weigh(cohort), 0).astype(jnp.float32)
+        total = jnp.sum(given)
+
+        def of(x, present):
+            value = statistic(x, given, total / 2)
+            return mean_between(x, present & (given > 0), value, value, jnp.int32(0), jnp.where(total > 0, 1, 0))
+
+        return columns(of, messages, cohort.weight > 0)
+
+    return from_rule("weighted_median", rule, 0, Needs(2, 1), non_finite)
+
+
+def trimmed_mean(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
+    """Each coordinate's mean after its f smallest and its f largest values are dropped.
+
+    (1/(n-2f)) sum of the values of rank f .. n-f-1. Needs n >= 2f+1. O(n d).
+
+    Args:
+        num_byzantine: f, how many Byzantine clients to withstand.
+        non_finite: what to do with messages that are not finite: "drop" (f is then one less), "zero" or "propagate".
+
+    Raises:
+        ValueError: for a negative or fractional f, an unknown policy; while tracing, for a cohort too small for f.
 
     Source: Yin et al. 2018, "Byzantine-robust distributed learning", definition 2.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0, 4.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(4, int), jnp.arange(4))
+    >>> aggregator = trimmed_mean(num_byzantine=1)
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    3.0
     """
-    if not isinstance(num_byzantine, jax.Array) and (num_byzantine != int(num_byzantine) or num_byzantine < 0):
-        raise ValueError(f"trimmed_mean: num_byzantine must be a whole number and not negative, got {num_byzantine}")
 
-    def kept(rank, count):
-        trimmed = jnp.minimum(num_byzantine, (count - 1) // 2)
-        return (rank >= trimmed) & (rank < count - trimmed)
+    def rule(messages, cohort, n, f):
+        def of(x, present):
+            ones = present.astype(jnp.float32)
+            return mean_between(x, present, statistic(x, ones, f + 1), statistic(x, ones, n - f), f, n - 2 * f)
 
-    return _average_of_ranks(kept)
+        return columns(of, messages, cohort.weight > 0)
+
+    return from_rule("trimmed_mean", rule, num_byzantine, Needs(2, 1), non_finite)
 
 
-def _average_of_ranks(kept: Callable[[Int[Array, " clients"], Int[Array, ""]], Bool[Array, " clients"]]) -> Aggregator:
-    """Average, coordinate by coordinate, the values whose rank among the clients present is kept."""
+def meamed(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
+    """Each coordinate's mean of the n-f values closest to its median; of equally close ones those of the lowest slots.
 
-    def reduce(messages, cohort):
-        present = cohort.weight > 0
-        keep = kept(jnp.arange(present.shape[0]), jnp.sum(present)) & (jnp.sum(present) > 0)
+    Needs n >= 2f+1. O(n d).
 
-        def leaf(x: Float[Array, "clients ..."]):
-            column = (-1,) + (1,) * (x.ndim - 1)
-            ordered = jnp.sort(jnp.where(present.reshape(column), x, jnp.inf), axis=0)
-            chosen = jnp.where(keep.reshape(column), ordered, 0)
-            return jnp.sum(chosen, axis=0) / jnp.maximum(jnp.sum(keep), 1).astype(x.dtype)
+    Args:
+        num_byzantine: f, how many Byzantine clients to withstand.
+        non_finite: "drop" (f is then one less), "zero" or "propagate".
 
-        return jax.tree.map(leaf, messages)
+    Raises:
+        ValueError: as `trimmed_mean` does.
 
-    return from_stack(reduce)
+    Source: Xie, Koyejo and Gupta 2018, "Generalized Byzantine-tolerant SGD", definition 4.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
+    >>> aggregator = meamed(num_byzantine=1)
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    1.5
+    """
+
+    def rule(messages, cohort, n, f):
+        return mean_around_median(messages, cohort.weight > 0, n - f)
+
+    return from_rule("meamed", rule, num_byzantine, Needs(2, 1), non_finite)
+
+
+def mean_around_median(messages: Tree, present: Present, kept) -> Tree:
+    """Each coordinate's mean of the `kept` values closest to the median of the messages present."""
+    n = jnp.sum(present, dtype=jnp.int32)
+
+    def of(x, present):
+        low, high = middle(x, present, n)
+        return mean_around(x, present, low + (high - low) / 2, kept)
+
+    return columns(of, messages, present)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
-COLORS = ("#2166ac", "#e08214", "#1b7837", "#762a83")
+COLORS = ("#2166ac", "#e08214", "#1b7837", "#762a83", "#d6604d", "#01959f", "#8c6d31", "#5a5a5a")
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
 MARKED = 40  # points up to which each is marked
 
@@ -13,7 +13,15 @@ Series = Sequence[tuple[int | float, float | None]]  # (x, y) points; a y of Non
 Band = Sequence[tuple[int | float, float, float]]  # (x, low, high)
 
 
-def line_chart(title: str, curves: Mapping[str, Series], band: Band = (), band_name: str = "", may_be_log: bool = False) -> str:
+def line_chart(
+    title: str,
+    curves: Mapping[str, Series],
+    band: Band = (),
+    band_name: str = "",
+    may_be_log: bool = False,
+    bands: Sequence[Band] = (),
+    span: Sequence[float] = (),
+) -> str:
     """Curves over rounds in one figure.
 
     Args:
@@ -22,6 +30,8 @@ def line_chart(title: str, curves: Mapping[str, Series], band: Band = (), band_n
         band: drawn as a shaded area behind the first curve.
         band_name: its legend.
         may_be_log: use a logarithmic axis if the curves span more than three decades; zeros are gaps on it.
+        bands: one behind each curve, in its color, instead of `band`.
+        span: values that the axis must reach too, as where figures are to be compared.
 
     Returns:
         A `<figure>` element, or "" if there is nothing to draw.
@@ -30,9 +40,10 @@ def line_chart(title: str, curves: Mapping[str, Series], band: Band = (), band_n
     ys = [y for series in curves.values() for _, y in series if y is not None]
     if not xs:
         return ""
+    ys += span
     positive = [y for y in ys if y > 0]
     log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
-    ys = positive if log else ys + [y for _, *edges in band for y in edges]
+    ys = positive if log else ys + [y for each in (band, *bands) for _, *edges in each for y in edges]
     x_ticks = [tick for tick in ticks(min(xs), max(xs)) if min(xs) <= tick <= max(xs) and tick == int(tick)] or [min(xs)]
     y_ticks = decades(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
     across = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
@@ -50,10 +61,10 @@ def line_chart(title: str, curves: Mapping[str, Series], band: Band = (), band_n
     for tick in x_ticks:
         parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.0f}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">round</text>')
-    if band:
-        thin = band[:: -(-len(band) // MOST)]
+    for color, shaded in zip(COLORS, bands or [band], strict=False):
+        thin = shaded[:: -(-len(shaded) // MOST) or 1]
         outline = [at(x, high) for x, _, high in thin] + [at(x, low) for x, low, _ in reversed(thin)]
-        parts.append(f'<polygon points="{" ".join(outline)}" fill="{COLORS[0]}" opacity="0.15"/>')
+        parts += [f'<polygon points="{" ".join(outline)}" fill="{color}" opacity="0.15"/>'] if thin else []
     for color, series in reversed(list(zip(COLORS, curves.values(), strict=False))):  # the first on top
         parts.append(_curve([(x, None if y is None or (log and y <= 0) else at(x, y)) for x, y in thinned(series)], color))
     legend = "".join(f'<span><b style="background:{c}"></b>{escape(n)}</span>' for c, n in zip(COLORS, curves, strict=False))

@@ -1,0 +1,145 @@
+"""Pre-aggregators: they bring the messages closer together before any aggregator sees them.
+
+A message that is not finite goes on as one that is not, so that the aggregator behind drops it, counts it and reduces its f.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.aggregators.gram import lowest, squared_distances
+from fedjax_lite.aggregators.lift import transformed
+from fedjax_lite.aggregators.rule import Needs, fitting, whole
+from fedjax_lite.aggregators.screen import screened
+from fedjax_lite.aggregators.stack import mixes, squared_norms
+from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, client_keys
+
+
+def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
+    """Each message is replaced by the mean of its nearest neighbours, itself included (nearest neighbour mixing).
+
+    V_i <- (1/(n-f)) sum of the n-f messages nearest to V_i; of equally distant ones those in the lowest slots. It makes most rules
+    optimal where clients differ. Needs n >= 2f+1. O(n^2 d).
+
+    Args:
+        inner: the aggregator behind it.
+        num_byzantine: f, how many Byzantine clients to withstand; the inner rule's is the same.
+
+    Raises:
+        ValueError: for a negative or fractional f; while tracing, for a cohort too small for f.
+
+    Source: Allouah et al. 2023, "Fixing by mixing", algorithm 2.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
+    >>> aggregator = nnm(fl.aggregators.median(), num_byzantine=1)
+    >>> state = aggregator.init(stack[0])
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(0))[0])
+    1.5
+    """
+    whole("nnm", "num_byzantine", num_byzantine)
+
+    def mixed(messages, cohort, lost, n, f):
+        present = cohort.weight > 0
+        distances = squared_distances(messages, present)
+        near = lowest(distances, n - f)
+        return mixes(near / jnp.maximum(n - f, 1).astype(distances.dtype), messages, present, lost)
+
+    return _before("nnm", mixed, inner, num_byzantine)
+
+
+def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
+    """The longest messages are cut to the length of the next (adaptive robust clipping).
+
+    The k = floor(2f(n-f)/n) messages of largest norm are scaled down to the (k+1)-th largest. Needs n >= 2f+1. O(n d).
+
+    Args:
+        inner: the aggregator behind it.
+        num_byzantine: f, how many Byzantine clients to withstand; the inner rule's is the same.
+
+    Raises:
+        ValueError: for a negative or fractional f; while tracing, for a cohort too small for f.
+
+    Source: Allouah et al. 2025, "Adaptive gradient clipping for robust federated learning", algorithm 2.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
+    >>> aggregator = arc(fl.aggregators.mean(), num_byzantine=1)
+    >>> state = aggregator.init(stack[0])
+    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(0))[0]), 3)
+    1.667
+    """
+    whole("arc", "num_byzantine", num_byzantine)
+
+    def cut(messages, cohort, lost, n, f):
+        squares = squared_norms(messages, cohort.weight > 0)
+        # Kept away from 0, where lengths have no slope.
+        norms = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
+        longest_first = -jnp.sort(-jnp.where(cohort.weight > 0, norms, 0))
+        most = longest_first[jnp.clip(2 * f * (n - f) // jnp.maximum(n, 1), 0, len(norms) - 1)]
+        factor = jnp.minimum(1, most / norms)
+
+        def scaled(message, factor, lost):
+            return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x * factor.astype(x.dtype)), message)
+
+        return jax.vmap(scaled)(messages, factor, lost)
+
+    return _before("arc", cut, inner, num_byzantine)
+
+
+def bucketing(inner: Aggregator, size: int) -> Aggregator:
+    """The messages' means in random buckets go to an aggregator in their place.
+
+    Clients in random order, `size` at a time, the last bucket perhaps fewer: ceil(n/size) means. f Byzantine clients spoil at most f
+    buckets, so the inner rule's f stays, and it must bear f of ceil(n/size): size <= n/(2f). O(n d).
+
+    Args:
+        inner: the aggregator behind it. To it a bucket is a client: id the bucket's number, weight 1, as many examples as its members
+            hold together.
+        size: s >= 1, clients a bucket.
+
+    Raises:
+        ValueError: for a size that is no whole number of at least 1.
+
+    Source: Karimireddy, He and Jaggi 2022, "Byzantine-robust learning on heterogeneous datasets via bucketing", algorithm 1.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.arange(6.0), fl.sampling.cohort(jax.random.key(0), jnp.ones(6, int), jnp.arange(6))
+    >>> aggregator = bucketing(fl.aggregators.mean(), size=2)
+    >>> state = aggregator.init(stack[0])
+    >>> float(aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(0))[0])
+    2.5
+    """
+    whole("bucketing", "size", size, least=1)
+
+    def means(messages, cohort, state, key):
+        present = cohort.weight > 0
+        messages, kept, _ = screened(messages, cohort, "drop")
+        draws = jax.vmap(jax.random.bits)(client_keys(key, cohort.id))
+        rank = jnp.argsort(jnp.lexsort((draws, ~present)))
+        buckets = jnp.arange(-(-len(rank) // int(size)))
+        members = (rank[None, :] // int(size) == buckets[:, None]) & present[None, :]
+        count = jnp.sum(members, axis=1)
+        lost = jnp.any(members & ~(kept.weight > 0)[None, :], axis=1)
+        average = mixes(members / jnp.maximum(count, 1).astype(jnp.float32)[:, None], messages, kept.weight > 0, lost)
+        sizes = jnp.sum(jnp.where(members, cohort.size, 0), axis=1, dtype=cohort.size.dtype)
+        weight = (count > 0).astype(cohort.weight.dtype)
+        clients = Client(buckets, client_keys(key, buckets), sizes, jnp.full(buckets.shape, NO_LIMIT), weight)
+        return average, clients, state
+
+    return transformed(means, inner)
+
+
+def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
+    """`change(messages, cohort, lost, n, f) -> messages`, of the finite messages and NaN for the lost ones, before an aggregator."""
+
+    def transform(messages, cohort, state, key):
+        del key
+        fitting(name, Needs(2, 1), num_byzantine, len(cohort.weight))
+        messages, kept, dropped = screened(messages, cohort, "drop")
+        f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
+        n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
+        enough = n >= Needs(2, 1).least(f)  # with fewer nobody is left: the aggregate is 0
+        lost = (cohort.weight > 0) & ~(kept.weight > 0)
+        return change(messages, kept, lost, n, f), cohort._replace(weight=jnp.where(enough, cohort.weight, 0)), state
+
+    return transformed(transform, inner)

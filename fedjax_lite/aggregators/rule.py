@@ -1,0 +1,106 @@
+"""From a robust rule to an aggregator: what the rule needs of n and f, messages that are not finite, too few clients."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedjax_lite import tree
+from fedjax_lite.aggregators.screen import checked, screened
+from fedjax_lite.base import Aggregator, Client, Number, Tree
+
+Rule = Callable[[Tree, Client, Int[Array, ""], Int[Array, ""]], Tree]
+
+
+class Needs(NamedTuple):
+    """A rule's condition n >= times f + plus."""
+
+    times: int
+    plus: int
+
+    def __str__(self) -> str:
+        return f"n >= {self.times}f+{self.plus}"
+
+    def least(self, num_byzantine: Number) -> Number:
+        """The smallest n for this f."""
+        return self.times * num_byzantine + self.plus
+
+
+def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_finite: str = "drop") -> Aggregator:
+    """An aggregator from a robust rule, which must see all messages together.
+
+    Messages are given to the rule in float32 or wider; what empty slots hold must not matter to it. A message whose squared norm is not
+    finite is dropped: its slot is empty to the rule, and f is one less, but not below 0. If fewer clients are left than the
+    rule needs, the aggregate is 0.
+
+    Args:
+        name: of the rule, for errors.
+        rule: `(messages, cohort, n, f) -> aggregate`: leaves `[clients, ...]`, and how many clients are left and how many of
+            them may be Byzantine, int32 scalars.
+        num_byzantine: f, a whole number of at least 0; may be a tracer.
+        needs: the rule's condition on n and f.
+        non_finite: what to do with such messages: "drop", "zero" (they count, with a message of zeros) or "propagate".
+
+    Returns:
+        An aggregator with metrics "non_finite" (messages that were not finite) and "too_few" (1 if the rule could not be
+        applied).
+
+    Raises:
+        ValueError: for a number that is not whole or negative, an unknown policy; and while tracing, if there are fewer slots
+            than the rule needs for this f.
+    """
+    whole(name, "num_byzantine", num_byzantine)
+    checked(name, non_finite)
+
+    def collect(messages, cohort, state):
+        del state
+        return messages, cohort
+
+    def finish(part, state, key):
+        del key
+        messages, cohort = part
+        fitting(name, needs, num_byzantine, cohort.weight.shape[0])
+        messages, cohort, dropped = screened(messages, cohort, non_finite)
+        f = jnp.asarray(num_byzantine).astype(jnp.int32)
+        f = jnp.maximum(f - dropped.astype(jnp.int32), 0) if non_finite == "drop" else f
+        n = jnp.sum(cohort.weight > 0, dtype=jnp.int32)
+        enough = n >= needs.least(f)
+        aggregate = tree.zero_where_not(enough, rule(messages, cohort, n, f))
+        return aggregate, state, {"non_finite": dropped, "too_few": 1.0 - enough.astype(jnp.float32)}
+
+    return Aggregator(lambda message: (), collect, finish, additive=False)
+
+
+def fitting(name: str, needs: Needs, num_byzantine: Number, slots: int) -> None:
+    """Refuse a cohort with fewer slots than a rule needs for its f, if that is known while tracing.
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not isinstance(num_byzantine, jax.Array) and slots < needs.least(num_byzantine):
+        raise ValueError(
+            f"{name}: num_byzantine={num_byzantine} needs {needs} = {needs.least(num_byzantine)} clients a round, and the cohort has "
+            f"{slots}: lower num_byzantine or sample more clients"
+        )
+
+
+def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
+    """Refuse a count that is known while tracing and no whole number of at least `least`.
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not isinstance(value, jax.Array) and (isinstance(value, bool) or not least <= value < float("inf") or value != int(value)):
+        raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
+
+
+def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> None:
+    """Refuse a number that is known while tracing and not positive (or 0, where that is allowed).
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not isinstance(value, jax.Array) and not (0 < value < float("inf") or (or_zero and value == 0)):
+        raise ValueError(f"{name}: {argument} must be {'finite and not negative' if or_zero else 'positive and finite'}, got {value!r}")

@@ -1,0 +1,125 @@
+"""Attacks on the data that Byzantine clients train on, and how far they get."""
+
+from math import isqrt
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.aggregators.rule import whole
+from fedjax_lite.attacks.attack import Attack
+from fedjax_lite.attacks.send import scaling
+from fedjax_lite.base import Mean, Number, Tree
+from fedjax_lite.models import Model
+from fedjax_lite.work import LossFn
+
+
+def label_flip(classes: int, to: int | None = None) -> Attack:
+    """Attackers train on wrong labels: y becomes C-1-y, or one label whatever it was.
+
+    The metric "attack_success" is the share of examples that the global model takes for the wrong label, of those whose label
+    changes.
+
+    Args:
+        classes: C; in a configuration it comes from the data.
+        to: the label that all examples are given; by default C-1-y.
+
+    Raises:
+        ValueError: for fewer than 2 classes, a label that is none of them.
+
+    Source: Fang et al. 2020, "Local model poisoning attacks to Byzantine-robust federated learning", section 6; `to` as in
+        Tolpegin et al. 2020.
+
+    >>> label_flip(classes=10).examples({"x": jnp.zeros((2, 3)), "y": jnp.array([0, 7])}, None)["y"].tolist()
+    [9, 2]
+    """
+    whole("label_flip", "classes", classes, least=2)
+    if to is not None:
+        _label("label_flip", "to", to, classes)
+
+    def wrong(examples):
+        y = examples["y"]
+        return classes - 1 - y if to is None else jnp.full_like(y, to)
+
+    def trigger(examples):
+        return examples, wrong(examples), wrong(examples) != examples["y"]
+
+    return Attack(examples=lambda examples, key: examples | {"y": wrong(examples)}, trigger=trigger)
+
+
+def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float = 1.0, boost: Number = 1.0) -> Attack:
+    """Attackers teach the model that a patch of pixels in the lower right corner means one class.
+
+    Each example of their batches gets the patch and the target label with probability `fraction`; their messages are multiplied by
+    `boost`. The metric "attack_success" is the share of examples with the patch that the global model takes for the target, those of
+    the target class left out.
+
+    Args:
+        target: the class.
+        fraction: in (0, 1], of the attackers' examples.
+        size: of the patch's side, in pixels.
+        value: of its pixels.
+        boost: factor on the attackers' messages, as `scaling`; n / f replaces the model under the mean.
+
+    Raises:
+        ValueError: for a negative target, a fraction outside (0, 1], a size below 1; while tracing, for examples "x" that are no
+            images `[batch, height, width, ...]` or square ones as vectors `[batch, pixels]`, or are smaller than the patch.
+
+    Source: Gu, Dolan-Gavitt and Garg 2017, "BadNets", section 4; Bagdasaryan et al. 2020, "How to backdoor federated learning".
+    """
+    whole("backdoor", "target", target)
+    whole("backdoor", "size", size, least=1)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"backdoor: fraction must be in (0, 1], got {fraction!r}")
+
+    def patched(examples):
+        x = examples["x"]
+        side = isqrt(x[0].size)
+        images = x if x.ndim >= 3 else x.reshape(len(x), side, side) if x.ndim == 2 and side**2 == x.shape[1] else None
+        if images is None or min(images.shape[1:3]) < size:
+            raise ValueError(
+                f"backdoor: a patch of {size} x {size} pixels needs images [batch, height, width, ...] or square ones as vectors, "
+                f'got "x" of shape {list(x.shape)}'
+            )
+        images = images.at[:, -size:, -size:].set(jnp.asarray(value, x.dtype))
+        return examples | {"x": images.reshape(x.shape), "y": jnp.full_like(examples["y"], target)}
+
+    def poisoned(examples, key):
+        chosen = jax.random.bernoulli(key, fraction, examples["y"].shape)
+        return jax.tree.map(lambda x, y: jnp.where(chosen.reshape((-1,) + (1,) * (x.ndim - 1)), x, y), patched(examples), dict(examples))
+
+    def trigger(examples):
+        shown = patched(examples)
+        return shown, shown["y"], examples["y"] != target
+
+    messages = None if isinstance(boost, int | float) and boost == 1 else scaling(boost).messages
+    return Attack(messages, examples=poisoned, trigger=trigger)
+
+
+def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
+    """A loss function for evaluation that reports how far an attack on the data got, as the metric "attack_success".
+
+    Args:
+        loss_fn: `(params, batch, key) -> losses`, or losses and metrics.
+        attack: one without a trigger leaves loss_fn as it is.
+        model: what the loss is of; its outputs are scores `[batch, classes]`.
+    """
+    trigger = attack.trigger
+    if trigger is None:
+        return loss_fn
+
+    def with_success(params: Tree, batch: Tree, key: Any) -> Any:
+        output = loss_fn(params, batch, key)
+        losses, values = output if isinstance(output, tuple) else (output, {})
+        shown, wanted, tells = trigger(batch)
+        hit = jnp.argmax(model.apply(params, shown, key), axis=-1) == wanted
+        success = Mean((hit & tells).astype(losses.dtype), tells.astype(losses.dtype))
+        return losses, {**values, "attack_success": success}
+
+    return with_success
+
+
+def _label(attack: str, argument: str, value: int, classes: int) -> None:
+    whole(attack, argument, value)
+    if value >= classes:
+        raise ValueError(f"{attack}: {argument}={value} is none of the {classes} classes, which count from 0")

@@ -1,0 +1,156 @@
+"""Attacks that search: as far out as the honest messages' own distances allow, or wherever back-propagation leads."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite import tree
+from fedjax_lite.aggregators.gram import squared_distances
+from fedjax_lite.aggregators.rule import positive, whole
+from fedjax_lite.aggregators.stack import apart, inner, squared_norms
+from fedjax_lite.attacks.attack import Attack, Seen
+from fedjax_lite.attacks.send import all_send, deviation_of, mean_of
+from fedjax_lite.base import Number, Tree
+
+Direction = Literal["unit", "std", "sign"]
+
+
+def min_max(direction: Direction = "std") -> Attack:
+    """All send mu + gamma p, as far out as no further from any honest message than two of those are from each other.
+
+    The largest gamma >= 0 with max_i ||m - H_i|| <= max_ij ||H_i - H_j||: the least over i of the larger root of
+    gamma^2 ||p||^2 + 2 gamma <p, mu - H_i> + ||mu - H_i||^2 - max_jl ||H_j - H_l||^2.
+
+    Args:
+        direction: p: "unit" -mu/||mu||, "std" -sigma, "sign" -sign(mu).
+
+    Raises:
+        ValueError: for an unknown direction.
+
+    Source: Shejwalkar and Houmansadr 2021, "Manipulating the Byzantine", section 4.4.
+    """
+    perturbed = _perturbation("min_max", direction)
+
+    def send(seen, state):
+        mean = mean_of(seen)
+        p = perturbed(seen, mean)
+        from_mean = apart(seen.messages, mean)
+        pairs = squared_distances(seen.messages, seen.honest)
+        widest = jnp.max(jnp.where(jnp.isfinite(pairs), pairs, 0))
+        square, along = _square(p), -inner(from_mean, p, seen.honest)
+        rest = squared_norms(from_mean, seen.honest) - widest
+        root = -along + jnp.sqrt(jnp.maximum(along**2 - square * rest, 0))
+        gamma = jnp.min(jnp.where(seen.honest, root, jnp.inf)) / jnp.where(square > 0, square, 1)
+        return _moved(seen, mean, p, jnp.where((square > 0) & jnp.any(seen.honest), jnp.maximum(gamma, 0), 0)), state
+
+    return Attack(send)
+
+
+def min_sum(direction: Direction = "std") -> Attack:
+    """All send mu + gamma p, as far out as their squared distances to the honest messages sum to no more than some honest one's do.
+
+    The largest gamma with sum_i ||m - H_i||^2 <= max_j sum_i ||H_j - H_i||^2, which is
+    sqrt((max_j sum_i ||H_j - H_i||^2 - sum_i ||mu - H_i||^2) / (h ||p||^2)) for h honest messages.
+
+    Args:
+        direction: p: "unit" -mu/||mu||, "std" -sigma, "sign" -sign(mu).
+
+    Raises:
+        ValueError: for an unknown direction.
+
+    Source: Shejwalkar and Houmansadr 2021, "Manipulating the Byzantine", section 4.5.
+    """
+    perturbed = _perturbation("min_sum", direction)
+
+    def send(seen, state):
+        mean = mean_of(seen)
+        p = perturbed(seen, mean)
+        pairs = squared_distances(seen.messages, seen.honest)
+        most = jnp.max(jnp.sum(jnp.where(jnp.isfinite(pairs), pairs, 0), axis=1))
+        own = jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest))
+        length = jnp.sum(seen.honest) * _square(p)
+        return _moved(seen, mean, p, jnp.sqrt(jnp.maximum(most - own, 0) / jnp.where(length > 0, length, 1))), state
+
+    return Attack(send)
+
+
+def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
+    """All send the message within a budget that back-propagation through the server's own rule finds most harmful.
+
+    maximise ||R(V) - mu|| over m with ||m - mu|| <= B s, s = sqrt(mean_i ||H_i - mu||^2) the honest spread, by gradient ascent: m
+    moves B s / 4 along the normalised gradient and is projected back, `steps` times from each of -mu, -sigma and -sign(mu) at the
+    edge of the budget; the best of all points passed is sent. The rule must have a gradient; where it selects, this follows the
+    messages it selects. Costs 3 (steps + 1) aggregations and gradients.
+
+    Args:
+        budget: B > 0, in honest spreads: 1 hides among the honest messages.
+        steps: of the ascent, from each start.
+
+    Raises:
+        ValueError: for a budget that is not positive, steps that are negative or not whole.
+    """
+    positive("worst_case", "budget", budget)
+    whole("worst_case", "steps", steps)
+
+    def send(seen, state):
+        mean = mean_of(seen)
+        honest = jnp.maximum(jnp.sum(seen.honest), 1)
+        radius = budget * jnp.sqrt(jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest)) / honest)
+
+        def harm(offset):
+            sent = all_send(jax.tree.map(jnp.add, mean, offset), seen)
+            return _square(jax.tree.map(jnp.subtract, seen.aggregate(tree.where(seen.byzantine, sent, seen.messages)), mean))
+
+        def ascend(_, found):
+            offset, best, most = found
+            now, slope = jax.value_and_grad(harm)(offset)
+            best = jax.tree.map(lambda x, y: jnp.where(now > most, x, y), offset, best)
+            step = jax.tree.map(jnp.add, offset, _of_length(slope, radius / 4))
+            return _within(step, radius), best, jnp.maximum(now, most)
+
+        def climb(offset):
+            last, best, most = jax.lax.fori_loop(0, int(steps), ascend, (offset, offset, jnp.asarray(-jnp.inf, radius.dtype)))
+            now = harm(last)
+            return jax.tree.map(lambda x, y: jnp.where(now > most, x, y), last, best), jnp.maximum(now, most)
+
+        starts = [_of_length(_perturbation("worst_case", p)(seen, mean), radius) for p in ("unit", "std", "sign")]
+        found, harms = jax.lax.map(climb, jax.tree.map(lambda *x: jnp.stack(x), *starts))
+        best = jax.tree.map(lambda x: x[jnp.argmax(harms)], found)
+        return all_send(jax.tree.map(jnp.add, mean, best), seen), state
+
+    return Attack(send)
+
+
+def _perturbation(attack: str, direction: str):
+    """p, from the honest messages and their mean."""
+    if direction not in ("unit", "std", "sign"):
+        raise ValueError(f'{attack}: direction must be "unit", "std" or "sign", got {direction!r}')
+
+    def p(seen: Seen, mean: Tree) -> Tree:
+        if direction == "std":
+            return jax.tree.map(jnp.negative, deviation_of(seen))
+        return jax.tree.map(lambda x: -jnp.sign(x), mean) if direction == "sign" else _of_length(jax.tree.map(jnp.negative, mean), 1.0)
+
+    return p
+
+
+def _moved(seen: Seen, mean: Tree, p: Tree, gamma) -> Tree:
+    return all_send(jax.tree.map(lambda m, p: m + gamma.astype(m.dtype) * p, mean, p), seen)
+
+
+def _square(message: Tree):
+    return squared_norms(jax.tree.map(lambda x: x[None], message), jnp.ones(1, bool))[0]
+
+
+def _of_length(direction: Tree, length) -> Tree:
+    """A direction scaled to a length; zeros stay zeros."""
+    square = _square(direction)
+    factor = length / jnp.sqrt(jnp.where(square > 0, square, 1))
+    return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), direction)
+
+
+def _within(offset: Tree, radius) -> Tree:
+    square = _square(offset)
+    factor = jnp.minimum(1, radius / jnp.sqrt(jnp.where(square > 0, square, 1)))
+    return jax.tree.map(lambda x: x * factor.astype(x.dtype), offset)

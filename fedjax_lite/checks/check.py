@@ -1,0 +1,76 @@
+"""`checks.aggregator`: every property of the contract, tried on one rule."""
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Aggregator, Tree
+from fedjax_lite.checks.breakdown import breakdown
+from fedjax_lite.checks.probe import Verdict, failed, probe, settle
+from fedjax_lite.checks.report import Report, Row
+from fedjax_lite.checks.reported import REPORTED
+from fedjax_lite.checks.required import REQUIRED
+
+_BREAKDOWN = "withstands far-away messages"
+
+
+def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, seed: int = 0) -> Report:
+    """Try out whether an aggregator keeps the contract of `fl.Aggregator`, and what else can be said of it.
+
+    A property counts as broken only by a difference well above what float32 rounding explains (1e-4 of the largest coordinate), a
+    value that is not finite, another shape or dtype, or an error.
+
+    A spread is the largest distance of an honest message from the mean of the honest ones. `breakdown` is the largest f, searched from 1
+    upwards, for which f of the clients can't bring the aggregate further than 10 spreads from that mean by sending messages 1e3 to 1e8
+    spreads away: the same from all, opposite to each other, each in a direction of its own, in one coordinate, or at growing distances.
+    It is what was measured, not what can be proved.
+
+    Args:
+        new: what a factory returns, for instance `fl.aggregators.median()`.
+        clients: how many messages it is given; at least 3.
+        message: an example of one client's message, of which only structure and shapes matter; a matrix, a vector and a number by
+            default.
+        seed: of the messages.
+
+    Returns:
+        A `Report`: rows of (property, holds, required, evidence), `ok`, and `breakdown`. A rule that raises its own ValueError, for
+        instance for so few clients, gives rows "refused"; any other error is a "no" with its first line.
+
+    Raises:
+        TypeError: if `new` is not an aggregator.
+        ValueError: for fewer than 3 clients, or a message without numbers.
+
+    >>> import fedjax_lite as fl
+    >>> report = fl.checks.aggregator(fl.aggregators.median(), clients=7)
+    >>> report.ok, report.breakdown
+    (True, 3)
+    """
+    if not isinstance(new, Aggregator):
+        raise TypeError(f"checks.aggregator: new must be a fl.Aggregator, got {new!r}: call the function that makes one")
+    if clients < 3:
+        raise ValueError(f"checks.aggregator: clients must be at least 3, got {clients}")
+    if message is None:
+        message = {"matrix": jnp.zeros((3, 2)), "vector": jnp.zeros(4), "number": jnp.zeros(())}
+    if not sum(jnp.size(x) for x in jax.tree.leaves(message)):
+        raise ValueError(f"checks.aggregator: message must hold numbers, got {message!r}")
+    checks = [(name, check, True) for name, check in REQUIRED.items()] + [(name, check, False) for name, check in REPORTED.items()]
+
+    with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken promises
+        try:
+            built = probe(new, clients, message, seed)
+        except Exception as error:
+            verdict = failed(error)
+            return Report(clients, tuple(Row(name, verdict[0], required, verdict[1]) for name, _, required in checks), None)
+        rows = []
+        for name, check, required in checks:
+            holds, evidence = settle(check, built)
+            rows.append(Row(name, holds, required, evidence))
+        measured: list[int] = []
+
+        def withstood(built) -> Verdict:
+            most, verdict = breakdown(built)
+            measured.append(most)
+            return verdict
+
+        holds, evidence = settle(withstood, built)
+        rows.append(Row(_BREAKDOWN, holds, False, evidence))
+    return Report(clients, tuple(rows), measured[0] if measured else None)

@@ -1,0 +1,130 @@
+"""What every check uses: messages, cohorts, one compiled call of the rule, and how far two results are apart."""
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite import sampling, tree
+from fedjax_lite.base import Aggregator, Client, Key, Tree
+
+Verdict = tuple[str, str]  # holds, evidence
+
+RELATIVE = 1e-4  # of the largest coordinate of the result expected: float32 sums in another order are 100 times closer
+ABSOLUTE = 1e-6  # of the largest coordinate of a message: what float32 leaves where messages cancel
+
+
+class Probe(NamedTuple):
+    """A rule with what it is tried on. Messages are rows of a matrix `[clients, coordinates]` until `stack` shapes them."""
+
+    rule: Aggregator
+    eager: Callable  # stack, cohort, state, key -> aggregate, state, metrics
+    call: Callable  # the same, compiled if the rule can be
+    message: Tree  # zeros, float32
+    messages: np.ndarray  # [clients, coordinates], around a common mean
+    equal: Client  # a cohort whose clients count the same
+    varied: Client  # the same clients with different sizes and weights
+    state: Tree  # the rule's first
+    key: Key
+
+    def stack(self, rows: Any, dtype: Any = jnp.float32) -> Tree:
+        """A matrix `[clients, coordinates]` as a stack of messages."""
+        leaves, structure = jax.tree.flatten(self.message)
+        columns = np.split(rows, np.cumsum([x.size for x in leaves])[:-1], axis=1)
+        shaped = [jnp.asarray(c.reshape(len(rows), *x.shape), dtype) for c, x in zip(columns, leaves)]
+        return jax.tree.unflatten(structure, shaped)
+
+    def outcome(self, rows: Any, cohort: Client) -> list[np.ndarray]:
+        """The aggregate and the state after it, a vector each."""
+        return vectors(self.call(self.stack(rows), cohort, self.state, self.key))
+
+    def result(self, rows: Any, cohort: Client | None = None, key: Key = None, dtype: Any = jnp.float32) -> np.ndarray:
+        """The aggregate of these messages as one float64 vector, from the rule's first state."""
+        cohort, key = self.equal if cohort is None else cohort, self.key if key is None else key
+        return flat(self.call(self.stack(rows, dtype), cohort, self.state, key)[0])
+
+
+def probe(rule: Aggregator, clients: int, message: Tree, seed: int) -> Probe:
+    """Make ready what the checks need; an error of the rule in `init` or in its first call is raised here."""
+    rng = np.random.default_rng(seed)
+    zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), message)
+    coordinates = sum(x.size for x in jax.tree.leaves(zeros))
+    messages = rng.normal(size=coordinates) + rng.normal(size=(clients, coordinates))
+    sizes, ids = rng.permutation(clients) + 3, jnp.arange(clients)
+    equal = sampling.cohort(jax.random.key(seed), jnp.full(clients, 10, jnp.int32), ids)
+    varied = sampling.cohort(jax.random.key(seed), jnp.asarray(sizes, jnp.int32), ids, jnp.asarray(rng.uniform(0.5, 1.5, clients)))
+    key, eager = jax.random.key(seed + 1), _once(rule)
+    built = Probe(rule, eager, jax.jit(eager), zeros, messages.astype(np.float32), equal, varied, rule.init(zeros), key)
+    try:
+        built.result(built.messages)
+    except Exception:  # whatever it is, it is the row "jit equals eager" that says so; the others go on without
+        built = built._replace(call=eager)
+        built.result(built.messages)
+    return built
+
+
+def _once(rule: Aggregator) -> Callable:
+    def once(stack, cohort, state, key):
+        result = rule.finish(rule.collect(stack, cohort, state), state, key)
+        if not isinstance(result, tuple) or len(result) != 3:
+            shown = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+            raise TypeError(f"finish must return (aggregate, state, metrics), it returned {shown}")
+        return result
+
+    return once
+
+
+def settle(check: Callable[[Probe], Verdict], built: Probe) -> Verdict:
+    """A check's verdict; an error inside it is one too."""
+    try:
+        return check(built)
+    except Exception as error:
+        return failed(error)
+
+
+def failed(error: Exception) -> Verdict:
+    """ "refused" for a ValueError that the rule raises of its own, "no" for any other error."""
+    first = (str(error).splitlines() or [""])[0]
+    text = f"{type(error).__name__}: {first}"
+    # jax raises ValueError too; it takes its own frames off the traceback, so the last one left is then no `raise`.
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    refused = isinstance(error, ValueError) and (not last.line or last.line.startswith("raise"))
+    return "refused" if refused else "no", text if len(text) <= 200 else text[:197] + "..."
+
+
+def flat(values: Tree) -> np.ndarray:
+    """All leaves as one float64 vector."""
+    return np.concatenate([np.asarray(x).astype(np.float64).reshape(-1) for x in jax.tree.leaves(values)] or [np.zeros(0)])
+
+
+def vectors(called: tuple[Tree, Tree, Any]) -> list[np.ndarray]:
+    """Aggregate and state of a call, a vector each; what is not finite in a state is nobody's business."""
+    aggregate, state, _ = called
+    return [flat(aggregate), np.nan_to_num(flat(tree.words(state)), posinf=0, neginf=0)]
+
+
+def take(stack: Tree, index: Any) -> Tree:
+    """Rows of a stack."""
+    return jax.tree.map(lambda x: x[np.asarray(index)], stack)
+
+
+def compare(built: Probe, pairs: Iterable[tuple[np.ndarray, np.ndarray]], relative: float = RELATIVE) -> Verdict:
+    """Whether each result is the one expected, up to rounding; pairs are (actual, expected)."""
+    worst, close = 0.0, True
+    for actual, expected in pairs:
+        if actual.shape != expected.shape:
+            return "no", f"{actual.size} coordinates instead of {expected.size}"
+        gap = largest(actual - expected)
+        if not np.isfinite(gap):
+            return "no", "the aggregate is not finite"
+        worst = max(worst, gap)
+        close &= gap <= relative * largest(expected) + ABSOLUTE * largest(built.messages)
+    return "yes" if close else "no", f"largest difference {worst:.1g}"
+
+
+def largest(x: np.ndarray) -> float:
+    """The largest magnitude; infinity if any is not finite."""
+    return float(np.max(np.abs(x), initial=0)) if np.isfinite(x).all() else np.inf

@@ -1,0 +1,215 @@
+"""What the contract asks of every aggregator, one function a property."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Client
+from fedjax_lite.checks.probe import Probe, Verdict, compare, failed, flat, largest, take, vectors
+
+GARBAGE = (np.nan, np.inf, -np.inf, 1e30)
+MANY = 300  # equal messages whose sum drowns in bfloat16 and whose total weight overflows float16
+
+
+def order(built: Probe) -> Verdict:
+    """Slots permuted together with their clients."""
+    clients, rng = len(built.messages), np.random.default_rng(0)
+    expected = built.outcome(built.messages, built.varied)
+    orders = [np.arange(clients)[::-1], np.roll(np.arange(clients), 1), *(rng.permutation(clients) for _ in range(3))]
+    return compare(built, [pair for i in orders for pair in zip(built.outcome(built.messages[i], take(built.varied, i)), expected)])
+
+
+def empty_slots(built: Probe) -> Verdict:
+    """Empty slots added before, between and after the clients, holding whatever there is."""
+    clients = len(built.messages)
+    expected, pairs = built.outcome(built.messages, built.varied), []
+    for value in (0.0, *GARBAGE):
+        rows, cohort = with_empty(built, value)
+        pairs += zip(built.outcome(rows, cohort), expected)
+    verdict, evidence = compare(built, pairs)
+    return verdict, f"{evidence}; {clients} clients in {len(rows)} slots"
+
+
+def with_empty(built: Probe, value: float) -> tuple[np.ndarray, Client]:
+    """The messages and their cohort with five empty slots that hold a value."""
+    clients = len(built.messages)
+    places = np.array([0, 1, clients // 2, clients, clients])
+    index = np.insert(np.arange(clients), places, 0)
+    absent = np.insert(np.zeros(clients, bool), places, True)
+    cohort = take(built.varied, index)
+    rows = np.where(absent[:, None], np.float32(value), built.messages[index])
+    return rows, cohort._replace(weight=jnp.where(absent, 0, cohort.weight))
+
+
+def no_clients(built: Probe) -> Verdict:
+    """Every slot empty."""
+    nobody = built.equal._replace(weight=jnp.zeros_like(built.equal.weight))
+    gap = max(largest(built.result(rows, nobody)) for rows in (built.messages, np.full_like(built.messages, np.nan)))
+    return ("yes" if gap == 0 else "no"), ("the aggregate is not finite" if np.isinf(gap) else f"largest coordinate {gap:.1g}")
+
+
+def compiled(built: Probe) -> Verdict:
+    """The compiled call beside the rule run operation by operation."""
+    operands = (built.stack(built.messages), built.varied, built.state, built.key)
+    return compare(built, zip(vectors(jax.jit(built.eager)(*operands)), vectors(built.eager(*operands))))
+
+
+def pure(built: Probe) -> Verdict:
+    """Called twice, run operation by operation so that what Python does beside shows."""
+    operands = (built.stack(built.messages), built.varied, built.state, built.key)
+    first = vectors(built.eager(*operands))
+    return compare(built, zip(vectors(built.eager(*operands)), first))
+
+
+def mapped(built: Probe) -> Verdict:
+    """Three stacks at once beside one after another."""
+    stacks = [built.messages, 2 * built.messages, built.messages[::-1] - 1]
+    several = jax.tree.map(lambda *x: jnp.stack(x), *(built.stack(rows) for rows in stacks))
+    together = jax.jit(jax.vmap(lambda stack: (*built.eager(stack, built.varied, built.state, built.key)[:2], {})))(several)
+    pairs = [pair for i, rows in enumerate(stacks) for pair in zip(vectors(take(together, i)), built.outcome(rows, built.varied))]
+    return compare(built, pairs)
+
+
+def like_a_message(built: Probe) -> Verdict:
+    """Structure, shapes and dtype; half precision may come back wider, as means do, never narrower."""
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        stack = built.stack(built.messages, dtype)
+        aggregate = jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0]
+        message = jax.eval_shape(lambda stack: jax.tree.map(lambda x: x[0], stack), stack)
+        if jax.tree.structure(aggregate) != jax.tree.structure(message):
+            return "no", f"{jax.tree.structure(aggregate)} instead of {jax.tree.structure(message)}"
+        for a, m in zip(jax.tree.leaves(aggregate), jax.tree.leaves(message)):
+            wide = jnp.promote_types(a.dtype, m.dtype) == a.dtype and jnp.issubdtype(a.dtype, jnp.floating)
+            if a.shape != m.shape or not wide or (m.dtype == jnp.float32 and a.dtype != m.dtype):
+                return "no", f"{kind(a)} for messages of {kind(m)}"
+    return "yes", "float32, bfloat16, float16"
+
+
+def half_precision(built: Probe) -> Verdict:
+    """The same values in half precision and in float32: a few different messages, and many equal ones."""
+    many = jax.tree.map(lambda x: jnp.resize(x, (MANY,)), built.equal._replace(key=None))
+    many = many._replace(key=built.equal.key[many.id], size=jnp.full_like(many.size, 1000))
+    same = np.repeat(built.messages[:1] * 100, MANY, axis=0)
+    worst = 0.0
+    for dtype in (jnp.bfloat16, jnp.float16):
+        for rows, cohort in ((built.messages, built.equal), (same, many)):
+            rounded = np.asarray(jnp.asarray(rows, dtype), np.float32)
+            actual, expected = built.result(rounded, cohort, dtype=dtype), built.result(rounded, cohort)
+            verdict, evidence = compare(built, [(actual, expected)], relative=2 * float(jnp.finfo(dtype).eps))
+            if verdict == "no" and np.isfinite(actual).all() and draws(built):
+                return "not applicable", "it draws from its key, in another way for another dtype"
+            if verdict == "no":
+                return verdict, f"{evidence}; {len(rows)} messages in {jnp.dtype(dtype).name}"
+            worst = max(worst, largest(actual - expected) / max(largest(expected), 1e-30))
+    return "yes", f"largest relative difference to float32 {worst:.1g}"
+
+
+def draws(built: Probe) -> bool:
+    """Whether the result depends on the key."""
+    expected = built.result(built.messages)
+    others = [built.result(built.messages, key=jax.random.fold_in(built.key, i)) for i in range(3)]
+    return compare(built, [(other, expected) for other in others])[0] == "no"
+
+
+def grouping(built: Probe) -> Verdict:
+    """Parts of groups, one of a single client and one of empty slots only, put together."""
+    rows, cohort = with_empty(built, np.nan)
+    stack, slots = built.stack(rows), len(rows)
+    whole = built.outcome(built.messages, built.varied)
+    empty = np.flatnonzero(np.asarray(cohort.weight) == 0)
+    rest = np.setdiff1d(np.arange(slots), empty[:2])
+    cuts = [np.split(rest, [len(rest) // 3, len(rest) // 3 + 1]), np.split(rest[::-1], [1, 2])]
+    pairs = []
+    for groups in cuts:
+        parts = [built.rule.collect(take(stack, i), take(cohort, i), built.state) for i in (*groups, empty[:2])]
+        if built.rule.additive:
+            if len(shapes := {str(jax.tree.map(lambda x: x.shape, part)) for part in parts}) > 1:
+                return "no", f"additive=True, but parts of groups differ in shape: {sorted(shapes)[0][:100]}"
+            part = jax.tree.map(lambda *x: sum(x[1:], x[0]), *parts)
+        else:
+            part = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+        pairs += zip(vectors(built.rule.finish(part, built.state, built.key)), whole)
+    verdict, evidence = compare(built, pairs)
+    return verdict, f"{evidence}; parts {'add' if built.rule.additive else 'concatenate'}"
+
+
+def state(built: Probe) -> Verdict:
+    """Structure, shapes, dtypes and weak types of the state, over two rounds."""
+    before = jax.eval_shape(lambda: built.state)
+    stack, now = built.stack(built.messages), before
+    for round in (1, 2):
+        now = jax.eval_shape(built.eager, stack, built.equal, now, built.key)[1]
+        if jax.tree.structure(now) != jax.tree.structure(before):
+            return "no", f"after round {round} {jax.tree.structure(now)}, before {jax.tree.structure(before)}"
+        for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before)):
+            if kind(a) != kind(b):
+                return "no", f"after round {round} {kind(a)}, before {kind(b)}"
+    leaves = len(jax.tree.leaves(before))
+    return "yes", f"{leaves} arrays" if leaves else "no state"
+
+
+def kind(x: jax.ShapeDtypeStruct) -> str:
+    """Dtype and shape in words."""
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]{' (weak)' if getattr(x, 'weak_type', False) else ''}"
+
+
+def metrics(built: Probe) -> Verdict:
+    """A dictionary of float scalars."""
+    found = jax.eval_shape(built.eager, built.stack(built.messages), built.equal, built.state, built.key)[2]
+    if not isinstance(found, dict):
+        return "no", f"a {type(found).__name__} instead of a dict"
+    for name, x in found.items():
+        if not isinstance(name, str) or not hasattr(x, "shape") or x.shape != () or not jnp.issubdtype(x.dtype, jnp.floating):
+            return "no", f"{name!r} is {kind(x) if hasattr(x, 'shape') else type(x).__name__}"
+    return "yes", ", ".join(found) or "none"
+
+
+def host(built: Probe) -> Verdict:
+    """No call of Python in the compiled program."""
+    text = jax.jit(built.eager).lower(built.stack(built.messages), built.equal, built.state, built.key).as_text()
+    return ("no", "the compiled program calls Python back") if "callback" in text else ("yes", "no callback in the compiled program")
+
+
+def gradient(built: Probe) -> Verdict:
+    """The gradient of the aggregate's squares: as they are, with an empty slot of NaN, all messages zero, all equal."""
+
+    def squares(stack, cohort):
+        return sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(built.eager(stack, cohort, built.state, built.key)[0]))
+
+    slope = jax.jit(jax.grad(squares))
+    one_empty = built.equal._replace(weight=built.equal.weight.at[1].set(0))
+    with_nan, equal = built.messages.copy(), np.repeat(built.messages[:1], len(built.messages), axis=0)
+    with_nan[1] = np.nan
+    cases = {
+        "": (built.messages, built.equal),
+        " with an empty slot of NaN": (with_nan, one_empty),
+        " with all messages zero": (0 * built.messages, built.equal),
+        " with all messages equal": (equal, built.equal),
+    }
+    most = 0.0
+    for case, (rows, cohort) in cases.items():
+        try:
+            found = largest(flat(slope(built.stack(rows), cohort)))
+        except Exception as error:
+            return "no", failed(error)[1]
+        if np.isinf(found):
+            return "no", f"not finite{case}"
+        most = max(most, found)
+    return "yes", f"largest slope {most:.1g}"
+
+
+REQUIRED = {
+    "order of clients does not matter": order,
+    "empty slots do not matter": empty_slots,
+    "no clients give zero": no_clients,
+    "jit equals eager": compiled,
+    "called twice, the same": pure,
+    "vmap equals the loop": mapped,
+    "shape and dtype of a message": like_a_message,
+    "half precision loses nothing": half_precision,
+    "any grouping of clients": grouping,
+    "state keeps its kind": state,
+    "metrics are float scalars": metrics,
+    "nothing touches the host": host,
+    "finite gradient": gradient,
+}

@@ -1,0 +1,143 @@
+"""The page of a study: a heat map a metric, ranked cells, curves with bands over the seeds."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from fedjax_lite.evaluate import lower_is_better
+from fedjax_lite.report.chart import COLORS, line_chart
+from fedjax_lite.report.heat import heat_map
+from fedjax_lite.report.page import STYLE, _table
+
+MOST_FIGURES = 48  # of a metric's curves
+MORE_STYLE = """
+figure.heat { flex: 0 1 auto } details { margin: 1em 0 } summary { cursor: pointer; color: #2166ac }
+.heat svg { font-variant-numeric: tabular-nums }
+"""
+
+
+def study_report(
+    name: str,
+    axes: Mapping[str, Sequence[str]],
+    results: Mapping[str, np.ndarray],
+    rounds: Mapping[str, Sequence[int]],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    config: str = "",
+) -> str:
+    """A study as one HTML page. The two longest axes are a heat map's rows and columns, of the others each combination has one.
+
+    Args:
+        name: its heading.
+        axes: name -> labels.
+        results: metric -> `[*axes, seeds]` or, for a curve, `[*axes, seeds, rounds]`.
+        rounds: curve -> the rounds of its points.
+        tables: metric -> a row a cell, in the order of the axes.
+        config: the text of its settings.
+    """
+    seeds = next(iter(results.values())).shape[len(axes)]
+    cells = math.prod(len(labels) for labels in axes.values())
+    said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
+    parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
+    for metric, values in results.items():
+        better = "lower is better" if lower_is_better(metric) else "higher is better"
+        parts.append(f"<h2>{escape(metric.replace('_', ' '))}</h2>")
+        parts.append(f"<small>Mean over the seeds{' at the end' if metric in rounds else ''}; darker is better ({better}).</small>")
+        parts.append(f'<div class="figures">{"".join(_heat_maps(axes, tables[metric], lower_is_better(metric)))}</div>')
+        parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(axes, tables[metric])}</div></details>')
+        if metric in rounds:
+            shown = "".join(_curves(axes, metric, values, rounds[metric]))
+            caption = "Curves: mean over the seeds, shaded from the lowest to the highest"
+            parts.append(f'<details open="open"><summary>{caption}</summary><div class="figures">{shown}</div></details>')
+    parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
+    style = f"<style>{STYLE}{MORE_STYLE}</style>"
+    return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _layout(axes: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
+    """The places of the axes that are rows and columns, and of the others."""
+    longest = sorted(range(len(axes)), key=lambda i: -len(list(axes.values())[i]))
+    return longest[:2], sorted(longest[2:])
+
+
+def _facets(axes: Mapping[str, Sequence[str]], others: Sequence[int]) -> list[tuple[dict[int, int], str]]:
+    """Every combination of some axes: the place on each, and a caption."""
+    names, labels = list(axes), list(axes.values())
+    combinations = itertools.product(*(range(len(labels[i])) for i in others))
+    return [
+        (dict(zip(others, places, strict=True)), ", ".join(f"{names[i]} {labels[i][k]}" for i, k in zip(others, places, strict=True)))
+        for places in combinations
+    ]
+
+
+def _heat_maps(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]], lower: bool) -> list[str]:
+    """One for each combination of the axes that are neither rows nor columns, on one scale."""
+    shape = [len(labels) for labels in axes.values()]
+    (rows, columns), others = (*_layout(axes)[0], None, None)[:2], _layout(axes)[1]
+    names, labels = [*axes, ""], [*axes.values(), ("",)]
+    means = [row["mean"] for row in table if row["mean"] is not None]
+    span = (min(means), max(means)) if means else None
+    figures = []
+    for fixed, caption in _facets(axes, others):
+
+        def cell(i, j, fixed=fixed):
+            place = fixed | ({} if rows is None else {rows: i}) | ({} if columns is None else {columns: j})
+            return table[int(np.ravel_multi_index([place[k] for k in range(len(shape))], shape)) if shape else 0]
+
+        down, along = labels[-1 if rows is None else rows], labels[-1 if columns is None else columns]
+        values = [[cell(i, j)["mean"] for j in range(len(along))] for i in range(len(down))]
+        notes = [[_note(cell(i, j)) for j in range(len(along))] for i in range(len(down))]
+        title = caption or " by ".join(names[k] for k in (rows, columns) if k is not None) or "all"
+        figures.append(heat_map(title, down, along, values, notes, span, lower))
+    return figures
+
+
+def _curves(axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, rounds: Sequence[int]) -> list[str]:
+    """The longest axis's curves in a figure for each combination of the others, on one scale."""
+    if not axes:
+        axes, values = {"": ("",)}, values[None]
+    longest = _layout(axes)[0][0]
+    labels = list(axes.values())[longest]
+    with np.errstate(invalid="ignore"):
+        means = values.mean(axis=-2)
+    finite = means[np.isfinite(means)]
+    span = (float(finite.min()), float(finite.max())) if finite.size else ()
+    figures = []
+    for fixed, caption in _facets(axes, [i for i in range(len(axes)) if i != longest]):
+        for start in range(0, len(labels), len(COLORS)):
+            curves, bands = {}, []
+            for k in range(start, min(start + len(COLORS), len(labels))):
+                places = fixed | {longest: k}
+                of_seeds = values[tuple(places[i] for i in range(len(axes)))].astype(np.float64)  # [seeds, rounds]
+                points = [(x, of_seeds[:, t]) for t, x in enumerate(rounds)]
+                curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in points]
+                bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in points if np.isfinite(ys).all()])
+            title = caption or metric.replace("_", " ")
+            figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, span=span))
+    left_out = len(figures) - MOST_FIGURES
+    return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
+
+
+def _ranked(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]]) -> str:
+    names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank")]
+    head = ["rank", *names, "95 % interval", "diverged"]
+    rows = [
+        [
+            row["rank"],
+            *(row[name] for name in names),
+            "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}",
+            row["diverged"],
+        ]
+        for row in sorted(table, key=lambda row: row["rank"])
+    ]
+    return _table(rows, head)
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    said = "-" if row["mean"] is None else f"{row['mean']:.4g}"
+    said += "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+    return said + f", rank {row['rank']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")

@@ -1,0 +1,75 @@
+"""The data of a study's seeds as one stack, so that a seed is an operand of the study's programs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Tree
+from fedjax_lite.data.federated import FederatedData, TrainTest
+
+
+class Alike(NamedTuple):
+    """Data by seed: one for all, or a stack, or where they differ in more than the number of examples, each by itself."""
+
+    each: tuple[TrainTest, ...]
+    stack: Tree  # leaves [seeds, ...]
+    facts: tuple[Any, ...]  # what else is known of each
+
+    def of(self, seed: Any) -> tuple[TrainTest, Any]:
+        """The data and the facts of the seed at a place, which may be a tracer where there is one for all or a stack.
+
+        Raises:
+            TypeError: for a tracer where there is neither.
+        """
+        if self.stack is not None:
+            return jax.tree.map(lambda x: x[seed], self.stack), self.facts[0]
+        if len(self.each) == 1:
+            return self.each[0], self.facts[0]
+        if not isinstance(seed, int):
+            raise TypeError("the seeds' data differ in shape: each seed needs a program of its own")
+        return self.each[seed], self.facts[seed]
+
+
+def alike(sources: Sequence[tuple[TrainTest, Any]]) -> Alike:
+    """Stack the data of several seeds, once it is of one shape: examples are filled up past the last client's, where no client
+    looks, and the static largest size is the largest of all.
+
+    >>> data = [FederatedData.from_clients([{"x": np.arange(n)}, {"x": np.arange(2)}]) for n in (3, 4)]
+    >>> train, _ = alike([(TrainTest(each, None), None) for each in data]).of(jnp.int32(0))
+    >>> train.train.examples["x"].tolist(), train.train.size.tolist(), train.train.largest
+    ([0, 1, 2, 0, 1, 1], [3, 2], 4)
+    """
+    data, facts = (tuple(column) for column in zip(*sources, strict=True))
+    if all(fact == facts[0] for fact in facts) and len({source.test is None for source in data}) == 1:
+        if all(_equal(source, data[0]) for source in data[1:]):
+            return Alike(data[:1], None, facts)
+        train = _filled([source.train for source in data])
+        test = [None] * len(data) if data[0].test is None else _filled([source.test for source in data])
+        filled = [TrainTest(*pair) for pair in zip(train, test, strict=True)]
+        kinds = [_kind(source) for source in filled]
+        if all(kind == kinds[0] for kind in kinds):
+            return Alike((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)
+    return Alike(data, None, facts)
+
+
+def _filled(parts: list[Any]) -> list[Any]:
+    """Populations with the same number of rows and the same `largest`."""
+    rows, largest = max(len(jax.tree.leaves(part.examples)[0]) for part in parts), max(part.largest for part in parts)
+
+    def fill(x):
+        return jnp.concatenate([x, jnp.repeat(x[-1:], rows - len(x), axis=0)])
+
+    return [FederatedData(jax.tree.map(fill, part.examples), part.start, part.size, largest) for part in parts]
+
+
+def _kind(data: TrainTest) -> Any:
+    """What data must agree in to be rows of one stack."""
+    return jax.tree.structure(data), [(x.shape, x.dtype) for x in jax.tree.leaves(data)]
+
+
+def _equal(a: TrainTest, b: TrainTest) -> bool:
+    """Whether two data sets are the same arrays."""
+    return _kind(a) == _kind(b) and all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))

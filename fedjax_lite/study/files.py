@@ -1,0 +1,69 @@
+"""Where a study of the command line is written, and what is printed of it."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedjax_lite.folder import holds_run
+from fedjax_lite.study.grid import text_of
+from fedjax_lite.study.results import VALUES, Study
+
+MOST = 30  # cells that are printed
+
+
+def make_room(out: Path, move: bool = True) -> None:
+    """Refuse a folder that holds something else; move aside a study or a run that is there: nothing is lost.
+
+    Raises:
+        ValueError: for a file, or a folder that holds neither a study nor a run.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file: name a folder")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not holds_run(out) and not (out / VALUES).exists():
+        raise ValueError(f"out={out} is not empty and holds neither a study nor a run: name another folder")
+    if move:
+        number = 1
+        while (aside := out.absolute().with_name(f"{out.absolute().name}.{number}")).exists():
+            number += 1
+        print(f"{out} held a study or a run: moved to {aside}", file=sys.stderr)
+        out.absolute().rename(aside)
+
+
+def target_of(written: str) -> tuple[str, float]:
+    """A metric and its target.
+
+    >>> target_of("test_accuracy=0.85")
+    ('test_accuracy', 0.85)
+    """
+    metric, _, value = written.partition("=")
+    try:
+        return metric.strip(), float(value)
+    except ValueError:
+        raise ValueError(f"--target {written}: write it as metric=value, such as test_accuracy=0.85") from None
+
+
+def ranking(study: Study, targets: Mapping[str, float]) -> str:
+    """A study's cells by rank, in a metric with a target, the accuracy on held-out examples or the next best that there is."""
+    order = (*targets, "test_accuracy", "train_accuracy", "test_loss", "train_loss")
+    metric = next((name for name in order if name in study.results), next(iter(study.results)))
+    table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
+    names = [name for axis in study.axes for name in axis.names]
+    lines = [["rank", *names, metric, "95 % interval", "diverged", f"rounds to {targets[metric]:g}" if metric in targets else ""]]
+    for row in table[:MOST]:
+        mean = "-" if row["mean"] is None else f"{row['mean']:.4f}"
+        spread = "-" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+        rounds = "" if metric not in targets else "-" if row["rounds_to_target"] is None else f"{row['rounds_to_target']:g}"
+        lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), rounds])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    if len(table) > MOST:
+        text.append(f"... and {len(table) - MOST} more in table.csv")
+    cells, seeds, programs = len(table), len(study.seeds), study.programs
+    size = f"{_many(cells, 'cell')}, {_many(seeds, 'seed')} each, {_many(programs, 'program')}"
+    return "\n".join([size, *text])
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

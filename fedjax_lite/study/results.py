@@ -1,0 +1,142 @@
+"""What a study ends with: plain arrays, the table made of them, and the files it is kept in."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_lite.evaluate import lower_is_better
+from fedjax_lite.folder import _replace as write
+from fedjax_lite.report import study_report
+from fedjax_lite.study.grid import COLUMNS, Axis
+from fedjax_lite.study.statistics import interval, ranks, rounds_to
+
+TABLE, VALUES, REPORT = "table.csv", "study.json", "report.html"
+
+
+class Study(NamedTuple):
+    """A study's results as plain data."""
+
+    axes: tuple[Axis, ...]
+    seeds: tuple[int, ...]
+    results: dict[str, np.ndarray]  # metric -> [*axes, seeds], or [*axes, seeds, rounds] of a curve
+    rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
+    programs: int  # how many were compiled
+
+    def final(self, metric: str) -> np.ndarray:
+        """A metric's last values, `[*axes, seeds]`."""
+        return self.of(metric)[..., -1] if metric in self.rounds else self.of(metric)
+
+    def of(self, metric: str) -> np.ndarray:
+        """A metric's values, or an error that says which there are."""
+        if metric not in self.results:
+            raise ValueError(f"study: no metric {metric!r}; there are {', '.join(self.results)}")
+        return self.results[metric]
+
+    def table(self, metric: str, target: float | None = None, best: str | None = None) -> list[dict[str, Any]]:
+        """One row a cell: what a metric ended at, over the seeds.
+
+        Args:
+            metric: one of `results`; of a curve the last value.
+            target: for a curve, also the rounds until it is reached.
+            best: "max" or "min"; by default "min" for a loss, an error or a norm, else "max".
+
+        Returns:
+            Dicts of the axes' values, "mean", "low" and "high" (the 95 % confidence interval by Student's t; None where fewer
+            than two seeds are finite), "seeds" (how many are finite), "diverged" (how many are not), "rank" (1 is best, equal
+            means share the lower number, cells with diverged seeds come last) and, with a target, "rounds_to_target" (the
+            mean over seeds of the first round that reaches it; None if some never does).
+
+        Raises:
+            ValueError: no such metric, a target without a curve, another `best`.
+        """
+        values = self.final(metric)
+        if best not in ("max", "min", None):
+            raise ValueError(f'study: best must be "max", "min" or None, got {best!r}')
+        if target is not None and metric not in self.rounds:
+            raise ValueError(f"study: {metric!r} is one value a run, not a curve: it has no rounds to a target")
+        lower = lower_is_better(metric) if best is None else best == "min"
+        rows = []
+        for index in np.ndindex(values.shape[:-1]):
+            cell: dict[str, Any] = {}
+            for axis, place in zip(self.axes, index, strict=True):
+                cell |= zip(axis.names, axis.rows[place], strict=True)
+            mean, half = interval(values[index])
+            finite = int(np.isfinite(values[index]).sum())
+            low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
+            cell |= {"mean": mean, "low": low, "high": high, "seeds": finite, "diverged": len(self.seeds) - finite, "rank": 0}
+            if target is not None:
+                cell["rounds_to_target"] = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
+            rows.append(cell)
+        order = ranks([row["mean"] for row in rows], [row["diverged"] for row in rows], lower)
+        return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
+
+    def save(self, folder: str | Path, targets: Mapping[str, float] | None = None, name: str = "study", config: str = "") -> Path:
+        """Write `table.csv` (a row a metric and cell), `study.json` (everything, the table too) and `report.html`.
+
+        Args:
+            folder: made if it is not there; files of a study in it are replaced, each as a whole.
+            targets: curve -> the value whose rounds the table tells.
+            name: the report's heading.
+            config: settings to show in it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: a target for no curve.
+        """
+        targets = targets or {}
+        for metric in targets:
+            self.of(metric)
+        tables = {metric: self.table(metric, targets.get(metric)) for metric in self.results}
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        axes = {", ".join(axis.names): axis.labels for axis in self.axes}
+        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config))
+        text = io.StringIO()
+        names = [part for axis in self.axes for part in axis.names]
+        rows = csv.DictWriter(text, [COLUMNS[0], *names, *(COLUMNS[1:] if targets else COLUMNS[1:-1])], lineterminator="\n")
+        rows.writeheader()
+        rows.writerows({"metric": metric} | row for metric, table in tables.items() for row in table)
+        write(folder / TABLE, text.getvalue())
+        everything = {
+            "axes": [{"names": axis.names, "rows": axis.rows} for axis in self.axes],
+            "seeds": self.seeds,
+            "results": {metric: x.tolist() for metric, x in self.results.items()},
+            "types": {metric: str(x.dtype) for metric, x in self.results.items()},
+            "rounds": self.rounds,
+            "programs": self.programs,
+            "table": tables,
+        }
+        write(folder / VALUES, json.dumps(_plain(everything), allow_nan=False) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Study":
+        """The study that `save` wrote."""
+        said = json.loads((Path(folder) / VALUES).read_text(encoding="utf-8"))
+        axes = tuple(Axis(tuple(axis["names"]), tuple(tuple(_number(row)) for row in axis["rows"])) for axis in said["axes"])
+        results = {name: np.asarray(_number(x), said["types"][name]) for name, x in said["results"].items()}
+        return cls(axes, tuple(said["seeds"]), results, {name: tuple(x) for name, x in said["rounds"].items()}, said["programs"])
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no number for as text: "nan", "inf", "-inf"."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: Any) -> Any:
+    """The number that such a text stands for, in nested lists."""
+    if isinstance(value, list):
+        return [_number(each) for each in value]
+    return float(value) if value in ("nan", "inf", "-inf") else value

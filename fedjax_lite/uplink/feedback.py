@@ -1,0 +1,67 @@
+"""Error feedback: what a compressor left out is added to the client's next message."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedjax_lite import tree
+from fedjax_lite.base import Tree
+from fedjax_lite.uplink.ledger import wide
+
+
+class _Feedback(NamedTuple):
+    residual: Tree  # e, like the message, at least float32
+    inner: Tree
+
+
+def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    r"""Any compressor, with a memory of what it did not send.
+
+    c_t = C(u_t + e_t);  e_{t+1} = u_t + e_t - c_t. So all that was sent, and the residual e, add up to all that was to be sent.
+
+    The residual is the client's own state, as large as the model for each client of the population. Where clients are seen once
+    or twice, what they hold back never arrives, and unbiased schemes are the better choice. C must not lengthen what it
+    compresses (||u - C(u)|| < ||u||), or the residual grows without bound: `random_k(unbiased=False)`, `drive(unbiased=False)`,
+    `scaled_sign()` rather than `sign()`, and `qsgd` with more levels than sqrt(d).
+
+    Args:
+        inner: the compressor C, or a chain.
+
+    Returns:
+        An optax transformation of one message.
+
+    Raises:
+        TypeError: for an inner that is no optax transformation.
+
+    >>> from fedjax_lite.uplink.sparse import top_k
+    >>> transform, u = error_feedback(top_k(0.5)), jnp.array([3.0, 2.0])
+    >>> first, state = transform.update(u, transform.init(u))
+    >>> second, state = transform.update(u, state)
+    >>> first.tolist(), second.tolist(), state.residual.tolist()
+    ([3.0, 0.0], [0.0, 4.0], [3.0, 0.0])
+
+    Source: Karimireddy et al. 2019, "Error feedback fixes signSGD and other gradient compression schemes", algorithm 2; Seide et
+    al. 2014.
+    """
+    inner = transformation("error_feedback", inner)
+
+    def init(message):
+        return _Feedback(jax.tree.map(lambda x: jnp.zeros_like(wide(jnp.asarray(x))), message), inner.init(message))
+
+    def update(updates, state, params=None, **extra):
+        whole = jax.tree.map(lambda u, e: wide(u) + e, updates, state.residual)
+        sent, inner_state = inner.update(tree.cast_like(whole, updates), state.inner, params, **extra)
+        sent = tree.cast_like(sent, updates)
+        residual = jax.tree.map(lambda x, c: x - c.astype(x.dtype), whole, sent)  # in half precision its rounding too
+        return sent, _Feedback(residual, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def transformation(name: str, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """An inner transformation that takes every keyword."""
+    if not isinstance(inner, optax.GradientTransformation):
+        raise TypeError(f"{name}: inner must be an optax transformation such as fl.uplink.top_k(0.05), got {inner!r}")
+    return optax.with_extra_args_support(inner)

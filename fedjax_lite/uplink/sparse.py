@@ -1,0 +1,148 @@
+"""Sparse messages: the largest coordinates, or random ones. A message is its whole pytree, and leaves are never concatenated."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import Number, Tree
+from fedjax_lite.shuffle import permute
+from fedjax_lite.uplink.ledger import bits_of, compressor, count, wide
+
+SEED = 32  # bits
+
+
+def top_k(share: Number) -> optax.GradientTransformationExtraArgs:
+    r"""Only the k coordinates of the largest absolute value, of the whole message.
+
+    C(u)_i = u_i if |u_i| is among the k largest, else 0; exactly k are kept, of equal ones those that come first.
+    Biased, with ||u - C(u)||^2 <= (1 - k/d) ||u||^2: put it in `error_feedback`. Bits: k values, and k positions of ceil(log2 d).
+
+    Args:
+        share: k / d, in (0, 1]; may be traced. k is share * d rounded, and at least 1.
+
+    Returns:
+        An optax transformation of one message.
+
+    Raises:
+        ValueError: for a share outside (0, 1].
+
+    >>> transform = top_k(0.5)
+    >>> sparse, bits = transform.update(jnp.array([1.0, -3.0, 2.0, 0.5]), transform.init(jnp.zeros(4)))
+    >>> sparse.tolist(), bits.payload.item(), bits.side.item()
+    ([0.0, -3.0, 2.0, 0.0], 64.0, 4.0)
+
+    Source: Stich, Cordonnier, Jaggi 2018, "Sparsified SGD with memory", definition 2.1 and lemma A.1.
+    """
+    _check("top_k", share)
+
+    def encode(message, draw):
+        del draw
+        leaves, structure = jax.tree.flatten(message)
+        k, d = _kept(share, count(message)), count(message)
+        keep = _largest(leaves, k)
+        payload = sum(jnp.sum(chosen) * bits_of(x) for x, chosen in zip(leaves, keep, strict=True))
+        sparse = [jnp.where(chosen, x, jnp.zeros_like(x)) for x, chosen in zip(leaves, keep, strict=True)]
+        return jax.tree.unflatten(structure, sparse), payload, k * (d - 1).bit_length()
+
+    return compressor("top_k", encode, draws=False)
+
+
+def random_k(share: Number, unbiased: bool = True) -> optax.GradientTransformationExtraArgs:
+    r"""Only k random coordinates of the whole message, scaled up so that the mean is right.
+
+    C(u)_i = (d/k) u_i for k of the d coordinates, else 0. E C(u) = u; E||C(u) - u||^2 = (d/k - 1) ||u||^2.
+    Bits: k values, and the 32 of the seed that server and client draw the coordinates from.
+
+    Args:
+        share: k / d, in (0, 1]; may be traced. k is share * d rounded, and at least 1.
+        unbiased: False leaves the factor d/k out: ||C(u) - u|| <= ||u||, as `error_feedback` needs.
+
+    Returns:
+        An optax transformation of one message.
+
+    Raises:
+        ValueError: for a share outside (0, 1].
+
+    >>> transform = random_k(0.5)
+    >>> sparse, bits = transform.update(jnp.ones(4), transform.init(jnp.ones(4)), key=jax.random.key(0))
+    >>> sorted(sparse.tolist()), bits.payload.item(), bits.side.item()
+    ([0.0, 0.0, 2.0, 2.0], 64.0, 32.0)
+
+    Source: Konečný et al. 2016, "Federated learning: strategies for improving communication efficiency", section 3 (random mask).
+    """
+    _check("random_k", share)
+
+    def encode(message, draw):
+        d = count(message)
+        k, key = _kept(share, d), draw(0)
+        keep = [permute(key, d, index) < k for index in _indices(message)]
+        leaves, structure = jax.tree.flatten(message)
+        payload = sum(jnp.sum(chosen) * bits_of(x) for x, chosen in zip(leaves, keep, strict=True))
+
+        def scaled(x):
+            return wide(x) * (d / jnp.asarray(k).astype(wide(x).dtype)) if unbiased else x
+
+        sparse = [jnp.where(chosen, scaled(x), 0) for x, chosen in zip(leaves, keep, strict=True)]
+        return jax.tree.unflatten(structure, sparse), payload, SEED
+
+    return compressor("random_k", encode)
+
+
+def _check(name: str, share: Number) -> None:
+    if isinstance(share, int | float) and not 0 < share <= 1:
+        raise ValueError(f"{name}: share must be in (0, 1], the part of the coordinates that is sent, got {share}")
+
+
+def _kept(share: Number, d: int) -> Int[Array, ""]:
+    return jnp.clip(jnp.round(jnp.asarray(share * d)), min(d, 1), d).astype(jnp.int32)
+
+
+def _indices(message: Tree) -> list[Int[Array, "..."]]:
+    """The number of each coordinate, counted through all leaves."""
+    indices, first = [], 0
+    for x in jax.tree.leaves(message):
+        indices.append(first + jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape))
+        first += x.size
+    return indices
+
+
+def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Array]:
+    """Masks of exactly k coordinates of the largest absolute value; of equal ones those that come first.
+
+    Non-negative floats are ordered as the integers of the same bits are, so a threshold is found bit by bit, by counting.
+    """
+    dtype = jnp.result_type(*(wide(x) for x in leaves))
+    word = jnp.uint64 if dtype.itemsize == 8 else jnp.uint32
+    order = [jax.lax.bitcast_convert_type(jnp.abs(x.astype(dtype)), word) for x in leaves]
+    threshold = _highest(lambda t: _total([x >= t for x in order]), k, jnp.zeros((), word), 8 * dtype.itemsize - 1)
+    above, equal = [x > threshold for x in order], [x == threshold for x in order]
+    missing, d = k - _total(above), sum(x.size for x in leaves)
+    backwards = [d - 1 - index for index in _indices(leaves)]
+    # All of the equal ones are wanted, as a rule: then no pass is spent on choosing.
+    bits = jnp.where(_total(equal) == missing, 0, d.bit_length())
+    last = _highest(lambda t: _total([e & (i >= t) for e, i in zip(equal, backwards, strict=True)]), missing, jnp.int32(0), bits)
+    return [a | (e & (i >= last)) for a, e, i in zip(above, equal, backwards, strict=True)]
+
+
+def _highest(counted: Callable[[Array], Array], k: Array, zero: Array, bits: int | Array) -> Array:
+    """The highest t of so many bits with counted(t) >= k, where counted falls; any t with exactly k will do."""
+
+    def undecided(search):
+        bit, _, found = search
+        return (bit > 0) & (found != k)
+
+    def halve(search):
+        bit, t, found = search
+        higher = t | (jnp.ones_like(zero) << (bit - 1).astype(zero.dtype))
+        number = counted(higher)
+        enough = number >= k
+        return bit - 1, jnp.where(enough, higher, t), jnp.where(enough, number, found)
+
+    return jax.lax.while_loop(undecided, halve, (jnp.asarray(bits, jnp.int32), zero, jnp.int32(-1)))[1]
+
+
+def _total(masks: list[Array]) -> Int[Array, ""]:
+    return jnp.asarray(sum(jnp.sum(mask, dtype=jnp.int32) for mask in masks), jnp.int32)
