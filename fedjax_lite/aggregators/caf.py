@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from fedjax_lite.aggregators.gram import squared_distances
 from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import apart, gram, mix
+from fedjax_lite.aggregators.stack import apart, average, gram, mix
 from fedjax_lite.base import Aggregator, Number
 
 
@@ -36,8 +37,10 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     def rule(messages, cohort, n, f):
         still = jax.lax.stop_gradient(messages)
         present = cohort.weight > 0
-        mean = mix(present / jnp.maximum(n, 1).astype(jnp.float32), still, present)
-        products = gram(apart(still, mean), present)  # around the mean, where no digits cancel
+        # Around the message with the nearest neighbours, so that honest ones keep their digits beside any outliers.
+        nearest = jnp.take(jnp.sort(squared_distances(still, present), axis=1), n // 2, axis=1)
+        middle = jnp.arange(len(present)) == jnp.argmin(jnp.where(present, nearest, jnp.inf))
+        products = gram(apart(still, average(middle & present, still)), present)
 
         def spread(c):
             """lambda and tau for the weights c."""
@@ -58,8 +61,9 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
             better = left & (top < least)
             best, least = jnp.where(better, c, best), jnp.where(better, top, least)
             most = jnp.max(jnp.where(c > 0, tau, 0))
-            fewer = jnp.where(most > 0, c * (1 - tau / jnp.where(most > 0, most, 1)), c)
-            return jnp.where(left, jnp.maximum(fewer, 0), c), best, least
+            share = 1 - tau / jnp.where(most > 0, most, 1)
+            share = jnp.where(share > 16 * jnp.finfo(share.dtype).eps, share, 0)  # as far out as the furthest, but for rounding
+            return jnp.where(left & (most > 0), c * share, c), best, least
 
         start = *2 * [present.astype(products.dtype)], jnp.asarray(jnp.inf, products.dtype)
         _, best, _ = jax.lax.fori_loop(0, 2 * f + 1, step, start)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int
 from fedjax_lite.aggregators.gram import Pairs, Scores, lowest, squared_distances, sum_of_nearest
 from fedjax_lite.aggregators.order import mean_around_median
 from fedjax_lite.aggregators.rule import Needs, from_rule, whole
-from fedjax_lite.aggregators.stack import mix
+from fedjax_lite.aggregators.stack import average
 from fedjax_lite.base import Aggregator, Number
 
 Neighbors = Literal["blanchard", "byzfl"]
@@ -113,7 +113,7 @@ def _selection(name, num_byzantine, num_selected, neighbors, non_finite) -> Aggr
         if name == "krum":
             return jax.tree.map(lambda x: x[jnp.argmin(scores)], messages)
         count = n - f if num_selected is None else jnp.minimum(num_selected, n - f)
-        return mix(lowest(scores, count) / jnp.maximum(count, 1).astype(scores.dtype), messages, present)
+        return average(lowest(scores, count) & present, messages)
 
     needs = Needs(2, 3) if neighbors == "blanchard" else Needs(2, 1)
     return from_rule(name, rule, num_byzantine, needs, non_finite)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedjax_lite.aggregators.gram import squared_distances
 from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import mix
+from fedjax_lite.aggregators.stack import average
 from fedjax_lite.base import Aggregator
 
 MOST = 100_000  # subsets
@@ -50,19 +50,22 @@ def mda(num_byzantine: int, non_finite: str = "drop") -> Aggregator:
                 f"mda: num_byzantine={num_byzantine} of {slots} slots make {sets} sets of clients, more than {MOST}: lower one of "
                 "them, or use caf or nnm, which do not search"
             )
-        kept = np.ones((-(-sets // CHUNK) * CHUNK, slots), bool)
-        for row, removed in enumerate(combinations(range(slots - 1, -1, -1), int(num_byzantine))):
-            kept[row, list(removed)] = False  # in this order the sets that are left are sorted
+        kept = np.zeros((-(-sets // CHUNK) * CHUNK, slots), bool)
+        for row, members in enumerate(combinations(range(slots), slots - int(num_byzantine))):
+            kept[row, list(members)] = True
         distances = squared_distances(messages, present)
+        # Sets of slots, empty ones among them: of those with the same clients the one with the first empty slots stands for all.
+        filled = ~present & (jnp.cumsum(~present) <= slots - int(num_byzantine) - (n - f))
 
         def diameter(kept):
             members = kept & present[None, :]
             pairs = members[:, :, None] & members[:, None, :]
-            widest = jnp.max(jnp.where(pairs, distances, 0), axis=(1, 2))
-            return jnp.where(jnp.sum(members, axis=1) == n - f, widest, jnp.inf)
+            widest = jnp.max(jnp.where(pairs, distances[None], 0), axis=(1, 2))
+            stands = jnp.all((kept & ~present[None, :]) == filled[None, :], axis=1) & jnp.any(kept, axis=1)
+            return jnp.where(stands, widest, jnp.inf)
 
         diameters = jax.lax.map(diameter, jnp.asarray(kept).reshape(-1, CHUNK, slots)).reshape(-1)
         chosen = jnp.asarray(kept)[jnp.argmin(diameters)] & present
-        return mix(chosen / jnp.maximum(n - f, 1).astype(jnp.float32), messages, present)
+        return average(chosen, messages)
 
     return from_rule("mda", rule, num_byzantine, Needs(2, 1), non_finite)

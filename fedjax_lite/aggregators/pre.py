@@ -6,11 +6,12 @@ A message that is not finite goes on as one that is not, so that the aggregator 
 import jax
 import jax.numpy as jnp
 
+from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import lowest, squared_distances
 from fedjax_lite.aggregators.lift import transformed
 from fedjax_lite.aggregators.rule import Needs, fitting, whole
 from fedjax_lite.aggregators.screen import screened
-from fedjax_lite.aggregators.stack import mixes, squared_norms
+from fedjax_lite.aggregators.stack import averages, squared_norms
 from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, client_keys
 
 
@@ -41,8 +42,7 @@ def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
     def mixed(messages, cohort, lost, n, f):
         present = cohort.weight > 0
         distances = squared_distances(messages, present)
-        near = lowest(distances, n - f)
-        return mixes(near / jnp.maximum(n - f, 1).astype(distances.dtype), messages, present, lost)
+        return averages(lowest(distances, n - f) & present[None, :], messages, present, lost)
 
     return _before("nnm", mixed, inner, num_byzantine)
 
@@ -78,10 +78,10 @@ def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
         most = longest_first[jnp.clip(2 * f * (n - f) // jnp.maximum(n, 1), 0, len(norms) - 1)]
         factor = jnp.minimum(1, most / norms)
 
-        def scaled(message, factor, lost):
-            return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, x * factor.astype(x.dtype)), message)
+        def scaled(message, here, factor, lost):
+            return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, jnp.where(here, x, 0) * factor.astype(x.dtype)), message)
 
-        return jax.vmap(scaled)(messages, factor, lost)
+        return jax.vmap(scaled)(messages, cohort.weight > 0, factor, lost)
 
     return _before("arc", cut, inner, num_byzantine)
 
@@ -111,7 +111,7 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
     """
     whole("bucketing", "size", size, least=1)
 
-    def means(messages, cohort, state, key):
+    def bucketed(messages, cohort, state, key):
         present = cohort.weight > 0
         messages, kept, _ = screened(messages, cohort, "drop")
         draws = jax.vmap(jax.random.bits)(client_keys(key, cohort.id))
@@ -120,26 +120,37 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
         members = (rank[None, :] // int(size) == buckets[:, None]) & present[None, :]
         count = jnp.sum(members, axis=1)
         lost = jnp.any(members & ~(kept.weight > 0)[None, :], axis=1)
-        average = mixes(members / jnp.maximum(count, 1).astype(jnp.float32)[:, None], messages, kept.weight > 0, lost)
+        means = averages(members, messages, kept.weight > 0, lost)
         sizes = jnp.sum(jnp.where(members, cohort.size, 0), axis=1, dtype=cohort.size.dtype)
         weight = (count > 0).astype(cohort.weight.dtype)
         clients = Client(buckets, client_keys(key, buckets), sizes, jnp.full(buckets.shape, NO_LIMIT), weight)
-        return average, clients, state
+        return means, clients, state
 
-    return transformed(means, inner)
+    return transformed(bucketed, inner)
 
 
 def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
     """`change(messages, cohort, lost, n, f) -> messages`, of the finite messages and NaN for the lost ones, before an aggregator."""
 
+    def facts(messages, cohort):
+        messages, kept, dropped = screened(messages, cohort, "drop")
+        f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
+        return messages, kept, dropped, jnp.sum(kept.weight > 0, dtype=jnp.int32), f
+
     def transform(messages, cohort, state, key):
         del key
         fitting(name, Needs(2, 1), num_byzantine, len(cohort.weight))
-        messages, kept, dropped = screened(messages, cohort, "drop")
-        f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
-        n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
-        enough = n >= Needs(2, 1).least(f)  # with fewer nobody is left: the aggregate is 0
-        lost = (cohort.weight > 0) & ~(kept.weight > 0)
-        return change(messages, kept, lost, n, f), cohort._replace(weight=jnp.where(enough, cohort.weight, 0)), state
+        messages, kept, _, n, f = facts(messages, cohort)
+        return change(messages, kept, (cohort.weight > 0) & ~(kept.weight > 0), n, f), cohort, state
 
-    return transformed(transform, inner)
+    plain = transformed(transform, inner)
+
+    def finish(part, state, key):
+        aggregate, state, metrics = plain.finish(part, state, key)
+        messages, cohort = part
+        _, _, dropped, n, f = facts(messages, cohort)
+        enough = n >= Needs(2, 1).least(f)
+        too_few = jnp.maximum(metrics.get("too_few", 0), 1.0 - enough)
+        return tree.zero_where_not(enough, aggregate), state, metrics | {"non_finite": dropped, "too_few": too_few}
+
+    return plain._replace(finish=finish)

@@ -69,7 +69,7 @@ def mean_between(x: Stack, present: Present, low: Column, high: Column, below: C
         return total + jnp.where(chosen, value, 0), lows + is_low, highs + is_high
 
     total = _over_rows(add, (jnp.zeros(low.shape, x.dtype), *zeros), (x, present))[0]
-    return total / jnp.maximum(kept, 1).astype(x.dtype)
+    return jnp.where(jnp.isnan(low) | jnp.isnan(high), jnp.nan, total / jnp.maximum(kept, 1).astype(x.dtype))
 
 
 def mean_around(x: Stack, present: Present, center: Column, kept: Count) -> Column:

@@ -63,16 +63,23 @@ def mix(weights: Float[Array, " clients"], messages: Tree, present: Present) -> 
     return sum_rows(weighted, present, present, weights, messages)
 
 
-def mixes(weights: Float[Array, "rows clients"], messages: Tree, present: Present, lost: Bool[Array, " rows"]) -> Tree:
-    """sum_j w_ij m_j, a stack with a row for each row of weights; NaN for the rows that are lost."""
+def average(chosen: Present, messages: Tree) -> Tree:
+    """The mean of the messages chosen, which are present; 0 for none."""
+    total, count = sum_rows(lambda message: (message, 1.0), chosen, messages)
+    return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), total)
+
+
+def averages(chosen: Bool[Array, "rows clients"], messages: Tree, present: Present, lost: Bool[Array, " rows"]) -> Tree:
+    """A stack of means, each of the messages that a row chooses of those present; NaN for the rows that are lost."""
+    count = jnp.maximum(jnp.sum(chosen, axis=1), 1)
 
     def leaf(x):
         def product(chunk, first, total):
-            rows = jnp.where(lost[:, None], jnp.nan, jnp.dot(weights.astype(x.dtype), chunk, precision="highest"))
-            return jax.lax.dynamic_update_slice(total, rows, (0, first))
+            rows = jnp.dot(chosen.astype(x.dtype), chunk, precision="highest") / count.astype(x.dtype)[:, None]
+            return jax.lax.dynamic_update_slice(total, jnp.where(lost[:, None], jnp.nan, rows), (0, first))
 
-        mixed = _over_chunks(product, x, present, jnp.zeros((len(weights), x[0].size), x.dtype))
-        return mixed.reshape(len(weights), *x.shape[1:])
+        mixed = _over_chunks(product, x, present, jnp.zeros((len(chosen), x[0].size), x.dtype))
+        return mixed.reshape(len(chosen), *x.shape[1:])
 
     return jax.tree.map(leaf, messages)
 

@@ -7,7 +7,7 @@ from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import lowest
 from fedjax_lite.aggregators.rule import Needs, from_rule, whole
 from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.aggregators.stack import apart, inner, mix, squared_norms
+from fedjax_lite.aggregators.stack import apart, average, inner, mix, squared_norms
 from fedjax_lite.base import Aggregator, Number
 
 
@@ -39,7 +39,7 @@ def fltrust(trusted: int, non_finite: str = "drop") -> Aggregator:
     def rule(messages, cohort, n, f):
         del n, f
         present, root = cohort.weight > 0, is_trusted(cohort, trusted)
-        server = mix(root.astype(jnp.float32), messages, root)
+        server = average(root, messages)
         along = inner(messages, server, present)
         squares = squared_norms(messages, present)
         # Kept away from 0, where lengths have no slope: a message of zeros points nowhere, and its t is 0.
@@ -74,10 +74,10 @@ def monna(num_byzantine: Number, trusted: int, non_finite: str = "drop") -> Aggr
     def rule(messages, cohort, n, f):
         present, root = cohort.weight > 0, is_trusted(cohort, trusted)
         still = jax.lax.stop_gradient(messages)
-        server = mix(root.astype(jnp.float32), still, root)
+        server = average(root, still)
         distances = squared_norms(apart(still, server), present)
         near = lowest(jnp.where(present, distances, jnp.inf), n - f)
-        return mix(near / jnp.maximum(n - f, 1).astype(jnp.float32), messages, present)
+        return average(near & present, messages)
 
     return _with_trusted("monna", rule, num_byzantine, Needs(2, 1), trusted, non_finite)
 
