@@ -30,12 +30,16 @@ def test_blocks_run(page):
         run_blocks(page)
 
 
-def test_the_readme_does_what_it_says():
+def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"):
         said = run_blocks("README.md")
     curves = np.asarray(said["curves"])
     assert curves.shape == (5, 3, 100) and np.isfinite(curves).all()
     assert (curves[..., -1] < 0.3 * curves[..., 0]).all()
+    assert said["report"].broken and said["report"].breakdown == 2
+    assert (tmp_path / "runs/median_of_means/table.csv").exists()
+    assert [rule for _, rule in said["ranking"]][-1] == "mean"
 
     # The round by hand is the round that federate compiles.
     fl, data = said["fl"], said["data"]

@@ -31,7 +31,7 @@ from fedjax_lite.study.compute import _lowered
 from fedjax_lite.study.configured import configured
 from fedjax_lite.study.grid import Axis, axes_of
 from fedjax_lite.study.programs import programs_of
-from fedjax_lite.study.statistics import interval, ranks, rounds_to, t_quantile
+from fedjax_lite.study.statistics import interval, ranks, rounds_to
 from fedjax_lite.study.table import grid_of
 
 study = functools.partial(fl.study, progress=False)
@@ -236,12 +236,6 @@ def test_an_error_of_another_type_says_in_which_cell():
 
 
 # The table.
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 30, 101])
-def test_quantiles_of_student_t(freedom):
-    for probability in (0.6, 0.9, 0.975, 0.9995, 0.025):
-        assert t_quantile(probability, freedom) == pytest.approx(scipy.stats.t.ppf(probability, freedom), rel=1e-9)
 
 
 def test_intervals():
