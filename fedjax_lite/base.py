@@ -90,6 +90,7 @@ class Aggregator(NamedTuple):
     collect: Callable[[Tree, Client, Tree], Tree]  # stack of messages, cohort, state -> part; any group of clients
     finish: Callable[[Tree, Tree, Key], tuple[Tree, Tree, dict[str, Array]]]  # part, state, key -> aggregate, state, metrics
     additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
+    sums_only: bool = False  # True: the server learns the sum alone (secure aggregation), so nothing may look at single messages
 
 
 class Server(NamedTuple):

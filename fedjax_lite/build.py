@@ -79,7 +79,7 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
         params = model.init(jax.random.fold_in(key, 0), source.example)
     work, batches, uplink = _client(config, loss_fn)
     attack, byzantine, defaults = _attack(config, outputs[0], source.population)
-    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults)
+    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults, source.population)
     if attack is not None:
         with refusing(config, ["attack"]):
             work, aggregator = attacks.attacked(attack, byzantine, work, aggregator)
@@ -202,11 +202,14 @@ def _attack(config: Config, classes: int, population: int) -> tuple[attacks.Atta
     return attack, chosen, {"num_byzantine": choice["num_byzantine"]}
 
 
-def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, Any]) -> Aggregator:
+def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, Any], population: int) -> Aggregator:
     """An aggregator; one that wraps another takes its table as inner, which has the same num_byzantine if it does not say."""
     if isinstance(table, dict) and "inner" in table:
         of_both = {name: table[name] for name in ("num_byzantine",) if name in table}
-        table = table | {"inner": _aggregator(config, table["inner"], [*path, "inner"], {**defaults, **of_both})}
+        table = table | {"inner": _aggregator(config, table["inner"], [*path, "inner"], {**defaults, **of_both}, population)}
+    trusted = table.get("trusted") if isinstance(table, dict) else None
+    if isinstance(trusted, int) and trusted >= population:
+        raise config.error([*path, "trusted"], f"client {trusted} does not exist: there are {population}, counted from 0")
     return make(config, "aggregator", table, path, **defaults)
 
 

@@ -137,13 +137,15 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
         if devices is not None and devices != jax.device_count():
             raise ValueError(f"--devices {devices}: several hosts use all of their devices, here {jax.device_count()}; leave it out")
         return mesh_of(jax.devices())
-    cores = min(os.cpu_count() or 1, MOST_CORES)
-    try:
-        jax.config.update("jax_num_cpu_devices", devices or cores)
-    except RuntimeError:
-        pass  # jax runs already, as in a notebook, with the devices it has
+    cores = os.cpu_count() or 1
+    few = min(cores, MOST_CORES)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):  # whoever asks for more than there are, gets them
+        try:
+            jax.config.update("jax_num_cpu_devices", min(devices or few, cores))
+        except RuntimeError:
+            pass  # jax runs already, as in a notebook, with the devices it has
     found = jax.devices()
-    devices = devices or (min(len(found), cores) if jax.default_backend() == "cpu" else 1)
+    devices = devices or (min(len(found), few) if jax.default_backend() == "cpu" else 1)
     if devices > len(found):
         raise ValueError(f"--devices {devices}: there are only {len(found)} ({found[0].device_kind})")
     return mesh_of(found[:devices])

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from safetensors.numpy import save_file
 from fedjax_lite.base import State, Tree
 from fedjax_lite.checkpoint import Checkpoints
 from fedjax_lite.environment import environment
-from fedjax_lite.hosts import by_leader, leads, wait_for_all
+from fedjax_lite.hosts import agreed, by_leader, common, leads, wait_for_all
 from fedjax_lite.report import report
 
 __all__ = ["Records", "RunFolder", "holds_run", "named_leaves", "plain", "read_records", "records_of", "status_of", "toml_text"]
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS = "config.toml", "metrics.jsonl", "summary.json", "checkpoints"
-FREE = ("name", "run", "engine")  # what may differ when a run is resumed: how long it goes on, where its clients are laid out
+# What may differ when a run is resumed: how long it goes on, where its clients and their data lie. The data itself has a fingerprint.
+FREE = ("name", "run", "engine", "data")
 Records = list[dict[str, Any]]
 
 
@@ -70,15 +71,16 @@ class RunFolder:
             self._close()
             raise
         wait_for_all("the folder is read")
-        by_leader(lambda: self._begin(records))
+        self._check_seen()
+        by_leader(lambda: self._written(lambda: self._begin(records)))
         return state, records
 
     def record(self, records: Records, new: int, state: State | None) -> None:
         """Add the lines of the last `new` records and, if a state is given, the checkpoint after them."""
-        by_leader(lambda: _append(self.path / METRICS, _lines(records[len(records) - new :])))
+        by_leader(lambda: self._written(lambda: _append(self.path / METRICS, _lines(records[len(records) - new :]))))
         if state is not None:
             self._save(records, state)
-            by_leader(lambda: self._summarize("running", records))
+            by_leader(lambda: self._written(lambda: self._summarize("running", records)))
 
     def finish(self, status: str, records: Records, state: State, params: Tree) -> None:
         """Write what a finished, converged or interrupted run leaves."""
@@ -86,7 +88,7 @@ class RunFolder:
             self._save(records, state)
         assert self._checkpoints
         self._checkpoints.wait()
-        by_leader(lambda: self._end(status, records, params))
+        by_leader(lambda: self._written(lambda: self._end(status, records, params)))
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -94,7 +96,10 @@ class RunFolder:
     def __exit__(self, kind, error, trace) -> None:
         if error is not None and leads():
             status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
-            self._summarize(status, read_records(self.path), error=str(error))
+            try:
+                self._summarize(status, read_records(self.path), error=str(error))
+            except OSError as another:  # as where the disk is full, which is what the first error says
+                error.add_note(f"{self.path / SUMMARY} could not be written: {another.strerror}")
         self._close(error is not None)
 
     def _take(self, resume: bool) -> None:
@@ -109,6 +114,26 @@ class RunFolder:
             raise ValueError(f"out={self.path} is being written by another run: wait for it, stop it, or name another folder") from error
         except OSError as error:
             raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
+
+    def _check_seen(self) -> None:
+        """Refuse a folder that is not the same for all processes: they would wait for each other's parts of a checkpoint for ever."""
+        if jax.process_count() == 1:
+            return
+        token = self.path / f".seen.{common(time.time_ns() % 2**31)}"
+        by_leader(token.touch)
+        missing = agreed(not token.exists())
+        by_leader(lambda: token.unlink())
+        if missing:
+            self._close(failed=True)
+            raise ValueError(f"out={self.path} is not one folder that all processes see: give all the same one, on a shared disk")
+
+    def _written(self, write: Callable[[], None]) -> None:
+        """Write, or say where there was no room and how to go on."""
+        try:
+            write()
+        except OSError as error:
+            last = f"resume after round {self.latest}, which is saved whole" if self.latest else "start again"
+            raise OSError(f"{self.path} could not be written ({error.strerror}): make room, then {last}") from error
 
     def _begin(self, records: Records) -> None:
         if self._toml:

@@ -1,5 +1,6 @@
 """Several hosts: one process on each runs the same program, and together they are one set of devices (`jax.distributed`)."""
 
+import socket
 import threading
 import zlib
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 __all__ = ["join_hosts"]
+
+LONGEST = 10**6  # seconds
 
 
 def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None, *, timeout: float = 300) -> None:
@@ -23,7 +26,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
 
     Raises:
         TimeoutError: if not all have joined by then.
-        ValueError: for arguments that do not fit, or where jax finds no job to join.
+        ValueError: for arguments that do not fit, a port that is taken, or where jax finds no job to join.
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if len({value is None for value in given.values()}) > 1:
@@ -33,6 +36,10 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         raise ValueError(f"process must be in [0, processes), got process={process} of processes={processes}")
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise ValueError(f"coordinator must be host:port, got {coordinator!r}")
+    if not 0 < timeout <= LONGEST:
+        raise ValueError(f"timeout must be seconds from above 0 to {LONGEST:,}, got {timeout}")
+    if coordinator is not None and process == 0:
+        _check_free(int(coordinator.rpartition(":")[2]))
     # jax ends the whole process where it fails to join, so its own limit must lie behind this one, and it must be waited for.
     errors: list[Exception] = []
 
@@ -55,6 +62,16 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         raise ValueError(f"this process could not join a job ({errors[0]}): give coordinator, processes and process") from errors[0]
 
 
+def _check_free(port: int) -> None:
+    """Refuse a port that is taken: jax would end the whole process there."""
+    with socket.socket() as found:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            found.bind(("", port))
+        except OSError as error:
+            raise ValueError(f"coordinator: process 0 cannot listen on port {port} ({error.strerror}): give another port") from error
+
+
 def leads() -> bool:
     """Whether this is the process that writes and prints, of several that do the same."""
     return jax.process_index() == 0
@@ -63,6 +80,11 @@ def leads() -> bool:
 def agreed(flag: bool) -> bool:
     """Whether the flag is up in any process: the same answer in all, who must all ask."""
     return bool(multihost_utils.process_allgather(flag).any()) if jax.process_count() > 1 else flag
+
+
+def common(value: int) -> int:
+    """The leading process's number, in all."""
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
 
 
 def check_same(value: str) -> None:

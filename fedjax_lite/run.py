@@ -24,6 +24,7 @@ from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
 from fedjax_lite.stream import streamed
+from fedjax_lite.uplink.feedback import warn_if_seldom
 from fedjax_lite.work import LossFn
 
 __all__ = ["Convergence", "Result", "run"]
@@ -116,6 +117,7 @@ def run(
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, key, test, own_on_host)
+    warn_if_seldom(shapes.uplink, rounds * jax.eval_shape(sampler, key, jnp.zeros(data.population, jnp.int32), 0).id.size / data.population)
     test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
@@ -243,7 +245,7 @@ def _structure(state: State) -> list[str]:
 def _first_not_finite(measured: dict[str, np.ndarray], evaluation: dict[str, Any], test_loss: str) -> tuple[int | None, str]:
     """The first round of a segment, with clients, whose loss, update or messages are all not finite, and what is not; or None."""
     present = measured["clients"] > 0 if "clients" in measured else True
-    bad = {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
+    bad: dict[str, np.ndarray] = {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
     if "non_finite" in measured and "clients" in measured:  # dropped one and all: the model stands still
         bad["non_finite"] = (measured["non_finite"] >= measured["clients"]) & present
     first, name = min(((int(np.argmax(rounds)), name) for name, rounds in bad.items() if rounds.any()), default=(None, ""))

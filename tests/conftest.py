@@ -16,10 +16,15 @@ ROOT = Path(__file__).parent.parent
 jax.devices()  # started here, or the first test of the command line would decide how many there are
 
 
+def group_of(item):
+    marker = item.get_closest_marker("xdist_group")
+    return item.path, marker and marker.args
+
+
 def pytest_runtest_teardown(item, nextitem):
-    """Forget a file's compiled programs after it: each takes several of the memory mappings that a process may have (65530 on
-    Linux), and the compiler crashes where they end."""
-    if nextitem is None or nextitem.path != item.path:
+    """Forget the compiled programs of a file, and of one of its groups, after it: each takes several of the memory mappings that a
+    process may have (65530 on Linux), and the compiler crashes where they end."""
+    if nextitem is None or group_of(nextitem) != group_of(item):
         jax.clear_caches()
 
 

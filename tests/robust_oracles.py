@@ -95,10 +95,10 @@ def multi_krum(V, f, selected=None, count="blanchard"):
     return mean(V[lowest(krum_scores(V, neighbors(len(V), f, count)), selected)])
 
 
-def bulyan(V, f):
-    """El Mhamdi et al. 2018, section 4, with Krum as the rule that selects."""
+def bulyan(V, f, order=None):
+    """El Mhamdi et al. 2018, section 4, with Krum as the rule that selects, of equal scores the first in an order of the rows."""
     n = len(V)
-    theta, left, selected = n - 2 * f, list(range(n)), []
+    theta, left, selected = n - 2 * f, list(range(n) if order is None else order), []
     while len(selected) < theta:
         scores = krum_scores(V[left], max(len(left) - f - 2, 1))
         selected.append(left.pop(lowest(scores, 1)[0]))

@@ -254,6 +254,7 @@ def test_who_is_byzantine():
     assert (np.asarray(attacks.byzantine(5, 20, seed=4)) != drawn[5]).any()
     np.testing.assert_array_equal(jax.vmap(lambda f: attacks.byzantine(f, 20, seed=3))(jnp.arange(21)), drawn)
     assert np.flatnonzero(attacks.byzantine(2, 5, ids=[4, 1])).tolist() == [1, 4]
+    assert np.flatnonzero(attacks.byzantine(2, 5, ids=np.array([4, 1]))).tolist() == [1, 4]
 
 
 @pytest.mark.parametrize(

@@ -151,12 +151,13 @@ ALGORITHMS = {f"work {name}": (lambda engine, rate=0.1, work=work: federate(work
 UPLINKS = {
     "top_k": fl.uplink.error_feedback(fl.uplink.top_k(0.25)),
     "random_k": fl.uplink.random_k(0.25),
-    "uniform": fl.uplink.rotate(fl.uplink.uniform(4)),
+    "uniform": fl.uplink.uniform(4),
+    "rotate": fl.uplink.rotate(fl.uplink.terngrad()),
     "qsgd": fl.uplink.qsgd(4),
     "sign": fl.uplink.sign(),
     "scaled_sign": fl.uplink.error_feedback(fl.uplink.scaled_sign()),
-    "terngrad": fl.uplink.terngrad(),
-    "drive": optax.chain(optax.clip_by_global_norm(1.0), fl.uplink.drive()),
+    "terngrad": optax.chain(optax.clip_by_global_norm(1.0), fl.uplink.terngrad()),
+    "drive": fl.uplink.drive(),
     "eden": fl.uplink.eden(bits=2),
     "power_sgd": fl.uplink.power_sgd(1),
 }
@@ -316,14 +317,14 @@ def double_precision():
         yield
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)  # those of one algorithm
 def compiled(name, engine=None):
     """An algorithm, its first state, and its jitted round."""
     built = ALGORITHMS[name](ENGINES[engine] if engine else None)
     return built, built.init(softmax_params(), jax.random.key(0)), jax.jit(built.round)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def two_rounds(name):
     """A compiled program of two rounds."""
     built, state, _ = compiled(name)

@@ -27,7 +27,7 @@ def free_port():
 def in_two_processes(*arguments, limit=300, well=True):
     """Their outputs, and what they complain of if they must not end well."""
     port = free_port()
-    lines = [[sys.executable, str(WORKER), str(i), str(port), *map(str, arguments)] for i in range(2)]
+    lines = [[sys.executable, str(WORKER), str(i), str(port), *(str(x).replace("PROCESS", str(i)) for x in arguments)] for i in range(2)]
     processes = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for line in lines]
     outputs = [process.communicate(timeout=limit) for process in processes]
     assert [process.returncode == 0 for process in processes] == [well, well], "\n".join(err[-3000:] for _, err in outputs)
@@ -71,6 +71,22 @@ def test_what_only_the_leader_runs_into_ends_all(tmp_path):
     assert "run is being written by another run" in leader and "the process that writes has failed: it says why" in other
 
 
+@pytest.mark.xdist_group("hosts")
+def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path):
+    store = fl.data.save(tmp_path / "store", softmax_data())
+    for errors in in_two_processes("run", tmp_path / "run-PROCESS", store.path, 3, "device", well=False, limit=100):
+        assert "is not one folder that all processes see" in errors
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"process 0 cannot listen on port {port}"):
+            fl.join_hosts(f"127.0.0.1:{port}", 2, 0)
+
+
 def command(*arguments):
     """The command line's exit status and what it says."""
     line = [sys.executable, "-m", "fedjax_lite", "run", "configs/quickstart.toml", *arguments]
@@ -90,6 +106,9 @@ def test_a_process_that_never_joins_is_reported_with_the_time_out(process):
         ({"coordinator": "a:1"}, "processes, process is missing"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, r"process must be in \[0, processes\), got process=2"),
         ({"coordinator": "a", "processes": 2, "process": 0}, "coordinator must be host:port, got 'a'"),
+        ({"timeout": 0.0}, "timeout must be seconds from above 0 to 1,000,000, got 0"),
+        ({"timeout": float("inf")}, "timeout must be seconds .*, got inf"),
+        ({"timeout": float("nan")}, "timeout must be seconds .*, got nan"),
     ],
 )
 def test_what_does_not_name_a_job_is_refused(arguments, message):

@@ -15,7 +15,7 @@ from problems import softmax_data, softmax_loss, softmax_params
 from test_config import TINY
 
 import fedjax_lite as fl
-from fedjax_lite import cli
+from fedjax_lite import cli, folder
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.folder import read_records
 
@@ -189,4 +189,25 @@ def test_what_makes_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="another configuration: state"):
         run(out, resume=True, algorithm=momentum)
     assert ((out / "summary.json").read_bytes(), (out / "config.toml").read_bytes()) == before
-    assert run(out, resume=True, rounds=3, config={"client": {"rate": 0.1}, "run": {"rounds": 99}, "name": "x"}).status == "finished"
+    free = {"run": {"rounds": 99}, "name": "x", "data": {"path": "moved"}}
+    assert run(out, resume=True, rounds=3, config={"client": {"rate": 0.1}} | free).status == "finished"
+
+
+def test_a_full_disk_is_said_once_and_with_what_to_do(tmp_path, monkeypatch):
+    out, append = tmp_path / "run", folder._append
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def full_in_the_fifth_round(path, text):
+        if '"round": 5' not in text:
+            return append(path, text)
+        monkeypatch.setattr(folder, "_replace", full)
+        full()
+
+    monkeypatch.setattr(folder, "_append", full_in_the_fifth_round)
+    with pytest.raises(OSError, match="run could not be written .No space left on device.: make room, then resume after round 4") as error:
+        run(out)
+    assert "summary.json could not be written" in error.value.__notes__[0]
+    monkeypatch.undo()
+    assert run(out, resume=True).status == "finished"

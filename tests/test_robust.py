@@ -25,6 +25,7 @@ class Who(NamedTuple):
 
     weight: np.ndarray  # examples times the sampler's weight
     trusted: int  # the trusted client's row
+    by_id: np.ndarray  # the rows in the order of their clients' ids
 
 
 class Rule(NamedTuple):
@@ -60,18 +61,18 @@ RULES = {
     ),
     "trimmed_mean": Rule(lambda f, p: aggregators.trimmed_mean(f, non_finite=p), lambda V, f, who: oracles.trimmed_mean(V, f), 2, 1),
     "meamed": Rule(lambda f, p: aggregators.meamed(f, non_finite=p), lambda V, f, who: oracles.meamed(V, f), 2, 1),
-    "krum": Rule(lambda f, p: aggregators.krum(f, non_finite=p), lambda V, f, who: oracles.krum(V, f), 2, 3),
+    "krum": Rule(lambda f, p: aggregators.krum(f, non_finite=p), lambda V, f, who: oracles.krum(V[who.by_id], f), 2, 3),
     "krum byzfl": Rule(
-        lambda f, p: aggregators.krum(f, neighbors="byzfl", non_finite=p), lambda V, f, who: oracles.krum(V, f, "byzfl"), 2, 1
+        lambda f, p: aggregators.krum(f, neighbors="byzfl", non_finite=p), lambda V, f, who: oracles.krum(V[who.by_id], f, "byzfl"), 2, 1
     ),
-    "multi_krum": Rule(lambda f, p: aggregators.multi_krum(f, non_finite=p), lambda V, f, who: oracles.multi_krum(V, f), 2, 3),
+    "multi_krum": Rule(lambda f, p: aggregators.multi_krum(f, non_finite=p), lambda V, f, who: oracles.multi_krum(V[who.by_id], f), 2, 3),
     "multi_krum 2": Rule(
         lambda f, p: aggregators.multi_krum(f, num_selected=2, neighbors="byzfl", non_finite=p),
-        lambda V, f, who: oracles.multi_krum(V, f, min(2, len(V) - f), "byzfl"),
+        lambda V, f, who: oracles.multi_krum(V[who.by_id], f, min(2, len(V) - f), "byzfl"),
         2,
         1,
     ),
-    "bulyan": Rule(lambda f, p: aggregators.bulyan(f, non_finite=p), lambda V, f, who: oracles.bulyan(V, f), 4, 3),
+    "bulyan": Rule(lambda f, p: aggregators.bulyan(f, non_finite=p), lambda V, f, who: oracles.bulyan(V, f, who.by_id), 4, 3),
     "geometric_median": Rule(
         lambda f, p: aggregators.geometric_median(non_finite=p), lambda V, f, who: oracles.geometric_median(V, who.weight), 0, 1
     ),
@@ -164,7 +165,8 @@ class Case(NamedTuple):
     def who(self, but=()):
         """Of the clients present but those in some slots."""
         left = np.setdiff1d(self.some, but)
-        return left, Who(self.weight[left] * SIZES[self.ids[left]], int(np.argmax(self.ids[left] == TRUSTED)))
+        ids = self.ids[left]
+        return left, Who(self.weight[left] * SIZES[ids], int(np.argmax(ids == TRUSTED)), np.argsort(ids))
 
 
 def case(n, values, seed, weighted=False):
@@ -459,6 +461,38 @@ def test_very_long_messages(name):
     expected = RULES[name].oracle(given.V[left], f, who)
     assert metrics["non_finite"] == 0
     np.testing.assert_allclose(result, expected, 1e-4, 1e-4 + 1e-6 * np.abs(expected).max())
+
+
+def test_caf_withstands_very_long_messages_that_agree():
+    values = normal(np.random.default_rng(12), SLOTS, 2).astype(np.float32)
+    values[:2] = 1e12 + values[:2]
+    result, _ = run("caf", values, np.arange(SLOTS), np.ones(SLOTS), 2)
+    np.testing.assert_allclose(result, oracles.caf(values.astype(float), 2), 1e-3, 1e-3)
+
+
+def test_bulyan_does_not_depend_on_the_order_of_clients():
+    """The last message it selects has one neighbour, whose score is the same: the lowest id wins, wherever it stands."""
+    rng = np.random.default_rng(19)
+    for _ in range(20):
+        V, order = rng.normal(size=(SLOTS, WIDTH)), rng.permutation(SLOTS)
+        expected, _ = run("bulyan", V, np.arange(SLOTS), np.ones(SLOTS), 2)
+        result, _ = run("bulyan", V[order], np.arange(SLOTS)[order], np.ones(SLOTS), 2)
+        np.testing.assert_allclose(result, expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "make, kind, message",
+    [
+        (lambda: aggregators.nnm(aggregators.secure_mean(), 1), ValueError, "inner hides single messages from the server"),
+        (lambda: aggregators.arc(aggregators.secure_mean(), 1), ValueError, "inner hides single messages from the server"),
+        (lambda: aggregators.bucketing(aggregators.secure_mean(), 2), ValueError, "inner hides single messages from the server"),
+        (lambda: aggregators.nnm(3, 1), TypeError, "inner"),
+        (lambda: aggregators.bucketing(aggregators.mean, 2), TypeError, "inner"),
+    ],
+)
+def test_what_can_not_stand_behind_a_pre_aggregator(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
 
 
 def test_distances_of_equal_messages_are_zero_however_long():

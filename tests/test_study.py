@@ -430,6 +430,23 @@ def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
         np.testing.assert_allclose(found.results["train_loss"][place], alone, rtol=1e-6)
 
 
+def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
+    grid = '[attack]\nnum_byzantine = 1\nseed = 5\n[grid]\nattack = [{ name = "label_flip" }, { name = "ipm", scale = 5 }]\nseeds = 2\n'
+    found = configured(loaded(grid))(progress=False)
+    found.save(tmp_path / "study")
+    for study_ in (found, fl.Study.load(tmp_path / "study")):
+        assert study_.lacking == {"train_attack_success": (1,)}
+        first, second = study_.table("train_attack_success")
+        assert first["seeds"] == 2 and (second["mean"], second["seeds"], second["diverged"], second["rank"]) == (None, 0, 0, 2)
+        assert [row["seeds"] for row in study_.table("train_accuracy")] == [2, 2]
+
+
+def test_attacks_of_a_grid_keep_who_mounts_them(loaded):
+    config = loaded('[attack]\nbyzantine = [1]\n[grid]\nattack = [{ name = "ipm" }, { name = "nan", num_byzantine = 2 }]\n')
+    values = [choice["attack"] for choice in grid_of(config).choices[0]]
+    assert values == [{"byzantine": [1], "name": "ipm"}, {"name": "nan", "num_byzantine": 2}]
+
+
 def test_a_seed_decides_its_data_too(loaded):
     clients = re.search(r"\[\[data.clients\]\].*?(?=\[model\])", TINY, re.DOTALL)[0]
     digits = ('name = "table"', 'name = "digits"\npartition = { name = "dirichlet", clients = 4, alpha = 1.0 }')

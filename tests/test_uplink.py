@@ -503,6 +503,37 @@ def test_a_message_that_is_a_smaller_tree_costs_its_own_bits():
     assert history["uplink_bits"][0] == 2 * (3 * 32 + 3 * 16) and history["downlink_bits"][0] == 2 * 18 * 32
 
 
+# Messages that are not finite
+
+
+@each_compressor
+@pytest.mark.parametrize("where", ["everywhere", "one"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_message_that_is_not_finite_is_seen_and_leaves_no_trace(compressor, where, value):
+    u = message()
+    bad = jax.tree.map(lambda x: jnp.full_like(x, value) if where == "everywhere" else x.at[(-1,) * x.ndim].set(value), u)
+    decoded, state = once(compressor, bad)
+    assert not np.isfinite(sum(np.sum(x) for x in jax.tree.leaves(decoded)))
+    for seed in range(3):
+        decoded, state = once(compressor, u, seed, state)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((decoded, state)))
+
+
+def test_error_feedback_warns_where_clients_hardly_ever_come():
+    algorithm = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)),
+        fl.aggregators.mean(),
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4),
+        population=7,
+        uplink=COMPRESSORS["error_feedback"],
+    )
+    arguments = (algorithm, softmax_data(), softmax_params(), fl.sampling.uniform(2))
+    with pytest.warns(UserWarning, match="a client takes part 0.86 times in this run"):
+        fl.run(*arguments, rounds=3, key=jax.random.key(0))
+    fl.run(*arguments, rounds=18, key=jax.random.key(0))  # 5.1 times: warnings are errors here
+
+
 # Refusals
 
 
@@ -511,8 +542,10 @@ def test_a_message_that_is_a_smaller_tree_costs_its_own_bits():
     [
         (lambda: uplink.top_k(0), r"top_k: share must be in \(0, 1\].* got 0"),
         (lambda: uplink.random_k(1.5), r"random_k: share must be in \(0, 1\].* got 1.5"),
-        (lambda: uplink.uniform(1), "uniform: levels must be at least 2, got 1"),
-        (lambda: uplink.qsgd(0), "qsgd: levels must be at least 1, got 0"),
+        (lambda: uplink.uniform(1), "uniform: levels must be a whole number of at least 2, got 1"),
+        (lambda: uplink.uniform(2.5), "uniform: levels must be a whole number of at least 2, got 2.5"),
+        (lambda: uplink.qsgd(0), "qsgd: levels must be a whole number of at least 1, got 0"),
+        (lambda: uplink.qsgd(float("inf")), "qsgd: levels must be a whole number of at least 1, got inf"),
         (lambda: uplink.terngrad(clip=-1), "terngrad: clip must be positive, in standard deviations, got -1"),
         (lambda: uplink.eden(bits=5), "eden: bits must be a whole number from 1 to 4, got 5"),
         (lambda: uplink.drive(block=100), "drive: block must be a power of two such as 4096, got 100"),

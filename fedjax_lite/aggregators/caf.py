@@ -52,7 +52,7 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
             # u = sum_j sqrt(s_j) w_j (V_j - mu) / sqrt(lambda), so <V_i - mu, u> needs no u.
             along = inner @ (root * vectors[:, -1])
             top = values[-1]
-            return top, jnp.where(top > 0, along**2 / jnp.where(top > 0, top, 1), 0)
+            return top, jnp.where(top > 0, (along / jnp.sqrt(jnp.where(top > 0, top, 1))) ** 2, 0)  # along**2 alone may overflow
 
         def step(_, state):
             c, best, least = state

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.rule import positive, whole
 from fedjax_lite.aggregators.screen import checked, screened
 from fedjax_lite.aggregators.stack import squared_norms, sum_rows
 from fedjax_lite.base import Aggregator, Number, Tree
+from fedjax_lite.refuse import positive, whole
 
 
 def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:

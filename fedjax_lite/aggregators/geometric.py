@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators.rule import Needs, from_rule, positive, whole
+from fedjax_lite.aggregators.rule import Needs, from_rule
 from fedjax_lite.aggregators.stack import apart, mix, squared_norms
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
+from fedjax_lite.refuse import positive, whole
 
 
 def geometric_median(
@@ -18,7 +19,8 @@ def geometric_median(
     """The point with the least weighted sum of distances to the messages (robust federated averaging, RFA).
 
     From the weighted mean z = sum_i a_i V_i / sum_i a_i, T times: b_i = a_i / max(nu, ||z - V_i||), z = sum_i b_i V_i / sum_i b_i.
-    Withstands Byzantine clients of less than half of the total weight. O(T n d).
+    Withstands Byzantine clients of less than half of the total weight once it has converged: few steps come as far as messages
+    that lie some spreads away; 100 undo any. O(T n d).
 
     Args:
         iterations: T, at least 1. The paper finds 3 enough; a point on which many messages lie wants more.

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from fedjax_lite.aggregators.gram import Pairs, Scores, lowest, squared_distances, sum_of_nearest
+from fedjax_lite.aggregators.gram import Pairs, Scores, squared_distances, sum_of_nearest
 from fedjax_lite.aggregators.order import mean_around_median
-from fedjax_lite.aggregators.rule import Needs, from_rule, whole
+from fedjax_lite.aggregators.rule import Needs, from_rule
 from fedjax_lite.aggregators.stack import average
-from fedjax_lite.base import Aggregator, Number
+from fedjax_lite.base import NO_LIMIT, Aggregator, Number
+from fedjax_lite.refuse import whole
 
 Neighbors = Literal["blanchard", "byzfl"]
 
@@ -19,7 +20,7 @@ def krum(num_byzantine: Number, neighbors: Neighbors = "blanchard", non_finite: 
     """The one message with the least sum of squared distances to its nearest neighbours.
 
     R(V) = V_i with the least score(i) = sum over the n-f-2 messages V_j nearest to V_i, j != i, of ||V_i - V_j||^2; of equal
-    scores that in the lowest slot. Needs n >= 2f+3. O(n^2 d).
+    scores that of the lowest id. Needs n >= 2f+3. O(n^2 d).
 
     Args:
         num_byzantine: f, how many Byzantine clients to withstand.
@@ -85,7 +86,7 @@ def bulyan(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
 
         def select(step, left):
             scores = _scores(distances, left, jnp.maximum(n - step - f - 2, 1))
-            return left.at[jnp.argmin(scores)].set(False)
+            return left.at[_winner(scores, cohort.id)].set(False)
 
         left = jax.lax.fori_loop(0, n - 2 * f, select, present)
         return mean_around_median(messages, present & ~left, n - 4 * f)
@@ -111,9 +112,9 @@ def _selection(name, num_byzantine, num_selected, neighbors, non_finite) -> Aggr
         present = cohort.weight > 0
         scores = _scores(_between(messages, present), present, n - f - fewer)
         if name == "krum":
-            return jax.tree.map(lambda x: x[jnp.argmin(scores)], messages)
+            return jax.tree.map(lambda x: x[_winner(scores, cohort.id)], messages)
         count = n - f if num_selected is None else jnp.minimum(num_selected, n - f)
-        return average(lowest(scores, count) & present, messages)
+        return average((jnp.argsort(jnp.lexsort((cohort.id, scores))) < count) & present, messages)
 
     needs = Needs(2, 3) if neighbors == "blanchard" else Needs(2, 1)
     return from_rule(name, rule, num_byzantine, needs, non_finite)
@@ -123,6 +124,13 @@ def _between(messages, present: Bool[Array, " clients"]) -> Pairs:
     """Squared distances with infinity to itself, since nobody is their own neighbour."""
     distances = squared_distances(messages, present)
     return jnp.where(jnp.eye(distances.shape[0], dtype=bool), jnp.inf, distances)
+
+
+def _winner(scores: Scores, ids: Int[Array, " clients"]) -> Int[Array, ""]:
+    """The slot of the lowest score, or of one that is NaN; of equal ones that of the lowest id. Where each message has but one neighbour,
+    as for the last that Bulyan selects, the two nearest are equal."""
+    least = (scores == jnp.min(scores)) | jnp.isnan(scores)
+    return jnp.argmin(jnp.where(least, ids, NO_LIMIT))
 
 
 def _scores(distances: Pairs, left: Bool[Array, " clients"], count: Int[Array, ""]) -> Scores:

@@ -75,6 +75,10 @@ def transformed(
         inner: any aggregator, which is given what the transform returns.
         init: message -> the transform's first state.
 
+    Raises:
+        TypeError: if inner is no aggregator.
+        ValueError: for an inner under which the server sees no single messages, such as `secure_mean`.
+
     >>> def double(messages, cohort, state, key):
     ...     return jax.tree.map(lambda x: 2 * x, messages), cohort, state
     >>> doubled = transformed(double, from_stack(lambda messages, cohort: messages[0]))
@@ -83,6 +87,13 @@ def transformed(
     def collect(messages, cohort, state):
         del state
         return messages, cohort
+
+    if not isinstance(inner, Aggregator):
+        raise TypeError(f"inner must be a fl.Aggregator, got {inner!r}: call the function that makes one")
+    if inner.sums_only:
+        raise ValueError(
+            "inner hides single messages from the server (secure sums), and what stands before it must see them: leave one of them out"
+        )
 
     def finish(part, state, key):
         mine, others = state

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import lowest, squared_distances
 from fedjax_lite.aggregators.lift import transformed
-from fedjax_lite.aggregators.rule import Needs, fitting, whole
+from fedjax_lite.aggregators.rule import Needs, fitting
 from fedjax_lite.aggregators.screen import screened
 from fedjax_lite.aggregators.stack import averages, squared_norms
 from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, client_keys
+from fedjax_lite.refuse import whole
 
 
 def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:

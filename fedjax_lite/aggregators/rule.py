@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from fedjax_lite import tree
 from fedjax_lite.aggregators.screen import checked, screened
 from fedjax_lite.base import Aggregator, Client, Number, Tree
+from fedjax_lite.refuse import whole
 
 Rule = Callable[[Tree, Client, Int[Array, ""], Int[Array, ""]], Tree]
 
@@ -84,23 +85,3 @@ def fitting(name: str, needs: Needs, num_byzantine: Number, slots: int) -> None:
             f"{name}: num_byzantine={num_byzantine} needs {needs} = {needs.least(num_byzantine)} clients a round, and the cohort has "
             f"{slots}: lower num_byzantine or sample more clients"
         )
-
-
-def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
-    """Refuse a count that is known while tracing and no whole number of at least `least`.
-
-    Raises:
-        ValueError: if it is so.
-    """
-    if not isinstance(value, jax.Array) and (isinstance(value, bool) or not least <= value < float("inf") or value != int(value)):
-        raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
-
-
-def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> None:
-    """Refuse a number that is known while tracing and not positive (or 0, where that is allowed).
-
-    Raises:
-        ValueError: if it is so.
-    """
-    if not isinstance(value, jax.Array) and not (0 < value < float("inf") or (or_zero and value == 0)):
-        raise ValueError(f"{name}: {argument} must be {'finite and not negative' if or_zero else 'positive and finite'}, got {value!r}")

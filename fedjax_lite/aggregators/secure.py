@@ -75,7 +75,7 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
         metrics = {"secure_overflow": jnp.sum(jnp.where(present, overflow, 0)).astype(jnp.float32)}
         return jax.tree.map(mean, total, left_over, messages), state, metrics
 
-    return Aggregator(lambda message: (), lambda messages, cohort, state: (messages, cohort), finish, additive=False)
+    return Aggregator(lambda message: (), lambda messages, cohort, state: (messages, cohort), finish, additive=False, sums_only=True)
 
 
 def fixed_point(messages: Tree, limit: int, fraction_bits: int) -> tuple[Tree, Int[Array, " clients"]]:

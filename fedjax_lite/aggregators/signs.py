@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.rule import positive
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
+from fedjax_lite.refuse import positive
 
 
 def sign_majority(learning_rate: Number = 1.0, non_finite: str = "drop") -> Aggregator:

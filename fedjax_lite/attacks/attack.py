@@ -1,17 +1,18 @@
 """What an attack is, who mounts it, and how it comes into a round."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.rule import whole
 from fedjax_lite.aggregators.screen import is_finite
 from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
+from fedjax_lite.refuse import whole
 
 
 class Seen(NamedTuple):
@@ -36,14 +37,14 @@ class Attack(NamedTuple):
     # a batch -> the batch as attackers would show it to the model, the class they want, and which examples tell
 
 
-def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Sequence[int] | None = None) -> Bool[Array, " population"]:
+def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = None) -> Bool[Array, " population"]:
     """Which clients of the population are Byzantine: so many drawn from a seed, or those named.
 
     Args:
         num_byzantine: how many; may be a tracer. A client that is Byzantine among f is so among f+1 too.
         population: how many clients there are.
         seed: of the draw.
-        ids: their ids, if they are named; `num_byzantine` is then how many there are.
+        ids: their ids, a list or an array, if they are named; `num_byzantine` is then how many there are.
 
     Raises:
         ValueError: for a number that is negative, not whole or above the population; ids outside the population, given twice, or
@@ -57,17 +58,16 @@ def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Sequen
         raise ValueError(f"byzantine: num_byzantine={num_byzantine} is more than the population of {population}: lower it")
     if ids is None:
         return jnp.argsort(jax.random.permutation(jax.random.key(seed), population)) < num_byzantine
-    known = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < population for i in ids)
-    if not known or len(set(ids)) < len(ids):
+    listed = np.asarray(ids)
+    whole_numbers = listed.ndim == 1 and (listed.dtype.kind in "iu" or not listed.size)
+    if not whole_numbers or len(np.unique(listed)) < len(listed) or not ((listed >= 0) & (listed < population)).all():
         raise ValueError(f"byzantine: ids must be different client ids from 0 to {population - 1}, got {ids!r}")
-    if not isinstance(num_byzantine, jax.Array) and num_byzantine != len(ids):
-        raise ValueError(f"byzantine: num_byzantine={num_byzantine}, but {len(ids)} ids are given: make them agree")
-    return jnp.zeros(population, bool).at[jnp.asarray(ids, jnp.int32)].set(True)
+    if not isinstance(num_byzantine, jax.Array) and num_byzantine != len(listed):
+        raise ValueError(f"byzantine: num_byzantine={num_byzantine}, but {len(listed)} ids are given: make them agree")
+    return jnp.zeros(population, bool).at[jnp.asarray(listed, jnp.int32)].set(True)
 
 
-def attacked(
-    attack: Attack, byzantine: Bool[Array, " population"], work: ClientWork, aggregator: Aggregator
-) -> tuple[ClientWork, Aggregator]:
+def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Aggregator) -> tuple[ClientWork, Aggregator]:
     """Client work and an aggregator with an attack on them.
 
     Byzantine clients train on the attack's examples and send the attack's messages; nothing changes for the others. An attack on
@@ -75,7 +75,7 @@ def attacked(
 
     Args:
         attack: for instance `fl.attacks.ipm(scale=0.5)`.
-        byzantine: who mounts it, from `fl.attacks.byzantine`.
+        byzantine: who mounts it, truth values `[population]` from `fl.attacks.byzantine`.
         work: of honest clients.
         aggregator: of the server, which does not know who is who.
 

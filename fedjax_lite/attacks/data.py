@@ -1,16 +1,16 @@
 """Attacks on the data that Byzantine clients train on, and how far they get."""
 
-from math import isqrt
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators.rule import whole
 from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
+from fedjax_lite.refuse import whole
 from fedjax_lite.work import LossFn
 
 
@@ -62,19 +62,22 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
         boost: factor on the attackers' messages, as `scaling`; n / f replaces the model under the mean.
 
     Raises:
-        ValueError: for a negative target, a fraction outside (0, 1], a size below 1; while tracing, for examples "x" that are no
-            images `[batch, height, width, ...]` or square ones as vectors `[batch, pixels]`, or are smaller than the patch.
+        ValueError: for a negative target, a fraction outside (0, 1], a size below 1, a value that is not finite; while tracing, for
+            examples "x" that are no images `[batch, height, width, ...]` or square ones as vectors `[batch, pixels]`, or are
+            smaller than the patch.
 
     Source: Gu, Dolan-Gavitt and Garg 2017, "BadNets", section 4; Bagdasaryan et al. 2020, "How to backdoor federated learning".
     """
     whole("backdoor", "target", target)
     whole("backdoor", "size", size, least=1)
+    if not math.isfinite(value):
+        raise ValueError(f"backdoor: value must be finite, got {value!r}")
     if not 0 < fraction <= 1:
         raise ValueError(f"backdoor: fraction must be in (0, 1], got {fraction!r}")
 
     def patched(examples):
         x = examples["x"]
-        side = isqrt(x[0].size)
+        side = math.isqrt(x[0].size)
         images = x if x.ndim >= 3 else x.reshape(len(x), side, side) if x.ndim == 2 and side**2 == x.shape[1] else None
         if images is None or min(images.shape[1:3]) < size:
             raise ValueError(

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from fedjax_lite.aggregators.rule import whole
 from fedjax_lite.aggregators.stack import apart, inner, mix, squared_norms
 from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import all_send, mean_of
-from fedjax_lite.base import Tree
+from fedjax_lite.base import Number, Tree
+from fedjax_lite.refuse import whole
 
 
 class _Learned(NamedTuple):
@@ -20,7 +20,7 @@ class _Learned(NamedTuple):
     direction: Tree  # of largest variance, of length 1
 
 
-def mimic(warmup: int = 10) -> Attack:
+def mimic(warmup: Number = 10) -> Attack:
     """All send a copy of the honest message that lies furthest along the direction in which honest clients differ most.
 
     During the warm-up t = 0 .. T0-1 attackers send their own messages and learn z: mu <- t/(1+t) mu + 1/(1+t) mean_i V_i, then by

@@ -1,22 +1,18 @@
 """Attacks that search: as far out as the honest messages' own distances allow, or wherever back-propagation leads."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import squared_distances
-from fedjax_lite.aggregators.rule import positive, whole
 from fedjax_lite.aggregators.stack import apart, inner, squared_norms
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.attacks.send import all_send, deviation_of, mean_of
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.refuse import positive, whole
 
-Direction = Literal["unit", "std", "sign"]
 
-
-def min_max(direction: Direction = "std") -> Attack:
+def min_max(direction: str = "std") -> Attack:
     """All send mu + gamma p, as far out as no further from any honest message than two of those are from each other.
 
     The largest gamma >= 0 with max_i ||m - H_i|| <= max_ij ||H_i - H_j||: the least over i of the larger root of
@@ -47,7 +43,7 @@ def min_max(direction: Direction = "std") -> Attack:
     return Attack(send)
 
 
-def min_sum(direction: Direction = "std") -> Attack:
+def min_sum(direction: str = "std") -> Attack:
     """All send mu + gamma p, as far out as their squared distances to the honest messages sum to no more than some honest one's do.
 
     The largest gamma with sum_i ||m - H_i||^2 <= max_j sum_i ||H_j - H_i||^2, which is

@@ -28,7 +28,7 @@ def breakdown(built: Probe) -> tuple[int, Verdict]:
         for attackers in attacks(f, middle, spread):
             rows = built.messages.copy()
             rows[slots[:f]] = attackers
-            distance = np.linalg.norm(built.result(rows) - middle) / spread
+            distance = float(np.linalg.norm(built.result(rows) - middle)) / spread
             worst = max(worst, distance if np.isfinite(distance) else np.inf)
         if worst > LIMIT:
             return f - 1, ("yes" if f > 1 else "no", f"{_held(f - 1, clients, moved)}with {f} moved {worst:.2g} spreads")
@@ -50,12 +50,12 @@ def attacks(f: int, middle: np.ndarray, spread: float) -> Iterator[np.ndarray]:
 
     signs = np.where(np.arange(f) % 2, -1.0, 1.0)[:, None]
     for magnitude in MAGNITUDES:
-        far, one = magnitude * spread, np.eye(1, middle.size, rng.integers(middle.size))
+        far, one = magnitude * spread, np.eye(1, middle.size, int(rng.integers(middle.size)))
         yield middle + far * np.repeat(unit(1), f, axis=0)  # all the same
         yield -far * np.repeat(middle[None] / max(np.linalg.norm(middle), 1e-12), f, axis=0)  # all the same, against the mean
         yield middle + far * signs * unit(1)  # opposite to each other
         yield middle + far * unit(f)  # each in a direction of its own
         yield middle + far * np.repeat(one, f, axis=0)  # in one coordinate
         yield middle + far * np.linspace(0.5, 1, f)[:, None] * unit(1)  # in a row
-    yield middle + spread * np.geomspace(*MAGNITUDES[:: len(MAGNITUDES) - 1], f)[:, None] * unit(1)  # each further than the one before
+    yield middle + spread * np.geomspace(MAGNITUDES[0], MAGNITUDES[-1], f)[:, None] * unit(1)  # each further than the one before
     yield middle + spread * rng.choice(MAGNITUDES, (f, 1)) * unit(f)

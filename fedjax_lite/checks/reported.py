@@ -11,18 +11,18 @@ from fedjax_lite.checks.required import draws
 
 def translation(built: Probe) -> Verdict:
     """R(V + t) = R(V) + t."""
-    shift = np.random.default_rng(1).normal(size=built.messages.shape[1]).astype(np.float32)
+    shift = np.asarray(np.random.default_rng(1).normal(size=built.messages.shape[1]), np.float32)
     return compare(built, [(built.result(built.messages + shift), built.result(built.messages) + shift)])
 
 
 def scaling_up(built: Probe) -> Verdict:
     """R(aV) = a R(V), a > 0."""
-    return compare(built, [(built.result(a * built.messages), a * built.result(built.messages)) for a in np.float32([0.3, 7])])
+    return compare(built, [(built.result(a * built.messages), a * built.result(built.messages)) for a in np.array([0.3, 7], np.float32)])
 
 
 def mirroring(built: Probe) -> Verdict:
     """R(aV) = a R(V), a < 0."""
-    return compare(built, [(built.result(-a * built.messages), -a * built.result(built.messages)) for a in np.float32([1, 3])])
+    return compare(built, [(built.result(-a * built.messages), -a * built.result(built.messages)) for a in np.array([1, 3], np.float32)])
 
 
 def unanimous(built: Probe) -> Verdict:
@@ -107,7 +107,7 @@ def _withstands(*values):
                 result = built.result(rows)
                 if not np.isfinite(result).all():
                     return "no", f"the aggregate is not finite for a message of {value:g}"
-                worst = max(worst, np.linalg.norm(result - middle) / spread)
+                worst = max(worst, float(np.linalg.norm(result - middle)) / spread)
         return "yes" if worst <= LIMIT else "no", f"moved {worst:.2g} spreads"
 
     return check

@@ -22,7 +22,8 @@ def order(built: Probe) -> Verdict:
 def empty_slots(built: Probe) -> Verdict:
     """Empty slots added before, between and after the clients, holding whatever there is."""
     clients = len(built.messages)
-    expected, pairs = built.outcome(built.messages, built.varied), []
+    expected = built.outcome(built.messages, built.varied)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for value in (0.0, *GARBAGE):
         rows, cohort = with_empty(built, value)
         pairs += zip(built.outcome(rows, cohort), expected)
@@ -76,7 +77,7 @@ def like_a_message(built: Probe) -> Verdict:
         stack = built.stack(built.messages, dtype)
         aggregate = jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0]
         message = jax.eval_shape(lambda stack: jax.tree.map(lambda x: x[0], stack), stack)
-        if jax.tree.structure(aggregate) != jax.tree.structure(message):
+        if jax.tree.structure(aggregate) != jax.tree.structure(message):  # type: ignore[operator]
             return "no", f"{jax.tree.structure(aggregate)} instead of {jax.tree.structure(message)}"
         for a, m in zip(jax.tree.leaves(aggregate), jax.tree.leaves(message)):
             wide = jnp.promote_types(a.dtype, m.dtype) == a.dtype and jnp.issubdtype(a.dtype, jnp.floating)
@@ -119,7 +120,7 @@ def grouping(built: Probe) -> Verdict:
     empty = np.flatnonzero(np.asarray(cohort.weight) == 0)
     rest = np.setdiff1d(np.arange(slots), empty[:2])
     cuts = [np.split(rest, [len(rest) // 3, len(rest) // 3 + 1]), np.split(rest[::-1], [1, 2])]
-    pairs = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for groups in cuts:
         parts = [built.rule.collect(take(stack, i), take(cohort, i), built.state) for i in (*groups, empty[:2])]
         if built.rule.additive:
@@ -127,6 +128,8 @@ def grouping(built: Probe) -> Verdict:
                 return "no", f"additive=True, but parts of groups differ in shape: {sorted(shapes)[0][:100]}"
             part = jax.tree.map(lambda *x: sum(x[1:], x[0]), *parts)
         else:
+            if not all(jnp.ndim(x) for x in jax.tree.leaves(parts)):
+                return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
             part = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
         pairs += zip(vectors(built.rule.finish(part, built.state, built.key)), whole)
     verdict, evidence = compare(built, pairs)
@@ -139,7 +142,7 @@ def state(built: Probe) -> Verdict:
     stack, now = built.stack(built.messages), before
     for round in (1, 2):
         now = jax.eval_shape(built.eager, stack, built.equal, now, built.key)[1]
-        if jax.tree.structure(now) != jax.tree.structure(before):
+        if jax.tree.structure(now) != jax.tree.structure(before):  # type: ignore[operator]
             return "no", f"after round {round} {jax.tree.structure(now)}, before {jax.tree.structure(before)}"
         for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before)):
             if kind(a) != kind(b):

@@ -52,16 +52,23 @@ class Store:
             raise FileNotFoundError(f"{path} is no store (it has no store.json): write one with fl.data.save")
         try:
             facts = json.loads((path / "store.json").read_text())
+            if not isinstance(facts, dict):
+                raise ValueError(f"it holds a {type(facts).__name__}")
         except ValueError as error:
             raise ValueError(f"{path / 'store.json'} is damaged ({error}): write the store again") from error
         if facts.get("format") != FORMAT or facts.get("version") != VERSION:
             raise ValueError(
                 f"{path} has the format {facts.get('format')!r} {facts.get('version')}, this is {FORMAT!r} {VERSION}: write it again"
             )
-        leaves = {tuple(leaf["path"]): _mapped(path, leaf) for leaf in facts["leaves"]}
-        size, start = np.array(leaves.pop(("size",))), np.array(leaves.pop(("start",)))
+        try:
+            leaves = {tuple(leaf["path"]): _mapped(path, leaf) for leaf in facts["leaves"]}
+            size, start = np.array(leaves.pop(("size",))), np.array(leaves.pop(("start",)))
+            written = facts["fingerprint"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path / 'store.json'} is damaged (no {error}): write the store again") from error
+        if not np.array_equal(start, np.cumsum(size, dtype=np.int64) - size):
+            raise ValueError(f"{path / 'start.npy'} does not fit the sizes in size.npy: write the store again")
         examples = nested({keys[1:]: x for keys, x in leaves.items()})
-        written = facts["fingerprint"]
         if verify and (found := fingerprint(examples, size)) != written:
             raise ValueError(
                 f"{path} has changed since it was written (checksum {written['sha256']}, now {found['sha256']}): write it again"

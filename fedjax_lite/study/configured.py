@@ -57,7 +57,7 @@ def configured(config: Config) -> Callable[..., Study]:
 
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
     places = range(len(grid.seeds))
-    return partial(conducted, experiment, grid.axes, grid.choices, grid.seeds, places, rounds=points)
+    return partial(conducted, experiment, grid.axes, grid.choices, grid.seeds, places, rounds=points, same_names=False)
 
 
 def curves(made: Parts, source: TrainTest, rounds: int, every: int) -> dict[str, jax.Array]:

@@ -26,7 +26,7 @@ class Program(NamedTuple):
     shapes: dict[str, jax.ShapeDtypeStruct]  # of the results of one run
 
 
-def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], said: Sequence[str]) -> list[Program]:
+def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], said: Sequence[str], same_names: bool = True) -> list[Program]:
     """Trace every program of a study; nothing is compiled or run.
 
     A name whose values are numbers in every run is an operand, unless the experiment cannot be traced with it, as where it
@@ -37,6 +37,7 @@ def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], said: S
         experiment: called with a run's values by keyword.
         runs: the values of each.
         said: how to call each run's cell in an error.
+        same_names: whether every run must give results of the same names.
 
     Raises:
         ValueError: what the experiment raises for a run, and for which; results of different names or shapes.
@@ -49,7 +50,8 @@ def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], said: S
         programs += _traced(experiment, runs, group, numeric)
     first = programs[0]
     for program in programs:
-        if program.shapes != first.shapes:
+        others = same_names and program.shapes != first.shapes
+        if others or any(program.shapes[name] != first.shapes[name] for name in program.shapes.keys() & first.shapes.keys()):
             raise ValueError(
                 f"study: the results in the cell {said[program.runs[0]]} are {_text(program.shapes)}, in the cell "
                 f"{said[first.runs[0]]} {_text(first.shapes)}: make them the same for every cell"

@@ -27,6 +27,7 @@ class Study(NamedTuple):
     results: dict[str, np.ndarray]  # metric -> [*axes, seeds], or [*axes, seeds, rounds] of a curve
     rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
     programs: int  # how many were compiled
+    lacking: dict[str, tuple[int, ...]] = {}  # metric -> the cells, by their place in the table, that have none: NaN in results
 
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
@@ -49,8 +50,8 @@ class Study(NamedTuple):
         Returns:
             Dicts of the axes' values, "mean", "low" and "high" (the 95 % confidence interval by Student's t; None where fewer
             than two seeds are finite), "seeds" (how many are finite), "diverged" (how many are not), "rank" (1 is best, equal
-            means share the lower number, cells with diverged seeds come last) and, with a target, "rounds_to_target" (the
-            mean over seeds of the first round that reaches it; None if some never does).
+            means share the lower number, cells with diverged seeds, or that lack the metric, come last) and, with a target,
+            "rounds_to_target" (the mean over seeds of the first round that reaches it; None if some never does).
 
         Raises:
             ValueError: no such metric, a target without a curve, another `best`.
@@ -62,18 +63,19 @@ class Study(NamedTuple):
             raise ValueError(f"study: {metric!r} is one value a run, not a curve: it has no rounds to a target")
         lower = lower_is_better(metric) if best is None else best == "min"
         rows = []
-        for index in np.ndindex(values.shape[:-1]):
+        for place, index in enumerate(np.ndindex(values.shape[:-1])):
             cell: dict[str, Any] = {}
             for axis, place in zip(self.axes, index, strict=True):
                 cell |= zip(axis.names, axis.rows[place], strict=True)
             mean, half = interval(values[index])
             finite = int(np.isfinite(values[index]).sum())
             low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
-            cell |= {"mean": mean, "low": low, "high": high, "seeds": finite, "diverged": len(self.seeds) - finite, "rank": 0}
+            diverged = 0 if place in self.lacking.get(metric, ()) else len(self.seeds) - finite
+            cell |= {"mean": mean, "low": low, "high": high, "seeds": finite, "diverged": diverged, "rank": 0}
             if target is not None:
                 cell["rounds_to_target"] = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
             rows.append(cell)
-        order = ranks([row["mean"] for row in rows], [row["diverged"] for row in rows], lower)
+        order = ranks([row["mean"] for row in rows], [len(self.seeds) - row["seeds"] for row in rows], lower)
         return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
 
     def save(self, folder: str | Path, targets: Mapping[str, float] | None = None, name: str = "study", config: str = "") -> Path:
@@ -112,6 +114,7 @@ class Study(NamedTuple):
             "types": {metric: str(x.dtype) for metric, x in self.results.items()},
             "rounds": self.rounds,
             "programs": self.programs,
+            "lacking": self.lacking,
             "table": tables,
         }
         write(folder / VALUES, json.dumps(_plain(everything), allow_nan=False) + "\n")
@@ -123,7 +126,8 @@ class Study(NamedTuple):
         said = json.loads((Path(folder) / VALUES).read_text(encoding="utf-8"))
         axes = tuple(Axis(tuple(axis["names"]), tuple(tuple(_number(row)) for row in axis["rows"])) for axis in said["axes"])
         results = {name: np.asarray(_number(x), said["types"][name]) for name, x in said["results"].items()}
-        return cls(axes, tuple(said["seeds"]), results, {name: tuple(x) for name, x in said["rounds"].items()}, said["programs"])
+        rounds, lacking = ({name: tuple(x) for name, x in said[key].items()} for key in ("rounds", "lacking"))
+        return cls(axes, tuple(said["seeds"]), results, rounds, said["programs"], lacking)
 
 
 def _plain(value: Any) -> Any:

@@ -80,6 +80,7 @@ def conducted(
     every: int = 1,
     rounds: Sequence[int] = (),
     wanted: Collection[str] = (),
+    same_names: bool = True,
     progress: bool = True,
 ) -> Study:
     """The study of `experiment(seed=, **values)`, which is given `given[i]` as the seed for `seeds[i]`.
@@ -87,6 +88,7 @@ def conducted(
     Args:
         rounds: of each point of a curve; by default every, 2 every, ...
         wanted: curves that there must be.
+        same_names: whether every cell must have results of the same names.
     """
     for name, value in (("together", 1 if together is None else together), ("every", every)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -97,22 +99,25 @@ def conducted(
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not (progress and console.is_terminal)) as bar:
         task = bar.add_task(f"programs; tracing {len(runs)} runs", total=None)
-        programs = programs_of(experiment, runs, said)
-        there = [name for name, x in programs[0].shapes.items() if x.ndim]
+        programs = programs_of(experiment, runs, said, same_names)
+        shapes = {name: x for program in programs for name, x in program.shapes.items()}
+        there = [name for name, x in shapes.items() if x.ndim]
         for name in wanted:
             if name not in there:
                 raise ValueError(f"study: no curve {name!r} that could have a target; there are {', '.join(there) or 'none'}")
+        without = {name: {run for p in programs if name not in p.shapes for run in p.runs} for name in shapes}
+        lacking = {name: tuple(sorted({run // len(given) for run in found})) for name, found in without.items() if found}
         bar.update(task, total=len(programs), description=f"programs of {len(runs)} runs")
-        results: dict[str, np.ndarray] = {}
+        results = {name: np.full((len(runs), *x.shape), np.nan if name in lacking else 0, x.dtype) for name, x in shapes.items()}
         for program, found in zip(programs, compute(programs, together), strict=True):
             for name, values in found.items():
-                results.setdefault(name, np.zeros((len(runs), *values.shape[1:]), values.dtype))[program.runs] = values
+                results[name][program.runs] = values
             bar.advance(task)
     shape = (*(len(axis.rows) for axis in axes), len(seeds))
     results = {name: x.reshape(*shape, *x.shape[1:]) for name, x in results.items()}
     lengths = {name: x.shape[-1] for name, x in results.items() if x.ndim > len(shape)}
     curves = {name: tuple(rounds) if len(rounds) == n else tuple(range(every, every * n + 1, every)) for name, n in lengths.items()}
-    return Study(axes, seeds, results, curves, len(programs))
+    return Study(axes, seeds, results, curves, len(programs), lacking)
 
 
 def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ ONE = ("name", "seed", "run", "grid")  # sections that are one for the whole stu
 SEEDS = 5  # where the table does not say
 
 
+ATTACKERS = ("num_byzantine", "byzantine", "seed")  # keys of [attack] that stay where its other keys are replaced
+
+
 class Grid(NamedTuple):
     """A configuration's grid."""
 
@@ -47,8 +50,19 @@ def grid_of(config: Config) -> Grid:
             if labels.count(label) > 1:
                 raise config.error(path, f"has {label!r} twice")
         axes.append(Axis((name,), tuple((label,) for label in labels)))
-        choices.append([{name: value} for value in values])
+        choices.append([{name: _with_attackers(config, value) if name == "attack" else value} for value in values])
     return Grid(tuple(axes), choices, seeds, {name: config.place(path) for name, (path, _) in listed.items()})
+
+
+def _with_attackers(config: Config, table: Any) -> Any:
+    """An attack of the grid with who mounts it, from [attack], where it does not say."""
+    before = config.values.get("attack", {})
+    if not isinstance(table, dict) or not isinstance(before, dict):
+        return table
+    kept = {name: before[name] for name in ATTACKERS if name in before}
+    if {"num_byzantine", "byzantine"} & table.keys():
+        kept = {name: value for name, value in kept.items() if name == "seed"}
+    return kept | table
 
 
 def labels_of(values: Sequence[Any]) -> list[Any]:

@@ -1,5 +1,6 @@
 """Error feedback: what a compressor left out is added to the client's next message."""
 
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,9 @@ import optax
 
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
-from fedjax_lite.uplink.ledger import wide
+from fedjax_lite.uplink.ledger import finite, wide
+
+ENOUGH = 5  # participations of a client
 
 
 class _Feedback(NamedTuple):
@@ -55,9 +58,21 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
         sent, inner_state = inner.update(tree.cast_like(whole, updates), state.inner, params, **extra)
         sent = tree.cast_like(sent, updates)
         residual = jax.tree.map(lambda x, c: x - c.astype(x.dtype), whole, sent)  # in half precision its rounding too
+        residual = tree.where(finite(residual), residual, state.residual)  # a message that is not finite leaves no trace
         return sent, _Feedback(residual, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def warn_if_seldom(uplink: Tree, participations: float) -> None:
+    """Warn of residuals that hardly ever arrive: in an uplink's state with error feedback whose clients take part only so often."""
+    nodes = jax.tree.leaves(uplink, is_leaf=lambda x: isinstance(x, _Feedback))
+    if participations < ENOUGH and any(isinstance(node, _Feedback) for node in nodes):
+        warnings.warn(
+            f"error_feedback: a client takes part {participations:.2g} times in this run, so much of what it holds back never arrives, or "
+            "late: sample more clients, run more rounds, or take an unbiased scheme without error feedback",
+            stacklevel=3,
+        )
 
 
 def transformation(name: str, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
@@ -33,7 +33,8 @@ def compressor(
     Args:
         name: for errors, and the name of its random stream: compressors in one chain draw apart from each other.
         encode: `(message, draw) -> decoded, payload bits, side bits`; `draw(i)` is the key for leaf i, of this client in this
-            round. The decoded leaves are cast to the message's dtypes.
+            round. The decoded leaves are cast to the message's dtypes. Of a message that is not finite NaN is decoded, for the
+            aggregator to see.
         draws: whether it is random, so that `update` needs the keyword `key`.
 
     Returns:
@@ -53,7 +54,8 @@ def compressor(
         stream: Any = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode()))) if draws else None
         decoded, payload, side = encode(updates, lambda leaf: jax.random.fold_in(stream, leaf))
         bits = (payload, side, dense_bits(updates))
-        return tree.cast_like(decoded, updates), Sent(*(jnp.asarray(x).astype(jnp.float32) for x in bits))
+        decoded = spoilt_where_not(finite(updates), tree.cast_like(decoded, updates))
+        return decoded, Sent(*(jnp.asarray(x).astype(jnp.float32) for x in bits))
 
     return optax.GradientTransformationExtraArgs(lambda params: Sent(*jnp.zeros(3, jnp.float32)), update)
 
@@ -93,6 +95,16 @@ def dense_bits(message: Tree) -> float:
     192.0
     """
     return float(sum(x.size * bits_of(x) for x in jax.tree.leaves(message)))
+
+
+def finite(message: Tree) -> Bool[Array, ""]:
+    """Whether all of a message is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(message)] or [jnp.bool_(True)]))
+
+
+def spoilt_where_not(condition: Bool[Array, ""], message: Tree) -> Tree:
+    """A message as it is, or NaN in its place."""
+    return jax.tree.map(lambda x: jnp.where(condition, x, jnp.asarray(jnp.nan, x.dtype)), message)
 
 
 def bits_of(x: Array) -> int:

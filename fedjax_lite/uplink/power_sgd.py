@@ -8,7 +8,8 @@ import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite import tree
-from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, wide
+from fedjax_lite.refuse import whole
+from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, wide
 
 
 class _LowRank(NamedTuple):
@@ -46,8 +47,7 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
     Source: Vogels, Karimireddy, Jaggi 2019, "PowerSGD: practical low-rank gradient compression for distributed optimization",
     algorithm 1.
     """
-    if rank < 1:
-        raise ValueError(f"power_sgd: rank must be a whole number of at least 1, got {rank}")
+    whole("power_sgd", "rank", rank, least=1)
 
     def init(message):
         matrices = [m for m in map(_matrix, jax.tree.leaves(message)) if _gains(m, rank)]
@@ -72,8 +72,10 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
                 payload += rank * sum(m.shape) * bits_of(x)
             return jax.tree.unflatten(structure, decoded), payload, 0
 
+        sound = finite(updates)
         updates, sent = compressor("power_sgd", encode).update(updates, state.sent, key=key)
-        return updates, _LowRank(tree.cast_like(tuple(after), state.factors), sent)
+        factors = tree.where(sound, tree.cast_like(tuple(after), state.factors), state.factors)
+        return updates, _LowRank(factors, sent)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.refuse import whole
 from fedjax_lite.uplink.ledger import SCALE, Draw, compressor, count, wide
 
 
@@ -24,7 +25,7 @@ def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:
         An optax transformation of one message, leaf by leaf.
 
     Raises:
-        ValueError: for less than 2 levels.
+        ValueError: for a number that is not whole or below 2.
 
     >>> transform, u = uniform(3), jnp.array([0.0, 0.5, 1.0])
     >>> decoded, bits = transform.update(u, transform.init(u), key=jax.random.key(0))
@@ -33,7 +34,7 @@ def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:
 
     Source: Suresh et al. 2017, "Distributed mean estimation with limited communication", section 2.2 (k-level, s = max - min).
     """
-    _at_least("uniform", "levels", levels, 2)
+    whole("uniform", "levels", levels, least=2)
 
     def leaf(x, key):
         low, high = jnp.min(x), jnp.max(x)
@@ -64,7 +65,7 @@ def qsgd(levels: Number) -> optax.GradientTransformationExtraArgs:
         An optax transformation of one message.
 
     Raises:
-        ValueError: for less than 1 level.
+        ValueError: for a number that is not whole or below 1.
 
     >>> transform, u = qsgd(1), jnp.array([0.0, -2.0])
     >>> decoded, bits = transform.update(u, transform.init(u), key=jax.random.key(0))
@@ -73,7 +74,7 @@ def qsgd(levels: Number) -> optax.GradientTransformationExtraArgs:
 
     Source: Alistarh et al. 2017, "QSGD: communication-efficient SGD via gradient quantization and encoding", section 3.1, lemma 3.1.
     """
-    _at_least("qsgd", "levels", levels, 1)
+    whole("qsgd", "levels", levels, least=1)
 
     def encode(message, draw):
         norm = optax.tree.norm(jax.tree.map(wide, message))
@@ -136,8 +137,3 @@ def _noise(key, x: Array) -> Array:
 
 def _log2(x: Number) -> Number:
     return math.log2(x) if isinstance(x, int | float) else jnp.log2(x.astype(jnp.float32))
-
-
-def _at_least(name: str, argument: str, value: Number, least: int) -> None:
-    if isinstance(value, int | float) and value < least:
-        raise ValueError(f"{name}: {argument} must be at least {least}, got {value}")

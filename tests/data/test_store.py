@@ -145,6 +145,13 @@ def test_damage_is_named(tmp_path):
         Store.open(folder)
     assert Store.open(folder, verify=False).population == 3
 
+    folder = damaged("start")
+    start = np.load(folder / "start.npy")
+    start[1] ^= 1
+    np.save(folder / "start.npy", start)
+    with pytest.raises(ValueError, match="start.npy does not fit the sizes"):
+        Store.open(folder, verify=False)
+
     folder = damaged("other shape")
     np.save(folder / "examples.x.npy", np.zeros((8, 3), np.float32))
     with pytest.raises(ValueError, match=r"holds float32\[8, 3\], store.json says <f4\[8, 2\]"):
@@ -156,6 +163,7 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(ValueError, match="'fedjax_lite store' 2, this is 'fedjax_lite store' 1"):
         Store.open(folder)
 
-    (folder / "store.json").write_text("{")
-    with pytest.raises(ValueError, match="store.json is damaged"):
-        Store.open(folder)
+    for text in ("{", "[]", json.dumps({name: facts[name] for name in ("format", "version")})):
+        (folder / "store.json").write_text(text)
+        with pytest.raises(ValueError, match="store.json is damaged"):
+            Store.open(folder)
