@@ -102,8 +102,8 @@ def run(
         own_on_host: keep what clients keep between rounds in host memory, the rows of those that took part, and give the device the
             cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where it takes more than half of a device.
         progress: show a bar if the output is a terminal.
-        config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run" and
-            "engine", which do not change what a round computes.
+        config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
+            "engine" and "data", which do not change what a round computes: the data itself is compared.
 
     Returns:
         A `Result`.

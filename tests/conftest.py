@@ -1,11 +1,18 @@
 """Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes.
 
-Programs are compiled with few optimisations: tests spend their time compiling, not running."""
+Programs are compiled with few optimisations, and once for all processes of a session: tests spend their time compiling, not running."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # whoever starts the session; its workers find it set
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedjax_lite-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 from pathlib import Path
 
