@@ -33,12 +33,12 @@ def population(clients, examples):
     return fl.FederatedData.from_arrays({"x": x, "y": rng.integers(0, 10, len(x))}, np.repeat(np.arange(clients), examples))
 
 
-def shape(hidden=(200, 200), clients=200, examples=50, cohort=100, devices=1, disk=False, **parts):
+def shape(hidden=(200, 200), clients=200, examples=50, cohort=100, devices=1, disk=False, optimizer=optax.sgd(0.01), **parts):
     """Everything that `fl.run` and `fl.plan` are given, made anew at each call."""
     model = fl.models.mlp(hidden, classes=10)
     loss_fn = fl.models.supervised(model)
     algorithm = fl.federate(
-        fl.sgd_work(loss_fn, optax.sgd(0.01)),
+        fl.sgd_work(loss_fn, optimizer),
         parts.pop("aggregator", fl.aggregators.weighted_mean()),
         fl.optimizer_server(optax.sgd(1.0)),
         batches=fl.Batches(20),
@@ -62,7 +62,12 @@ SHAPES = {
     "data": lambda: shape(hidden=(), clients=5000),
     "data on two devices": lambda: shape(hidden=(), clients=2500, devices=2),
     "lanes": lambda: shape(engine=fl.packed(64)),
+    "lanes, Adam": lambda: shape(engine=fl.packed(64), optimizer=optax.adam(0.01)),
     "messages": lambda: shape(aggregator=fl.aggregators.median()),
+    "messages on two devices": lambda: shape(aggregator=fl.aggregators.median(), devices=2),
+    "messages, Krum": lambda: shape(aggregator=fl.aggregators.krum(num_byzantine=10)),
+    "messages, geometric median": lambda: shape(aggregator=fl.aggregators.geometric_median()),
+    "messages, mixed": lambda: shape(aggregator=fl.aggregators.nnm(fl.aggregators.median(), num_byzantine=10)),
     "clients' state": lambda: shape(clients=500, examples=10, uplink=optax.trace(0.5)),
     "model": lambda: shape(hidden=(3000, 3000), cohort=10),
     "cohorts from disk": lambda: shape(clients=2000, cohort=1000, disk=True),

@@ -23,6 +23,7 @@ class Need(NamedTuple):
     bytes: int
     note: str
     remedy: str  # which number to lower, or what else to do
+    copied: int = 0  # bytes that XLA's products and sorts on a CPU take beside it, and its own account leaves out
 
 
 def needs(
@@ -59,10 +60,11 @@ def needs(
     stacks = jax.eval_shape(algorithm.layout.stacks, state, whole, cohort)
     lanes = _rows_of(stacks["lanes"])
     remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.number()) else "lower the clients a round"
-    found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy)
+    # Measured: a copy of each lane's model, half of the messages.
+    found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params))
     messages = nbytes(stacks["messages"])
     note = f"of {_rows_of(stacks['messages'])} clients" if messages else "added up as they come"
-    found["messages"] = Need(messages, note, f"lower the clients a round ({clients}), or take an aggregator that adds")
+    found["messages"] = Need(messages, note, f"lower the clients a round ({clients}), or take an aggregator that adds", messages // 2)
     return found
 
 
@@ -102,8 +104,8 @@ def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any) -> bool:
 
 
 def workspace(found: dict[str, Need]) -> int:
-    """Bytes that a compiled program takes and its own account leaves out: on a CPU, XLA's products and sorts copy what they work on."""
-    return sum(found[name].bytes for name in ("lane stack", "messages") if name in found) if jax.default_backend() == "cpu" else 0
+    """Bytes that a compiled program takes and its own account leaves out."""
+    return sum(need.copied for need in found.values()) if jax.default_backend() == "cpu" else 0
 
 
 def cohorts_held() -> int:
