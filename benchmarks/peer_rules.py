@@ -19,7 +19,7 @@ from rules import BOUND, TRUSTED, F, messages
 
 
 def byzfl():
-    """byzfl's aggregators and pre-aggregators, by the names used here."""
+    """byzfl's aggregators and pre-aggregators, by the names used here; but its NNM, which gathers n (n-f) messages, here 30 GB."""
     root = Path(importlib.util.find_spec("byzfl").origin).parent
     for name in ("byzfl", "byzfl.aggregators", "byzfl.utils"):
         package = ModuleType(name)
@@ -37,7 +37,6 @@ def byzfl():
         "centered_clipping": lambda V: rules.CenteredClipping(L=1, tau=BOUND)(V),
         "monna": lambda V: rules.MoNNA(F, TRUSTED)(V),
         "caf": lambda V: rules.CAF(F)(V),
-        "nnm": lambda V: rules.Average()(pre.NNM(F)(V)),
         "arc": lambda V: rules.Average()(pre.ARC(F)(V)),
         "bucketing": lambda V: rules.Average()(pre.Bucketing(2)(V)),
         "norm_bounding": lambda V: rules.Average()(pre.Clipping(BOUND)(V)),
