@@ -30,3 +30,13 @@ def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> 
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not (0 < value < float("inf") or (or_zero and value == 0)):
         raise ValueError(f"{name}: {argument} must be {'finite and not negative' if or_zero else 'positive and finite'}, got {value!r}")
+
+
+def finite(name: str, argument: str, value: Number) -> None:
+    """Refuse a number that is known while tracing and not finite.
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not isinstance(value, jax.Array) and not -float("inf") < value < float("inf"):
+        raise ValueError(f"{name}: {argument} must be finite, got {value!r}")

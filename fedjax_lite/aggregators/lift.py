@@ -84,16 +84,16 @@ def transformed(
     >>> doubled = transformed(double, from_stack(lambda messages, cohort: messages[0]))
     """
 
-    def collect(messages, cohort, state):
-        del state
-        return messages, cohort
-
     if not isinstance(inner, Aggregator):
         raise TypeError(f"inner must be a fl.Aggregator, got {inner!r}: call the function that makes one")
     if inner.sums_only:
         raise ValueError(
             "inner hides single messages from the server (secure sums), and what stands before it must see them: leave one of them out"
         )
+
+    def collect(messages, cohort, state):
+        del state
+        return messages, cohort
 
     def finish(part, state, key):
         mine, others = state

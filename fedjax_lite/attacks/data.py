@@ -10,7 +10,7 @@ from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
-from fedjax_lite.refuse import whole
+from fedjax_lite.refuse import finite, whole
 from fedjax_lite.work import LossFn
 
 
@@ -70,8 +70,7 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
     """
     whole("backdoor", "target", target)
     whole("backdoor", "size", size, least=1)
-    if not math.isfinite(value):
-        raise ValueError(f"backdoor: value must be finite, got {value!r}")
+    finite("backdoor", "value", value)
     if not 0 < fraction <= 1:
         raise ValueError(f"backdoor: fraction must be in (0, 1], got {fraction!r}")
 

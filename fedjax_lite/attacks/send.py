@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from fedjax_lite.aggregators.stack import apart, sum_rows
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.base import Number, Tree
-from fedjax_lite.refuse import positive
+from fedjax_lite.refuse import finite, positive
 
 
 def sign_flip(scale: Number = 1.0) -> Attack:
@@ -69,7 +69,7 @@ def alie(z: Number | None = None) -> Attack:
     Source: Baruch, Baruch and Goldberg 2019, "A little is enough", algorithm 3.
     """
     if z is not None:
-        _finite("alie", "z", z)
+        finite("alie", "z", z)
 
     def send(seen):
         f = jnp.sum(seen.byzantine)
@@ -105,7 +105,7 @@ def gaussian(std: Number = 1.0, mean: Number = 0.0) -> Attack:
     Source: Blanchard et al. 2017, "Machine learning with adversaries", section 6.
     """
     positive("gaussian", "std", std, or_zero=True)
-    _finite("gaussian", "mean", mean)
+    finite("gaussian", "mean", mean)
 
     def send(seen, state):
         return jax.tree.map(lambda x: mean + jnp.asarray(std, x.dtype) * x, _normal(seen)), state
@@ -141,7 +141,7 @@ def scaling(factor: Number) -> Attack:
 
     Source: Bagdasaryan et al. 2020, "How to backdoor federated learning", section 4.2.
     """
-    _finite("scaling", "factor", factor)
+    finite("scaling", "factor", factor)
     return Attack(lambda seen, state: (_times(factor, seen.messages), state))
 
 
@@ -216,8 +216,3 @@ def _normal(seen: Seen) -> Tree:
         return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, i), x.shape[1:], x.dtype))(seen.keys)
 
     return jax.tree.unflatten(structure, [draw(i, x) for i, x in enumerate(leaves)])
-
-
-def _finite(attack: str, argument: str, value: Number) -> None:
-    if not isinstance(value, jax.Array) and not -float("inf") < value < float("inf"):
-        raise ValueError(f"{attack}: {argument} must be finite, got {value!r}")

@@ -10,8 +10,6 @@ from fedjax_lite.study.study import seeds_of
 
 ONE = ("name", "seed", "run", "grid")  # sections that are one for the whole study
 SEEDS = 5  # where the table does not say
-
-
 ATTACKERS = ("num_byzantine", "byzantine", "seed")  # keys of [attack] that stay where its other keys are replaced
 
 
