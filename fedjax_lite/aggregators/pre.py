@@ -133,23 +133,16 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
 def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
     """`change(messages, cohort, lost, n, f) -> messages`, of the finite messages and NaN for the lost ones, before an aggregator."""
 
-    def facts(messages, cohort):
-        messages, kept, dropped = screened(messages, cohort, "drop")
-        f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
-        return messages, kept, dropped, jnp.sum(kept.weight > 0, dtype=jnp.int32), f
-
-    def transform(messages, cohort, state, key):
-        del key
-        fitting(name, Needs(2, 1), num_byzantine, len(cohort.weight))
-        messages, kept, _, n, f = facts(messages, cohort)
-        return change(messages, kept, (cohort.weight > 0) & ~(kept.weight > 0), n, f), cohort, state
-
-    plain = transformed(transform, inner)
+    plain = transformed(lambda messages, cohort, state, key: (messages, cohort, state), inner)  # what `change` gives
 
     def finish(part, state, key):
-        aggregate, state, metrics = plain.finish(part, state, key)
         messages, cohort = part
-        _, _, dropped, n, f = facts(messages, cohort)
+        fitting(name, Needs(2, 1), num_byzantine, len(cohort.weight))
+        messages, kept, dropped = screened(messages, cohort, "drop")
+        f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
+        n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
+        lost = (cohort.weight > 0) & ~(kept.weight > 0)
+        aggregate, state, metrics = plain.finish((change(messages, kept, lost, n, f), cohort), state, key)
         enough = n >= Needs(2, 1).least(f)
         too_few = jnp.maximum(metrics.get("too_few", 0), 1.0 - enough)
         return tree.zero_where_not(enough, aggregate), state, metrics | {"non_finite": dropped, "too_few": too_few}
