@@ -10,7 +10,7 @@ cohort and the population that of memory in FILE-memory.svg.
 import argparse
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -20,7 +20,9 @@ from measure import device, report, spread, use_devices
 from plot import curve
 
 import fedjax_lite as fl
+from fedjax_lite import stream
 from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.run import in_memory, started
 
 FEATURES, CLASSES, BATCH, MEDIAN = 60, 10, 10, 20
 SIZES = {  # axis: its sizes, on a CPU
@@ -29,6 +31,7 @@ SIZES = {  # axis: its sizes, on a CPU
     "population": [10**4, 10**5, 10**6, 5 * 10**6, 15 * 10**6],
     "model": [(), (16,), (64,), (256,), (1024,), (1024, 1024)],
 }
+KEEP = {"nothing": "nothing", "device": "a step count", "host": "it in host memory"}  # what clients keep between rounds
 LABELS = {"cohort": "clients a round", "lanes": "lanes", "population": "clients in the population", "model": "parameters"}
 MEMORY = {"cohort": ("temporary_mb", "temporary memory, MB"), "population": ("arguments_mb", "state and data, MB")}
 
@@ -48,7 +51,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("axis", choices=SIZES)
     parser.add_argument("--sizes", nargs="+", type=int, help="other sizes than the default ones (not for model)")
-    parser.add_argument("--own", action="store_true", help="each size once more, with clients that keep a count of their steps")
+    parser.add_argument(
+        "--own", action="store_true", help="each size twice more: clients keep a step count, on the device or in host memory"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--devices", type=int, help="by default one a CPU core, one accelerator")
@@ -56,9 +61,9 @@ def main():
     options = parser.parse_args()
     devices = use_devices(options.devices)
     contenders = [
-        prepared(options.axis, value, own, options.rounds)
+        prepared(options.axis, value, keep, options.rounds)
         for value in options.sizes or SIZES[options.axis]
-        for own in ([False, True] if options.own else [False])
+        for keep in (KEEP if options.own else ["nothing"])
     ]
     # Sizes take turns, so that a machine whose speed drifts does not bend the curve.
     measured = [[segment() for _, segment in contenders] for _ in range(options.repeats)]
@@ -71,35 +76,38 @@ def main():
         plot(options.plot, options.axis, lines, f"{devices} devices" if devices > 1 else "1 device")
 
 
-def prepared(axis: str, value: int | tuple[int, ...], own: bool, rounds: int) -> tuple[dict, Callable[[], tuple[float, float]]]:
+def prepared(axis: str, value: int | tuple[int, ...], keep: str, rounds: int) -> tuple[dict, Callable[[], tuple[float, float]]]:
     """What is known of a size before it is timed, and a function that runs a segment of rounds: seconds a round, the last loss."""
     chosen = {"cohort": 1000 if axis == "lanes" else 100, "lanes": None, "population": 10_000, "model": ()} | {axis: value}
     data = population(max(chosen["population"], chosen["cohort"]))
     model = fl.models.mlp(chosen["model"], classes=CLASSES)
+    rate = 0.05 if keep == "nothing" else fl.on_client_step(lambda t: 0.05 / (1 + 0.01 * t))
     algorithm = fl.algorithms.fedavg(
-        fl.models.supervised(model), optax.sgd, learning_rate=fl.on_client_step(lambda t: 0.05 / (1 + 0.01 * t)) if own else 0.05,
+        fl.models.supervised(model), optax.sgd, learning_rate=rate,
         batches=fl.Batches(BATCH), population=data.population, engine=fl.packed(chosen["lanes"]),
     )  # fmt: skip
     params = model.init(jax.random.key(0), data.example)
     parameters = sum(x.size for x in jax.tree.leaves(params))
-    state = everywhere(jax.jit(algorithm.init)(params, jax.random.key(1)))
-
-    def segment(state, data):
-        return fl.advance(algorithm, data, state, fl.sampling.uniform(chosen["cohort"]), rounds=rounds)
+    sampler, key = fl.sampling.uniform(chosen["cohort"]), everywhere(jax.random.key(1))
+    state, segment = started(algorithm, data, params, key, keep == "host")
 
     began = time.perf_counter()
-    program = jax.jit(segment, donate_argnums=0).lower(state, data).compile()
+    if keep == "host":  # the program has the rows of the clients drawn
+        lowered = stream.lowered(data, partial(algorithm.layout.rows, params), algorithm, sampler, rounds, state)[0]
+    else:
+        lowered = in_memory.lower(algorithm, sampler, None, rounds, state, data=data, held_out=None)
+    memory = lowered.compile().memory_analysis()
+    sizes = data.size.nbytes if keep == "host" else 0  # used when cohorts are drawn, by a program of its own
     compile_seconds = time.perf_counter() - began
-    memory = program.memory_analysis()
     facts = dict(
-        size=value, own=own, clients=chosen["cohort"], parameters=parameters, compile_seconds=round(compile_seconds, 2),
-        temporary_mb=round(memory.temp_size_in_bytes / 1e6, 2), arguments_mb=round(memory.argument_size_in_bytes / 1e6, 2),
+        size=value, keep=keep, clients=chosen["cohort"], parameters=parameters, compile_seconds=round(compile_seconds, 2),
+        temporary_mb=round(memory.temp_size_in_bytes / 1e6, 2), arguments_mb=round((memory.argument_size_in_bytes + sizes) / 1e6, 2),
     )  # fmt: skip
 
     def run():
         nonlocal state
         began = time.perf_counter()
-        state, history = jax.block_until_ready(program(state, data))
+        state, history, _ = jax.block_until_ready(segment(algorithm, sampler, None, rounds, state, held_out=None))
         return (time.perf_counter() - began) / rounds, float(history["loss"][-1])
 
     run()  # warms up
@@ -113,7 +121,7 @@ def plot(path: Path, axis: str, lines: list[dict], devices: str) -> None:
         series: dict[str, list] = {}
         for line in lines:
             x = line["parameters"] if axis == "model" else line["size"]
-            series.setdefault("clients keep a step count" if line["own"] else "clients keep nothing", []).append((x, y(line)))
+            series.setdefault(("clients keep " if line["keep"] == "nothing" else "") + KEEP[line["keep"]], []).append((x, y(line)))
         curve(path, f"{title} by {LABELS[axis]}", LABELS[axis], label, series, f"{device()}, {devices}")
 
     draw(path, "Time of a round", "milliseconds a round", lambda line: 1e3 * line["seconds"])

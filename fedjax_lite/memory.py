@@ -15,6 +15,7 @@ from fedjax_lite.sampling import Sampler
 __all__ = ["Need", "check_fits", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "readable", "workspace"]
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+FEW, LARGE = 0.1, 2**24  # a run that reaches less than this share of the clients leaves rows of this many bytes mostly untouched
 
 
 class Need(NamedTuple):
@@ -27,13 +28,13 @@ class Need(NamedTuple):
 
 
 def needs(
-    algorithm: Algorithm, data: FederatedData | Store, params: Tree, state: Any, sampler: Sampler, test: Any, own_on_host: bool
+    algorithm: Algorithm, data: FederatedData | Store, params: Tree, state: Any, sampler: Sampler, test: Any, rows: int | None = None
 ) -> dict[str, Need]:
     """What each device holds in a round, by name; working memory of a local step comes on top. Without a layout, no stacks.
 
     Args:
         state: its shapes.
-        own_on_host: whether the device has only the cohort's rows of what clients keep.
+        rows: of how many clients the device has what they keep; None: of all.
     """
     whole = data.shapes() if isinstance(data, Store) else data
     cohort = jax.eval_shape(sampler, state.key, whole.size, state.round)
@@ -50,11 +51,9 @@ def needs(
         found["test data"] = Need(nbytes(test), "", "hold out fewer examples")
     server = nbytes((state.server, state.aggregator, params))
     found["server"] = Need(server, "model, optimizer, aggregator, and the parameters given", "take a smaller model")
-    rows = nbytes((state.own, state.uplink))
-    if own_on_host:
-        rows = rows // data.population * clients
-    note = f"of {clients if own_on_host else data.population:,} clients"
-    found["clients' state"] = Need(rows, note, "keep it in host memory (own_on_host = true)")
+    rows = data.population if rows is None else rows
+    kept = nbytes((state.own, state.uplink)) // data.population * rows
+    found["clients' state"] = Need(kept, f"of {rows:,} clients", "keep it in host memory (own_on_host = true)")
     if algorithm.layout is None:
         return found
     stacks = jax.eval_shape(algorithm.layout.stacks, state, whole, cohort)
@@ -88,8 +87,11 @@ def check_fits(found: dict[str, Need], limit: int | None, extra: int = 0) -> Non
     raise ValueError(f"a round needs {readable(total)} on each device, which has {readable(limit)} ({parts}): {remedy}")
 
 
-def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any) -> bool:
-    """Whether what clients keep goes to host memory: as wanted, or where it takes more than half of a device.
+def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, participations: float) -> bool:
+    """Whether what clients keep goes to host memory: as wanted, or where it is more than half of a device, or large and mostly untouched.
+
+    Args:
+        participations: how often a client takes part in the run, on average.
 
     Raises:
         ValueError: if it is wanted of an algorithm that does not say what clients start with.
@@ -97,7 +99,8 @@ def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any) -> bool:
     limit = device_memory()
     rows = nbytes((state.own, state.uplink))
     if wanted is None:
-        return bool(algorithm.layout and limit and rows > limit / 2)
+        untouched = rows > LARGE and participations < FEW
+        return bool(algorithm.layout and (untouched or (limit and rows > limit / 2)))
     if wanted and algorithm.layout is None:
         raise ValueError("own_on_host=True needs an algorithm with a layout, which tells how clients start: build it with fl.federate")
     return wanted

@@ -78,7 +78,7 @@ def plan(
     """
     del config
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
-    params, shapes, on_host, found = sized(algorithm, data, params, sampler, key, test, own_on_host)
+    params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     limit = device_memory()
 
     first = min(rounds, evaluate_every)

@@ -1,5 +1,6 @@
-"""What clients keep, in host memory: the rows of those that took part. A client that never did costs its place in an index."""
+"""What clients keep, in host memory: the rows of those that took part. A client that never did costs nothing."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,16 +34,21 @@ class Rows:
     def __init__(self, state: State, population: int, first: Callable[[Any], Tree]) -> None:
         self._first = first
         self._like = first(np.zeros(1, np.int32))  # whose random keys tell their kind
+        self._population = population
         self._ids = np.array(state.own.ids, np.int32)  # by place
         self._count = len(self._ids)
-        self._place = np.full(population, -1, np.int32)
-        self._place[self._ids] = np.arange(self._count)
+        self._place = {id: place for place, id in enumerate(self._ids.tolist())}
         self._table = jax.tree.map(np.array, (state.own.rows, state.uplink.rows))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a client's row."""
+        return sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in jax.tree.leaves(self._table))
+
     def take(self, ids: np.ndarray) -> Tree:
-        """The rows of a cohort; those of an id past the population are any."""
-        ids = np.minimum(ids, len(self._place) - 1)
-        place = self._place[ids]
+        """The rows of these clients; those of an id past the population are any."""
+        ids = np.minimum(ids, self._population - 1)
+        place = self._places(ids)
         known = place >= 0
         if known.all():
             rows = jax.tree.map(lambda x: x[place], self._table)
@@ -52,22 +58,16 @@ class Rows:
         return jax.tree.map(tree.keys_again, rows, self._like)
 
     def put(self, ids: np.ndarray, rows: Tree) -> None:
-        """Keep the rows of a cohort that has trained; an id past the population is an empty slot.
-
-        Raises:
-            ValueError: for a client that is in the cohort twice.
-        """
-        slots = np.flatnonzero(ids < len(self._place))
+        """Keep the rows of clients that have trained, each there once; one of an id past the population is nobody's."""
+        slots = np.flatnonzero(ids < self._population)
         ids = ids[slots]
-        found, times = np.unique(ids, return_counts=True)
-        if (times > 1).any():
-            raise ValueError(f"client {found[times > 1][0]} is in a cohort twice: with own_on_host a sampler must draw each at most once")
-        new = ids[self._place[ids] < 0]
+        new = ids[self._places(ids) < 0]
         self._grow(self._count + len(new))
-        self._place[new] = self._count + np.arange(len(new))
+        self._place |= {id: self._count + i for i, id in enumerate(new.tolist())}
         self._ids[self._count : self._count + len(new)] = new
         self._count += len(new)
-        jax.tree.map(lambda x, row: x.__setitem__(self._place[ids], np.asarray(row)[slots]), self._table, tree.words(rows))
+        place = self._places(ids)
+        jax.tree.map(lambda x, row: x.__setitem__(place, np.asarray(row)[slots]), self._table, tree.words(rows))
 
     def within(self, state: State) -> State:
         """The state with the rows in it: a view, good until the next `put`."""
@@ -75,9 +75,13 @@ class Rows:
         ids = self._ids[: self._count]
         return state._replace(own=Touched(ids, own), uplink=Touched(ids, uplink))
 
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        """Where the rows of clients are; -1 for one that has none."""
+        return np.array([self._place.get(id, -1) for id in ids.tolist()], np.int64)
+
     def _grow(self, count: int) -> None:
         if count > len(self._ids):
-            room = min(len(self._place), max(count, int(GROWTH * len(self._ids)))) - len(self._ids)
+            room = min(self._population, max(count, int(GROWTH * len(self._ids)))) - len(self._ids)
             self._ids, self._table = jax.tree.map(
                 lambda x: np.concatenate([x, np.empty((room, *x.shape[1:]), x.dtype)]), (self._ids, self._table)
             )

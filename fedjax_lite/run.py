@@ -18,12 +18,12 @@ from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.hosts import agreed, check_same, leads
-from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, needs
+from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
-from fedjax_lite.stream import streamed
+from fedjax_lite.stream import at_once, streamed
 from fedjax_lite.uplink.feedback import warn_if_seldom
 from fedjax_lite.work import LossFn
 
@@ -100,7 +100,8 @@ def run(
         checkpoint_every: rounds between checkpoints, a multiple of `evaluate_every`; by default every segment.
         resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before.
         own_on_host: keep what clients keep between rounds in host memory, the rows of those that took part, and give the device the
-            cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where it takes more than half of a device.
+            cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where all rows would be more than half of a
+            device, or more than 16 MB and fewer than one client in ten can take part.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
             "engine" and "data", which do not change what a round computes: the data itself is compared.
@@ -116,8 +117,7 @@ def run(
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
-    params, shapes, on_host, _ = sized(algorithm, data, params, sampler, key, test, own_on_host)
-    warn_if_seldom(shapes.uplink, rounds * jax.eval_shape(sampler, key, jnp.zeros(data.population, jnp.int32), 0).id.size / data.population)
+    params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
@@ -163,14 +163,21 @@ def run(
     return Result(state, algorithm.params(state), history, status)
 
 
-def sized(algorithm, data, params, sampler, key, test, own_on_host) -> tuple[Tree, State, bool, dict[str, Need]]:
+def sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host) -> tuple[Tree, State, bool, dict[str, Need]]:
     """The parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will hold,
     once it is known to fit."""
     check_kinds(data, test)
     params = jax.tree.map(jnp.asarray, params)
     shapes = jax.eval_shape(algorithm.init, params, key)
-    on_host = goes_to_host(own_on_host, algorithm, shapes)
-    found = needs(algorithm, data, params, shapes, sampler, test, on_host)
+    slots = jax.eval_shape(sampler, key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size
+    participations = rounds * slots / data.population
+    warn_if_seldom(shapes.uplink, participations)
+    on_host = goes_to_host(own_on_host, algorithm, shapes, participations)
+    rows = None
+    if on_host:
+        row = nbytes((shapes.own, shapes.uplink)) // data.population
+        rows = min(data.population, slots * at_once(data, min(rounds, evaluate_every), slots, row))
+    found = needs(algorithm, data, params, shapes, sampler, test, rows)
     check_fits(found, device_memory())
     return params, shapes, on_host, found
 

@@ -1,7 +1,7 @@
 """Rounds of which the device holds only the cohort's share: examples from disk, what clients keep from host memory.
 
-The same round as in memory, one program each; the next cohort is read while this one trains. Each device has the examples of its
-own clients only, and each of several processes reads only those of its devices.
+The same rounds as in memory, one program each where their examples come from disk; the next cohort is read while this one trains. Each
+device has the examples of its own clients only, and each of several processes reads only those of its devices.
 """
 
 import math
@@ -27,6 +27,7 @@ from fedjax_lite.sampling import Sampler
 
 STEP = 1.25  # pieces have a power of this as their number of rows
 EVALUATED = 2**26  # bytes of examples that a device evaluates at once
+HELD = 2**26  # bytes of what clients keep, to run rounds in one program; for more, a program a round costs little beside the copies
 
 
 def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree] | None = None) -> Callable[..., Any]:
@@ -42,49 +43,71 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
 
     def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
         nonlocal rows
-        cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes, by_slot=first_rows is not None)
+        cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes)
         if first_rows:
             rows = rows or Rows(state, data.population, partial(first_rows, jax.tree.map(jnp.copy, state.key)))  # the state is donated
+        length = at_once(data, rounds, ids.shape[1], rows.nbytes if rows else 0)
         history: list[dict[str, Any]] = []
-        for t, held in enumerate(pieces(ids, device) if pieces else repeat(data, rounds)):
+        for t, held in zip(range(0, rounds, length), pieces(ids, device) if pieces else repeat(data), strict=False):
             jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
+            cohort = tree.take(cohorts, jnp.arange(t, t + length))
             if rows:
-                own, uplink = placement.everywhere(rows.take(ids[t]))
-                state = state._replace(own=own, uplink=uplink)
-            state, metrics = _round(algorithm, state, held, tree.take(cohorts, jnp.int32(t)))
+                clients, row = _distinct(ids[t : t + length], data.population)
+                own, uplink, row = placement.everywhere((*rows.take(clients), row))
+                state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=row)
+            state, metrics = _rounds(algorithm, state, held, cohort)
             if rows:
-                rows.put(ids[t], (state.own, state.uplink))
+                rows.put(clients, (state.own, state.uplink))
             history.append(metrics)
-        measured = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(history))
+        measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
         evaluation = _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
         return rows.within(state) if rows else state, measured, evaluation
 
     return segment
 
 
+def at_once(data: FederatedData | Store, rounds: int, clients: int, row: int) -> int:
+    """How many rounds of a segment are one program: of a store one; else all, if the rows of their clients are small.
+
+    Args:
+        row: bytes that a client keeps in host memory.
+    """
+    return 1 if isinstance(data, Store) or rounds * clients * row > HELD else rounds
+
+
 def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds: int, state) -> tuple[jax.stages.Lowered, int]:
-    """The program of a round of a segment of so many, and the bytes of its examples on each device.
+    """The program of a segment of so many rounds, or of one of them, and the bytes of its examples on each device.
 
     Args:
         state: its shapes; key and round are arrays.
     """
-    cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)), first_rows is not None)
+    cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
     held: Any = data
+    row = nbytes(jax.eval_shape(first_rows, state.key, ids[0, :1])) if first_rows else 0
+    cohort = tree.take(cohorts, jnp.arange(at_once(data, rounds, ids.shape[1], row)))
     if isinstance(data, Store):
         held = next(_pieces(data)(ids, device))  # all of a segment have the same number of rows
     if first_rows:
-        own, uplink = jax.eval_shape(first_rows, state.key, ids[0])
-        state = state._replace(own=own, uplink=uplink)
+        clients, rows = _distinct(ids[: len(cohort.id)], data.population)
+        own, uplink = jax.eval_shape(first_rows, state.key, clients)
+        state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=jnp.asarray(rows))
     examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
-    return _round.lower(algorithm, *placement.shapes((state, held, tree.take(cohorts, jnp.int32(0))))), examples
+    return _rounds.lower(algorithm, *placement.shapes((state, held, cohort))), examples
 
 
-def _drawn(algorithm, sampler, rounds, state, sizes, by_slot: bool) -> tuple[Client, np.ndarray, np.ndarray]:
-    """`_cohorts`, with ids and devices on the host, and rows slot by slot if what clients keep is there too."""
+def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
+    """`_cohorts`, with ids and devices on the host."""
     cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.number(), state.key, state.round, sizes)
-    if by_slot:
-        cohorts = cohorts._replace(row=jnp.broadcast_to(jnp.arange(ids.shape[1], dtype=jnp.int32), ids.shape))
     return cohorts, np.asarray(ids), np.asarray(device)
+
+
+def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]:
+    """The clients of some cohorts, each once, filled up to a number that does not depend on them, and where each slot's client is."""
+    clients = np.unique(ids)
+    clients = clients[clients < population]
+    filled = np.full(min(ids.size, population), population, np.int32)
+    filled[: len(clients)] = clients
+    return filled, np.searchsorted(clients, ids).astype(np.int32)
 
 
 def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
@@ -99,7 +122,7 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
         for t, examples in enumerate(_read_ahead(store, ids, rows)):
             start = np.take_along_axis(_starts(store.held(ids[t])), device[t][None], axis=0)[0]
             start, whose = placement.everywhere((start, device[t]))
-            yield Piece(placement.split(examples), start, store.largest, store.population, whose)  # on its way while the last round trains
+            yield Piece(examples, start, store.largest, store.population, whose)  # on its way while the last round trains
 
     return pieces
 
@@ -119,12 +142,12 @@ def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, ke
 
 
 @partial(jax.jit, static_argnames="algorithm", donate_argnames="state")
-def _round(algorithm, state, piece, cohort):
-    return algorithm.round(state, piece, cohort)
+def _rounds(algorithm, state, data, cohorts):
+    return jax.lax.scan(lambda state, cohort: algorithm.round(state, data, cohort), state, cohorts)
 
 
-def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[dict[int, Tree]]:
-    """The examples of each round's cohort `ids[round, device]`, by device of this process, read one round ahead."""
+def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:
+    """The examples of each round's cohort `ids[round, device]`, each device its own, read one round ahead."""
     places = placement.here()  # a mesh is in use in one thread only, not in the reader
     with ThreadPoolExecutor(1) as reader:
 
@@ -133,9 +156,8 @@ def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[dict[int, 
 
         ahead = start(0)
         for t in range(len(ids)):
-            examples = ahead.result()
-            if t + 1 < len(ids):
-                ahead = start(t + 1)
+            examples = placement.split(ahead.result())
+            ahead = start(t + 1) if t + 1 < len(ids) else ahead  # what was read is on the device now
             yield examples
 
 

@@ -57,10 +57,10 @@ def test_parts_are_counted():
 def test_lanes_of_each_engine(engine, lanes):
     shapes = jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0))
     built = algorithm(engine=engine)
-    found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None, False)
+    found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None)
     assert found["lane stack"].note.split()[0] == str(lanes) and found["messages"].bytes == 0
     with jax.set_mesh(mesh_of(jax.devices()[:4])):  # two clients a device
-        found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None, False)
+        found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None)
     assert found["lane stack"].note.split()[0] == str(min(lanes, 2))
 
 
@@ -112,7 +112,7 @@ def test_rows_that_take_more_than_half_of_a_device_go_to_host_memory(monkeypatch
 
 def test_rows_in_host_memory_are_not_in_the_peak():
     built = algorithm(uplink=optax.trace(0.5))
-    peaks = [plan(built, own_on_host=on_host).peak for on_host in (False, True)]
+    peaks = [plan(built, own_on_host=on_host, evaluate_every=1).peak for on_host in (False, True)]
     assert peaks[0] - peaks[1] >= 2 * MODEL - 100  # of seven clients and of a cohort of five
 
 
@@ -121,8 +121,25 @@ def test_an_algorithm_without_a_layout_is_planned_as_far_as_it_tells(monkeypatch
     assert "lane stack" not in found.needs and found.steps is None and "steps a round      not known" in str(found)
     monkeypatch.setattr(memory, "device_memory", lambda: 10)
     assert not memory.goes_to_host(
-        None, algorithm()._replace(layout=None), jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0))
+        None, algorithm()._replace(layout=None), jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0)), 1.0
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "participations", "limit", "host"),
+    [
+        (2**24, 0.01, None, False),  # small
+        (2**24 + 4, 0.01, None, True),  # large, and nine of ten clients are never met
+        (2**24 + 4, 0.1, None, False),  # most may be met
+        (2**24 + 4, 5.0, 2**25, True),  # more than half of the device
+        (2**24, 5.0, 2**25, False),
+    ],
+)
+def test_rows_go_to_the_host_where_they_are_too_many_or_mostly_untouched(rows, participations, limit, host, monkeypatch):
+    monkeypatch.setattr(memory, "device_memory", lambda: limit)
+    state = fl.State((), (), (), (), jax.ShapeDtypeStruct((rows // 4,), np.int32), ())
+    assert memory.goes_to_host(None, algorithm(), state, participations) is host
+    assert [memory.goes_to_host(wanted, algorithm(), state, participations) for wanted in (False, True)] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from test_contract import noisy_work
 from test_stream import SAMPLERS
 
 import fedjax_lite as fl
+from fedjax_lite import stream
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.rows import Rows, Touched, untouched
 
@@ -157,16 +158,27 @@ def test_slots_outside_the_population_are_nobody_s():
     same(trained(True, sample), trained(False, sample))
 
 
-def test_a_client_twice_in_a_cohort_is_refused():
+def test_a_client_twice_in_a_cohort_keeps_what_it_keeps_on_the_device():
     def sample(key, sizes, round):
         return fl.sampling.cohort(key, sizes, jnp.array([6, 1, 6]))
 
-    with pytest.raises(ValueError, match="client 6 is in a cohort twice: with own_on_host a sampler must draw each at most once"):
-        trained(True, sample)
+    same(trained(True, sample), trained(False, sample))
 
 
-def test_a_population_that_would_not_fit():
-    """10^7 clients of 18 numbers each would be 720 MB; three rounds of five clients keep fifteen rows."""
+@pytest.mark.parametrize("held", [stream.HELD, 0])
+def test_rounds_are_one_program_where_rows_are_few(held, monkeypatch, whole):
+    """The segment's rows on the device, or one round's: the same bits."""
+    monkeypatch.setattr(stream, "HELD", held)
+    jax.clear_caches()
+    lengths = []
+    monkeypatch.setattr(stream, "_rounds", lambda *args, rounds=stream._rounds: (lengths.append(len(args[-1].id)), rounds(*args))[1])
+    same(trained(True), whole)
+    assert lengths == ([2, 2] if held else [1] * 4)
+
+
+@pytest.mark.parametrize("on_host", [True, None])
+def test_a_population_of_which_few_are_touched(on_host):
+    """10^7 clients of 18 numbers each would be 720 MB; three rounds of five clients keep fifteen rows, whether asked for or not."""
     population = 10**7
     ones = {"x": np.ones((10, 6), np.float32), "y": np.zeros(10, np.int32)}
     start = np.arange(population, dtype=np.int32) % 10
@@ -176,7 +188,7 @@ def test_a_population_that_would_not_fit():
         batches=fl.Batches(1), population=population, uplink=optax.trace(0.5),
     )  # fmt: skip
     key = jax.random.key(0)
-    result = fl.run(algorithm, data, softmax_params(), fl.sampling.uniform(5), rounds=3, key=key, own_on_host=True, progress=False)
+    result = fl.run(algorithm, data, softmax_params(), fl.sampling.uniform(5), rounds=3, key=key, own_on_host=on_host, progress=False)
     assert result.state.uplink.ids.shape == (15,) and jax.tree.leaves(result.state.uplink.rows)[0].shape == (15, 6, 3)
 
 

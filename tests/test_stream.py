@@ -100,9 +100,9 @@ def test_saved_in_one_place_resumed_in_the_other(stored, tmp_path, first, second
 
 
 def test_few_programs_are_compiled(stored):
-    before = stream._round._cache_size()
+    before = stream._rounds._cache_size()
     trained(stored, SAMPLERS["uniform"], rounds=12)
-    assert stream._round._cache_size() - before <= 3  # of pieces of about the same number of rows
+    assert stream._rounds._cache_size() - before <= 3  # of pieces of about the same number of rows
 
 
 def test_a_population_of_another_size_is_refused(stored):

@@ -34,10 +34,10 @@ def local_number() -> int:
 
 
 def everywhere(arrays: Tree) -> Tree:
-    """Arrays with a copy on every device of the mesh in use, made once and not in every call of a program."""
+    """Arrays with a copy on every device of the mesh in use, or on the one device, made once and not in every call of a program."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
-        return arrays
+        return jax.device_put(arrays)
     sharding = NamedSharding(mesh, EVERYWHERE)
 
     def put(x):
@@ -78,6 +78,8 @@ def here() -> list[int]:
 def split(parts: dict[int, Tree]) -> Tree:
     """A stack whose rows lie on different devices: those of `parts[place]` on the device at that place, for the places `here`."""
     mesh, devices = jax.sharding.get_mesh(), number()
+    if mesh.empty and jax.default_backend() == "cpu":
+        return parts[0]  # read where they lie: a copy on a CPU's device would be a second one
     if devices == 1:
         return everywhere(parts[0])
 

@@ -71,7 +71,7 @@ def warn_if_seldom(uplink: Tree, participations: float) -> None:
         warnings.warn(
             f"error_feedback: a client takes part {participations:.2g} times in this run, so much of what it holds back never arrives, or "
             "late: sample more clients, run more rounds, or take an unbiased scheme without error feedback",
-            stacklevel=3,
+            stacklevel=4,  # of who calls fl.run or fl.plan
         )
 
 
