@@ -3,6 +3,8 @@
 A message that is not finite goes on as one that is not, so that the aggregator behind drops it, counts it and reduces its f.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -12,7 +14,7 @@ from fedjax_lite.aggregators.lift import transformed
 from fedjax_lite.aggregators.rule import Needs, fitting
 from fedjax_lite.aggregators.screen import screened
 from fedjax_lite.aggregators.stack import averages, squared_norms
-from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, client_keys
+from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, Tree, client_keys
 from fedjax_lite.refuse import whole
 
 
@@ -43,7 +45,7 @@ def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
     def mixed(messages, cohort, lost, n, f):
         present = cohort.weight > 0
         distances = squared_distances(messages, present)
-        return averages(lowest(distances, n - f) & present[None, :], messages, present, lost)
+        return lambda mixed: mixed, (averages(lowest(distances, n - f) & present[None, :], messages, present, lost),)
 
     return _before("nnm", mixed, inner, num_byzantine)
 
@@ -82,7 +84,7 @@ def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
         def scaled(message, here, factor, lost):
             return jax.tree.map(lambda x: jnp.where(lost, jnp.nan, jnp.where(here, x, 0) * factor.astype(x.dtype)), message)
 
-        return jax.vmap(scaled)(messages, cohort.weight > 0, factor, lost)
+        return scaled, (messages, cohort.weight > 0, factor, lost)
 
     return _before("arc", cut, inner, num_byzantine)
 
@@ -131,9 +133,12 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
 
 
 def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
-    """`change(messages, cohort, lost, n, f) -> messages`, of the finite messages and NaN for the lost ones, before an aggregator."""
+    """An aggregator behind a change of the finite messages.
 
-    plain = transformed(lambda messages, cohort, state, key: (messages, cohort, state), inner)  # what `change` gives
+    Args:
+        change: `(messages, cohort, lost, n, f) -> fn, stacks`: `fn(*row)` of the stacks' rows is the message in a slot, NaN in a lost one.
+    """
+    plain = transformed(lambda messages, cohort, state, key: (messages, cohort, state), inner)
 
     def finish(part, state, key):
         messages, cohort = part
@@ -142,9 +147,30 @@ def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggr
         f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
         n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
         lost = (cohort.weight > 0) & ~(kept.weight > 0)
-        aggregate, state, metrics = plain.finish((change(messages, kept, lost, n, f), cohort), state, key)
+        fn, stacks = change(messages, kept, lost, n, f)
+        part = _collected(inner, fn, stacks, cohort, state[1])
+        aggregate, others, metrics = inner.finish(part, state[1], key)
+        state = state[0], others
         enough = n >= Needs(2, 1).least(f)
         too_few = jnp.maximum(metrics.get("too_few", 0), 1.0 - enough)
         return tree.zero_where_not(enough, aggregate), state, metrics | {"non_finite": dropped, "too_few": too_few}
 
     return plain._replace(finish=finish)
+
+
+def _collected(inner: Aggregator, fn: Callable[..., Tree], stacks: tuple[Tree, ...], cohort: Client, state: Tree) -> Tree:
+    """`inner.collect` of the messages `fn(*row)`: on a CPU, where parts add, one after another, since a second stack costs more."""
+
+    def at_once(stacks, cohort, state):
+        return inner.collect(jax.vmap(fn)(*stacks), cohort, state)
+
+    def by_rows(stacks, cohort, state):
+        def one(row, client):
+            return inner.collect(*jax.tree.map(lambda x: x[None], (fn(*row), client)), state)
+
+        nothing = tree.zeros(jax.eval_shape(lambda *stacks: one(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
+        return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, one(*row)), None), nothing, (stacks, cohort))[0]
+
+    if not inner.additive:
+        return at_once(stacks, cohort, state)
+    return jax.lax.platform_dependent(stacks, cohort, state, cpu=by_rows, default=at_once)
