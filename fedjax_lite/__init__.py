@@ -1,6 +1,6 @@
 """fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
 
-from fedjax_lite import aggregators, algorithms, attacks, checks, data, models, sampling, schedules, uplink
+from fedjax_lite import aggregators, algorithms, attacks, checks, data, models, privacy, sampling, schedules, uplink
 from fedjax_lite.base import (
     Aggregator,
     Algorithm,
@@ -70,6 +70,7 @@ __all__ = [
     "padded",
     "partition",
     "plan",
+    "privacy",
     "round_key",
     "run",
     "sampling",

@@ -36,6 +36,7 @@ class Client(NamedTuple):
     start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
     row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
     device: Int[Array, "*clients"] | None = None  # which of the mesh has its examples; None: every one
+    left_out: Int[Array, "*clients"] | None = None  # how many were drawn that no slot was left for; counted in the first slot, 0 in others
 
 
 class Batch(NamedTuple):
@@ -83,6 +84,25 @@ class ClientWork(NamedTuple):
     finish: Callable[[Any, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, carry, client -> message, own, metrics
 
 
+class Participation(NamedTuple):
+    """How a sampler chooses who takes part, in an accountant's terms."""
+
+    kind: str  # "poisson", "fixed" (so many of all, at random), "cyclic" or "everyone"
+    clients: int = 0  # a round; of "fixed" and "cyclic"
+    rate: Number = 1.0  # the probability to take part in a round; of "poisson"
+    capacity: int | None = None  # the most clients of a round, of "poisson"; None: mean + 6 standard deviations
+
+
+class Mechanism(NamedTuple):
+    """What an aggregator gives away of each client, in an accountant's terms: noise on a sum that one client moves by so much at most."""
+
+    noise_multiplier: Number  # z, the noise's standard deviation over the norm by which adding one client moves the sum
+    divergence: Callable[[float], float] | None = None  # order a -> Renyi divergence of one round, where its noise is not Gaussian
+    # How often a client takes part at most, and the fewest rounds between -> the norm by which it moves all rounds together, in units of
+    # what it adds to one; where noise is correlated over rounds, so that they are one release.
+    sensitivity: Callable[[int, int], float] | None = None
+
+
 class Aggregator(NamedTuple):
     """The cohort's messages reduced to one; slots of weight 0 must not matter, whatever they hold."""
 
@@ -91,6 +111,7 @@ class Aggregator(NamedTuple):
     finish: Callable[[Tree, Tree, Key], tuple[Tree, Tree, dict[str, Array]]]  # part, state, key -> aggregate, state, metrics
     additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
     sums_only: bool = False  # True: the server learns the sum alone (secure aggregation), so nothing may look at single messages
+    privacy: Mechanism | None = None  # what it guarantees; a round without clients then counts too, or it could be told apart
 
 
 class Server(NamedTuple):
@@ -99,6 +120,7 @@ class Server(NamedTuple):
     init: Callable[[Tree], Tree]  # params -> state
     broadcast: Callable[[Tree], Any]  # state -> shared
     update: Callable[[Tree, Tree, Info], Tree]  # aggregate, state, info -> state
+    uses_metrics: bool = False  # True: what clients report changes the model beside the aggregate
 
 
 class State(NamedTuple):
@@ -127,6 +149,7 @@ class Algorithm(NamedTuple):
     round: Callable[[State, Any, Client], tuple[State, dict[str, Array]]]  # State, data, cohort -> State, metrics
     params: Callable[[State], Tree]  # State -> params, the global model
     layout: Layout | None = None
+    privacy: Mechanism | None = None  # the aggregator's
 
 
 def round_key(state: State) -> Key:

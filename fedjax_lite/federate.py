@@ -29,6 +29,7 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, packed, placement
+from fedjax_lite.privacy.compose import composable, refuse_memory
 from fedjax_lite.schedules import refuse_common_noise
 from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
 
@@ -67,7 +68,7 @@ def federate(
         Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part), "update_norm"
         (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
         counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters they were sent).
-        A cohort without clients leaves the model as it is.
+        A cohort without clients leaves the model as it is, but for the noise of a private aggregator.
 
     Raises:
         TypeError, ValueError: for parts that are none, a population that is not the data's, metrics reported twice.
@@ -82,6 +83,8 @@ def federate(
             raise TypeError(f"federate: {name} must be a fl.{kind.__name__}, got {value!r}: call the function that makes one")
     if population < 1:
         raise ValueError(f"population must be at least 1, got {population}")
+    if aggregator.privacy is not None:
+        composable(aggregator, server)
     engine = packed() if engine is None else engine
     uplink = optax.with_extra_args_support(optax.identity() if uplink is None else uplink)
 
@@ -96,6 +99,8 @@ def federate(
         own = jax.vmap(work.init, (None, 0))(params, client_keys(jax.random.fold_in(key, HIGH_STREAM), ids))
         uplink_state = uplink.init(_message_of(work, server, params, server.init(params), key))
         refuse_common_noise(uplink_state, "uplink")
+        if aggregator.privacy is not None:
+            refuse_memory(own, uplink_state)
         return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), uplink_state)
 
     def started(state: State, data: Any, cohort: Client):
@@ -128,7 +133,8 @@ def federate(
         present = cohort.weight > 0
         before = (state.server, state.aggregator)
         after = tree.cast_like((server_state, aggregator_state), before)
-        server_state, aggregator_state = tree.where(jnp.any(present), after, before)
+        counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)
+        server_state, aggregator_state = tree.where(counts, after, before)
         row = jnp.where(present, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
         own, uplink_rows = tree.put((state.own, state.uplink), row, rows)
         moved = optax.tree.sub(server.broadcast(server_state).params, common[0].params)
@@ -136,6 +142,8 @@ def federate(
         received = clients * dense_bits(common[0].params)
         metrics |= {"clients": clients, "update_norm": optax.tree.norm(moved), "downlink_bits": received}
         metrics |= {"uplink_bits": bits.payload + bits.side, "uplink_side_bits": bits.side}
+        if cohort.left_out is not None:
+            metrics["left_out"] = jnp.sum(cohort.left_out).astype(jnp.float32)
         return State(state.round + 1, state.key, server_state, aggregator_state, own, uplink_rows), metrics
 
     def steps(cohort: Client, round: Any) -> Client:
@@ -153,7 +161,9 @@ def federate(
         lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.number()))
         return {"lanes": tree.stack_of(carry, lanes), "messages": () if local.additive else tree.stack_of(message, cohort.id.shape[0])}
 
-    return Algorithm(init, round, lambda state: server.broadcast(state.server).params, Layout(steps, first_rows, stacks))
+    return Algorithm(
+        init, round, lambda state: server.broadcast(state.server).params, Layout(steps, first_rows, stacks), aggregator.privacy
+    )
 
 
 def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:

@@ -1,12 +1,13 @@
 """Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
+from fedjax_lite.base import NO_LIMIT, Client, Key, Number, Participation, client_keys, sample_key
 from fedjax_lite.shuffle import permute
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "uniform",
     "weighted",
 ]
+
+SPREAD = 6  # standard deviations of room in a Poisson cohort
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
 
@@ -57,7 +60,7 @@ def uniform(clients: int) -> Sampler:
         population = _population("uniform", clients, sizes)
         return cohort(key, sizes, permute(sample_key(key), population, jnp.arange(clients)))
 
-    return sample
+    return _known(sample, Participation("fixed", clients))
 
 
 def everyone() -> Sampler:
@@ -67,7 +70,7 @@ def everyone() -> Sampler:
         del round
         return cohort(key, sizes, jnp.arange(sizes.shape[0]))
 
-    return sample
+    return _known(sample, Participation("everyone"))
 
 
 def cyclic(clients: int) -> Sampler:
@@ -78,7 +81,7 @@ def cyclic(clients: int) -> Sampler:
         population = _population("cyclic", clients, sizes)
         return cohort(key, sizes, (round * clients + jnp.arange(clients)) % population)
 
-    return sample
+    return _known(sample, Participation("cyclic", clients))
 
 
 def weighted(clients: int) -> Sampler:
@@ -100,16 +103,20 @@ def weighted(clients: int) -> Sampler:
     return sample
 
 
-def poisson(rate: Number, capacity: int) -> Sampler:
+def poisson(rate: Number, capacity: int | None = None) -> Sampler:
     """Each client takes part on its own with probability `rate`; slots past the draw are empty.
 
-    The size of the cohort is binomial, and given its size every set is equally likely: two draws, O(capacity).
+    The size of the cohort is binomial, and given its size every set is equally likely: two draws, O(capacity). Clients drawn past the
+    capacity are left out; the metric "left_out" counts them.
 
     Args:
-        rate: probability in (0, 1]; may be a tracer.
-        capacity: slots of a cohort; clients drawn past it are left out, so keep it at population * rate + 6 standard deviations.
+        rate: probability in (0, 1]; may be a tracer if a capacity is given.
+        capacity: slots of a cohort; by default the mean and 6 standard deviations.
     """
-    _check_count("poisson", capacity, "capacity")
+    if capacity is not None:
+        _check_count("poisson", capacity, "capacity")
+    elif isinstance(rate, jax.Array):
+        raise ValueError("poisson: give capacity where rate is traced, since it sets the shape of a cohort")
     if isinstance(rate, float | int) and not 0 < rate <= 1:
         raise ValueError(f"poisson: rate must be in (0, 1], got {rate}")
 
@@ -118,10 +125,12 @@ def poisson(rate: Number, capacity: int) -> Sampler:
         population = sizes.shape[0]
         count_key, order_key = jax.random.split(sample_key(key))
         count = jax.random.binomial(count_key, population, 1.0 * rate)
-        slots = jnp.arange(min(capacity, population))
-        return cohort(key, sizes, permute(order_key, population, slots), slots < count)
+        slots = jnp.arange(slots_of(Participation("poisson", rate=rate, capacity=capacity), population))
+        drawn = cohort(key, sizes, permute(order_key, population, slots), slots < count)
+        past = jnp.maximum(count.astype(jnp.int32) - len(slots), 0)
+        return drawn._replace(left_out=jnp.where(slots == 0, past, 0))
 
-    return sample
+    return _known(sample, Participation("poisson", rate=rate, capacity=capacity))
 
 
 def dropout(sampler: Sampler, rate: Number) -> Sampler:
@@ -135,7 +144,7 @@ def dropout(sampler: Sampler, rate: Number) -> Sampler:
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
         return chosen._replace(weight=jnp.where(kept, chosen.weight, 0))
 
-    return sample
+    return _as(sampler, sample)
 
 
 def stragglers(sampler: Sampler, share: Number, most_steps: int) -> Sampler:
@@ -155,7 +164,7 @@ def stragglers(sampler: Sampler, share: Number, most_steps: int) -> Sampler:
         limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1))(how_many)
         return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
 
-    return sample
+    return _as(sampler, sample)
 
 
 def availability(sampler: Sampler, share: Number, period: int) -> Sampler:
@@ -178,7 +187,7 @@ def availability(sampler: Sampler, share: Number, period: int) -> Sampler:
         reached = (round % period / period + offset) % 1 < share
         return chosen._replace(weight=jnp.where(reached, chosen.weight, 0))
 
-    return sample
+    return _as(sampler, sample)
 
 
 def including(sampler: Sampler, clients: Sequence[int]) -> Sampler:
@@ -205,9 +214,43 @@ def including(sampler: Sampler, clients: Sequence[int]) -> Sampler:
         chosen, always = sampler(key, sizes, round), cohort(key, sizes, jnp.asarray(clients))
         twice = jnp.any(chosen.id[:, None] == always.id[None, :], axis=1)
         chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
+        if chosen.left_out is not None:
+            always = always._replace(left_out=jnp.zeros_like(always.id))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
 
     return sample
+
+
+def participation_of(sampler: Sampler) -> Participation | None:
+    """How a sampler of this module chooses; None for one that no accountant covers.
+
+    >>> participation_of(dropout(uniform(10), 0.1))
+    Participation(kind='fixed', clients=10, rate=1.0, capacity=None)
+    """
+    return getattr(sampler, "participation", None)
+
+
+def slots_of(participation: Participation, population: int) -> int:
+    """The slots of a Poisson cohort.
+
+    >>> slots_of(Participation("poisson", rate=0.1), 1000)
+    157
+    """
+    rate, capacity = participation.rate, participation.capacity
+    if capacity is None:
+        capacity = math.ceil(population * rate + SPREAD * math.sqrt(population * rate * (1 - rate)))
+    return max(1, min(capacity, population))
+
+
+def _known(sample: Sampler, participation: Participation) -> Sampler:
+    setattr(sample, "participation", participation)
+    return sample
+
+
+def _as(sampler: Sampler, sample: Sampler) -> Sampler:
+    """A wrapper's choice, which no data decides and which takes nobody in more often: accounted for as the sampler's own."""
+    participation = participation_of(sampler)
+    return sample if participation is None else _known(sample, participation)
 
 
 def _own_draw(chosen: Client) -> tuple[Client, Key]:

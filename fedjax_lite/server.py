@@ -103,4 +103,4 @@ def adaptive_rate(server: Server, *, power: Number = 1.0, smallest: Number = 0.0
         rate = jnp.clip(state.rate * ratio**power, smallest, largest)
         return AdaptiveRateState(server.update(aggregate, state.server, info), rate, norm)
 
-    return Server(init, broadcast, update)
+    return Server(init, broadcast, update, uses_metrics=True)

@@ -9,6 +9,7 @@ from fedjax_lite.aggregators.mda import mda
 from fedjax_lite.aggregators.mean import mean, weighted_mean
 from fedjax_lite.aggregators.order import meamed, median, trimmed_mean, weighted_median
 from fedjax_lite.aggregators.pre import arc, bucketing, nnm
+from fedjax_lite.aggregators.private import dp_mean
 from fedjax_lite.aggregators.secure import secure_mean
 from fedjax_lite.aggregators.signs import rlr, sign_majority
 from fedjax_lite.aggregators.trusted import fltrust, monna
@@ -19,6 +20,7 @@ __all__ = [
     "bulyan",
     "caf",
     "centered_clipping",
+    "dp_mean",
     "fltrust",
     "from_stack",
     "from_sum",

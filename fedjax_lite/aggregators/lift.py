@@ -90,6 +90,10 @@ def transformed(
         raise ValueError(
             "inner hides single messages from the server (secure sums), and what stands before it must see them: leave one of them out"
         )
+    if inner.privacy is not None:
+        raise ValueError(
+            "inner guarantees privacy for messages of one client each, and what stands before it mixes them: leave one of them out"
+        )
 
     def collect(messages, cohort, state):
         del state

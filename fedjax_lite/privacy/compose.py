@@ -1,0 +1,44 @@
+"""What a private aggregator goes together with; the rest is refused with the reason.
+
+Its guarantee is that of a sum to which each client adds a message of bounded norm, that depends on the client's own data and on what was
+made public before. Whatever the server does with the noisy sum is free: optimizers, momentum, averages of models.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Aggregator, Server, Tree
+from fedjax_lite.uplink.ledger import Sent
+
+__all__ = ["composable", "refuse_memory"]
+
+
+def composable(aggregator: Aggregator, server: Server) -> None:
+    """Refuse a server under which more than a private aggregate reaches the model.
+
+    Raises:
+        ValueError: for one that is steered by what clients report.
+    """
+    if aggregator.privacy is not None and server.uses_metrics:
+        raise ValueError(
+            "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without noise: "
+            "with a private aggregator take a schedule, fl.on_round(...), or an adaptive server optimizer, which sees the noisy aggregate alone"
+        )
+
+
+def refuse_memory(own: Tree, uplink: Tree) -> None:
+    """Refuse numbers that clients keep between rounds: they carry one round's data into later ones, past the sampling that the accountant
+    counts on. Counts of steps, and the bits that compressors count, are none.
+
+    Raises:
+        ValueError: naming what is kept.
+    """
+    for where, kept in (("client work", own), ("uplink", uplink)):
+        kept = jax.tree.map(lambda x: () if isinstance(x, Sent) else x, kept, is_leaf=lambda x: isinstance(x, Sent))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(kept):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                raise ValueError(
+                    f"with a private aggregator the {where} can't keep {jax.tree_util.keystr(path) or 'its state'} between rounds (error feedback, "
+                    "momentum, control variates): data of a round in which a client took part would reach later rounds, so that sampling no "
+                    "longer hides it; take an unbiased compressor without error feedback, or momentum at the server"
+                )

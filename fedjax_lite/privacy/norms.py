@@ -1,0 +1,61 @@
+"""Messages of bounded norm, whatever a client sends."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fedjax_lite.base import Number, Tree
+from fedjax_lite.uplink.ledger import wide
+
+
+def clipped(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
+    """One message cut to a norm, over all leaves, and the norm it had.
+
+    v min(1, C / ||v||), with 0 for coordinates that are not finite, and 0 for a message whose norm overflows.
+
+    Guarantees: the norm of the result is at most C, up to rounding (a relative 1e-6 in float32), for any message; a message that is
+    short enough is not changed.
+
+    Args:
+        message: any pytree of arrays.
+        most: C > 0.
+
+    Returns:
+        The message in float32 or wider; its norm before (float32 scalar or wider, infinite if it overflowed).
+
+    >>> short, norm = clipped({"w": jnp.array([3.0, jnp.nan]), "b": jnp.array(4.0)}, 1.0)
+    >>> float(norm), [round(float(x), 3) for x in (short["w"][0], short["w"][1], short["b"])]
+    (5.0, [0.6, 0.0, 0.8])
+    """
+    message = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), wide(x), 0), message)
+    norm = norm_of(message)
+    factor = jnp.where(jnp.isfinite(norm), jnp.minimum(1, most / jnp.where(norm > 0, norm, 1)), 0)
+    return jax.tree.map(lambda x: x * factor.astype(x.dtype), message), norm
+
+
+def clipped_by_leaf(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
+    """One message with each of its L leaves cut to the norm C / sqrt(L), so that all together have at most C; and the norm it had.
+
+    >>> clipped_by_leaf({"w": jnp.array([3.0]), "b": jnp.array([0.1])}, math.sqrt(2))[0]["w"].tolist()
+    [1.0]
+    """
+    leaves, structure = jax.tree.flatten(message)
+    pairs = [clipped(leaf, most / math.sqrt(len(leaves))) for leaf in leaves]
+    whole = jnp.sqrt(sum((norm**2 for _, norm in pairs), jnp.zeros(())))
+    return jax.tree.unflatten(structure, [leaf for leaf, _ in pairs]), whole
+
+
+def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
+    """Gaussian noise in the shape of a tree, drawn leaf by leaf apart."""
+    leaves, structure = jax.tree.flatten(message)
+    keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
+    noise = [deviation * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, noise)
+
+
+def norm_of(message: Tree) -> Float[Array, ""]:
+    """The Euclidean norm over all leaves, at least float32."""
+    squares = [jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)]
+    return jnp.sqrt(sum(squares, jnp.zeros(())))
