@@ -166,7 +166,8 @@ def _collected(inner: Aggregator, fn: Callable[..., Tree], stacks: tuple[Tree, .
 
     def by_rows(stacks, cohort, state):
         def one(row, client):
-            return inner.collect(*jax.tree.map(lambda x: x[None], (fn(*row), client)), state)
+            message, alone = jax.tree.map(lambda x: x[None], (fn(*row), client))
+            return inner.collect(message, alone, state)
 
         nothing = tree.zeros(jax.eval_shape(lambda *stacks: one(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
         return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, one(*row)), None), nothing, (stacks, cohort))[0]

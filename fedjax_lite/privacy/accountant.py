@@ -148,8 +148,8 @@ def covered(mechanism: Mechanism | None, sampler: Sampler) -> Participation:
     how = participation_of(sampler)
     if how is None:
         raise ValueError(
-            "no accountant covers this sampler: who takes part depends on more than chance (sizes, a list, code of your own); with a "
-            "private aggregator sample with fl.sampling.poisson, uniform, cyclic or everyone, also inside dropout, stragglers or availability"
+            "no accountant covers this sampler, whose choice depends on more than chance (sizes, a list, code of your own): with a private "
+            "aggregator take fl.sampling.poisson, uniform, cyclic or everyone, also inside dropout, stragglers or availability"
         )
     return how
 

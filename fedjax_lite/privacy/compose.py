@@ -21,8 +21,8 @@ def composable(aggregator: Aggregator, server: Server) -> None:
     """
     if aggregator.privacy is not None and server.uses_metrics:
         raise ValueError(
-            "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without noise: "
-            "with a private aggregator take a schedule, fl.on_round(...), or an adaptive server optimizer, which sees the noisy aggregate alone"
+            "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without "
+            "noise: with a private aggregator take a schedule, fl.on_round(...), or an optimizer such as Adam, which sees the noisy mean alone"
         )
 
 
@@ -38,7 +38,7 @@ def refuse_memory(own: Tree, uplink: Tree) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(kept):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 raise ValueError(
-                    f"with a private aggregator the {where} can't keep {jax.tree_util.keystr(path) or 'its state'} between rounds (error feedback, "
-                    "momentum, control variates): data of a round in which a client took part would reach later rounds, so that sampling no "
-                    "longer hides it; take an unbiased compressor without error feedback, or momentum at the server"
+                    f"with a private aggregator the {where} can't keep {jax.tree_util.keystr(path) or 'its state'} between rounds (error "
+                    "feedback, momentum, control variates): data of one round would reach later ones, past the sampling that hides it; "
+                    "take an unbiased compressor without error feedback, or momentum at the server"
                 )
