@@ -22,7 +22,7 @@ def composable(aggregator: Aggregator, server: Server) -> None:
     if aggregator.privacy is not None and server.uses_metrics:
         raise ValueError(
             "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without "
-            "noise: with a private aggregator take a schedule, fl.on_round(...), or an optimizer such as Adam, which sees the noisy mean alone"
+            "noise: with a private aggregator take a schedule, fl.on_round(...), or Adam, which sees the noisy mean alone"
         )
 
 
