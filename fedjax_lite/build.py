@@ -16,12 +16,14 @@ from fedjax_lite.config import Config, Where, nearest
 from fedjax_lite.data.federated import TrainTest, labels_of
 from fedjax_lite.federate import federate
 from fedjax_lite.names import call, find, make, refusing
+from fedjax_lite.privacy.settings import settings_of, solved
+from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.run import Convergence, check_options, run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.work import LossFn, sgd_work
 
-__all__ = ["Parts", "build", "load_data", "options_of", "outputs_of", "parts"]
+__all__ = ["Parts", "build", "load_data", "options_of", "outputs_of", "parts", "sampler_of"]
 
 CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
 
@@ -53,14 +55,27 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         raise config.error(["grid"], "a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}")
     options = options_of(config)
     source = load_data(config, config.values.get("seed", 0))
+    delta = settings_of(config, source.population).delta
+    config = solved(config, sampler_of(config), source.population)
     algorithm, params, sampler, loss_fn, key = parts(config, source, outputs_of(config, source), config.values.get("seed", 0))
-    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another
+    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
+        check_private(algorithm.privacy, sampler, options.get("converge"))
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)
     settings = {name: value for name, value in config.values.items() if name != "grid"}
     return partial(
-        function, algorithm, source.train, params, sampler, key=key, loss_fn=loss_fn, test=source.test, config=settings, **options
+        function,
+        algorithm,
+        source.train,
+        params,
+        sampler,
+        key=key,
+        loss_fn=loss_fn,
+        test=source.test,
+        config=settings,
+        delta=delta,
+        **options,
     )
 
 
@@ -94,7 +109,7 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
             uplink=uplink,
             engine=make(config, "engine", values.get("engine", "packed"), ["engine"]),
         )
-    sampler = _sampler(config, values["sampling"], ["sampling"])
+    sampler = sampler_of(config)
     with refusing(config, ["sampling"]):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
     return Parts(algorithm, params, sampler, loss_fn, key)
@@ -277,7 +292,9 @@ def _scheduled(config: Config, value: Any, path: Where, clocks: Any) -> Any:
     return CLOCKS[clock](schedule)
 
 
-def _sampler(config: Config, table: Any, path: Where) -> Sampler:
+def sampler_of(config: Config, table: Any = None, path: Where = ("sampling",)) -> Sampler:
+    """What [sampling] names; one that wraps another takes its table."""
+    table = config.values["sampling"] if table is None else table
     if isinstance(table, dict) and "sampler" in table:
-        table = table | {"sampler": _sampler(config, table["sampler"], [*path, "sampler"])}
+        table = table | {"sampler": sampler_of(config, table["sampler"], [*path, "sampler"])}
     return make(config, "sampling", table, path)

@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lite run CONFIG`, `plan CONFIG`, `study CONFIG` and `list`."""
+"""The command line: `fedjax-lite run CONFIG`, `plan CONFIG`, `privacy CONFIG`, `study CONFIG` and `list`."""
 
 import argparse
 import inspect
@@ -18,6 +18,7 @@ from fedjax_lite.folder import holds_run, named_leaves, toml_text
 from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.plan import plan
+from fedjax_lite.privacy.spent import private
 from fedjax_lite.run import Result
 from fedjax_lite.runs import AXIS as RUNS
 from fedjax_lite.study.configured import configured
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
     hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
     hosts.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="how long to wait for the others (default: 300)")
+    budget = commands.add_parser("privacy", help="what a configuration gives away: epsilon by rounds")
+    budget.add_argument("config", help="a TOML file")
+    budget.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
     study = commands.add_parser("study", parents=[both], help="run every combination of the values in a configuration's [grid]")
     study.add_argument("--out", type=Path, help="folder to write to (default: runs/NAME); what is already there is moved aside")
     study.add_argument(
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
-        return {"list": _list, "plan": _plan, "run": _run, "study": _study}[options.command](options)
+        return {"list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}[options.command](options)
     except ValueError as error:
         return _failed(error, 2)
     except BrokenPipeError:  # of `| head`
@@ -110,6 +114,11 @@ def _plan(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
     with jax.set_mesh(_mesh(options.devices)):
         print(build(config, plan)())
+    return 0
+
+
+def _privacy(options: argparse.Namespace) -> int:
+    print(build(load(options.config, options.set), private)())
     return 0
 
 

@@ -22,6 +22,7 @@ SECTIONS = {
     "aggregator": True,
     "attack": False,
     "server": True,
+    "privacy": False,
     "engine": False,
     "run": True,
     "grid": False,

@@ -82,13 +82,13 @@ class RunFolder:
             self._save(records, state)
             by_leader(lambda: self._written(lambda: self._summarize("running", records)))
 
-    def finish(self, status: str, records: Records, state: State, params: Tree) -> None:
-        """Write what a finished, converged or interrupted run leaves."""
+    def finish(self, status: str, records: Records, state: State, params: Tree, **more: Any) -> None:
+        """Write what a finished, converged or interrupted run leaves, and more of the summary."""
         if records and self.latest != len(records):
             self._save(records, state)
         assert self._checkpoints
         self._checkpoints.wait()
-        by_leader(lambda: self._written(lambda: self._end(status, records, params)))
+        by_leader(lambda: self._written(lambda: self._end(status, records, params, more)))
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -141,11 +141,11 @@ class RunFolder:
         _replace(self.path / METRICS, _lines(records))
         self._summarize("running", records)
 
-    def _end(self, status: str, records: Records, params: Tree) -> None:
+    def _end(self, status: str, records: Records, params: Tree, more: dict[str, Any]) -> None:
         temporary = self.path / "params.partial"
         save_file(named_leaves(params), temporary)
         temporary.replace(self.path / "params.safetensors")
-        self._summarize(status, records)
+        self._summarize(status, records, **more)
 
     def _close(self, failed: bool = False) -> None:
         if self._checkpoints and not (failed and jax.process_count() > 1):  # it would wait for processes that may be gone

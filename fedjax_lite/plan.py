@@ -68,6 +68,7 @@ def plan(
     own_on_host: bool | None = None,
     converge: Convergence | None = None,
     checkpoint_every: int | None = None,
+    delta: float | None = None,
     config: Any = None,
 ) -> Plan:
     """What `fl.run` with the same arguments will need; a few rounds are run to time them, and nothing is written.
@@ -76,7 +77,7 @@ def plan(
         ValueError: for options that `fl.run` refuses, and where it cannot fit the device, with the number to lower: before
             compilation, or after it for working memory.
     """
-    del config
+    del config, delta
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
     params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     limit = device_memory()

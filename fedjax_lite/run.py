@@ -19,6 +19,7 @@ from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
+from fedjax_lite.privacy.spent import check_private, delta_of, spent
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
@@ -79,6 +80,7 @@ def run(
     checkpoint_every: int | None = None,
     resume: bool = False,
     own_on_host: bool | None = None,
+    delta: float | None = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
 ) -> Result:
@@ -102,6 +104,7 @@ def run(
         own_on_host: keep what clients keep between rounds in host memory, the rows of those that took part, and give the device the
             cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where all rows would be more than half of a
             device, or more than 16 MB and fewer than one client in ten can take part.
+        delta: of a private run (`fl.aggregators.dp_mean`), for the epsilons in its summary and report; by default population^-1.1.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
             "engine" and "data", which do not change what a round computes: the data itself is compared.
@@ -115,6 +118,7 @@ def run(
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    check_private(algorithm.privacy, sampler, converge)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
@@ -159,7 +163,9 @@ def run(
                 raise FloatingPointError(_explain(done + bad + 1, why, folder))
             bar.update(history[-1])
         if folder:
-            folder.finish(status, history, state, algorithm.params(state))
+            names = [name for name, value in history[-1].items() if isinstance(value, float)] if history else []
+            told = spent(algorithm.privacy, sampler, data.population, len(history), delta_of(delta, data.population), names)
+            folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}))
     return Result(state, algorithm.params(state), history, status)
 
 

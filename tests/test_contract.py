@@ -54,6 +54,8 @@ AGGREGATORS = {
     "arc": aggregators.arc(aggregators.mean(), num_byzantine=1),
     "secure_mean": aggregators.secure_mean(),
     "secure_mean ring": aggregators.secure_mean(bound=8.0, neighbors=2),
+    "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
+    "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
     "from_sum": aggregators.from_sum(
         lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
     ),
@@ -62,6 +64,7 @@ AGGREGATORS = {
 # Rules that refuse one client, because they need more for the f given above.
 MORE_THAN_ONE = "trimmed_mean meamed krum multi_krum bulyan monna mda caf nnm bucketing arc".split()
 FIXED_POINT = "secure_mean", "secure_mean ring"
+NOISY = ("dp_mean adaptive",)
 COSTLY = "bulyan", "mda", "caf"  # more than quadratic in the clients
 
 
@@ -168,6 +171,7 @@ ALGORITHMS |= {
 
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)
+each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY])
 # One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
 each_algorithm = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ALGORITHMS])
 
@@ -237,10 +241,14 @@ def test_empty_slots_are_inert_whatever_they_hold(aggregator):
     assert_close(aggregate(aggregator, garbage, all_clients._replace(weight=present)), expected)
 
 
-@each_aggregator
-def test_no_clients_give_zero(aggregator):
+@each_aggregator_name
+def test_no_clients_give_zero_or_noise(name):
     nobody = cohort(POPULATION, jnp.zeros(POPULATION))
-    assert_close(aggregate(aggregator, messages(POPULATION), nobody), {"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
+    result = aggregate(AGGREGATORS[name], messages(POPULATION), nobody)
+    if name in NOISY:
+        assert all((x != 0).all() and np.isfinite(x).all() for x in jax.tree.leaves(result))
+        return
+    assert_close(result, {"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
 
 
 @each_aggregator
@@ -250,7 +258,7 @@ def test_order_of_clients_does_not_matter(aggregator):
     assert_close(aggregate(aggregator, rows(stack, order), rows(all_clients, order)), aggregate(aggregator, stack, all_clients))
 
 
-@each_aggregator_name
+@each_exact_aggregator_name
 def test_one_client_is_its_own_aggregate(name):
     aggregator, stack = AGGREGATORS[name], messages(1)
     if name in MORE_THAN_ONE:
@@ -262,10 +270,12 @@ def test_one_client_is_its_own_aggregate(name):
         result, stack = jax.tree.map(lambda x: x * 10, result), jax.tree.map(jnp.sign, stack)
     if name == "fltrust":  # there is nobody beside the server's own client
         stack = jax.tree.map(jnp.zeros_like, stack)
+    if name == "dp_mean":  # its divisor is not who came
+        result = jax.tree.map(lambda x: 4 * x, result)
     assert_close(result, rows(stack, 0), 2**-17 if name in FIXED_POINT else 1e-10)
 
 
-@each_aggregator_name
+@each_exact_aggregator_name
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_is_right_for_many_clients(name, dtype):
     """A thousand equal messages: their sum would drown in bfloat16, their total weight overflow float16."""
@@ -276,6 +286,8 @@ def test_half_precision_is_right_for_many_clients(name, dtype):
     result = aggregate(AGGREGATORS[name], jax.tree.map(lambda x: jnp.repeat(x, clients, axis=0), one), many)
     if name == "sign_majority":
         one = jax.tree.map(lambda x: jnp.sign(x) / 10, one)
+    if name == "dp_mean":
+        result = jax.tree.map(lambda x: x * 4 / clients, result)
     jax.tree.map(lambda x, m: np.testing.assert_allclose(np.asarray(x, float), np.asarray(m[0], float), rtol=1e-2), result, one)
 
 

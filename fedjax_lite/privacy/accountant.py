@@ -3,14 +3,16 @@
 The numbers come from the package dp-accounting (`pip install "fedjax_lite[privacy]"`).
 """
 
+import logging
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from fedjax_lite.base import Mechanism, Participation
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
+TOLERANCE = 1e-4  # relative, of a noise multiplier that is solved for with a limit of slots
 ACCOUNTANTS = ("rdp", "pld")
 RELATIONS = {  # sampling -> which two populations can't be told apart
     "poisson": "one client added or removed",
@@ -90,7 +92,7 @@ def calibrate(target_epsilon: float, sampling_rate: float, rounds: int, delta: f
     return noise_for(target_epsilon, Participation("poisson", rate=sampling_rate), 0, rounds, delta, accountant)
 
 
-def account(mechanism: Mechanism, sampler: Sampler, population: int, rounds: int, delta: float) -> Guarantee:
+def account(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: int, delta: float) -> Guarantee:
     """What a private run gives away, by both accountants, with the sampling that its sampler really does.
 
     Poisson sampling with its capacity, beyond which clients are left out (of which PLD alone has a bound, and RDP stands for it where there
@@ -116,9 +118,9 @@ def account(mechanism: Mechanism, sampler: Sampler, population: int, rounds: int
     return accounted(mechanism, sampler, population, [rounds], delta)[0]
 
 
-def accounted(mechanism: Mechanism, sampler: Sampler, population: int, rounds: Sequence[int], delta: float) -> list[Guarantee]:
+def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: Sequence[int], delta: float) -> list[Guarantee]:
     """`account` after each of several numbers of rounds."""
-    how = covered(mechanism, sampler)
+    mechanism, how = covered(mechanism, sampler)
     z = float(mechanism.noise_multiplier)
     for count in rounds:
         check(how.rate, count, delta, "pld")
@@ -137,8 +139,8 @@ def accounted(mechanism: Mechanism, sampler: Sampler, population: int, rounds: S
     return [Guarantee(count, delta, one("rdp", count), one("pld", count), said, RELATIONS[how.kind]) for count in rounds]
 
 
-def covered(mechanism: Mechanism | None, sampler: Sampler) -> Participation:
-    """How a sampler chooses.
+def covered(mechanism: Mechanism | None, sampler: Sampler) -> tuple[Mechanism, Participation]:
+    """The mechanism, if there is one, and how the sampler chooses.
 
     Raises:
         ValueError: if there is nothing private, or no accountant covers this choice.
@@ -151,7 +153,7 @@ def covered(mechanism: Mechanism | None, sampler: Sampler) -> Participation:
             "no accountant covers this sampler, whose choice depends on more than chance (sizes, a list, code of your own): with a private "
             "aggregator take fl.sampling.poisson, uniform, cyclic or everyone, also inside dropout, stragglers or availability"
         )
-    return how
+    return mechanism, how
 
 
 def noise_for(target: float, how: Participation, population: int, rounds: int, delta: float, accountant: str) -> float:
@@ -161,8 +163,17 @@ def noise_for(target: float, how: Participation, population: int, rounds: int, d
     if how.kind == "fixed" and accountant == "pld":
         raise ValueError('accountant: "pld" does not cover a fixed number of clients drawn from all: take "rdp", or sample with poisson')
     dpa = _package()
-    relation, event = _events(dpa, how, population, rounds, truncated=accountant == "pld")
-    return float(dpa.calibrate_dp_mechanism(lambda: _accountant(dpa, accountant, relation), event, target, delta))
+    relation, event = _events(dpa, how, population, rounds, truncated=False)
+    ledger = partial(_accountant, dpa, accountant, relation)
+    z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta))
+    if accountant == "pld" and how.kind == "poisson" and 0 < slots_of(how, population) < population:
+        # A limit of slots asks for more noise, mostly hardly any; its accountant takes a second a try, so start from what is known.
+        if _epsilon(accountant, how, population, (1 + TOLERANCE) * z, rounds, delta) <= target:
+            return (1 + TOLERANCE) * z
+        near = dpa.LowerEndpointAndGuess(z, (1 + 10 * TOLERANCE) * z)
+        event = _events(dpa, how, population, rounds, truncated=True)[1]
+        z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta, bracket_interval=near, tol=TOLERANCE * z))
+    return z
 
 
 def described(how: Participation, population: int) -> str:
@@ -228,4 +239,10 @@ def _package() -> Any:
         import dp_accounting
     except ImportError:
         raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
+    logging.getLogger("absl").addFilter(_worth_telling)
     return dp_accounting
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Not that one of a hundred and fifty orders has no bound: another is the least."""
+    return "Excluding this order" not in record.getMessage()

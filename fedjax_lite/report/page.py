@@ -44,6 +44,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
         f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
+        _privacy(summary["privacy"]) if summary.get("privacy") else "",
         f'<h2>Curves</h2><div class="figures">{"".join(_figures(records))}</div>' if records else "",
         f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",
         f"<h2>Made with</h2>{_pairs(made_with)}",
@@ -71,6 +72,21 @@ def _figures(records: Sequence[dict[str, Any]]) -> list[str]:
         if name not in evaluated and not name.startswith(prefix) and not constant:
             figures.append(line_chart(name.replace("_", " "), {name: _series(records, name)}, may_be_log=lower_is_better(name)))
     return figures
+
+
+def _privacy(told: dict[str, Any]) -> str:
+    """Epsilon by rounds, what it means, and what it does not cover."""
+    rounds = told.get("rounds", [])
+    named = {"by RDP": told.get("epsilon_rdp", []), "by PLD": told.get("epsilon_pld", [])}
+    curves = {name: list(zip(rounds, values, strict=True)) for name, values in named.items() if values and None not in values}
+    last = {f"epsilon {name}": points[-1][1] for name, points in curves.items()}
+    rest = {name: told[name] for name in ("delta", "noise_multiplier", "sampling", "relation", "note") if name in told}
+    outside = ", ".join(name.replace("_", " ") for name in told["outside"])
+    figure = f'<div class="figures">{line_chart("epsilon", curves)}</div>' if curves else ""
+    return (
+        f"<h2>Privacy</h2>{_pairs(last | rest)}<small>Outside the guarantee, since computed from clients' data without noise: "
+        f"{escape(outside)}. For a release, leave them out.</small>{figure}"
+    )
 
 
 def _series(records: Sequence[dict[str, Any]], name: str) -> Series:

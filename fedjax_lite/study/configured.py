@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Tree
-from fedjax_lite.build import Parts, load_data, options_of, outputs_of, parts
+from fedjax_lite.build import Parts, load_data, options_of, outputs_of, parts, sampler_of
 from fedjax_lite.config import Config, changed
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.names import refusing
+from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
 from fedjax_lite.simulate import advance
 from fedjax_lite.study.alike import Alike, alike
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study
 from fedjax_lite.study.study import conducted
-from fedjax_lite.study.table import grid_of
+from fedjax_lite.study.table import Grid, grid_of
 
 __all__ = ["configured", "curves"]
 
@@ -37,6 +38,7 @@ def configured(config: Config) -> Callable[..., Study]:
     for name in options:
         if name not in OPTIONS:
             raise config.error(["run", name], f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
+    grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, Alike] = {}
     for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
@@ -58,6 +60,17 @@ def configured(config: Config) -> Callable[..., Study]:
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
     places = range(len(grid.seeds))
     return partial(conducted, experiment, grid.axes, grid.choices, grid.seeds, places, rounds=points, same_names=False)
+
+
+def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
+    """The grid and the configuration with the noise that their target epsilons ask for."""
+    if not automatic(config):
+        return grid, config
+    population = load_data(config, grid.seeds[0]).population
+    sampler = sampler_of(config)
+    choices, places = solved_choices(config, grid.choices, grid.places, sampler, population)
+    varied = any(TARGET in choice for axis in choices for choice in axis)
+    return grid._replace(choices=choices, places=places), config if varied else solved(config, sampler, population)
 
 
 def curves(made: Parts, source: TrainTest, rounds: int, every: int) -> dict[str, jax.Array]:

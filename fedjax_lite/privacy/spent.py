@@ -1,0 +1,89 @@
+"""What a run has given away, for its summary and report; and which of its metrics are outside the guarantee."""
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from fedjax_lite.base import Algorithm, Mechanism
+from fedjax_lite.privacy.accountant import accounted, covered
+from fedjax_lite.sampling import Sampler
+
+POINTS = 5  # of a curve: each takes an accountant up to a second
+# Functions of the noisy aggregates and of settings alone, or of examples that no client trains on.
+INSIDE = ("round", "update_norm", "clip_norm", "test_")
+
+
+def outside(names: Iterable[str]) -> list[str]:
+    """The metrics that are computed from clients' data without noise.
+
+    >>> outside(["round", "loss", "update_norm", "clipped", "test_accuracy"])
+    ['loss', 'clipped']
+    """
+    return [name for name in names if not any(name == known or (known[-1] == "_" and name.startswith(known)) for known in INSIDE)]
+
+
+def check_private(mechanism: Mechanism | None, sampler: Sampler, converge: Any) -> None:
+    """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if mechanism is None:
+        return
+    covered(mechanism, sampler)
+    if converge and outside([converge.metric]):
+        raise ValueError(
+            f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
+            "take a test metric or update_norm"
+        )
+
+
+def spent(
+    mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: int, delta: float, names: Iterable[str]
+) -> dict[str, Any] | None:
+    """Epsilon by rounds and by accountant, and what it means; None where nothing is private.
+
+    Args:
+        names: of the run's metrics.
+    """
+    if mechanism is None:
+        return None
+    told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
+    if find_spec("dp_accounting") is None:
+        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": outside(names)}
+    found = accounted(mechanism, sampler, population, points(rounds), delta)
+    told |= {"rounds": [each.rounds for each in found]}
+    told |= {f"epsilon_{name}": [getattr(each, name) for each in found] for name in ("rdp", "pld")}
+    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": outside(names)}
+
+
+def delta_of(delta: float | None, population: int) -> float:
+    """A delta, or the usual one.
+
+    >>> delta_of(None, 1000) == 1000**-1.1
+    True
+    """
+    return max(population, 2) ** -1.1 if delta is None else delta
+
+
+def points(rounds: int) -> Sequence[int]:
+    """Up to `POINTS` numbers of rounds, evenly, the last of them all.
+
+    >>> points(100), points(3)
+    ([20, 40, 60, 80, 100], [1, 2, 3])
+    """
+    number = min(POINTS, rounds)
+    return [max(1, round(rounds * (i + 1) / number)) for i in range(number)]
+
+
+def private(
+    algorithm: Algorithm, data: Any, params: Any, sampler: Sampler, *, rounds: int, delta: float | None = None, **others: Any
+) -> str:
+    """What `fl.run` with the same arguments will give away, for a terminal."""
+    del params, others
+    found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
+    rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
+    rows += [(str(each.rounds), *("-" if x is None else f"{x:.4f}" for x in (each.rdp, each.pld))) for each in found]
+    lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
+    last, z = found[-1], float(covered(algorithm.privacy, sampler)[0].noise_multiplier)
+    return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])
