@@ -91,6 +91,7 @@ class Participation(NamedTuple):
     clients: int = 0  # a round; of "fixed" and "cyclic"
     rate: Number = 1.0  # the probability to take part in a round; of "poisson"
     capacity: int | None = None  # the most clients of a round, of "poisson"; None: mean + 6 standard deviations
+    some_lost: bool = False  # whether clients that were chosen may be missing
 
 
 class Mechanism(NamedTuple):
@@ -101,6 +102,7 @@ class Mechanism(NamedTuple):
     # How often a client takes part at most, and the fewest rounds between -> the norm by which it moves all rounds together, in units of
     # what it adds to one; where noise is correlated over rounds, so that they are one release.
     sensitivity: Callable[[int, int], float] | None = None
+    shares: Number = 0  # how many clients must be there for the noise to be whole, where each draws its share
 
 
 class Aggregator(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 import optax
 
 from fedjax_lite import aggregators, attacks, data, engine, models, sampling, uplink
+from fedjax_lite.base import Aggregator
 from fedjax_lite.config import Config, ConfigError, Where, nearest
 from fedjax_lite.data import partition
 from fedjax_lite.schema import describable, described, fits, typed
@@ -45,6 +46,7 @@ MODULES: dict[str, types.ModuleType] = {
 }
 RETURNS: dict[str, tuple[type, ...]] = {
     "model": (models.Model,),
+    "aggregator": (Aggregator,),
     "data": (data.TrainTest, data.FederatedData),
     "attack": (attacks.Attack,),
     "uplink": (optax.GradientTransformationExtraArgs,),

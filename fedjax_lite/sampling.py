@@ -164,7 +164,7 @@ def stragglers(sampler: Sampler, share: Number, most_steps: int) -> Sampler:
         limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1))(how_many)
         return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
 
-    return _as(sampler, sample)
+    return _as(sampler, sample, loses=False)
 
 
 def availability(sampler: Sampler, share: Number, period: int) -> Sampler:
@@ -225,7 +225,7 @@ def participation_of(sampler: Sampler) -> Participation | None:
     """How a sampler of this module chooses; None for one that no accountant covers.
 
     >>> participation_of(dropout(uniform(10), 0.1))
-    Participation(kind='fixed', clients=10, rate=1.0, capacity=None)
+    Participation(kind='fixed', clients=10, rate=1.0, capacity=None, some_lost=True)
     """
     return getattr(sampler, "participation", None)
 
@@ -247,10 +247,10 @@ def _known(sample: Sampler, participation: Participation) -> Sampler:
     return sample
 
 
-def _as(sampler: Sampler, sample: Sampler) -> Sampler:
+def _as(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
     """A wrapper's choice, which no data decides and which takes nobody in more often: accounted for as the sampler's own."""
     participation = participation_of(sampler)
-    return sample if participation is None else _known(sample, participation)
+    return sample if participation is None else _known(sample, participation._replace(some_lost=participation.some_lost or loses))
 
 
 def _own_draw(chosen: Client) -> tuple[Client, Key]:

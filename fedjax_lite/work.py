@@ -36,6 +36,7 @@ def sgd_work(
     initial_loss: str = "batch",
     gradient_norm: bool = False,
     precision: str = "float32",
+    gradients: Callable | None = None,
 ) -> ClientWork:
     r"""Minibatch steps of any optax optimizer on the client's examples; the message is the change of the model.
 
@@ -54,6 +55,8 @@ def sgd_work(
         gradient_norm: also report "gradient_norm", the mean norm of the clients' first gradients.
         precision: what the loss and its gradient are computed in. "float32": as the parameters and examples are; "bfloat16":
             on copies of both in that format, while parameters, gradients, losses and every sum over clients stay as they are.
+        gradients: `(loss_fn, params, batch, key) -> ((loss, sums), gradient)` in place of the gradient of the mean loss, for
+            instance `fl.privacy.record_level(...)`; `sums` has a `fl.Mean` for "loss" and each metric, over the real examples.
 
     Returns:
         A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and what loss_fn reports.
@@ -75,6 +78,7 @@ def sgd_work(
         raise ValueError(f"epoch_decay must be in (0, 1], got {epoch_decay}")
     optimizer_at = transformation_at(optimizer, learning_rate)
     counts_steps = isinstance(learning_rate, Scheduled) and learning_rate.clock == "client_step"
+    gradients = jax.value_and_grad(mean_loss, argnums=1, has_aux=True) if gradients is None else gradients
 
     def init(params, key):
         del params, key
@@ -88,7 +92,7 @@ def sgd_work(
 
     def step(carry, batch):
         key = jax.random.fold_in(carry.key, batch.step)
-        (loss, sums), gradient = jax.value_and_grad(_mean_loss, argnums=1, has_aux=True)(loss_fn, carry.params, batch, key)
+        (loss, sums), gradient = gradients(loss_fn, carry.params, batch, key)
         clock = Clock(batch.round, batch.step, carry.steps_before + batch.step if counts_steps else None)
         updates, state = optimizer_at(clock).update(
             gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM)
@@ -99,7 +103,7 @@ def sgd_work(
 
         first = batch.step == 0
         if initial_loss == "epoch":
-            _, received = _mean_loss(loss_fn, carry.received, batch, key)
+            _, received = mean_loss(loss_fn, carry.received, batch, key)
             sums["initial_loss"] = _if(batch.epoch == 0, received["loss"])
         else:
             sums["initial_loss"] = _if(first, sums["loss"])
@@ -139,7 +143,7 @@ def _wide_mean(value: Any) -> Mean:
     return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
 
 
-def _mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
+def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
     values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)

@@ -189,3 +189,29 @@ def test_a_mechanism_with_a_traced_multiplier_is_built_under_vmap():
     found = jax.vmap(released)(zs)
     np.testing.assert_allclose(found, [released(float(z)) for z in zs], rtol=1e-6)
     np.testing.assert_allclose(found[2] - found[0], 2 * (found[1] - found[0]), rtol=1e-4)
+
+
+def test_correlated_noise_is_one_release():
+    """Of eight bands, a client that comes every ten rounds moves the whole by sqrt(times) ||c||, c_k = binom(2k, k) / 4^k."""
+    mechanism = fl.aggregators.dp_ftrl(1.0, 4.0, 10.0, rounds=100, strategy="banded", bands=8).privacy
+    found = privacy.account(mechanism, fl.sampling.cyclic(10), 100, 100, 1e-5)
+    squares = sum((math.comb(2 * k, k) / 4**k) ** 2 for k in range(8))
+    assert found.pld == pytest.approx(dp_accounting.get_epsilon_gaussian(4.0 / math.sqrt(10 * squares), 1e-5), rel=1e-3)
+    assert found.rdp > found.pld
+    once = privacy.account(mechanism, fl.sampling.cyclic(10), 100, 10, 1e-5)
+    assert once.pld == pytest.approx(dp_accounting.get_epsilon_gaussian(4.0 / math.sqrt(squares), 1e-5), rel=1e-3)
+    for sampler in (fl.sampling.poisson(0.1), fl.sampling.uniform(10)):
+        with pytest.raises(ValueError, match="a bound on how often a client takes part.*cyclic or everyone"):
+            privacy.account(mechanism, sampler, 100, 100, 1e-5)
+
+
+def test_noise_that_clients_draw_is_accounted_for_where_all_of_them_are_there():
+    mechanism = fl.aggregators.ddgauss(1.0, 1.0, 100, dimension=4096, granularity=1e-2).privacy
+    assert privacy.account(mechanism, fl.sampling.everyone(), 100, 1, 1e-5).rdp == pytest.approx(5.041728, rel=1e-4)
+    assert privacy.account(mechanism, fl.sampling.cyclic(100), 1000, 10, 1e-5).pld is None
+    for sampler in (fl.sampling.cyclic(99), fl.sampling.dropout(fl.sampling.cyclic(100), 0.1)):
+        with pytest.raises(ValueError, match="whole only where 100 of them are there"):
+            privacy.account(mechanism, sampler, 1000, 1, 1e-5)
+    privacy.account(mechanism, fl.sampling.stragglers(fl.sampling.cyclic(100), 0.5, 1), 1000, 1, 1e-5)
+    with pytest.raises(ValueError, match="no accountant covers this sampler with this mechanism"):
+        privacy.account(mechanism, fl.sampling.poisson(0.1), 1000, 1, 1e-5)

@@ -56,6 +56,13 @@ def test_femnist_mlp(tmp_path, real_data):
     assert accuracy[10] == pytest.approx(0.481, abs=0.06) and accuracy[30] == pytest.approx(0.570, abs=0.04)
 
 
+def test_dp_fedavg(tmp_path, real_data):
+    options = [f"data.path={real_data / 'mnist_idx'}", "grid={}", "aggregator.noise_multiplier=1.0", "run.rounds=50"]
+    _, summary = run("dp_fedavg.toml", tmp_path / "run", *(word for option in options for word in ("--set", option)))
+    assert summary["final"]["test_accuracy"] >= 0.83
+    assert summary["privacy"]["epsilon_pld"][-1] < 5.966 < 27.155  # those of 100 rounds, and of half the noise
+
+
 def test_every_configuration_is_tested_and_says_how_to_run_it():
     for path in (ROOT / "configs").glob("*.toml"):
         header = path.read_text().split("\nname =")[0]

@@ -56,6 +56,7 @@ AGGREGATORS = {
     "secure_mean ring": aggregators.secure_mean(bound=8.0, neighbors=2),
     "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
     "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
+    "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
     "from_sum": aggregators.from_sum(
         lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
     ),
@@ -64,7 +65,7 @@ AGGREGATORS = {
 # Rules that refuse one client, because they need more for the f given above.
 MORE_THAN_ONE = "trimmed_mean meamed krum multi_krum bulyan monna mda caf nnm bucketing arc".split()
 FIXED_POINT = "secure_mean", "secure_mean ring"
-NOISY = ("dp_mean adaptive",)
+NOISY = "dp_mean adaptive", "dp_ftrl"
 COSTLY = "bulyan", "mda", "caf"  # more than quadratic in the clients
 
 

@@ -2,6 +2,8 @@
 
 from fedjax_lite.aggregators.caf import caf
 from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding
+from fedjax_lite.aggregators.distributed import ddgauss, padded, skellam
+from fedjax_lite.aggregators.ftrl import dp_ftrl
 from fedjax_lite.aggregators.geometric import geometric_median
 from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
 from fedjax_lite.aggregators.lift import from_stack, from_sum, transformed
@@ -20,6 +22,8 @@ __all__ = [
     "bulyan",
     "caf",
     "centered_clipping",
+    "ddgauss",
+    "dp_ftrl",
     "dp_mean",
     "fltrust",
     "from_stack",
@@ -34,9 +38,11 @@ __all__ = [
     "multi_krum",
     "nnm",
     "norm_bounding",
+    "padded",
     "rlr",
     "secure_mean",
     "sign_majority",
+    "skellam",
     "transformed",
     "trimmed_mean",
     "weighted_mean",

@@ -1,5 +1,21 @@
 """Differential privacy: what a run gives away, and the noise that keeps it to an epsilon."""
 
 from fedjax_lite.privacy.accountant import Guarantee, account, calibrate, epsilon
+from fedjax_lite.privacy.audit import Audit, audit, lower_bound
+from fedjax_lite.privacy.correlated import Strategy, toeplitz
+from fedjax_lite.privacy.discrete import epsilon_of
+from fedjax_lite.privacy.record import record_level
 
-__all__ = ["Guarantee", "account", "calibrate", "epsilon"]
+__all__ = [
+    "Audit",
+    "Guarantee",
+    "Strategy",
+    "account",
+    "audit",
+    "calibrate",
+    "epsilon",
+    "epsilon_of",
+    "lower_bound",
+    "record_level",
+    "toeplitz",
+]

@@ -10,8 +10,10 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 from fedjax_lite.base import Mechanism, Participation
+from fedjax_lite.privacy.discrete import epsilon_of
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
+LEAST = 1e-2  # no run has use for less noise
 TOLERANCE = 1e-4  # relative, of a noise multiplier that is solved for with a limit of slots
 ACCOUNTANTS = ("rdp", "pld")
 RELATIONS = {  # sampling -> which two populations can't be told apart
@@ -122,11 +124,13 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
     """`account` after each of several numbers of rounds."""
     mechanism, how = covered(mechanism, sampler)
     z = float(mechanism.noise_multiplier)
+    if mechanism.sensitivity is not None or mechanism.divergence is not None:
+        return [_at_once(mechanism, how, population, count, delta) for count in rounds]
     for count in rounds:
         check(how.rate, count, delta, "pld")
 
     def one(name: str, count: int) -> float | None:
-        if name == "pld" and (how.kind == "fixed" or mechanism.divergence is not None):
+        if name == "pld" and how.kind == "fixed":
             return None
         if name == "rdp" and cut:
             return None
@@ -153,7 +157,34 @@ def covered(mechanism: Mechanism | None, sampler: Sampler) -> tuple[Mechanism, P
             "no accountant covers this sampler, whose choice depends on more than chance (sizes, a list, code of your own): with a private "
             "aggregator take fl.sampling.poisson, uniform, cyclic or everyone, also inside dropout, stragglers or availability"
         )
+    if (mechanism.sensitivity or mechanism.divergence) is not None and how.kind not in ("cyclic", "everyone"):
+        raise ValueError(
+            "no accountant covers this sampler with this mechanism, whose noise chance doesn't amplify: correlated over rounds it needs a "
+            "bound on how often a client takes part, and drawn by the clients a fixed number of them; take fl.sampling.cyclic or everyone"
+        )
     return mechanism, how
+
+
+def _at_once(mechanism: Mechanism, how: Participation, population: int, rounds: int, delta: float) -> Guarantee:
+    """The guarantee of noise that is correlated over rounds, or that is not Gaussian."""
+    check(1.0, rounds, delta, "pld")
+    clients = population if how.kind == "everyone" else how.clients
+    if mechanism.shares and (how.some_lost or clients < mechanism.shares):
+        raise ValueError(
+            f"clients draw the noise, and it is whole only where {mechanism.shares} of them are there: take clients_per_round of them, "
+            "without dropout or availability"
+        )
+    times, z = -(-rounds * clients // population), float(mechanism.noise_multiplier)
+    said = described(how, population), RELATIONS[how.kind]
+    if times == 0 or z == 0:
+        spent = 0.0 if times == 0 else math.inf
+        return Guarantee(rounds, delta, spent, spent, *said)
+    if mechanism.divergence is not None:
+        return Guarantee(rounds, delta, epsilon_of(mechanism.divergence, times, delta), None, *said)
+    assert mechanism.sensitivity is not None
+    together = z / mechanism.sensitivity(times, population // clients)
+    rdp, pld = (_epsilon(name, Participation("everyone"), 0, together, 1, delta) for name in ACCOUNTANTS)
+    return Guarantee(rounds, delta, rdp, pld, *said)
 
 
 def noise_for(target: float, how: Participation, population: int, rounds: int, delta: float, accountant: str) -> float:
@@ -165,7 +196,8 @@ def noise_for(target: float, how: Participation, population: int, rounds: int, d
     dpa = _package()
     relation, event = _events(dpa, how, population, rounds, truncated=False)
     ledger = partial(_accountant, dpa, accountant, relation)
-    z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta))
+    above = {"bracket_interval": dpa.LowerEndpointAndGuess(LEAST, 1.0)} if how.kind == "fixed" else {}  # whose bound divides by it
+    z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta, **above))
     if accountant == "pld" and how.kind == "poisson" and 0 < slots_of(how, population) < population:
         # A limit of slots asks for more noise, mostly hardly any; its accountant takes a second a try, so start from what is known.
         if _epsilon(accountant, how, population, (1 + TOLERANCE) * z, rounds, delta) <= target:

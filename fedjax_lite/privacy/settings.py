@@ -64,7 +64,11 @@ def solved_choices(
 def automatic(config: Config) -> bool:
     """Whether the noise is to be solved for."""
     table = config.values.get(NOISE[0])
-    return isinstance(table, dict) and table.get(NOISE[1]) == "auto"
+    if not isinstance(table, dict) or table.get(NOISE[1]) != "auto":
+        return False
+    if table.get("name") != "dp_mean":
+        raise config.error(NOISE, '"auto" solves for dp_mean, whose noise is independent: give a number, and see `fedjax-lite privacy`')
+    return True
 
 
 def noise(config: Config, target: Number, sampler: Sampler, population: int) -> float:

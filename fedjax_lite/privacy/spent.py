@@ -83,7 +83,8 @@ def private(
     del params, others
     found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
     rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
-    rows += [(str(each.rounds), *("-" if x is None else f"{x:.4f}" for x in (each.rdp, each.pld))) for each in found]
+    shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
+    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
     lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
     last, z = found[-1], float(covered(algorithm.privacy, sampler)[0].noise_multiplier)
     return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])

@@ -1,11 +1,13 @@
-"""Compression of one client's message on its way to the server: optax transformations that return what the server decodes.
+"""What one client's message goes through on its way to the server: optax transformations that return what the server decodes.
 
-Each reports the bits it sends (`Sent`), and the round's metrics add them up.
+Compressors report the bits they send (`Sent`), and the round's metrics add them up; `local_gaussian` and `local_laplace` add a client's
+own noise.
 """
 
 from fedjax_lite.uplink.drive import drive, eden
 from fedjax_lite.uplink.feedback import error_feedback
 from fedjax_lite.uplink.ledger import Sent, compressor, entropy_bits
+from fedjax_lite.uplink.local_dp import local_gaussian, local_laplace
 from fedjax_lite.uplink.power_sgd import power_sgd
 from fedjax_lite.uplink.quantise import qsgd, terngrad, uniform
 from fedjax_lite.uplink.rotation import rotate
@@ -19,6 +21,8 @@ __all__ = [
     "eden",
     "entropy_bits",
     "error_feedback",
+    "local_gaussian",
+    "local_laplace",
     "power_sgd",
     "qsgd",
     "random_k",

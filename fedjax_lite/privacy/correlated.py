@@ -1,0 +1,221 @@
+"""Noise that is correlated over rounds, so that the sum over rounds is left with less of it than independent noise would leave.
+
+A strategy is a lower-triangular matrix C over rounds, with ones on its diagonal: the rounds' noise is n = C^-1 w with w independent, so
+that what is released, G + z C_clip C^-1 w for the rounds' sums G, tells as much as C G + z C_clip w: one Gaussian mechanism, whose
+sensitivity is how far a client moves C G.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import Key, Mechanism, Tree
+from fedjax_lite.privacy.norms import normal_like
+from fedjax_lite.refuse import whole
+
+__all__ = ["Strategy", "banded", "epsilon_of", "independent", "toeplitz", "tree"]
+
+
+class Strategy(NamedTuple):
+    """How noise is correlated over rounds: n = C^-1 w, one round after another."""
+
+    init: Callable[[Tree], Tree]  # message -> state: the noise of earlier rounds that later ones need
+    draw: Callable[[Tree, Int[Array, ""], Key, Tree], tuple[Tree, Tree]]  # state, round from 0, key, like -> n of the round, state
+    # How often a client takes part at most, the fewest rounds from one time to the next (1: every round), of how many rounds -> the norm
+    # by which it moves C G, where each of its messages has norm 1 at most.
+    sensitivity: Callable[[int, int, int], float]
+
+
+def tree(rounds: int) -> Strategy:
+    r"""The binary tree over rounds: the noise of the first t together is one node's for each one in t's binary digits.
+
+    n_t = w_t - sum_{l < r} w_{t - 2^l} for t = 1, 2, ..., r the zeros at the end of t's digits; w_t is the noise of the node over rounds
+    t - 2^r + 1 to t, and (C G)_t that node's sum, so n_1 + ... + n_t has popcount(t) nodes' variance.
+
+    Its sensitivity for one time is sqrt(L), L = floor(log2(rounds)) + 1 levels (other books count ceil(log2(rounds)) + 1, with a root
+    that is never released unless it ends). For k times at least s rounds apart it is bounded level by level,
+    sum_l a_l min(k, m_l a_l), a_l = min(k, ceil(2^l / s)) times in a node of level l, of which m_l are released.
+
+    Args:
+        rounds: T >= 1, the most that one tree has; there is no restart. The state holds L trees like a message.
+
+    Raises:
+        ValueError: for no rounds; from `sensitivity`, for more rounds than the tree has.
+
+    >>> round(tree(1024).sensitivity(1, 1, 1024) ** 2, 6)
+    11.0
+
+    Source: Kairouz et al. 2021, "Practical and private (deep) learning without sampling or shuffling", section 3 and appendix B (without
+    Honaker's variance reduction).
+    """
+    whole("tree", "rounds", rounds, least=1)
+    levels = int(rounds).bit_length()
+
+    def draw(state, round, key, like):
+        fresh = normal_like(key, like, 1.0)
+        lowest = (round + 1) & -(round + 1)
+        level = jax.lax.population_count(lowest - 1)
+        noise = jax.tree.map(lambda w, kept: w - _mixed(jnp.arange(levels) < level, kept), fresh, state)
+        return noise, jax.tree.map(lambda kept, w: kept.at[level].set(w, mode="drop"), state, fresh)
+
+    def sensitivity(times, separation, planned):
+        if planned > rounds:
+            raise ValueError(f"tree: rounds={rounds} are fewer than the {planned} of the run: build the tree for all of them")
+        times, squares = _that_fit(times, separation, planned), 0
+        for level in range(int(planned).bit_length()):
+            inside = min(times, -(-(2**level) // separation))
+            squares += inside * min(times, (planned // 2**level + 1) // 2 * inside)
+        return math.sqrt(squares)
+
+    return Strategy(lambda message: _rows_like(message, levels), draw, sensitivity)
+
+
+def toeplitz(coefficients: Sequence[float]) -> Strategy:
+    r"""A Toeplitz matrix with some bands: each round's noise takes back a part of that of the rounds before.
+
+    n_t = w_t - sum_{j=1}^{b-1} c_j n_{t-j},   C_{t,t-j} = c_j,   with c divided by c_0.
+
+    Its sensitivity is exact, for any number of times and rounds between: since c doesn't grow, a client moves C G furthest if it takes part
+    in round 0 and then as often as it may. That is sqrt(k) ||c|| for k times at least b rounds apart.
+
+    Args:
+        coefficients: c_0 >= c_1 >= ... >= c_{b-1} >= 0, with c_0 > 0. The state holds b - 1 trees like a message.
+
+    Raises:
+        ValueError: for coefficients that grow, are negative or not finite, or none.
+
+    >>> round(toeplitz([1.0, 0.5]).sensitivity(4, 2, 8) ** 2, 6)
+    5.0
+
+    Source: Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization", algorithm 9; Kalinin and Lampert 2024, "Banded square
+    root matrix factorization for differentially private model training", theorem 2 (the sensitivity).
+    """
+    c = np.asarray(coefficients, float)
+    if not c.size or not np.isfinite(c).all() or not c[0] > 0 or c[-1] < 0 or (np.diff(c) > 0).any():
+        raise ValueError(f"toeplitz: coefficients must be positive first, then never grow nor be negative, got {coefficients!r}")
+    c = c / c[0]
+    kept_rounds = len(c) - 1
+
+    def init(message):
+        return _rows_like(message, kept_rounds) if kept_rounds else ()
+
+    def draw(state, round, key, like):
+        fresh = normal_like(key, like, 1.0)
+        if not kept_rounds:
+            return fresh, state
+        slot = round % kept_rounds  # of a ring: it holds the noise of the round longest ago
+        ago = (slot - 1 - jnp.arange(kept_rounds)) % kept_rounds + 1
+        weights = jnp.asarray(c, jnp.result_type(float))[ago]
+        noise = jax.tree.map(lambda w, kept: w - _mixed(weights, kept), fresh, state)
+        return noise, jax.tree.map(lambda kept, n: kept.at[slot].set(n), state, noise)
+
+    def sensitivity(times, separation, rounds):
+        moved = np.zeros(rounds)
+        for time in range(_that_fit(times, separation, rounds)):
+            here = moved[time * separation :][: len(c)]
+            here += c[: len(here)]
+        return float(np.linalg.norm(moved))
+
+    return Strategy(init, draw, sensitivity)
+
+
+def banded(rounds: int, bands: int, optimise: bool = False) -> Strategy:
+    r"""The first bands of the square root of the prefix sums; with as many bands as rounds it is the best Toeplitz matrix there is.
+
+    c_j = binom(2j, j) / 4^j for j < b: 1, 1/2, 3/8, ...;   C C = A (the prefix sums) at b = T.
+
+    Args:
+        rounds: T >= 1, for which it is made; noise and sensitivity hold for any number.
+        bands: b >= 1; more than `rounds` are as many as `rounds`. Best if a client takes part at most every b rounds. The state holds b - 1
+            trees like a message.
+        optimise: the coefficients with the least mean squared error of the prefix sums, of a client that takes part once, found by
+            jax-privacy in seconds. The least error with fewer bands than rounds.
+
+    Raises:
+        ValueError: for no rounds or bands; to optimise without jax-privacy.
+
+    >>> round(banded(64, bands=8).sensitivity(4, 16, 64) ** 2, 4)
+    6.8735
+
+    Source: Fichtenberger et al. 2023, "Constant matters: fine-grained error bound on differentially private continual observation"; Kalinin
+    and Lampert 2024 (the bands); Choquette-Choo et al. 2023, "(Amplified) banded matrix factorization" (optimised).
+    """
+    whole("banded", "rounds", rounds, least=1)
+    whole("banded", "bands", bands, least=1)
+    bands = min(bands, rounds)
+    if optimise:
+        return toeplitz(_optimised(rounds, bands))
+    j = np.arange(1, bands)
+    return toeplitz(np.cumprod(np.append(1.0, (2 * j - 1) / (2 * j))).tolist())
+
+
+def independent() -> Strategy:
+    """Noise that is independent over rounds, C = I, for comparison; its sensitivity for k times is sqrt(k)."""
+    return toeplitz([1.0])
+
+
+def epsilon_of(mechanism: Mechanism, times: int, separation: int, delta: float) -> float:
+    r"""The epsilon of a whole run with correlated noise, exact for its Gaussian mechanism of the multiplier z / sensitivity.
+
+    Pr[run with a client in S] <= e^epsilon Pr[run without it in S] + delta, and the other way round, for any S. No sampling hides a client.
+
+    Args:
+        mechanism: `algorithm.privacy`, or an aggregator's.
+        times: k >= 0, how often a client takes part at most.
+        separation: s >= 1, the fewest rounds from one time to the next; 1 is in every round.
+        delta: in (0, 1).
+
+    Returns:
+        epsilon, for one client added or removed; infinite without noise, 0 for a client that never takes part.
+
+    Raises:
+        ValueError: for noise that is not correlated, numbers out of range, or without the package dp-accounting.
+
+    >>> import fedjax_lite as fl
+    >>> aggregator = fl.aggregators.ftrl.dp_ftrl(1.0, 4.0, clients_per_round=10, rounds=64, bands=8)
+    >>> round(epsilon_of(aggregator.privacy, times=4, separation=16, delta=1e-5), 3)
+    2.701
+
+    Source: Denisov et al. 2022, "Improved differential privacy for SGD via optimal private linear operators on adaptive streams", theorem
+    2.1; Balle and Wang 2018, "Improving the Gaussian mechanism for differential privacy", theorem 8.
+    """
+    if mechanism.sensitivity is None:
+        raise ValueError("epsilon_of: this mechanism draws its noise anew in each round: take fl.privacy.account, or fl.privacy.epsilon")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be between 0 and 1, got {delta}: usually below one over the population")
+    try:
+        import dp_accounting
+    except ImportError:
+        raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
+    moved = mechanism.sensitivity(times, separation)
+    return float(dp_accounting.get_epsilon_gaussian(float(mechanism.noise_multiplier) / moved, delta)) if moved else 0.0
+
+
+def _that_fit(times: int, separation: int, rounds: int) -> int:
+    whole("sensitivity", "times", times)
+    whole("sensitivity", "separation", separation, least=1)
+    return min(times, -(-rounds // separation))
+
+
+def _rows_like(message: Tree, rows: int) -> Tree:
+    return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), jnp.promote_types(x.dtype, jnp.float32)), message)
+
+
+def _mixed(weights: Array, rows: Array) -> Array:
+    return jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest")
+
+
+@cache
+def _optimised(rounds: int, bands: int) -> list[float]:
+    try:
+        from jax_privacy.matrix_factorization.toeplitz import optimize_banded_toeplitz
+    except ImportError:
+        raise ValueError('banded: optimise needs the package jax-privacy: pip install "fedjax_lite[privacy]"') from None
+    with jax.ensure_compile_time_eval():  # where a study builds its aggregators it is tracing
+        return np.asarray(optimize_banded_toeplitz(rounds, bands), float).tolist()

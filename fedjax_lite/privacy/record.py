@@ -1,0 +1,96 @@
+"""Record-level differential privacy: the gradient of a client's batch, private for each of its examples (DP-SGD)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from fedjax_lite import tree
+from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
+from fedjax_lite.privacy.norms import clipped, normal_like
+from fedjax_lite.refuse import positive, whole
+from fedjax_lite.work import LossFn, mean_loss
+
+__all__ = ["record_level"]
+
+_NOISE = np.uint32(HIGH_STREAM + 1)  # of a step's key; its neighbour is the optimizer's
+
+Gradients = Callable[[LossFn, Tree, Batch, Key], tuple[tuple[Array, dict[str, Mean]], Tree]]
+
+
+def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, microbatch: int | None = None) -> Gradients:
+    r"""The gradient of a batch in which each example's own is cut to a norm, with Gaussian noise on their sum; for `fl.sgd_work`.
+
+    g = (sum_i g_i min(1, C / ||g_i||) + N(0, (z C)^2 I)) / B,   g_i = grad of example i's loss, over the batch's real examples.
+
+    Guarantees:
+        1. One example more or less in a batch moves the sum before noise by at most C, whatever its gradient, finite or not (up to
+           rounding).
+        2. The divisor does not depend on how many examples are real.
+        3. Noise is drawn anew for each client, round and step, in full also where a batch is short.
+        4. Rows that are masked do not matter, whatever they hold.
+    In every local epoch an example is in exactly one batch, so it meets the Gaussian mechanism as often as its client's epochs and rounds
+    say: `fl.privacy.epsilon(z, 1.0, epochs * rounds, delta)`, rounds being those that its client takes part in, for one example made blank
+    (its gradient 0) while the client's number of examples, and with it the batches of the others, stay as they are; replaced by another
+    it moves a sum by 2 C, so give z / 2. Batches are shuffled, not Poisson samples, so the smaller numbers of a sampling rate do not
+    apply. Covered is the model that a client sends, by each of its steps; its losses and metrics are not, nor an optimizer that
+    reads the loss.
+
+    Args:
+        clip: C > 0, the norm over all of one example's gradient.
+        noise_multiplier: z >= 0; 0 is no noise and no guarantee.
+        batch_size: B > 0, the divisor: that of `fl.Batches(size=B)`.
+        microbatch: how many examples' gradients are held at a time, m of them in memory; None: all of the batch's.
+
+    Returns:
+        `(loss_fn, params, batch, key) -> ((loss, sums), gradient)`: the mean loss of the real examples (a float scalar), and the sums
+        behind it and behind each metric, all without noise; the gradient like params. Each example is given to loss_fn as a batch of
+        one, with the same key.
+
+    Raises:
+        ValueError: for numbers out of range.
+
+    >>> import optax, fedjax_lite as fl
+    >>> gradients = record_level(clip=1.0, noise_multiplier=1.0, batch_size=20, microbatch=5)
+    >>> work = fl.sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2, optax.sgd(0.1), gradients=gradients)
+
+    Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
+    """
+    positive("record_level", "clip", clip)
+    positive("record_level", "noise_multiplier", noise_multiplier, or_zero=True)
+    positive("record_level", "batch_size", batch_size)
+    if microbatch is not None:
+        whole("record_level", "microbatch", microbatch, 1)
+
+    def gradients(loss_fn, params, batch, key):
+        def one(example, mask):
+            alone = batch._replace(examples=jax.tree.map(lambda x: x[None], example), mask=mask[None])
+            (_, sums), gradient = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)(loss_fn, params, alone, key)
+            return clipped(gradient, clip)[0], sums  # of a masked one 0, or not finite and so 0
+
+        def several(examples, mask):
+            return jax.tree.map(lambda x: jnp.sum(x, axis=0), jax.vmap(one)(examples, mask))
+
+        total, sums = _in_turn(several, batch.examples, batch.mask, microbatch)
+        noise = normal_like(jax.random.fold_in(key, _NOISE), total, noise_multiplier * clip)
+        gradient = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(batch_size, x.dtype), total, noise)
+        loss = sums["loss"].total / jnp.maximum(sums["loss"].count, 1)
+        return (loss, sums), tree.cast_like(gradient, params)
+
+    return gradients
+
+
+def _in_turn(several: Callable[[Tree, Array], Tree], examples: Tree, mask: Array, width: int | None) -> Tree:
+    """`several` of all rows, `width` at a time; the last few are filled up with masked ones."""
+    rows = mask.shape[0]
+    if width is None or width >= rows:
+        return several(examples, mask)
+    parts = -(-rows // width)
+    index = jnp.arange(parts * width)
+    if parts * width != rows:
+        examples, mask = tree.take(examples, index), tree.take(mask, index) & (index < rows)
+    chunks = jax.tree.map(lambda x: x.reshape(parts, width, *x.shape[1:]), (examples, mask))
+    shapes = jax.eval_shape(several, *jax.tree.map(lambda x: x[0], chunks))
+    return jax.lax.scan(lambda total, chunk: (jax.tree.map(jnp.add, total, several(*chunk)), None), tree.zeros(shapes), chunks)[0]

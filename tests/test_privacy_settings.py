@@ -1,0 +1,151 @@
+"""[privacy] in a configuration, the command line, summary and report of a private run, and what is refused before it starts."""
+
+import json
+
+import jax
+import optax
+import pytest
+from problems import softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import cli, privacy
+from fedjax_lite.build import build
+from fedjax_lite.config import load
+from fedjax_lite.report.page import report
+from fedjax_lite.study.configured import configured
+
+CONFIG = """
+name = "private"
+seed = 0
+[data]
+name = "digits"
+partition = { name = "iid", clients = 60 }
+[model]
+name = "mlp"
+hidden = []
+[client]
+optimizer = { name = "sgd", learning_rate = 0.1 }
+batch_size = "all"
+epochs = 1
+[sampling]
+name = "poisson"
+rate = 0.2
+[aggregator]
+name = "dp_mean"
+clip = 0.3
+noise_multiplier = "auto"
+clients_per_round = 12
+[privacy]
+target_epsilon = 8.0
+delta = 1e-3
+[server]
+optimizer = { name = "sgd", learning_rate = 1.0 }
+[run]
+rounds = 6
+evaluate_every = 3
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "private.toml"
+    path.write_text(CONFIG)
+    return lambda *changes: load(path, changes)
+
+
+def shell(capsys, *words):
+    status = cli.main(words)
+    return (status, *capsys.readouterr())
+
+
+def test_auto_is_the_least_noise_for_the_target(config, tmp_path, capsys):
+    status, out, _ = shell(capsys, "privacy", str(tmp_path / "private.toml"))
+    assert status == 0 and "one client added or removed" in out and "delta 0.001" in out
+    z = float(out.split()[2].strip(","))
+    assert out.split()[-1] == "8.0000" or float(out.split()[-1]) == pytest.approx(8.0, rel=1e-3)
+    slots = privacy.account(fl.aggregators.dp_mean(0.3, z, 12).privacy, fl.sampling.poisson(0.2), 60, 6, 1e-3)
+    assert slots.pld == pytest.approx(8.0, rel=1e-3) and slots.pld <= 8.0005
+    assert privacy.calibrate(8.0, 0.2, 6, 1e-3) == pytest.approx(z, rel=2e-3)  # the limit of slots asks for hardly more
+
+
+def test_a_private_run_says_what_it_gave_away(config, tmp_path, capsys):
+    status, out, err = shell(capsys, "run", str(tmp_path / "private.toml"), "--out", str(tmp_path / "run"), "--quiet")
+    assert status == 0, err
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
+    assert told["rounds"] == [1, 2, 4, 5, 6] and told["delta"] == 1e-3 and told["relation"] == "one client added or removed"
+    assert told["epsilon_pld"][-1] == pytest.approx(8.0, rel=1e-3) and told["epsilon_rdp"][-1] > told["epsilon_pld"][-1]
+    assert sorted(told["epsilon_pld"]) == told["epsilon_pld"]
+    assert {"loss", "clipped", "noise_to_signal", "clients"} <= set(told["outside"])
+    assert not {"test_accuracy", "test_loss", "update_norm", "clip_norm"} & set(told["outside"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    for text in (
+        "<h2>Privacy</h2>",
+        "epsilon by RDP",
+        "epsilon by PLD",
+        "Outside the guarantee",
+        "noise to signal",
+        "clip norm",
+        "clipped",
+    ):
+        assert text in page
+    written = (tmp_path / "run" / "config.toml").read_text()
+    assert f"noise_multiplier = {told['noise_multiplier']}" in written  # a number, from which the run can be repeated
+    status, _, err = shell(capsys, "run", str(tmp_path / "run" / "config.toml"), "--out", str(tmp_path / "again"), "--quiet")
+    assert status == 0, err
+    lines = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
+    assert lines[0] == lines[1]
+
+
+def test_a_study_over_epsilons_is_one_program(config):
+    found = configured(config("grid.privacy.target_epsilon=[2.0, 20.0]", "grid.seeds=2"))(progress=False)
+    assert found.programs == 1 and found.axes[0].names == ("privacy.target_epsilon",)
+    single = build(config("privacy.target_epsilon=2.0"))(progress=False)
+    assert found.results["test_loss"][0, 0, -1] == pytest.approx(single.history[-1]["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["privacy={ delta = 1e-3 }"], 'aggregator.noise_multiplier: "auto" solves for an epsilon: give target_epsilon under'),
+        (["privacy.delta=0.0"], r"privacy.delta: delta must be between 0 and 1, got 0.0"),
+        (["privacy.target_epsilon=-1.0"], "privacy.target_epsilon: target_epsilon must be positive and finite, got -1.0"),
+        (["privacy.accountant=prv"], 'privacy.accountant: accountant must be "pld" or "rdp"'),
+        (["privacy.epsilon=1.0"], "privacy.epsilon: unknown key"),
+        (["privacy=3"], "privacy: must be a table"),
+        (["sampling.name=uniform", 'sampling={ name = "uniform", clients = 12 }'], '"pld" does not cover a fixed number of clients'),
+        (['sampling={ name = "weighted", clients = 12 }'], "no accountant covers this sampler"),
+        (['sampling={ name = "weighted", clients = 12 }', "aggregator.noise_multiplier=1.0"], "no accountant covers this sampler"),
+        (["aggregator.noise_multiplier=-1.0"], "aggregator.noise_multiplier.* must be finite and not negative, got -1.0"),
+        (["aggregator.clip=0.0"], "aggregator.clip.* must be positive and finite, got 0.0"),
+        (['run.converge={ metric = "loss" }'], "loss is computed from clients' data without noise"),
+        (['client.uplink=[{ name = "error_feedback", inner = { name = "top_k", share = 0.1 } }]'], "the uplink can't keep"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_trained(config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(config(*changes))
+
+
+def test_a_fixed_number_of_clients_is_solved_for_by_rdp(config):
+    run = build(config('sampling={ name = "uniform", clients = 12 }', "privacy.accountant=rdp", "privacy.target_epsilon=20.0"))
+    z = run.args[0].privacy.noise_multiplier
+    assert privacy.account(run.args[0].privacy, fl.sampling.uniform(12), 60, 6, 1e-3).rdp == pytest.approx(20.0, rel=1e-4) and z > 0
+
+
+def test_a_run_without_accountant_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("fedjax_lite.privacy.spent.find_spec", lambda name: None)
+    algorithm = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.dp_mean(1.0, 1.0, 4.0), fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4), population=7,
+    )  # fmt: skip
+    options = {"rounds": 2, "key": jax.random.key(0), "progress": False}
+    fl.run(algorithm, softmax_data(), softmax_params(), fl.sampling.poisson(0.5), out=tmp_path / "run", **options)
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
+    assert "pip install" in told["note"] and "loss" in told["outside"] and "pip install" in (tmp_path / "run" / "report.html").read_text()
+    with pytest.raises(ValueError, match="no accountant covers this sampler"):
+        fl.run(algorithm, softmax_data(), softmax_params(), fl.sampling.weighted(3), **options)
+
+
+def test_without_privacy_nothing_is_said(tmp_path):
+    page = report("plain", {"status": "finished", "rounds": 1, "seconds": 1.0, "final": {"round": 1, "loss": 1.0}}, [])
+    assert "Privacy" not in page

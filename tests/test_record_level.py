@@ -1,0 +1,257 @@
+"""Per-example clipped gradients against a plain loop and jax-privacy, their noise against its distribution, and whole runs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import jax_privacy.clipping
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import CLASSES, FEATURES, softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite.base import HIGH_STREAM, Batch, Mean
+from fedjax_lite.privacy.record import record_level
+from fedjax_lite.work import mean_loss
+
+C, B, ROWS = 0.7, 8, 10
+KEY = jax.random.key(0)
+
+
+def a_batch(real=7, rows=ROWS, seed=0, fill=np.nan):
+    """So many real examples, and masked rows of what `fill` is."""
+    rng = np.random.default_rng(seed)
+    x, y = 2 * rng.normal(size=(rows, FEATURES)), rng.integers(0, CLASSES, rows)
+    x[real:] = fill
+    return Batch({"x": jnp.asarray(x), "y": jnp.asarray(y)}, jnp.arange(rows) < real, *[jnp.int32(0)] * 3)
+
+
+def by_loop(params, batch, clip):
+    """Each real example's gradient of softmax regression, cut, added up, over B."""
+    W, total = np.asarray(params, np.float64), 0
+    for x, y, real in zip(np.asarray(batch.examples["x"]), np.asarray(batch.examples["y"]), np.asarray(batch.mask), strict=True):
+        if real:
+            p = np.exp(x @ W) / np.exp(x @ W).sum()
+            g = np.outer(x, p - np.eye(CLASSES)[y])
+            total = total + g * min(1, clip / np.linalg.norm(g))
+    return total / B
+
+
+def gradient_of(params, batch, loss=softmax_loss, key=KEY, clip=C, z=0.0, **more):
+    return jax.jit(record_level(clip, z, B, **more), static_argnums=0)(loss, params, batch, key)
+
+
+@pytest.mark.parametrize("real", [0, 1, 7, ROWS])
+@pytest.mark.parametrize("clip", [0.1, C, 100.0])
+def test_it_is_the_loop_over_examples(x64, real, clip):
+    params, batch = softmax_params(), a_batch(real)
+    (loss, sums), gradient = gradient_of(params, batch, clip=clip)
+    np.testing.assert_allclose(gradient, by_loop(params, batch, clip) * np.ones_like(params), rtol=1e-12, atol=1e-14)
+    expected, expected_sums = mean_loss(softmax_loss, params, batch, KEY)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), (loss, sums), (expected, expected_sums))
+    assert set(sums) == {"loss", "accuracy"} and float(sums["loss"].count) == real
+
+
+@pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
+def test_it_is_what_jax_privacy_clips(x64):
+    params, batch = softmax_params(), a_batch(ROWS)
+    theirs = jax_privacy.clipping.clipped_grad(
+        lambda params, batch: softmax_loss(params, batch, None)[0][0], l2_clip_norm=C, normalize_by=float(B), batch_argnums=1
+    )
+    np.testing.assert_allclose(gradient_of(params, batch)[1], theirs(params, batch.examples), rtol=1e-12)
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 3, 5, 7, 10, 64])
+@pytest.mark.parametrize("real", [7, ROWS])
+def test_in_microbatches_it_is_the_same(x64, microbatch, real):
+    params, batch = softmax_params(), a_batch(real)
+    at_once, in_turn = gradient_of(params, batch, z=1.0), gradient_of(params, batch, z=1.0, microbatch=microbatch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), in_turn, at_once)
+
+
+def test_a_microbatch_holds_only_its_own_gradients():
+    width, rows = 2000, 64
+    batch = Batch({"x": jnp.ones((rows, width))}, jnp.ones(rows, bool), *[jnp.int32(0)] * 3)
+
+    def taken(**more):
+        def gradient(params, batch):
+            return record_level(C, 0.0, B, **more)(lambda params, batch, key: jnp.tanh(batch["x"] @ params), params, batch, KEY)[1]
+
+        return jax.jit(gradient).lower(jnp.ones(width), batch).compile().memory_analysis().temp_size_in_bytes
+
+    assert taken() >= 4 * rows * width
+    assert taken(microbatch=2) < 4 * rows * width / 4
+
+
+@pytest.mark.parametrize("microbatch", [None, 3])
+def test_masked_rows_do_not_matter_whatever_they_hold(microbatch):
+    params, found = softmax_params(), []
+    for fill in (0.0, 1e30, np.inf, np.nan):
+        found.append(gradient_of(params, a_batch(fill=fill), z=1.0, microbatch=microbatch))
+    for other in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, other, found[0])
+    assert np.isfinite(found[0][1]).all()
+
+
+def test_the_divisor_is_fixed():
+    params, one = softmax_params(), a_batch(1)
+    double = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:1], x[2:]]), one.examples)
+    twice = one._replace(examples=double, mask=jnp.arange(ROWS) < 2)
+    np.testing.assert_allclose(gradient_of(params, twice)[1], 2 * gradient_of(params, one)[1], rtol=1e-6)
+
+
+any_float = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=False)
+
+
+@given(st.lists(any_float, min_size=FEATURES, max_size=FEATURES), st.integers(0, CLASSES - 1), st.integers(0, 6))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_any_example_moves_the_sum_by_at_most_the_clip_norm(x, y, row):
+    params, batch = softmax_params(), a_batch()
+    changed = {"x": batch.examples["x"].at[row].set(jnp.asarray(x)), "y": batch.examples["y"].at[row].set(y)}
+    without = np.asarray(gradient_of_batch(params, batch._replace(mask=batch.mask.at[row].set(False))), np.float64)
+    other = np.asarray(gradient_of_batch(params, batch._replace(examples=changed)), np.float64)
+    assert np.linalg.norm(B * (other - without)) <= C * (1 + 1e-5)  # beside the sum's own rounding
+    before = np.asarray(gradient_of_batch(params, batch), np.float64)
+    assert np.linalg.norm(B * (other - before)) <= 2 * C * (1 + 1e-5)
+
+
+gradient_of_batch = jax.jit(lambda params, batch: record_level(C, 0.0, B)(softmax_loss, params, batch, KEY)[1])
+
+
+def test_coordinates_that_are_not_finite_count_as_zero():
+    def loss(params, batch, key):  # the gradient of example i is its x, with what is not finite
+        del key
+        return jnp.sum(batch["x"] * params, axis=-1)
+
+    x = jnp.array([[0.3, jnp.nan], [jnp.inf, 0.4], [3e38, 3e38]])  # the norm of the last overflows
+    batch = Batch({"x": x}, jnp.ones(3, bool), *[jnp.int32(0)] * 3)
+    with jax.numpy_rank_promotion("allow"):
+        np.testing.assert_allclose(gradient_of(jnp.zeros(2), batch, loss)[1], np.array([0.3, 0.4]) / B, rtol=1e-6)
+
+
+def flat_loss(params, batch, key):
+    """A loss without a slope."""
+    del key
+    return 0 * batch["x"][:, 0] * jnp.sum(params["w"]) * params["b"]
+
+
+def noise_of(keys, z=1.5, real=7):
+    params, batch = {"b": jnp.zeros(()), "w": jnp.zeros((2, 2))}, a_batch(real, fill=0.0)
+    drawn = jax.jit(jax.vmap(lambda key: record_level(C, z, B)(flat_loss, params, batch, key)[1]))(keys)
+    return np.concatenate([np.asarray(x, np.float64).reshape(len(keys), -1) for x in jax.tree.leaves(drawn)], axis=1)
+
+
+@pytest.mark.parametrize("real", [0, 7])
+def test_noise_has_its_variance_in_each_coordinate_also_where_a_batch_is_short(real):
+    draws, deviation = 20_000, 1.5 * C / B
+    x = noise_of(jax.random.split(jax.random.key(2), draws), real=real)
+    statistic = (x**2).sum(axis=0) / deviation**2
+    p = 2 * np.minimum(scipy.stats.chi2.cdf(statistic, draws), scipy.stats.chi2.sf(statistic, draws))
+    assert p.min() * x.shape[1] > 1e-3
+    assert scipy.stats.kstest(x.reshape(-1), scipy.stats.norm(scale=deviation).cdf).pvalue > 1e-3
+    correlation = np.abs(np.corrcoef(x.T) - np.eye(5))
+    assert correlation.max() < scipy.stats.norm.isf(1e-3 / 50) / math.sqrt(draws)
+
+
+def test_noise_is_independent_between_clients_rounds_and_steps():
+    draws, root = 20_000, jax.random.key(3)
+
+    def at(round, step, first=0):
+        clients = fl.base.client_keys(jax.random.fold_in(root, round), jnp.arange(first, first + draws))
+        return noise_of(jax.vmap(jax.random.fold_in, (0, None))(clients, step))
+
+    here = at(0, 0)
+    for other in (at(1, 0), at(0, 1), at(0, 0, first=1)):
+        correlation = (here * other).mean(axis=0) / (1.5 * C / B) ** 2
+        assert np.abs(correlation).max() < scipy.stats.norm.isf(1e-3 / 30) / math.sqrt(draws)
+
+
+def test_noise_is_drawn_apart_from_the_loss_and_the_optimizer():
+    mine = record_level(C, B / C, B)(flat_loss, {"b": jnp.zeros(()), "w": jnp.zeros(64)}, a_batch(fill=0.0), KEY)[1]["w"]
+    for key in (KEY, *(jax.random.fold_in(KEY, i) for i in range(4)), jax.random.fold_in(KEY, HIGH_STREAM)):
+        for stream in (key, jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)):
+            assert abs(np.corrcoef(mine, jax.random.normal(stream, 64))[0, 1]) < 0.6
+
+
+def test_each_example_has_its_own_loss_where_a_metric_counts_several_positions():
+    def loss(params, batch, key):
+        del key
+        counts = batch["n"].astype(params.dtype)
+        return Mean(counts * batch["x"] * params, counts), {"positions": counts, "part": Mean(batch["x"], counts)}
+
+    x, n = jnp.array([0.5, -2.0, 0.25]), jnp.array([4, 2, 1])
+    batch = Batch({"x": x, "n": n}, jnp.array([True, True, False]), *[jnp.int32(0)] * 3)
+    (mean, sums), gradient = gradient_of(jnp.float32(2.0), batch, loss)
+    assert float(gradient) == pytest.approx((0.5 - C) / B)  # the mean over its positions has the slope x
+    expected = mean_loss(loss, jnp.float32(2.0), batch, KEY)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), (mean, sums), expected)
+
+
+def test_half_precision_is_cut_in_float32_and_cast_back():
+    params = softmax_params().astype(jnp.bfloat16)
+    gradient = gradient_of(params, a_batch(), z=1.0)[1]
+    assert gradient.dtype == jnp.bfloat16
+
+
+def test_the_multiplier_and_the_clip_norm_can_be_traced():
+    params, batch = softmax_params(), a_batch()
+    swept = jax.jit(jax.vmap(lambda z: record_level(z, z, B)(softmax_loss, params, batch, KEY)[1]))(jnp.array([0.5, 2.0]))
+    for row, z in zip(swept, (0.5, 2.0), strict=True):
+        np.testing.assert_allclose(row, gradient_of(params, batch, clip=z, z=z)[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((0.0, 1.0, 8), "clip must be positive"),
+        ((1.0, -1.0, 8), "noise_multiplier must be finite and not negative"),
+        ((1.0, 1.0, 0), "batch_size must be positive"),
+        ((1.0, 1.0, 8, 0), "microbatch must be a whole number of at least 1"),
+    ],
+)
+def test_refusals(arguments, error):
+    with pytest.raises(ValueError, match=error):
+        record_level(*arguments)
+
+
+def run(work, engine=None, sizes=(8, 4, 12), rounds=2):
+    data = softmax_data(sizes)
+    algorithm = fl.federate(
+        *(work, fl.aggregators.weighted_mean(), fl.optimizer_server(optax.sgd(1.0))),
+        batches=fl.Batches(size=4, epochs=2),
+        population=len(sizes),
+        engine=engine,
+    )
+    state = algorithm.init(softmax_params(), jax.random.key(1))
+    state, metrics = jax.jit(lambda state: fl.advance(algorithm, data, state, fl.sampling.everyone(), rounds=rounds))(state)
+    return algorithm.params(state), metrics
+
+
+def test_without_clipping_and_noise_full_batches_train_as_ever(x64):
+    plain = run(fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="epoch", gradient_norm=True))
+    private = run(fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="epoch", gradient_norm=True, gradients=record_level(1e6, 0.0, 4)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), private, plain)
+
+
+@pytest.mark.parametrize("engine", [fl.packed(2), fl.padded()], ids=["packed", "padded"])
+def test_engines_agree_on_noise(x64, engine):
+    work = fl.sgd_work(softmax_loss, optax.sgd(0.1), gradients=record_level(C, 1.0, 4, microbatch=3))
+    reference, found = (run(work, each, sizes=(5, 1, 12, 3)) for each in (fl.sequential(), engine))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, reference)
+    assert np.isfinite(reference[0]).all()
+
+
+def test_a_step_is_the_noise_that_was_promised():
+    """One step of one client, by hand: the message is the rate times minus the loop's gradient and the noise."""
+    work = fl.sgd_work(softmax_loss, optax.sgd(1.0), gradients=record_level(C, 1.0, B))
+    client = fl.Client(jnp.int32(0), jax.random.key(4), jnp.int32(7), jnp.int32(1), jnp.ones(()))
+    shared, batch = fl.Shared(softmax_params()), a_batch()
+    carry, _ = work.step(work.start(shared, (), client), batch)
+    message = work.finish(shared, carry, client)[0]
+    key = jax.random.fold_in(jax.random.fold_in(client.key, 0), np.uint32(HIGH_STREAM + 1))
+    noise = C * jax.random.normal(jax.random.fold_in(key, 0), (FEATURES, CLASSES))
+    np.testing.assert_allclose(message, -by_loop(shared.params, batch, C) - noise / B, rtol=1e-4, atol=1e-6)
