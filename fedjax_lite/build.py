@@ -10,12 +10,14 @@ import numpy as np
 import optax
 
 from fedjax_lite import attacks, models, schedules
+from fedjax_lite.attacks.table import attack_of
 from fedjax_lite.base import Aggregator, Algorithm, Key, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.config import Config, Where, nearest
 from fedjax_lite.data.federated import TrainTest, labels_of
 from fedjax_lite.federate import federate
 from fedjax_lite.names import call, find, make, refusing
+from fedjax_lite.privacy.record import record_level
 from fedjax_lite.privacy.settings import settings_of, solved
 from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.run import Convergence, check_options, run, trace
@@ -93,7 +95,7 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
     with refusing(config, ["model"]):
         params = model.init(jax.random.fold_in(key, 0), source.example)
     work, batches, uplink = _client(config, loss_fn)
-    attack, byzantine, defaults = _attack(config, outputs[0], source.population)
+    attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
     aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults, source.population)
     if attack is not None:
         with refusing(config, ["attack"]):
@@ -169,9 +171,10 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
     """Client work, batches and uplink."""
     table = dict(config.values["client"])
     sizes = {name: table.pop(name) for name in ("batch_size", "epochs", "steps") if name in table}
-    shuffle, uplink = table.pop("shuffle", True), table.pop("uplink", None)
-    beside = ["batch_size", "epochs", "steps", "shuffle", "uplink"]
-    work = _with_optimizer(config, sgd_work, table, "client", {"loss_fn": loss_fn}, beside, CLOCKS)
+    shuffle, uplink, record = table.pop("shuffle", True), table.pop("uplink", None), table.pop("record", None)
+    beside = ["batch_size", "epochs", "steps", "shuffle", "uplink", "record"]
+    given = {"loss_fn": loss_fn, "gradients": None if record is None else _record_level(config, record, sizes.get("batch_size"))}
+    work = _with_optimizer(config, sgd_work, table, "client", given, beside, CLOCKS)
     if not isinstance(shuffle, bool):
         raise config.error(["client", "shuffle"], f"must be true or false, got {shuffle!r}")
     if "batch_size" not in sizes:
@@ -190,31 +193,14 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
     return work, batches, None if uplink is None else _chain(config, "uplink", uplink, ["client", "uplink"])
 
 
-def _attack(config: Config, classes: int, population: int) -> tuple[attacks.Attack | None, Any, dict[str, Any]]:
-    """The attack (None: nobody's), who mounts it `[population]`, and what an aggregator may take from its table."""
-    if "attack" not in config.values:
-        return None, None, {}
-    table = config.values["attack"]
-    table = dict(table) if isinstance(table, dict) else {"name": table} if isinstance(table, str) else table
+def _record_level(config: Config, table: Any, batch_size: Any) -> Any:
+    """Gradients that are private for each example; the divisor is the batch's size."""
+    path = ["client", "record"]
     if not isinstance(table, dict):
-        find(config, "attack", table, ["attack"])
-    choice = {name: table.pop(name) for name in ("num_byzantine", "byzantine", "seed") if name in table}
-    none = table == {"name": "none"}
-    attack = None if none else make(config, "attack", table, ["attack"], classes=classes)
-    if "byzantine" in choice:
-        if "num_byzantine" in choice:
-            raise config.error(["attack", "byzantine"], "give byzantine or num_byzantine, not both")
-        ids = choice["byzantine"]
-        if not isinstance(ids, list):
-            raise config.error(["attack", "byzantine"], f"must be a list of client ids, got {ids!r}")
-        with refusing(config, ["attack", "byzantine"]):
-            return attack, attacks.byzantine(len(ids), population, ids=ids), {"num_byzantine": len(ids)}
-    if "num_byzantine" not in choice:
-        if none:
-            return None, None, {}
-        raise config.error(["attack"], "give num_byzantine, or byzantine: a list of client ids")
-    chosen = call(config, attacks.byzantine, choice, ["attack"], {"population": population})
-    return attack, chosen, {"num_byzantine": choice["num_byzantine"]}
+        raise config.error(path, f"must be a table such as {{ clip = 1.0, noise_multiplier = 1.0 }}, got {table!r}")
+    if not isinstance(batch_size, int):
+        raise config.error(path, f"divides by the size of a batch, which must be a number: give batch_size, got {batch_size!r}")
+    return call(config, record_level, table, path, {"batch_size": batch_size})
 
 
 def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, Any], population: int) -> Aggregator:

@@ -208,7 +208,8 @@ def test_correlated_noise_is_one_release():
 def test_noise_that_clients_draw_is_accounted_for_where_all_of_them_are_there():
     mechanism = fl.aggregators.ddgauss(1.0, 1.0, 100, dimension=4096, granularity=1e-2).privacy
     assert privacy.account(mechanism, fl.sampling.everyone(), 100, 1, 1e-5).rdp == pytest.approx(5.041728, rel=1e-4)
-    assert privacy.account(mechanism, fl.sampling.cyclic(100), 1000, 10, 1e-5).pld is None
+    in_turn = privacy.account(mechanism, fl.sampling.cyclic(100), 1000, 10, 1e-5)
+    assert in_turn.pld is None and in_turn.relation == "one client's messages or zeros"
     for sampler in (fl.sampling.cyclic(99), fl.sampling.dropout(fl.sampling.cyclic(100), 0.1)):
         with pytest.raises(ValueError, match="whole only where 100 of them are there"):
             privacy.account(mechanism, sampler, 1000, 1, 1e-5)

@@ -149,3 +149,22 @@ def test_a_run_without_accountant_says_so(monkeypatch, tmp_path):
 def test_without_privacy_nothing_is_said(tmp_path):
     page = report("plain", {"status": "finished", "rounds": 1, "seconds": 1.0, "final": {"round": 1, "loss": 1.0}}, [])
     assert "Privacy" not in page
+
+
+def test_examples_can_be_private_in_a_configuration(config):
+    """With a clip norm that cuts nothing and no noise it is plain training, for a batch that is always full."""
+    changes = ['aggregator={ name = "mean" }', "privacy={}", "client.batch_size=5"]
+    plain = build(config(*changes))(progress=False)
+    private = build(config(*changes, "client.record={ clip = 1e6, noise_multiplier = 0.0, microbatch = 2 }"))(progress=False)
+    noisy = build(config(*changes, "client.record={ clip = 1.0, noise_multiplier = 1.0 }"))(progress=False)
+    assert private.history[-1]["test_loss"] == pytest.approx(plain.history[-1]["test_loss"], rel=1e-5)
+    assert abs(noisy.history[-1]["test_loss"] - plain.history[-1]["test_loss"]) > 1e-3
+    for table, message in [
+        ("3", "client.record: must be a table"),
+        ("{ clip = 0.0, noise_multiplier = 1.0 }", "client.record.clip.* must be positive"),
+        ("{ clip = 1.0 }", "give noise_multiplier"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build(config(*changes, f"client.record={table}"))
+    with pytest.raises(ValueError, match="client.record: divides by the size of a batch.*got 'all'"):
+        build(config("client.record={ clip = 1.0, noise_multiplier = 1.0 }", 'client.batch_size="all"'))

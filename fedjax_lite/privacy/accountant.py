@@ -175,7 +175,7 @@ def _at_once(mechanism: Mechanism, how: Participation, population: int, rounds: 
             "without dropout or availability"
         )
     times, z = -(-rounds * clients // population), float(mechanism.noise_multiplier)
-    said = described(how, population), RELATIONS[how.kind]
+    said = described(how, population), "one client's messages or zeros" if mechanism.shares else RELATIONS[how.kind]
     if times == 0 or z == 0:
         spent = 0.0 if times == 0 else math.inf
         return Guarantee(rounds, delta, spent, spent, *said)
