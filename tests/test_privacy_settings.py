@@ -88,6 +88,9 @@ def test_a_private_run_says_what_it_gave_away(config, tmp_path, capsys):
         "clipped",
     ):
         assert text in page
+    for name in ("loss", "clipped", "noise to signal"):
+        assert f"<th>{name} \N{DAGGER}</th>" in page or f"<td>{name} \N{DAGGER}</td>" in page
+    assert "update norm \N{DAGGER}" not in page and "<figcaption>clients \N{DAGGER}" in page and "local training \N{DAGGER}" in page
     written = (tmp_path / "run" / "config.toml").read_text()
     assert f"noise_multiplier = {told['noise_multiplier']}" in written  # a number, from which the run can be repeated
     status, _, err = shell(capsys, "run", str(tmp_path / "run" / "config.toml"), "--out", str(tmp_path / "again"), "--quiet")

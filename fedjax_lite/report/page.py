@@ -7,6 +7,7 @@ from typing import Any
 from fedjax_lite.evaluate import lower_is_better
 from fedjax_lite.report.chart import Series, line_chart
 
+MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
@@ -35,7 +36,8 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
     spread = next((value for value in final.values() if isinstance(value, dict)), {})
     numbers = {key: value for key, value in final.items() if not isinstance(value, dict)}
     evaluated = {key: value for key, value in numbers.items() if key.startswith(("test_", "train_"))}
-    trained = {key: value for key, value in numbers.items() if key not in evaluated and key != "round"}
+    outside = (summary.get("privacy") or {}).get("outside", [])
+    trained = {_marked(key, outside): value for key, value in numbers.items() if key not in evaluated and key != "round"}
     made_with = {f"{part} {key}": x for part in ("data", "test", "code", "device") for key, x in (summary.get(part) or {}).items()}
     rounds = f"{summary['rounds']} round{'' if summary['rounds'] == 1 else 's'}"
     parts = [
@@ -45,7 +47,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
         f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
         _privacy(summary["privacy"]) if summary.get("privacy") else "",
-        f'<h2>Curves</h2><div class="figures">{"".join(_figures(records))}</div>' if records else "",
+        f'<h2>Curves</h2><div class="figures">{"".join(_figures(records, outside))}</div>' if records else "",
         f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",
         f"<h2>Made with</h2>{_pairs(made_with)}",
     ]
@@ -53,7 +55,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def _figures(records: Sequence[dict[str, Any]]) -> list[str]:
+def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[str]:
     """A figure a metric: what it was in local training and in the evaluation together, with the spread over clients."""
     names = list(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
     prefix = next((prefix for prefix in ("test_", "train_") if any(name.startswith(prefix) for name in names)), "test_")
@@ -63,15 +65,21 @@ def _figures(records: Sequence[dict[str, Any]]) -> list[str]:
     for name in evaluated:
         curves = {where: _series(records, f"{prefix}{name}")}
         if name in names:
-            curves["local training"] = _series(records, name)
+            curves[_marked("local training", outside, name)] = _series(records, name)
         spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {}).get("deciles")) for record in records]
         band = [(x, deciles[0], deciles[-1]) for x, deciles in spread if deciles and None not in deciles]
         figures.append(line_chart(name.replace("_", " "), curves, band, "10 % to 90 % of clients", lower_is_better(name)))
     for name in names:
         constant = len({record.get(name) for record in records}) == 1 < len(records)
         if name not in evaluated and not name.startswith(prefix) and not constant:
-            figures.append(line_chart(name.replace("_", " "), {name: _series(records, name)}, may_be_log=lower_is_better(name)))
+            title = _marked(name.replace("_", " "), outside, name)
+            figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name)))
     return figures
+
+
+def _marked(text: str, outside: Sequence[str], name: str | None = None) -> str:
+    """A text with a mark if the metric of that name is outside the guarantee."""
+    return f"{text} {MARK}" if (name or text) in outside else text
 
 
 def _privacy(told: dict[str, Any]) -> str:
@@ -84,7 +92,7 @@ def _privacy(told: dict[str, Any]) -> str:
     outside = ", ".join(name.replace("_", " ") for name in told["outside"])
     figure = f'<div class="figures">{line_chart("epsilon", curves)}</div>' if curves else ""
     return (
-        f"<h2>Privacy</h2>{_pairs(last | rest)}<small>Outside the guarantee, since computed from clients' data without noise: "
+        f"<h2>Privacy</h2>{_pairs(last | rest)}<small>{MARK} Outside the guarantee, since computed from clients' data without noise: "
         f"{escape(outside)}. For a release, leave them out.</small>{figure}"
     )
 
