@@ -5,10 +5,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators.private import dp_mean
+from fedjax_lite.aggregators.private import dp_mean, noised
 from fedjax_lite.base import Aggregator, Mechanism, Number
 from fedjax_lite.privacy.correlated import Strategy, banded, independent, tree
-from fedjax_lite.privacy.norms import norm_of
 from fedjax_lite.refuse import positive, whole
 
 STRATEGIES = ("banded", "optimised", "tree", "independent")
@@ -79,17 +78,11 @@ def dp_ftrl(
     chosen.sensitivity(1, 1, rounds)  # refuses a strategy made for fewer
 
     def finish(part, state, key):
-        total, bits, clients = part
         round, before = state
-        noise, after = chosen.draw(before, round, key, total)
+        noise, after = chosen.draw(before, round, key, part[0])
         deviation = jnp.where(round < rounds, noise_multiplier * clip, jnp.nan)
         noise = jax.tree.map(lambda n: deviation.astype(n.dtype) * n, noise)
-        mean = jax.tree.map(lambda x, n: (x + n) / jnp.asarray(clients_per_round, x.dtype), total, noise)
-        metrics = {
-            "clip_norm": jnp.asarray(clip, jnp.float32),
-            "clipped": (0.5 * clients - bits) / jnp.maximum(clients, 1),
-            "noise_to_signal": norm_of(noise) / norm_of(total),
-        }
+        mean, metrics = noised(part, noise, clip, clients_per_round)
         return mean, (round + 1, after), metrics
 
     return Aggregator(

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.aggregators.weights import Weights, weight_of
-from fedjax_lite.base import Aggregator, Client, Mechanism, Number
+from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
 from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_like
 from fedjax_lite.refuse import positive
 
@@ -100,7 +101,7 @@ def dp_mean(
         return sum_rows(each, cohort.weight > 0, messages, cohort)
 
     def finish(part, state, key):
-        total, bits, clients = part
+        total, bits, _ = part
         most = clip if quantile is None else state
         deviation = noise_multiplier * most
         if quantile is not None:
@@ -109,12 +110,7 @@ def dp_mean(
             share = 0.5 + (bits + bit_noise * jax.random.normal(jax.random.fold_in(key, 1))) / clients_per_round
             state = (state * jnp.exp(-clip_rate * (share - quantile))).astype(state.dtype)
         noise = normal_like(jax.random.fold_in(key, 0), total, deviation)
-        mean = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(clients_per_round, x.dtype), total, noise)
-        metrics = {
-            "clip_norm": jnp.asarray(most, jnp.float32),
-            "clipped": (0.5 * clients - bits) / jnp.maximum(clients, 1),
-            "noise_to_signal": norm_of(noise) / norm_of(total),
-        }
+        mean, metrics = noised(part, noise, most, clients_per_round)
         return mean, state, metrics
 
     def init(message):
@@ -122,3 +118,14 @@ def dp_mean(
         return () if quantile is None else jnp.asarray(clip, jnp.result_type(float))
 
     return Aggregator(init, collect, finish, additive=True, privacy=Mechanism(noise_multiplier))
+
+
+def noised(part: tuple[Tree, Array, Array], noise: Tree, clip: Number, clients_per_round: Number) -> tuple[Tree, dict[str, Array]]:
+    """The mean of `dp_mean`'s part with this noise on its sum, and the metrics of that."""
+    total, bits, clients = part
+    mean = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(clients_per_round, x.dtype), total, noise)
+    return mean, {
+        "clip_norm": jnp.asarray(clip, jnp.float32),
+        "clipped": (0.5 * clients - bits) / jnp.maximum(clients, 1),
+        "noise_to_signal": norm_of(noise) / norm_of(total),
+    }
