@@ -193,7 +193,7 @@ def noise_for(target: float, how: Participation, population: int, rounds: int, d
         raise ValueError(f"target_epsilon must be positive and finite, got {target}")
     if how.kind == "fixed" and accountant == "pld":
         raise ValueError('accountant: "pld" does not cover a fixed number of clients drawn from all: take "rdp", or sample with poisson')
-    dpa = _package()
+    dpa = package()
     relation, event = _events(dpa, how, population, rounds, truncated=False)
     ledger = partial(_accountant, dpa, accountant, relation)
     above = {"bracket_interval": dpa.LowerEndpointAndGuess(LEAST, 1.0)} if how.kind == "fixed" else {}  # whose bound divides by it
@@ -231,7 +231,7 @@ def check(sampling_rate: Any, rounds: int, delta: float, accountant: str) -> Non
 
 @cache
 def _epsilon(accountant: str, how: Participation, population: int, z: float, rounds: int, delta: float) -> float:
-    dpa = _package()
+    dpa = package()
     relation, event = _events(dpa, how, population, rounds, truncated=accountant == "pld")
     ledger = _accountant(dpa, accountant, relation)
     ledger.compose(event(z))
@@ -266,7 +266,8 @@ def _accountant(dpa: Any, name: str, relation: Any) -> Any:
     return {"pld": pld.PLDAccountant, "rdp": rdp.RdpAccountant}[name](neighboring_relation=relation)
 
 
-def _package() -> Any:
+def package() -> Any:
+    """dp-accounting, or an error that says how to install it."""
     try:
         import dp_accounting
     except ImportError:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import Key, Mechanism, Tree
+from fedjax_lite.privacy.accountant import package
 from fedjax_lite.privacy.norms import normal_like
 from fedjax_lite.refuse import whole
 
@@ -189,12 +190,9 @@ def epsilon_of(mechanism: Mechanism, times: int, separation: int, delta: float) 
         raise ValueError("epsilon_of: this mechanism draws its noise anew in each round: take fl.privacy.account, or fl.privacy.epsilon")
     if not 0 < delta < 1:
         raise ValueError(f"delta must be between 0 and 1, got {delta}: usually below one over the population")
-    try:
-        import dp_accounting
-    except ImportError:
-        raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
+    dpa = package()
     moved = mechanism.sensitivity(times, separation)
-    return float(dp_accounting.get_epsilon_gaussian(float(mechanism.noise_multiplier) / moved, delta)) if moved else 0.0
+    return float(dpa.get_epsilon_gaussian(float(mechanism.noise_multiplier) / moved, delta)) if moved else 0.0
 
 
 def _that_fit(times: int, separation: int, rounds: int) -> int:
