@@ -25,6 +25,8 @@ from fedjax_lite.config import changed, load
 from fedjax_lite.data.federated import TrainTest
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.report import heat_map, study_report
+from fedjax_lite.report.chart import COLORS
+from fedjax_lite.report.study import _over_axes
 from fedjax_lite.runs import AXIS
 from fedjax_lite.study.alike import alike
 from fedjax_lite.study.compute import _lowered
@@ -373,6 +375,25 @@ def test_a_page_for_any_number_of_axes(axes, maps):
         html = study_report("x", labels, results, rounds, tables)
         kinds = [figure.get("class") for _, figure in figures(html)]
         assert kinds.count("heat") == maps and (kinds.count(None) > 0) == bool(rounds)
+
+
+@pytest.mark.parametrize(("values", "places"), [((4, 1, 2), [436, 52, 180]), ((0.01, 1, 0.1), [52, 436, 244])])
+def test_what_runs_ended_at_is_drawn_over_numbers(values, places):
+    axes = {"budget": tuple(map(str, values)), "rule": ("a", "b")}
+    ends = np.array([[[0.1, 0.3], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]], [[0.2, 0.2], [np.nan, 1.0]]])  # [budget, rule, seeds]
+    figure = ElementTree.fromstring("".join(_over_axes(axes, "accuracy", ends)))
+    assert figure.find("figcaption").text == "accuracy" and [b.tail for b in figure.iter("b")] == ["a", "b"]
+    labels = {text.text: float(text.get("x")) for text in figure.iter("text")}
+    assert [labels[str(value)] for value in values] == places and "budget" in labels  # a decade and a half and more: logarithmic
+    marks = {color: [] for color in COLORS[:2]}
+    for mark in figure.iter("circle"):
+        marks[mark.get("fill")].append((float(mark.get("cx")), round(float(mark.get("cy")), 1)))
+    lines = [[float(point.split(",")[0]) for point in re.split("[ML]", path.get("d"))[1:]] for path in figure.iter("path")]
+    assert all(line == sorted(line) for line in lines)
+    height = lambda y: round(214 - 204 * y, 1)  # noqa: E731
+    assert sorted(marks[COLORS[0]]) == sorted(zip(map(float, places), map(height, (0.2, 0.0, 0.2)), strict=True))
+    assert sorted(marks[COLORS[1]]) == sorted((float(x), height(1)) for x in places[:2])  # a seed that diverged is a gap
+    assert _over_axes({"rule": ("a", "b", "c")}, "x", ends[..., 0]) == [] == _over_axes({"n": ("1", "inf", "2")}, "x", ends[..., 0])
 
 
 def test_heat_maps_shade_by_value():

@@ -7,6 +7,8 @@ from html import escape
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
 COLORS = ("#2166ac", "#e08214", "#1b7837", "#762a83", "#d6604d", "#01959f", "#8c6d31", "#5a5a5a")
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
+ROUND = "round"
+APART = 36  # pixels from one label of the horizontal axis to the next, at least
 MARKED = 40  # points up to which each is marked
 
 Series = Sequence[tuple[int | float, float | None]]  # (x, y) points; a y of None is a gap
@@ -21,8 +23,9 @@ def line_chart(
     may_be_log: bool = False,
     bands: Sequence[Band] = (),
     span: Sequence[float] = (),
+    across: str = ROUND,
 ) -> str:
-    """Curves over rounds in one figure.
+    """Curves over rounds, or over another number, in one figure.
 
     Args:
         title: the caption, which names the vertical axis.
@@ -32,6 +35,8 @@ def line_chart(
         may_be_log: use a logarithmic axis if the curves span more than three decades; zeros are gaps on it.
         bands: one behind each curve, in its color, instead of `band`.
         span: values that the axis must reach too, as where figures are to be compared.
+        across: what x is. If it is not rounds, the axis names the points' own values, and is logarithmic where they span more than a decade
+            and a half.
 
     Returns:
         A `<figure>` element, or "" if there is nothing to draw.
@@ -44,23 +49,25 @@ def line_chart(
     positive = [y for y in ys if y > 0]
     log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
     ys = positive if log else ys + [y for each in (band, *bands) for _, *edges in each for y in edges]
-    x_ticks = [tick for tick in ticks(min(xs), max(xs)) if min(xs) <= tick <= max(xs) and tick == int(tick)] or [min(xs)]
+    wide = across != ROUND and min(xs) > 0 and max(xs) / min(xs) > 30
+    along = math.log10 if wide else float
+    whole = [tick for tick in ticks(min(xs), max(xs)) if min(xs) <= tick <= max(xs) and tick == int(tick)] or [min(xs)]
     y_ticks = decades(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
-    across = _scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    right = _scale(along(min(xs)), along(max(xs)), LEFT, WIDTH - RIGHT)
     height = math.log10 if log else float
     up = _scale(height(y_ticks[0]), height(y_ticks[-1]), HEIGHT - BOTTOM, TOP)
 
     def at(x, y):
-        return f"{across(x):.1f},{up(height(min(max(y, y_ticks[0]), y_ticks[-1]))):.1f}"
+        return f"{right(along(x)):.1f},{up(height(min(max(y, y_ticks[0]), y_ticks[-1]))):.1f}"
 
     parts = []
     for tick in y_ticks:
         y = at(xs[0], tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    for tick in x_ticks:
-        parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.0f}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">round</text>')
+    for x, tick in _apart([(right(along(x)), x) for x in (whole if across == ROUND else sorted(set(xs)))]):
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.10g}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>')
     for color, shaded in zip(COLORS, bands or [band], strict=False):
         thin = shaded[:: -(-len(shaded) // MOST) or 1]
         outline = [at(x, high) for x, _, high in thin] + [at(x, low) for x, low, _ in reversed(thin)]
@@ -71,7 +78,7 @@ def line_chart(
     legend += f'<span><b style="background:{COLORS[0]};opacity:.2"></b>{escape(band_name)}</span>' if band else ""
     legend = f'<div class="legend">{legend}</div>' if len(curves) > 1 or band else ""
     note = " <small>(logarithmic)</small>" if log else ""
-    label = f'role="img" aria-label="{escape(title)} by round"'
+    label = f'role="img" aria-label="{escape(title)} by {escape(across)}"'
     return (
         f"<figure><figcaption>{escape(title)}{note}</figcaption>{legend}"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{"".join(parts)}</svg></figure>'
@@ -114,6 +121,19 @@ def thinned(series: Series) -> Series:
     for i in range(0, len(series), stretch):
         points = [(y, x) for x, y in series[i : i + stretch] if y is not None]
         kept += sorted({(x, y) for y, x in (min(points), max(points))}) if points else [(series[i][0], None)]
+    return kept
+
+
+def _apart(labels: Sequence[tuple[float, int | float]]) -> list[tuple[float, int | float]]:
+    """Those of some labels, at rising places, that leave each other room.
+
+    >>> _apart([(0.0, 1), (10.0, 2), (80.0, 4)])
+    [(0.0, 1), (80.0, 4)]
+    """
+    kept: list[tuple[float, int | float]] = []
+    for place, value in labels:
+        if not kept or place - kept[-1][0] >= APART:
+            kept.append((place, value))
     return kept
 
 

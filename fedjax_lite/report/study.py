@@ -3,17 +3,19 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from fedjax_lite.evaluate import lower_is_better
-from fedjax_lite.report.chart import COLORS, line_chart
+from fedjax_lite.report.chart import COLORS, ROUND, line_chart
 from fedjax_lite.report.heat import heat_map
 from fedjax_lite.report.page import STYLE, _table
 
 MOST_FIGURES = 48  # of a metric's curves
+SHADED = "mean over the seeds, shaded from the lowest to the highest"
 MORE_STYLE = """
 figure.heat { flex: 0 1 auto } details { margin: 1em 0 } summary { cursor: pointer; color: #2166ac }
 .heat svg { font-variant-numeric: tabular-nums }
@@ -48,10 +50,14 @@ def study_report(
         parts.append(f"<small>Mean over the seeds{' at the end' if metric in rounds else ''}; darker is better ({better}).</small>")
         parts.append(f'<div class="figures">{"".join(_heat_maps(axes, tables[metric], lower_is_better(metric)))}</div>')
         parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(axes, tables[metric])}</div></details>')
+        ends = values[..., -1] if metric in rounds else values
+        if shown := "".join(_over_axes(axes, metric, ends)):
+            parts.append(
+                f'<details open="open"><summary>Over each axis of numbers: {SHADED}</summary><div class="figures">{shown}</div></details>'
+            )
         if metric in rounds:
             shown = "".join(_curves(axes, metric, values, rounds[metric]))
-            caption = "Curves: mean over the seeds, shaded from the lowest to the highest"
-            parts.append(f'<details open="open"><summary>{caption}</summary><div class="figures">{shown}</div></details>')
+            parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
     style = f"<style>{STYLE}{MORE_STYLE}</style>"
@@ -96,7 +102,23 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, A
     return figures
 
 
-def _curves(axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, rounds: Sequence[int]) -> list[str]:
+def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray) -> list[str]:
+    """What runs ended at `[*axes, seeds]` over every axis of three numbers or more, with the curves of the longest other axis."""
+    figures = []
+    for i, (name, labels) in enumerate(axes.items()):
+        with suppress(ValueError):
+            numbers = [float(label) for label in labels]
+            if len(numbers) >= 3 and np.isfinite(numbers).all():
+                order = np.argsort(numbers)
+                others = {other: axes[other] for other in axes if other != name}
+                values = np.moveaxis(ends, i, -1)[..., order]
+                figures += _curves(others, metric, values, [numbers[k] for k in order], across=name)
+    return figures
+
+
+def _curves(
+    axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, points: Sequence[int | float], across: str = ROUND
+) -> list[str]:
     """The longest axis's curves in a figure for each combination of the others, on one scale."""
     if not axes:
         axes, values = {"": ("",)}, values[None]
@@ -112,12 +134,12 @@ def _curves(axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, 
             curves, bands = {}, []
             for k in range(start, min(start + len(COLORS), len(labels))):
                 places = fixed | {longest: k}
-                of_seeds = values[tuple(places[i] for i in range(len(axes)))].astype(np.float64)  # [seeds, rounds]
-                points = [(x, of_seeds[:, t]) for t, x in enumerate(rounds)]
-                curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in points]
-                bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in points if np.isfinite(ys).all()])
+                of_seeds = values[tuple(places[i] for i in range(len(axes)))].astype(np.float64)  # [seeds, points]
+                seen = [(x, of_seeds[:, t]) for t, x in enumerate(points)]
+                curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
+                bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
-            figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, span=span))
+            figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, span=span, across=across))
     left_out = len(figures) - MOST_FIGURES
     return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
 
