@@ -103,6 +103,7 @@ class Mechanism(NamedTuple):
     # what it adds to one; where noise is correlated over rounds, so that they are one release.
     sensitivity: Callable[[int, int], float] | None = None
     shares: Number = 0  # how many clients must be there for the noise to be whole, where each draws its share
+    provided: str = ""  # what must hold besides, in words
 
 
 class Aggregator(NamedTuple):

@@ -1,6 +1,6 @@
 """From a configuration's tables to a run: which parts there are, and what they take from each other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,25 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_lite import attacks, models, schedules
+from fedjax_lite import attacks, models
+from fedjax_lite.aggregators import padded
 from fedjax_lite.attacks.table import attack_of
-from fedjax_lite.base import Aggregator, Algorithm, Key, Tree
+from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
 from fedjax_lite.batches import Batches
-from fedjax_lite.config import Config, Where, nearest
+from fedjax_lite.config import Config, Where
 from fedjax_lite.data.federated import TrainTest, labels_of
 from fedjax_lite.federate import federate
 from fedjax_lite.names import call, find, make, refusing
+from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
 from fedjax_lite.privacy.record import record_level
-from fedjax_lite.privacy.settings import settings_of, solved
+from fedjax_lite.privacy.settings import settings_of, solved, with_noise
 from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.run import Convergence, check_options, run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.work import LossFn, sgd_work
 
-__all__ = ["Parts", "build", "load_data", "options_of", "outputs_of", "parts", "sampler_of"]
-
-CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
+__all__ = ["Parts", "build", "load_data", "mechanism_of", "options_of", "outputs_of", "parts", "sampler_of"]
 
 
 class Parts(NamedTuple):
@@ -58,10 +58,11 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     options = options_of(config)
     source = load_data(config, config.values.get("seed", 0))
     delta = settings_of(config, source.population).delta
-    config = solved(config, sampler_of(config), source.population)
-    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs_of(config, source), config.values.get("seed", 0))
+    outputs = outputs_of(config, source)
+    config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
+    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0))
     with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
-        check_private(algorithm.privacy, sampler, options.get("converge"))
+        check_private(algorithm.privacy, sampler, source.population, options.get("converge"))
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)
@@ -96,7 +97,7 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
         params = model.init(jax.random.fold_in(key, 0), source.example)
     work, batches, uplink = _client(config, loss_fn)
     attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
-    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults, source.population)
+    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults | _of_messages(config, params), source.population)
     if attack is not None:
         with refusing(config, ["attack"]):
             work, aggregator = attacks.attacked(attack, byzantine, work, aggregator)
@@ -115,6 +116,18 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
     with refusing(config, ["sampling"]):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
     return Parts(algorithm, params, sampler, loss_fn, key)
+
+
+def mechanism_of(config: Config, source: TrainTest, outputs: tuple[int, str]) -> Callable[[float], Mechanism | None]:
+    """What a configuration's aggregator gives away, as a function of its noise multiplier."""
+
+    def at(noise_multiplier: float) -> Mechanism | None:
+        here = with_noise(config, noise_multiplier)
+        return _aggregator(here, here.values["aggregator"], ["aggregator"], defaults, source.population).privacy
+
+    params = jax.eval_shape(_model(config, outputs)[0].init, jax.random.key(0), source.example)
+    defaults = _of_messages(config, params)
+    return at
 
 
 def options_of(config: Config) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
     shuffle, uplink, record = table.pop("shuffle", True), table.pop("uplink", None), table.pop("record", None)
     beside = ["batch_size", "epochs", "steps", "shuffle", "uplink", "record"]
     given = {"loss_fn": loss_fn, "gradients": None if record is None else _record_level(config, record, sizes.get("batch_size"))}
-    work = _with_optimizer(config, sgd_work, table, "client", given, beside, CLOCKS)
+    work = with_optimizer(config, sgd_work, table, "client", given, beside, CLOCKS)
     if not isinstance(shuffle, bool):
         raise config.error(["client", "shuffle"], f"must be true or false, got {shuffle!r}")
     if "batch_size" not in sizes:
@@ -188,9 +201,9 @@ def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.Gradie
             other = ' or "all"' if name == "batch_size" else ", or a schedule"
             raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
     size = None if sizes["batch_size"] == "all" else sizes.pop("batch_size")
-    counts = {name: _scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
+    counts = {name: scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
     batches = Batches(size, **counts, shuffle=shuffle)
-    return work, batches, None if uplink is None else _chain(config, "uplink", uplink, ["client", "uplink"])
+    return work, batches, None if uplink is None else chain_of(config, "uplink", uplink, ["client", "uplink"])
 
 
 def _record_level(config: Config, table: Any, batch_size: Any) -> Any:
@@ -214,68 +227,23 @@ def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, 
     return make(config, "aggregator", table, path, **defaults)
 
 
+def _of_messages(config: Config, params: Tree) -> dict[str, Any]:
+    """What an aggregator is told of a run's messages, where its table does not say."""
+    table = config.values["aggregator"]
+    with refusing(config, ["aggregator"]):
+        dimension = padded(params, *([table["block"]] if isinstance(table, dict) and "block" in table else []))
+    return {"rounds": config.values["run"].get("rounds"), "dimension": dimension}
+
+
 def _server(config: Config) -> Any:
     table = dict(config.values["server"])
     adaptive = table.pop("adaptive_rate", None)
-    server = _with_optimizer(config, optimizer_server, table, "server", {}, ["adaptive_rate"], ["round"])
+    server = with_optimizer(config, optimizer_server, table, "server", {}, ["adaptive_rate"], ["round"])
     if adaptive is None:
         return server
     if not isinstance(adaptive, dict):
         raise config.error(["server", "adaptive_rate"], f"must be a table such as {{ power = 1.0 }}, got {adaptive!r}")
     return call(config, adaptive_rate, adaptive, ["server", "adaptive_rate"], given={"server": server})
-
-
-def _with_optimizer(
-    config: Config, factory: Callable, table: dict[str, Any], section: str, given: dict[str, Any], others: Sequence[str], clocks: Any
-) -> Any:
-    """Client work or a server, from its table and the optimizer in it; the one scheduled rate goes beside the optimizer."""
-    if "learning_rate" in table:
-        raise config.error([section, "learning_rate"], "unknown key; the rate is a key of the optimizer")
-    if "optimizer" not in table:
-        raise config.error([section], 'give optimizer, such as { name = "sgd", learning_rate = 0.1 }')
-    path, tables = [section, "optimizer"], table.pop("optimizer")
-    listed = tables if isinstance(tables, list) else [tables]
-    rates = [t["learning_rate"] for t in listed if isinstance(t, dict) and "learning_rate" in t]
-    for rate in rates:
-        if isinstance(rate, int | float) and not 0 <= rate < float("inf"):
-            raise config.error([*path, "learning_rate"], f"must be finite and not negative, got {rate}")
-    schedule = [rate for rate in rates if isinstance(rate, dict)]
-    if len(schedule) > 1:
-        raise config.error([*path, "learning_rate"], "one learning rate can be scheduled, not several")
-
-    def at(rate):
-        fixed = [t | {"learning_rate": rate} if isinstance(t, dict) and isinstance(t.get("learning_rate"), dict) else t for t in listed]
-        return _chain(config, "optimizer", fixed if isinstance(tables, list) else fixed[0], path)
-
-    given = given | {"optimizer": at if schedule else at(None), "learning_rate": None}
-    if schedule:
-        at(0.1)  # refuse now what would be refused while compiling
-        given["learning_rate"] = _scheduled(config, schedule[0], [*path, "learning_rate"], clocks)
-    return call(config, factory, table, [section], given, ["optimizer", *others])
-
-
-def _chain(config: Config, kind: str, tables: Any, path: Where) -> optax.GradientTransformation:
-    """One transformation, or a list of them in turn; one that wraps others takes a table, or a list, as its inner."""
-    if isinstance(tables, dict) and "inner" in tables:
-        tables = tables | {"inner": _chain(config, kind, tables["inner"], [*path, "inner"])}
-    if not isinstance(tables, list):
-        return make(config, kind, tables, path)
-    if not tables:
-        raise config.error(path, "is an empty list: give at least one table, or leave it out")
-    return optax.chain(*[_chain(config, kind, table, [*path, i]) for i, table in enumerate(tables)])
-
-
-def _scheduled(config: Config, value: Any, path: Where, clocks: Any) -> Any:
-    """A number as it is; a table as an optax schedule on the clock it names."""
-    if not isinstance(value, dict):
-        return value
-    clock = value.get("clock", "round")
-    if clock not in list(clocks):
-        raise config.error([*path, "clock"], f"unknown clock {clock!r}{nearest(clock, clocks)}; here there are {', '.join(clocks)}")
-    schedule = make(config, "schedule", {key: x for key, x in value.items() if key != "clock"}, path)
-    with refusing(config, path):
-        jax.eval_shape(schedule, jnp.int32(0))
-    return CLOCKS[clock](schedule)
 
 
 def sampler_of(config: Config, table: Any = None, path: Where = ("sampling",)) -> Sampler:

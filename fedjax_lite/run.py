@@ -118,7 +118,7 @@ def run(
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
-    check_private(algorithm.privacy, sampler, converge)
+    check_private(algorithm.privacy, sampler, data.population, converge)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)

@@ -115,7 +115,7 @@ def test_cyclic_meets_no_client_more_often_than_is_accounted_for():
 )
 def test_wrappers_that_take_nobody_in_are_accounted_for_as_what_they_wrap(wrap):
     sampler = fl.sampling.poisson(0.05)
-    assert account(wrap(sampler), population=1000) == account(sampler, population=1000)
+    assert account(wrap(sampler), 4.0, 1000) == account(sampler, 4.0, 1000)
 
 
 def custom(key, sizes, round):
@@ -135,7 +135,7 @@ def test_nothing_private_has_no_account():
 
 def test_without_noise_no_epsilon_is_finite():
     assert account(fl.sampling.poisson(0.01), z=0.0).pld == math.inf
-    with pytest.raises(ValueError, match="noise_multiplier must be positive, got 0.0"):
+    with pytest.raises(ValueError, match="noise_multiplier must be positive and finite, got 0.0"):
         privacy.epsilon(0.0, 0.1, 10, 1e-5)
 
 

@@ -24,6 +24,10 @@ def median_of_means(groups):
     return aggregators.from_stack(reduce)
 
 
+def distributed(kind, dimension):
+    return kind(clip=1.0, noise_multiplier=0.5, clients_per_round=4, dimension=dimension)
+
+
 # name -> aggregator. One line a rule.
 AGGREGATORS = {
     "mean": aggregators.mean(),
@@ -57,6 +61,8 @@ AGGREGATORS = {
     "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
     "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
     "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
+    "ddgauss": distributed(aggregators.ddgauss, 9),
+    "skellam": distributed(aggregators.skellam, 9),
     "from_sum": aggregators.from_sum(
         lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
     ),
@@ -66,6 +72,7 @@ AGGREGATORS = {
 MORE_THAN_ONE = "trimmed_mean meamed krum multi_krum bulyan monna mda caf nnm bucketing arc".split()
 FIXED_POINT = "secure_mean", "secure_mean ring"
 NOISY = "dp_mean adaptive", "dp_ftrl"
+NOISE_OF_CLIENTS = "ddgauss", "skellam"
 COSTLY = "bulyan", "mda", "caf"  # more than quadratic in the clients
 
 
@@ -172,7 +179,7 @@ ALGORITHMS |= {
 
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)
-each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY])
+each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS])
 # One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
 each_algorithm = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ALGORITHMS])
 
@@ -307,7 +314,8 @@ def test_the_median_of_means_of_the_readme():
 @each_aggregator_name
 def test_aggregators_on_eight_devices_and_with_poisson_cohorts(name):
     """A round with slots that a Poisson cohort left empty, on eight devices and on one, is that of the clients present alone."""
-    data, built = softmax_data(**DATA), federate(aggregator=AGGREGATORS[name])
+    aggregator = distributed(getattr(aggregators, name), 32) if name in NOISE_OF_CLIENTS else AGGREGATORS[name]
+    data, built = softmax_data(**DATA), federate(aggregator=aggregator)
     state = built.init(softmax_params(), jax.random.key(0))
     with_empty = fl.sampling.poisson(0.6, capacity=POPULATION)(jax.random.key(6), data.size, jnp.int32(0))
     present = np.flatnonzero((np.asarray(with_empty.weight) > 0) & (np.asarray(with_empty.size) > 0))

@@ -257,6 +257,14 @@ def test_nothing_stands_before_it(around):
         around(dp_mean(1.0, 1.0, 4.0))
 
 
+def test_under_attack_it_is_private_for_attackers_that_do_not_see_everything():
+    work, byzantine = fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.attacks.byzantine(1, 7)
+    for attack, provided in ((fl.attacks.ipm(), "attackers see no message but their own"), (fl.attacks.label_flip(3), "")):
+        _, aggregator = fl.attacks.attacked(attack, byzantine, work, dp_mean(1.0, 1.0, 4.0))
+        relation = fl.privacy.account(aggregator.privacy, fl.sampling.everyone(), 7, 3, 1e-3).relation
+        assert relation.startswith("one client added or removed") and provided in relation and ("provided" in relation) == bool(provided)
+
+
 def test_noise_of_leaves_is_drawn_apart():
     tree = normal_like(KEY, {"a": jnp.zeros(5), "b": jnp.zeros(5)}, 1.0)
     assert abs(tree["a"] - tree["b"]).min() > 0

@@ -15,8 +15,8 @@ from dp_accounting import rdp
 from jax_privacy.matrix_factorization import toeplitz as oracle
 
 import fedjax_lite as fl
+from fedjax_lite import privacy
 from fedjax_lite.aggregators.ftrl import dp_ftrl
-from fedjax_lite.aggregators.private import dp_mean
 from fedjax_lite.privacy import correlated
 from fedjax_lite.privacy.norms import normal_like
 
@@ -144,17 +144,18 @@ def test_a_tree_costs_what_dp_accounting_says(rounds):
     ours = rdp.RdpAccountant()
     ours.compose(dp_accounting.GaussianDpEvent(2.0 / mechanism.sensitivity(1, rounds)))
     assert ours.get_epsilon(1e-5) == pytest.approx(orders.get_epsilon(1e-5), rel=1e-9)
-    assert correlated.epsilon_of(mechanism, 1, rounds, 1e-5) < orders.get_epsilon(1e-5)  # Renyi divergences are a bound, this is exact
+    found = privacy.account(mechanism, fl.sampling.cyclic(1), rounds, rounds, 1e-5)
+    assert found.pld < found.rdp == pytest.approx(orders.get_epsilon(1e-5), rel=1e-9)
 
 
 @pytest.mark.parametrize("strategy", ["tree", "banded", "independent"])
 def test_epsilon_is_that_of_the_gaussian_formula(strategy):
-    mechanism = dp_ftrl(0.1, 3.0, 10, 64, strategy).privacy
-    found, s = correlated.epsilon_of(mechanism, 4, 16, 1e-5), 3.0 / mechanism.sensitivity(4, 16)
+    mechanism, sampler = dp_ftrl(0.1, 3.0, 10, 64, strategy).privacy, fl.sampling.cyclic(10)  # of 160: 4 times, 16 rounds apart
+    found, s = privacy.account(mechanism, sampler, 160, 64, 1e-5).pld, 3.0 / mechanism.sensitivity(4, 16)
     phi = scipy.stats.norm.cdf
-    assert phi(0.5 / s - found * s) - math.exp(found) * phi(-0.5 / s - found * s) == pytest.approx(1e-5, rel=1e-6)
-    assert correlated.epsilon_of(mechanism, 0, 16, 1e-5) == 0
-    assert correlated.epsilon_of(dp_ftrl(0.1, 0.0, 10, 64, strategy).privacy, 4, 16, 1e-5) == math.inf
+    assert phi(0.5 / s - found * s) - math.exp(found) * phi(-0.5 / s - found * s) == pytest.approx(1e-5, rel=1e-3)
+    assert privacy.account(mechanism, sampler, 160, 0, 1e-5).pld == 0
+    assert privacy.account(dp_ftrl(0.1, 0.0, 10, 64, strategy).privacy, sampler, 160, 64, 1e-5).pld == math.inf
 
 
 ROUNDS, CLIP, Z, M = 10, 0.7, 3.0, 8
@@ -287,13 +288,11 @@ def test_bad_strategies_are_refused_and_remedies_named(monkeypatch):
     for times, separation, name in [(-1, 1, "times"), (1, 0, "separation")]:
         with pytest.raises(ValueError, match=f"{name} must be a whole number"):
             correlated.banded(8, 2).sensitivity(times, separation, 8)
-    with pytest.raises(ValueError, match="draws its noise anew in each round: take fl.privacy.account"):
-        correlated.epsilon_of(dp_mean(1.0, 1.0, 2).privacy, 1, 1, 1e-5)
     with pytest.raises(ValueError, match="delta must be between 0 and 1, got 0.0"):
-        correlated.epsilon_of(PRIVATE["tree"].privacy, 1, 1, 0.0)
+        privacy.account(PRIVATE["tree"].privacy, fl.sampling.cyclic(1), 4, 1, 0.0)
     for package in ("dp_accounting", "jax_privacy.matrix_factorization.toeplitz"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=r'dp-accounting: pip install "fedjax_lite\[privacy\]"'):
-        correlated.epsilon_of(PRIVATE["tree"].privacy, 1, 1, 1e-5)
+        privacy.account(PRIVATE["tree"].privacy, fl.sampling.cyclic(1), 3, 1, 0.123)
     with pytest.raises(ValueError, match=r'jax-privacy: pip install "fedjax_lite\[privacy\]"'):
         correlated.banded(17, 3, optimise=True)

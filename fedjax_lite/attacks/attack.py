@@ -71,7 +71,7 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
     """Client work and an aggregator with an attack on them.
 
     Byzantine clients train on the attack's examples and send the attack's messages; nothing changes for the others. An attack on
-    messages sees all of them together, so the aggregator no longer adds.
+    messages sees all of them together, so the aggregator no longer adds, and a private one keeps its guarantee for attackers that don't.
 
     Args:
         attack: for instance `fl.attacks.ipm(scale=0.5)`.
@@ -143,4 +143,5 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
         aggregate_, others, metrics = aggregator.finish(aggregator.collect(messages, cohort, others), others, key)
         return aggregate_, (mine, others), metrics
 
-    return Aggregator(lambda message: (init(message), aggregator.init(message)), collect, finish, additive=False)
+    privacy = aggregator.privacy and aggregator.privacy._replace(provided="real attackers see no message but their own")
+    return Aggregator(lambda message: (init(message), aggregator.init(message)), collect, finish, additive=False, privacy=privacy)

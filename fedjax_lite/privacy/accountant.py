@@ -3,19 +3,16 @@
 The numbers come from the package dp-accounting (`pip install "fedjax_lite[privacy]"`).
 """
 
-import logging
 import math
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from fedjax_lite.base import Mechanism, Participation
 from fedjax_lite.privacy.discrete import epsilon_of
+from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_noise
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
-LEAST = 1e-2  # no run has use for less noise
 TOLERANCE = 1e-4  # relative, of a noise multiplier that is solved for with a limit of slots
-ACCOUNTANTS = ("rdp", "pld")
 RELATIONS = {  # sampling -> which two populations can't be told apart
     "poisson": "one client added or removed",
     "everyone": "one client added or removed",
@@ -69,9 +66,11 @@ def epsilon(
     Source: Mironov 2017, "Renyi differential privacy"; Koskela et al. 2020, "Computing tight differential privacy guarantees using FFT".
     """
     check(sampling_rate, rounds, delta, accountant)
-    if not noise_multiplier > 0:
-        raise ValueError(f"epsilon: noise_multiplier must be positive, got {noise_multiplier}: without noise no epsilon is finite")
-    return _epsilon(accountant, Participation("poisson", rate=sampling_rate), 0, float(noise_multiplier), rounds, delta)
+    if not 0 < noise_multiplier < math.inf:
+        raise ValueError(
+            f"epsilon: noise_multiplier must be positive and finite, got {noise_multiplier}: without noise no epsilon is finite"
+        )
+    return epsilon_of_rounds(accountant, Participation("poisson", rate=sampling_rate), 0, float(noise_multiplier), rounds, delta)
 
 
 def calibrate(target_epsilon: float, sampling_rate: float, rounds: int, delta: float, accountant: str = "pld") -> float:
@@ -91,7 +90,7 @@ def calibrate(target_epsilon: float, sampling_rate: float, rounds: int, delta: f
     1.513
     """
     check(sampling_rate, rounds, delta, accountant)
-    return noise_for(target_epsilon, Participation("poisson", rate=sampling_rate), 0, rounds, delta, accountant)
+    return noise_for(target_epsilon, Mechanism, Participation("poisson", rate=sampling_rate), 0, rounds, delta, accountant)
 
 
 def account(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: int, delta: float) -> Guarantee:
@@ -122,28 +121,19 @@ def account(mechanism: Mechanism | None, sampler: Sampler, population: int, roun
 
 def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: Sequence[int], delta: float) -> list[Guarantee]:
     """`account` after each of several numbers of rounds."""
-    mechanism, how = covered(mechanism, sampler)
-    z = float(mechanism.noise_multiplier)
-    if mechanism.sensitivity is not None or mechanism.divergence is not None:
-        return [_at_once(mechanism, how, population, count, delta) for count in rounds]
+    mechanism, how = covered(mechanism, sampler, population)
     for count in rounds:
-        check(how.rate, count, delta, "pld")
+        check(how.rate, count, delta)
+    relation = "one client's messages or zeros" if mechanism.shares else RELATIONS[how.kind]
+    relation += f", provided that {mechanism.provided}" if mechanism.provided else ""
 
-    def one(name: str, count: int) -> float | None:
-        if name == "pld" and how.kind == "fixed":
-            return None
-        if name == "rdp" and cut:
-            return None
-        if z == 0:
-            return math.inf
-        return _epsilon(name, how, population, z, count, delta)
+    def by(name: str, count: int) -> float | None:
+        return epsilon_by(name, mechanism, how, population, count, delta) if bounds(name, mechanism, how, population) else None
 
-    cut = how.kind == "poisson" and slots_of(how, population) < slots_of(how._replace(capacity=None), population)
-    said = described(how, population)
-    return [Guarantee(count, delta, one("rdp", count), one("pld", count), said, RELATIONS[how.kind]) for count in rounds]
+    return [Guarantee(count, delta, by("rdp", count), by("pld", count), described(how, population), relation) for count in rounds]
 
 
-def covered(mechanism: Mechanism | None, sampler: Sampler) -> tuple[Mechanism, Participation]:
+def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> tuple[Mechanism, Participation]:
     """The mechanism, if there is one, and how the sampler chooses.
 
     Raises:
@@ -162,50 +152,69 @@ def covered(mechanism: Mechanism | None, sampler: Sampler) -> tuple[Mechanism, P
             "no accountant covers this sampler with this mechanism, whose noise chance doesn't amplify: correlated over rounds it needs a "
             "bound on how often a client takes part, and drawn by the clients a fixed number of them; take fl.sampling.cyclic or everyone"
         )
-    return mechanism, how
-
-
-def _at_once(mechanism: Mechanism, how: Participation, population: int, rounds: int, delta: float) -> Guarantee:
-    """The guarantee of noise that is correlated over rounds, or that is not Gaussian."""
-    check(1.0, rounds, delta, "pld")
     clients = population if how.kind == "everyone" else how.clients
     if mechanism.shares and (how.some_lost or clients < mechanism.shares):
         raise ValueError(
             f"clients draw the noise, and it is whole only where {mechanism.shares} of them are there: take clients_per_round of them, "
             "without dropout or availability"
         )
-    times, z = -(-rounds * clients // population), float(mechanism.noise_multiplier)
-    said = described(how, population), "one client's messages or zeros" if mechanism.shares else RELATIONS[how.kind]
-    if times == 0 or z == 0:
-        spent = 0.0 if times == 0 else math.inf
-        return Guarantee(rounds, delta, spent, spent, *said)
+    return mechanism, how
+
+
+def bounds(name: str, mechanism: Mechanism, how: Participation, population: int) -> bool:
+    """Whether an accountant has a bound for this noise and this way to sample."""
+    if name == "pld":
+        return mechanism.divergence is None and how.kind != "fixed"
+    usual = how._replace(capacity=None)
+    return how.kind != "poisson" or population == 0 or slots_of(how, population) >= slots_of(usual, population)
+
+
+def epsilon_by(name: str, mechanism: Mechanism, how: Participation, population: int, rounds: int, delta: float) -> float:
+    """The epsilon of rounds by one accountant. A population of 0 is Poisson sampling without a limit of slots."""
+    z, times, separation = float(mechanism.noise_multiplier), rounds, 1
+    if how.kind == "cyclic":  # how often a client takes part, and every how many rounds at most
+        times, separation = -(-rounds * how.clients // population), population // how.clients
     if mechanism.divergence is not None:
-        return Guarantee(rounds, delta, epsilon_of(mechanism.divergence, times, delta), None, *said)
-    assert mechanism.sensitivity is not None
-    together = z / mechanism.sensitivity(times, population // clients)
-    rdp, pld = (_epsilon(name, Participation("everyone"), 0, together, 1, delta) for name in ACCOUNTANTS)
-    return Guarantee(rounds, delta, rdp, pld, *said)
+        return epsilon_of(mechanism.divergence, times, delta)
+    if mechanism.sensitivity is not None:
+        moved = mechanism.sensitivity(times, separation)
+        times, z = (1, z / moved) if moved else (0, z)
+    if z == 0:
+        return math.inf if times else 0.0
+    alone = how if how.kind in ("poisson", "fixed") else Participation("everyone")
+    return epsilon_of_rounds(name, alone, population, z, times, delta)
 
 
-def noise_for(target: float, how: Participation, population: int, rounds: int, delta: float, accountant: str) -> float:
-    """The least noise multiplier for an epsilon."""
+def noise_for(
+    target: float,
+    mechanism_of: Callable[[float], Any],
+    how: Participation,
+    population: int,
+    rounds: int,
+    delta: float,
+    accountant: str,
+) -> float:
+    """The least noise multiplier for an epsilon, of a mechanism that is a function of it."""
     if not 0 < target < math.inf:
         raise ValueError(f"target_epsilon must be positive and finite, got {target}")
-    if how.kind == "fixed" and accountant == "pld":
-        raise ValueError('accountant: "pld" does not cover a fixed number of clients drawn from all: take "rdp", or sample with poisson')
-    dpa = package()
-    relation, event = _events(dpa, how, population, rounds, truncated=False)
-    ledger = partial(_accountant, dpa, accountant, relation)
-    above = {"bracket_interval": dpa.LowerEndpointAndGuess(LEAST, 1.0)} if how.kind == "fixed" else {}  # whose bound divides by it
-    z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta, **above))
-    if accountant == "pld" and how.kind == "poisson" and 0 < slots_of(how, population) < population:
-        # A limit of slots asks for more noise, mostly hardly any; its accountant takes a second a try, so start from what is known.
-        if _epsilon(accountant, how, population, (1 + TOLERANCE) * z, rounds, delta) <= target:
-            return (1 + TOLERANCE) * z
-        near = dpa.LowerEndpointAndGuess(z, (1 + 10 * TOLERANCE) * z)
-        event = _events(dpa, how, population, rounds, truncated=True)[1]
-        z = float(dpa.calibrate_dp_mechanism(ledger, event, target, delta, bracket_interval=near, tol=TOLERANCE * z))
-    return z
+
+    def least(name: str, population: int, start: float) -> float:
+        return least_noise(lambda z: epsilon_by(name, mechanism_of(z), how, population, rounds, delta), target, start)
+
+    if not bounds(accountant, mechanism_of(1.0), how, population):
+        other = "rdp" if accountant == "pld" else "pld"
+        raise ValueError(f'accountant: "{accountant}" has no bound for {described(how, population)} with this noise: take "{other}"')
+    unlimited = 0 if how.kind == "poisson" else population
+    z = least("rdp", unlimited, 1.0)
+    if accountant == "rdp":
+        return z
+    z = least("pld", unlimited, z)
+    if how.kind != "poisson" or slots_of(how, population) >= population:
+        return z
+    # A limit of slots asks for more noise, mostly hardly any; its accountant takes seconds a try.
+    more = (1 + TOLERANCE) * z
+    enough = epsilon_of_rounds("pld", how, population, more, rounds, delta) <= target
+    return more if enough else least("pld", population, more)
 
 
 def described(how: Participation, population: int) -> str:
@@ -217,7 +226,7 @@ def described(how: Participation, population: int) -> str:
     )
 
 
-def check(sampling_rate: Any, rounds: int, delta: float, accountant: str) -> None:
+def check(sampling_rate: Any, rounds: int, delta: float, accountant: str = "pld") -> None:
     """Refuse what no accountant takes."""
     if not 0 < sampling_rate <= 1:
         raise ValueError(f"sampling_rate must be in (0, 1], got {sampling_rate}")
@@ -227,55 +236,3 @@ def check(sampling_rate: Any, rounds: int, delta: float, accountant: str) -> Non
         raise ValueError(f"delta must be between 0 and 1, got {delta}: usually below one over the population")
     if accountant not in ACCOUNTANTS:
         raise ValueError(f'accountant must be "pld" or "rdp", got {accountant!r}')
-
-
-@cache
-def _epsilon(accountant: str, how: Participation, population: int, z: float, rounds: int, delta: float) -> float:
-    dpa = package()
-    relation, event = _events(dpa, how, population, rounds, truncated=accountant == "pld")
-    ledger = _accountant(dpa, accountant, relation)
-    ledger.compose(event(z))
-    return float(ledger.get_epsilon(delta))
-
-
-def _events(dpa: Any, how: Participation, population: int, rounds: int, truncated: bool) -> tuple[Any, Any]:
-    """The neighbouring relation, and a function of the noise multiplier to what happened; population 0: without a limit of slots."""
-    slots = slots_of(how, population) if how.kind == "poisson" and population else population
-
-    def often(event, times):
-        return dpa.SelfComposedDpEvent(event, times) if times else dpa.NoOpDpEvent()
-
-    def event(z):
-        if how.kind == "fixed":  # replacing one client moves the sum by twice the clip norm
-            return often(dpa.SampledWithoutReplacementDpEvent(population, how.clients, dpa.GaussianDpEvent(z / 2)), rounds)
-        if how.kind == "cyclic":
-            return often(dpa.GaussianDpEvent(z), -(-rounds * how.clients // population))
-        if how.kind == "everyone" or how.rate == 1:
-            return often(dpa.GaussianDpEvent(z), rounds)
-        if truncated and slots < population:
-            return often(dpa.TruncatedSubsampledGaussianDpEvent(population, float(how.rate), slots, z), rounds)
-        return often(dpa.PoissonSampledDpEvent(float(how.rate), dpa.GaussianDpEvent(z)), rounds)
-
-    relations = dpa.NeighboringRelation
-    return relations.REPLACE_ONE if how.kind == "fixed" else relations.ADD_OR_REMOVE_ONE, event
-
-
-def _accountant(dpa: Any, name: str, relation: Any) -> Any:
-    from dp_accounting import pld, rdp
-
-    return {"pld": pld.PLDAccountant, "rdp": rdp.RdpAccountant}[name](neighboring_relation=relation)
-
-
-def package() -> Any:
-    """dp-accounting, or an error that says how to install it."""
-    try:
-        import dp_accounting
-    except ImportError:
-        raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
-    logging.getLogger("absl").addFilter(_worth_telling)
-    return dp_accounting
-
-
-def _worth_telling(record: logging.LogRecord) -> bool:
-    """Not that one of a hundred and fifty orders has no bound: another is the least."""
-    return "Excluding this order" not in record.getMessage()

@@ -15,12 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import Key, Mechanism, Tree
-from fedjax_lite.privacy.accountant import package
+from fedjax_lite.base import Key, Tree
 from fedjax_lite.privacy.norms import normal_like
 from fedjax_lite.refuse import whole
 
-__all__ = ["Strategy", "banded", "epsilon_of", "independent", "toeplitz", "tree"]
+__all__ = ["Strategy", "banded", "independent", "toeplitz", "tree"]
 
 
 class Strategy(NamedTuple):
@@ -159,40 +158,6 @@ def banded(rounds: int, bands: int, optimise: bool = False) -> Strategy:
 def independent() -> Strategy:
     """Noise that is independent over rounds, C = I, for comparison; its sensitivity for k times is sqrt(k)."""
     return toeplitz([1.0])
-
-
-def epsilon_of(mechanism: Mechanism, times: int, separation: int, delta: float) -> float:
-    r"""The epsilon of a whole run with correlated noise, exact for its Gaussian mechanism of the multiplier z / sensitivity.
-
-    Pr[run with a client in S] <= e^epsilon Pr[run without it in S] + delta, and the other way round, for any S. No sampling hides a client.
-
-    Args:
-        mechanism: `algorithm.privacy`, or an aggregator's.
-        times: k >= 0, how often a client takes part at most.
-        separation: s >= 1, the fewest rounds from one time to the next; 1 is in every round.
-        delta: in (0, 1).
-
-    Returns:
-        epsilon, for one client added or removed; infinite without noise, 0 for a client that never takes part.
-
-    Raises:
-        ValueError: for noise that is not correlated, numbers out of range, or without the package dp-accounting.
-
-    >>> import fedjax_lite as fl
-    >>> aggregator = fl.aggregators.ftrl.dp_ftrl(1.0, 4.0, clients_per_round=10, rounds=64, bands=8)
-    >>> round(epsilon_of(aggregator.privacy, times=4, separation=16, delta=1e-5), 3)
-    2.701
-
-    Source: Denisov et al. 2022, "Improved differential privacy for SGD via optimal private linear operators on adaptive streams", theorem
-    2.1; Balle and Wang 2018, "Improving the Gaussian mechanism for differential privacy", theorem 8.
-    """
-    if mechanism.sensitivity is None:
-        raise ValueError("epsilon_of: this mechanism draws its noise anew in each round: take fl.privacy.account, or fl.privacy.epsilon")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must be between 0 and 1, got {delta}: usually below one over the population")
-    dpa = package()
-    moved = mechanism.sensitivity(times, separation)
-    return float(dpa.get_epsilon_gaussian(float(mechanism.noise_multiplier) / moved, delta)) if moved else 0.0
 
 
 def _that_fit(times: int, separation: int, rounds: int) -> int:

@@ -1,5 +1,6 @@
 """The table [privacy] of a configuration: the delta to account for, and the noise for an epsilon."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fedjax_lite.base import Mechanism, Number
@@ -27,53 +28,58 @@ def settings_of(config: Config, population: int) -> Settings:
     if not isinstance(table, dict):
         raise config.error(["privacy"], f"must be a table such as {{ delta = 1e-5 }}, got {table!r}")
     settings = call(config, Settings, table, ["privacy"])
-    settings = settings._replace(delta=delta_of(settings.delta, population))
     with refusing(config, ["privacy"]):
-        check(1.0, 0, settings.delta, settings.accountant)
+        check(1.0, 0, delta_of(settings.delta, population), settings.accountant)
     return settings
 
 
-def solved(config: Config, sampler: Sampler, population: int) -> Config:
+def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> Config:
     """A configuration with `noise_multiplier = "auto"` replaced by the least noise for its target epsilon."""
     if not automatic(config):
         return config
-    settings = settings_of(config, population)
-    if settings.target_epsilon is None:
+    target = settings_of(config, population).target_epsilon
+    if target is None:
         raise config.error(NOISE, '"auto" solves for an epsilon: give target_epsilon under [privacy], or a number here')
-    return changed(
-        config, {".".join(NOISE): noise(config, settings.target_epsilon, sampler, population)}, {".".join(NOISE): config.place(NOISE)}
-    )
+    return with_noise(config, noise(config, target, mechanism_of, sampler, population))
 
 
 def solved_choices(
-    config: Config, choices: list[list[dict]], places: dict[str, str], sampler: Sampler, population: int
+    config: Config,
+    choices: list[list[dict]],
+    places: dict[str, str],
+    mechanism_of: Callable[[float], Mechanism | None],
+    sampler: Sampler,
+    population: int,
 ) -> tuple[list[list[dict]], dict[str, str]]:
     """A study's choices, in which each target epsilon brings its noise along; and where it stands."""
-    if not automatic(config):
-        return choices, places
-
-    def with_noise(choice):
-        return choice | {".".join(NOISE): noise(config, choice[TARGET], sampler, population)} if TARGET in choice else choice
-
+    same = covered(mechanism_of(1.0), sampler, population)[0]
+    fixed = ["sampling"] if same.sensitivity is None and same.divergence is None else ["sampling", "aggregator", "model"]
     for name in places:
-        if name.split(".")[0] == "sampling" or name == "privacy":
-            raise config.error(NOISE, f'"auto" solves for one way to sample, and {name} varies: give noise multipliers in its place')
-    return [[with_noise(choice) for choice in axis] for axis in choices], places | {".".join(NOISE): config.place(NOISE)}
+        if name.split(".")[0] in fixed or name == "privacy":
+            raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
+
+    def with_its_noise(choice):
+        found = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
+        return choice | found
+
+    return [[with_its_noise(choice) for choice in axis] for axis in choices], places | {".".join(NOISE): config.place(NOISE)}
 
 
 def automatic(config: Config) -> bool:
     """Whether the noise is to be solved for."""
     table = config.values.get(NOISE[0])
-    if not isinstance(table, dict) or table.get(NOISE[1]) != "auto":
-        return False
-    if table.get("name") != "dp_mean":
-        raise config.error(NOISE, '"auto" solves for dp_mean, whose noise is independent: give a number, and see `fedjax-lite privacy`')
-    return True
+    return isinstance(table, dict) and table.get(NOISE[1]) == "auto"
 
 
-def noise(config: Config, target: Number, sampler: Sampler, population: int) -> float:
+def with_noise(config: Config, z: float) -> Config:
+    """A configuration with another noise multiplier."""
+    return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.place(NOISE)})
+
+
+def noise(config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> float:
     """The least noise multiplier for an epsilon after all rounds."""
-    settings, rounds = settings_of(config, population), config.values["run"].get("rounds", 0)
+    settings, rounds = settings_of(config, population), config.values["run"]["rounds"]
+    delta = delta_of(settings.delta, population)
     with refusing(config, ["privacy"]):
-        how = covered(Mechanism(1.0), sampler)[1]
-        return noise_for(float(target), how, population, rounds, delta_of(settings.delta, population), settings.accountant)
+        how = covered(mechanism_of(1.0), sampler, population)[1]
+        return noise_for(float(target), mechanism_of, how, population, rounds, delta, settings.accountant)

@@ -22,7 +22,7 @@ def outside(names: Iterable[str]) -> list[str]:
     return [name for name in names if not any(name == known or (known[-1] == "_" and name.startswith(known)) for known in INSIDE)]
 
 
-def check_private(mechanism: Mechanism | None, sampler: Sampler, converge: Any) -> None:
+def check_private(mechanism: Mechanism | None, sampler: Sampler, population: int, converge: Any) -> None:
     """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
 
     Raises:
@@ -30,7 +30,7 @@ def check_private(mechanism: Mechanism | None, sampler: Sampler, converge: Any) 
     """
     if mechanism is None:
         return
-    covered(mechanism, sampler)
+    covered(mechanism, sampler, population)
     if converge and outside([converge.metric]):
         raise ValueError(
             f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
@@ -86,5 +86,5 @@ def private(
     shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
     rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
     lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
-    last, z = found[-1], float(covered(algorithm.privacy, sampler)[0].noise_multiplier)
+    last, z = found[-1], float(getattr(algorithm.privacy, "noise_multiplier"))
     return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])

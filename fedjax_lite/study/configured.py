@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Tree
-from fedjax_lite.build import Parts, load_data, options_of, outputs_of, parts, sampler_of
+from fedjax_lite.build import Parts, load_data, mechanism_of, options_of, outputs_of, parts, sampler_of
 from fedjax_lite.config import Config, changed
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.evaluate import evaluate
@@ -66,11 +66,11 @@ def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
     """The grid and the configuration with the noise that their target epsilons ask for."""
     if not automatic(config):
         return grid, config
-    population = load_data(config, grid.seeds[0]).population
-    sampler = sampler_of(config)
-    choices, places = solved_choices(config, grid.choices, grid.places, sampler, population)
+    source = load_data(config, grid.seeds[0])
+    private = mechanism_of(config, source, outputs_of(config, source)), sampler_of(config), source.population
+    choices, places = solved_choices(config, grid.choices, grid.places, *private)
     varied = any(TARGET in choice for axis in choices for choice in axis)
-    return grid._replace(choices=choices, places=places), config if varied else solved(config, sampler, population)
+    return grid._replace(choices=choices, places=places), config if varied else solved(config, *private)
 
 
 def curves(made: Parts, source: TrainTest, rounds: int, every: int) -> dict[str, jax.Array]:

@@ -100,8 +100,8 @@ def hadamard(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
 
 def check_block(name: str, block: int) -> None:
     """Refuse a length that has no Hadamard matrix of this kind."""
-    if block < 1 or block & (block - 1):
-        raise ValueError(f"{name}: block must be a power of two such as {BLOCK}, got {block}")
+    if not isinstance(block, int) or block < 1 or block & (block - 1):
+        raise ValueError(f"{name}: block must be a power of two such as {BLOCK}, got {block!r}")
 
 
 def _matrix(side: int) -> np.ndarray:
