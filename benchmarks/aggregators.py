@@ -46,6 +46,13 @@ RULES = {
     "arc": aggregators.arc(aggregators.mean(), F),
     "bucketing": aggregators.bucketing(aggregators.mean(), 2),
 }
+PRIVATE = {  # of the clients' number and the coordinates of a message with padding
+    "dp_mean": lambda clients, d: aggregators.dp_mean(BOUND, 1.0, clients),
+    "dp_mean adaptive": lambda clients, d: aggregators.dp_mean(BOUND, 1.0, clients, quantile=0.5),
+    "dp_ftrl": lambda clients, d: aggregators.dp_ftrl(BOUND, 1.0, clients, rounds=100),
+    "ddgauss": lambda clients, d: aggregators.ddgauss(BOUND, 1.0, clients, d),
+    "skellam": lambda clients, d: aggregators.skellam(BOUND, 1.0, clients, d),
+}
 PEERS = "byzfl", "byzfl on torch", "numpy"
 
 
@@ -74,7 +81,7 @@ def main():
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--coordinates", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=RULES, default=list(RULES))
+    parser.add_argument("--only", nargs="+", choices=[*RULES, *PRIVATE], default=[*RULES, *PRIVATE])
     parser.add_argument("--peer-python", metavar="PATH", help="interpreter that can import byzfl and torch")
     options = parser.parse_args()
     use_devices(1)
@@ -82,6 +89,8 @@ def main():
     width = options.coordinates // 1000  # a matrix and a vector, as a network's layers are
     stack = {"kernel": V[:, : 999 * width].reshape(-1, 999, width), "bias": V[:, 999 * width :]}
     stack = jax.tree.map(jnp.asarray, stack)
+    padded = aggregators.padded(jax.tree.map(lambda x: x[0], stack))
+    rules = RULES | {name: make(options.clients, padded) for name, make in PRIVATE.items()}
     cohort = fl.sampling.cohort(jax.random.key(0), jnp.full(options.clients, 10, jnp.int32), jnp.arange(options.clients))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +101,7 @@ def main():
             print("ready:", peer.hello, file=sys.stderr)
         rows = ["| rule | ms | times this: byzfl | byzfl on PyTorch | NumPy |", "|---|---|---|---|---|"]
         for name in options.only:
-            call, compile_seconds = compiled(RULES[name], stack, cohort)
+            call, compile_seconds = compiled(rules[name], stack, cohort)
             timed(call)
             ours, theirs = [], {program: [] for program in (PEERS if peer else ())}
             for _ in range(options.repeats):

@@ -148,6 +148,7 @@ NUMPY = {
     "geometric_median": geometric_median,
     "centered_clipping": lambda V: shortened(V) @ V / len(V),
     "norm_bounding": lambda V: shortened(V) @ V / len(V),
+    "dp_mean": lambda V: (shortened(V) @ V + BOUND * np.random.default_rng(0).standard_normal(V.shape[1], V.dtype)) / len(V),
     "sign_majority": lambda V: np.sign(np.sign(V).sum(0)),
     "rlr": lambda V: np.where(np.abs(np.sign(V).sum(0)) >= 4, 1, -1) * V.mean(0),
     "fltrust": fltrust,

@@ -1,0 +1,159 @@
+"""The student: a model that learns soft labels, in a scan."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from fedjax_lite import tree
+from fedjax_lite.base import HIGH_STREAM, Key, Number, Tree
+from fedjax_lite.refuse import positive, whole
+from fedjax_lite.shuffle import permute
+
+__all__ = ["Lessons", "distillation_loss", "lessons", "taught"]
+
+Apply = Callable[[Tree, Tree, Key | None], Float[Array, "batch classes"]]
+
+
+class Lessons(NamedTuple):
+    """How a student is taught; from `lessons`."""
+
+    optimizer: optax.GradientTransformationExtraArgs
+    steps: int
+    batch_size: int
+    temperature: Number
+    held_out: int
+    every: int
+    patience: int
+
+
+def lessons(
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch_size: int = 64,
+    *,
+    temperature: Number = 1.0,
+    held_out: int = 0,
+    every: int = 100,
+    patience: int = 1000,
+) -> Lessons:
+    """How a student is taught: steps on batches of public examples, with early stopping where some are held out.
+
+    Args:
+        optimizer: any optax optimizer; its state starts anew each time, so a schedule in it counts the steps of one time.
+        steps: how many at most, at least 1.
+        batch_size: examples a step; each epoch goes through them in another order, without the few that fill no batch.
+        temperature: T > 0 of the student's softmax, that of the soft labels.
+        held_out: how many public examples, the last ones, no step sees. With any, the student is that of the lowest loss on them.
+        every: after how many steps the loss on them is looked at.
+        patience: after how many steps without a lower one teaching ends.
+
+    Raises:
+        ValueError: for numbers out of range: a student that takes no step learns nothing.
+
+    >>> lessons(optax.adam(1e-3), steps=1000, held_out=200).patience
+    1000
+    """
+    whole("lessons", "steps", steps, least=1)
+    whole("lessons", "batch_size", batch_size, least=1)
+    positive("lessons", "temperature", temperature)
+    whole("lessons", "held_out", held_out)
+    whole("lessons", "every", every, least=1)
+    whole("lessons", "patience", patience, least=1)
+    return Lessons(optax.with_extra_args_support(optimizer), steps, batch_size, temperature, held_out, every, patience)
+
+
+def distillation_loss(
+    logits: Float[Array, "batch classes"], target: Float[Array, "batch classes"], temperature: Number = 1.0
+) -> Float[Array, " batch"]:
+    r"""How far a model's outputs are from soft labels.
+
+    T^2 KL(q || softmax(s / T)) = T^2 sum_c q_c (log q_c - log softmax(s / T)_c); its gradient by s is T (softmax(s / T) - q), so that the
+    temperature does not change the size of a step.
+
+    Args:
+        logits: s of the student.
+        target: q, probabilities; a row of zeros costs nothing.
+        temperature: T > 0, that of the soft labels.
+
+    Returns:
+        `[batch]`, at least 0; float32 or wider.
+
+    >>> round(float(distillation_loss(jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]]))[0]), 4)
+    0.6931
+
+    Source: Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2.1.
+    """
+    positive("distillation_loss", "temperature", temperature)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return temperature**2 * optax.losses.kl_divergence(jax.nn.log_softmax(logits / temperature, axis=-1), target)
+
+
+def taught(
+    how: Lessons, apply: Apply, params: Tree, examples: Tree, target: Float[Array, "examples classes"], key: Key
+) -> tuple[Tree, Int[Array, ""], Float[Array, ""]]:
+    """A student after its lessons: pure, for use inside a compiled round.
+
+    Args:
+        how: from `lessons`.
+        apply: `(params, batch, key) -> logits [batch, classes]`, such as a `Model`'s.
+        params: the student before.
+        examples: public, leaves `[examples, ...]`.
+        target: their soft labels; a row of zeros is passed over.
+        key: of the batches' order and the student's own chance, as for dropout.
+
+    Returns:
+        The student after, how many steps it took, and its mean loss: on the examples held out, or else of the last epoch's batches.
+
+    Raises:
+        ValueError: if there is not one batch of examples beside those held out, or they are not as many as soft labels.
+    """
+    rows, there = len(target), {x.shape[0] for x in jax.tree.leaves(examples)}
+    if there != {rows}:
+        raise ValueError(f"distillation: {rows} soft labels for public examples of leading axes {sorted(there)}: give one for each")
+    learning = rows - how.held_out
+    if learning < 1:
+        raise ValueError(f"distillation: held_out={how.held_out} of {rows} public examples leaves none to learn from: lower it")
+    size = min(how.batch_size, learning)
+    epoch = learning // size  # steps
+
+    def mean_loss(params, index, key):
+        q = target[index]
+        losses = distillation_loss(apply(params, tree.take(examples, index), key), q, how.temperature)
+        return jnp.sum(losses) / jnp.maximum(jnp.sum(jnp.sum(q, axis=-1) > 0), 1)
+
+    def step(carry, j):
+        params, state = carry
+        index = permute(jax.random.fold_in(key, j // epoch), learning, j % epoch * size + jnp.arange(size))
+        own = jax.random.fold_in(key, HIGH_STREAM + j.astype(jnp.uint32))
+        loss, gradient = jax.value_and_grad(mean_loss)(params, index, own)
+        updates, state = how.optimizer.update(gradient, state, params, value=loss)
+        return (optax.apply_updates(params, updates), state), loss
+
+    first = (params, how.optimizer.init(params))
+    if not how.held_out:
+        (params, _), losses = jax.lax.scan(step, first, jnp.arange(how.steps))
+        return params, jnp.int32(how.steps), jnp.mean(losses[-epoch:])
+
+    def look(params):
+        return mean_loss(params, jnp.arange(learning, rows), None)
+
+    def segment(carry):
+        taken, last, current, best, lowest = carry
+        until = jnp.minimum(taken + how.every, how.steps)
+        current = jax.lax.fori_loop(taken, until, lambda j, current: step(current, j)[0], current)
+        loss = look(current[0])
+        better = loss < lowest
+        best = tree.where(better, current[0], best)
+        return until, jnp.where(better, until, last), current, best, jnp.where(better, loss, lowest)
+
+    def goes_on(carry):
+        taken, last, *_ = carry
+        return (taken < how.steps) & (taken - last < how.patience)
+
+    zero = jnp.int32(0)
+    taken, _, _, best, lowest = jax.lax.while_loop(goes_on, segment, (zero, zero, first, params, look(params)))
+    return best, taken, lowest
