@@ -1,6 +1,6 @@
 """fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
 
-from fedjax_lite import aggregators, algorithms, attacks, checks, data, models, privacy, sampling, schedules, uplink
+from fedjax_lite import aggregators, algorithms, attacks, checks, data, distill, models, privacy, sampling, schedules, uplink
 from fedjax_lite.base import (
     Aggregator,
     Algorithm,
@@ -57,6 +57,7 @@ __all__ = [
     "attacks",
     "checks",
     "data",
+    "distill",
     "evaluate",
     "federate",
     "join_hosts",

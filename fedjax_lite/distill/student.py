@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from fedjax_lite import tree
-from fedjax_lite.base import HIGH_STREAM, Key, Number, Tree
+from fedjax_lite.base import Key, Number, Tree
 from fedjax_lite.refuse import positive, whole
 from fedjax_lite.shuffle import permute
 
@@ -119,6 +119,7 @@ def taught(
         raise ValueError(f"distillation: held_out={how.held_out} of {rows} public examples leaves none to learn from: lower it")
     size = min(how.batch_size, learning)
     epoch = learning // size  # steps
+    order, own = jax.random.split(key)
 
     def mean_loss(params, index, key):
         q = target[index]
@@ -127,9 +128,8 @@ def taught(
 
     def step(carry, j):
         params, state = carry
-        index = permute(jax.random.fold_in(key, j // epoch), learning, j % epoch * size + jnp.arange(size))
-        own = jax.random.fold_in(key, HIGH_STREAM + j.astype(jnp.uint32))
-        loss, gradient = jax.value_and_grad(mean_loss)(params, index, own)
+        index = permute(jax.random.fold_in(order, j // epoch), learning, j % epoch * size + jnp.arange(size))
+        loss, gradient = jax.value_and_grad(mean_loss)(params, index, jax.random.fold_in(own, j))
         updates, state = how.optimizer.update(gradient, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), loss
 
