@@ -124,6 +124,7 @@ class Server(NamedTuple):
     broadcast: Callable[[Tree], Any]  # state -> shared
     update: Callable[[Tree, Tree, Info], Tree]  # aggregate, state, info -> state
     uses_metrics: bool = False  # True: what clients report changes the model beside the aggregate
+    params: Callable[[Tree], Tree] | None = None  # state -> the global model, where it is not the one that is broadcast
 
 
 class State(NamedTuple):

@@ -87,11 +87,12 @@ def federate(
         composable(aggregator, server)
     engine = packed() if engine is None else engine
     uplink = optax.with_extra_args_support(optax.identity() if uplink is None else uplink)
+    params_of = server.params or (lambda state: server.broadcast(state).params)
 
     def init(params: Tree, key: Key) -> State:
         params = jax.tree.map(jnp.asarray, params)
         state = server.init(params)
-        message = _message_of(work, server, params, state, key)
+        message = _message_of(work, server, params, state, key, uplink)
         return State(jnp.int32(0), key, state, aggregator.init(message), *first_rows(params, key, jnp.arange(population)))
 
     def first_rows(params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
@@ -137,7 +138,7 @@ def federate(
         server_state, aggregator_state = tree.where(counts, after, before)
         row = jnp.where(present, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
         own, uplink_rows = tree.put((state.own, state.uplink), row, rows)
-        moved = optax.tree.sub(server.broadcast(server_state).params, common[0].params)
+        moved = optax.tree.sub(params_of(server_state), params_of(state.server))
         clients = jnp.sum(present, dtype=jnp.float32)
         received = clients * dense_bits(common[0].params)
         metrics |= {"clients": clients, "update_norm": optax.tree.norm(moved), "downlink_bits": received}
@@ -161,9 +162,7 @@ def federate(
         lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.number()))
         return {"lanes": tree.stack_of(carry, lanes), "messages": () if local.additive else tree.stack_of(message, cohort.id.shape[0])}
 
-    return Algorithm(
-        init, round, lambda state: server.broadcast(state.server).params, Layout(steps, first_rows, stacks), aggregator.privacy
-    )
+    return Algorithm(init, round, lambda state: params_of(state.server), Layout(steps, first_rows, stacks), aggregator.privacy)
 
 
 def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:
@@ -197,9 +196,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         def finish(client, rows, carry):
             carry, sums = carry
             message, own, metrics = work.finish(shared, carry, client)
-            message, uplink_row = uplink.update(
-                message, rows[1], shared.params, round=round, key=jax.random.fold_in(client.key, 2**32 - 1), weight=client.weight
-            )
+            message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
             metrics |= {_SENT: sent(uplink_row, message)}
             return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
 
@@ -211,12 +208,19 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
     return build, ravel_pytree(of_steps | of_finish)[1]
 
 
-def _message_of(work, server, *operands) -> Tree:
-    """A message of zeros, in the shape of one from a client that takes no step."""
+def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:
+    """A message as it arrives, and what the uplink keeps of it."""
+    key = jax.random.fold_in(client.key, 2**32 - 1)
+    return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, client=client)
 
-    def message(params, server_state, key):
+
+def _message_of(work, server, params, state, key, uplink=None) -> Tree:
+    """A message of zeros, in the shape of one from a client that takes no step, before an uplink or after it."""
+
+    def message(params, state, key):
         one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
-        shared = server.broadcast(server_state)
-        return work.finish(shared, work.start(shared, work.init(params, key), one), one)[0]
+        shared = server.broadcast(state)
+        found = work.finish(shared, work.start(shared, work.init(params, key), one), one)[0]
+        return found if uplink is None else _sent_up(uplink, found, uplink.init(found), shared, one, jnp.int32(0))[0]
 
-    return tree.zeros(jax.eval_shape(message, *operands))
+    return tree.zeros(jax.eval_shape(message, params, state, key))

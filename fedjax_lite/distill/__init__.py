@@ -9,18 +9,25 @@ from fedjax_lite.distill.ensemble import (
     mean_probabilities,
     sharpened,
 )
+from fedjax_lite.distill.server import distillation_server
+from fedjax_lite.distill.soft_labels import Knowledge, Lesson, pooled, soft_labels
 from fedjax_lite.distill.student import Lessons, distillation_loss, lessons, taught
 
 __all__ = [
     "Ensemble",
+    "Knowledge",
+    "Lesson",
     "Lessons",
     "by_accuracy",
     "by_certainty",
     "by_class_counts",
     "distillation_loss",
+    "distillation_server",
     "lessons",
     "mean_logits",
     "mean_probabilities",
+    "pooled",
     "sharpened",
+    "soft_labels",
     "taught",
 ]
