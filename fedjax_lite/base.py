@@ -54,6 +54,7 @@ class Shared(NamedTuple):
 
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
+    public: Tree = None  # the data's public examples, which all have already
 
 
 class Mean(NamedTuple):
@@ -72,7 +73,8 @@ class Info(NamedTuple):
 
     round: Int[Array, ""] | int
     key: Key
-    metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"
+    metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; none where what clients report is private
+    public: Tree = None  # the data's public examples
 
 
 class ClientWork(NamedTuple):
@@ -103,6 +105,7 @@ class Mechanism(NamedTuple):
     # what it adds to one; where noise is correlated over rounds, so that they are one release.
     sensitivity: Callable[[int, int], float] | None = None
     shares: Number = 0  # how many clients must be there for the noise to be whole, where each draws its share
+    rounds: int | None = None  # how many it is made for; None: any number
     provided: str = ""  # what must hold besides, in words
 
 

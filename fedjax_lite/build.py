@@ -15,10 +15,12 @@ from fedjax_lite.attacks.table import attack_of
 from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.config import Config, Where
-from fedjax_lite.data.federated import TrainTest, labels_of
+from fedjax_lite.data.arrays import labels_of
+from fedjax_lite.data.federated import TrainTest
 from fedjax_lite.federate import federate
 from fedjax_lite.names import call, find, make, refusing
 from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
+from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.privacy.settings import settings_of, solved, with_noise
 from fedjax_lite.privacy.spent import check_private
@@ -61,8 +63,12 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     outputs = outputs_of(config, source)
     config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
     algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0))
+    if algorithm.privacy is None and settings_of(config, source.population).target_epsilon is not None:
+        raise config.error(["privacy", "target_epsilon"], "nothing here is private: take a private aggregator, or leave it out")
     with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
-        check_private(algorithm.privacy, sampler, source.population, options.get("converge"))
+        shapes = jax.eval_shape(algorithm.init, params, key)
+        hides = hidden(shapes.own, shapes.uplink)
+        check_private(algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides)
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)

@@ -29,7 +29,7 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, packed, placement
-from fedjax_lite.privacy.compose import composable, refuse_memory
+from fedjax_lite.privacy.compose import composable, hidden, refuse_memory
 from fedjax_lite.schedules import refuse_common_noise
 from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
 
@@ -83,8 +83,6 @@ def federate(
             raise TypeError(f"federate: {name} must be a fl.{kind.__name__}, got {value!r}: call the function that makes one")
     if population < 1:
         raise ValueError(f"population must be at least 1, got {population}")
-    if aggregator.privacy is not None:
-        composable(aggregator, server)
     engine = packed() if engine is None else engine
     uplink = optax.with_extra_args_support(optax.identity() if uplink is None else uplink)
     params_of = server.params or (lambda state: server.broadcast(state).params)
@@ -100,6 +98,7 @@ def federate(
         own = jax.vmap(work.init, (None, 0))(params, client_keys(jax.random.fold_in(key, HIGH_STREAM), ids))
         uplink_state = uplink.init(_message_of(work, server, params, server.init(params), key))
         refuse_common_noise(uplink_state, "uplink")
+        composable(aggregator.privacy is not None or hidden(own, uplink_state), server)
         if aggregator.privacy is not None:
             refuse_memory(own, uplink_state)
         return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), uplink_state)
@@ -114,7 +113,7 @@ def federate(
         cohort = steps(cohort, state.round)
         row = cohort.id if cohort.row is None else cohort.row
         rows = tree.take((state.own, state.uplink), row)
-        common = (server.broadcast(state.server), state.round, state.aggregator)
+        common = (_broadcast(server, state.server, data.public), state.round, state.aggregator)
         return common, cohort, row, rows, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, rows), jnp.int32(0)))
 
     def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
@@ -128,7 +127,8 @@ def federate(
         if twice := sums.keys() & metrics.keys():
             raise ValueError(f"client work and aggregator both report {', '.join(sorted(twice))}: rename one")
         metrics = {name: metric.value() for name, metric in sums.items()} | metrics
-        info = Info(state.round, jax.random.fold_in(key, 1), metrics)
+        private = aggregator.privacy is not None or hidden(state.own, state.uplink)
+        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics, data.public)
         server_state = server.update(aggregate, state.server, info)
 
         present = cohort.weight > 0
@@ -208,10 +208,17 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
     return build, ravel_pytree(of_steps | of_finish)[1]
 
 
+def _broadcast(server, state, public) -> Any:
+    """What the cohort is sent, and the public examples that it has already."""
+    shared = server.broadcast(state)
+    return shared if public is None else shared._replace(public=public)
+
+
 def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:
     """A message as it arrives, and what the uplink keeps of it."""
     key = jax.random.fold_in(client.key, 2**32 - 1)
-    return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, client=client)
+    public = getattr(shared, "public", None)
+    return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, client=client, public=public)
 
 
 def _message_of(work, server, params, state, key, uplink=None) -> Tree:

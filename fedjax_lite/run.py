@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
+from fedjax_lite.data.arrays import check_public
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
@@ -19,6 +20,7 @@ from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
+from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, spent
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.rows import untouched
@@ -118,10 +120,11 @@ def run(
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
-    check_private(algorithm.privacy, sampler, data.population, converge)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
+    hides = hidden(shapes.own, shapes.uplink)
+    check_private(algorithm.privacy, sampler, data.size, rounds, converge, hides)
     test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
@@ -164,7 +167,7 @@ def run(
             bar.update(history[-1])
         if folder:
             names = [name for name, value in history[-1].items() if isinstance(value, float)] if history else []
-            told = spent(algorithm.privacy, sampler, data.population, len(history), delta_of(delta, data.population), names)
+            told = spent(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
             folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}))
     return Result(state, algorithm.params(state), history, status)
 
@@ -227,6 +230,8 @@ def check_kinds(data: Any, test: Any) -> None:
         raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
     if not isinstance(test, FederatedData | None):
         raise TypeError(f"test must be a FederatedData or None, got a {type(test).__name__}: of a Store, pass store.in_memory()")
+    if isinstance(data, FederatedData):
+        check_public(data, test)
 
 
 def check_options(

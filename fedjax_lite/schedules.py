@@ -4,7 +4,8 @@ An optax schedule is a function of a count. In a federated run there are three c
 optax optimizer would silently be read on a fourth that restarts with every round; so each schedule names its clock.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -86,6 +87,20 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
         return transformation._replace(init=partial(_init_without_rate, transformation.init))
 
     return at
+
+
+@contextmanager
+def needs_value(where: str, given: bool) -> Iterator[None]:
+    """Say why an optimizer that reads the loss is not given it."""
+    try:
+        yield
+    except TypeError as error:
+        if given or "value" not in str(error):
+            raise
+        raise ValueError(
+            f"{where}: the optimizer reads the loss (reduce_on_plateau, polyak_sgd and their kind), which no noise hides: with private "
+            "clients take another, or a schedule"
+        ) from error
 
 
 def _init_without_rate(init_fn: Callable, params: Tree) -> Tree:

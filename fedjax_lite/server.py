@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import Number, Server, Shared, Tree
-from fedjax_lite.schedules import Clock, Scheduled, transformation_at
+from fedjax_lite.schedules import Clock, Scheduled, needs_value, transformation_at
 
 __all__ = ["adaptive_rate", "optimizer_server"]
 
@@ -30,10 +30,11 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
             optax schedule inside it counts the server's updates.
         learning_rate: number, tracer, or `fl.on_round(schedule)`.
         value: the round's metric given to the optimizer as `value`, for instance to `optax.contrib.reduce_on_plateau`.
-            "initial_loss" is the loss before this round's training.
+            "initial_loss" is the loss before this round's training. Nothing is given where clients are private.
 
     Raises:
-        ValueError: for a rate on another clock than the round's, or a metric that the round does not have.
+        ValueError: for a rate on another clock than the round's, a metric that the round does not have, or an optimizer that needs one
+            where clients are private.
 
     >>> server = optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=5)))
 
@@ -51,12 +52,13 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
 
     def update(aggregate, state, info):
         if value != "initial_loss" and value not in info.metrics:
-            raise ValueError(f"optimizer_server: no metric {value!r} to give as value; the round has {', '.join(info.metrics)}")
+            raise ValueError(f"optimizer_server: no metric {value!r} to give as value; the round has {', '.join(info.metrics) or 'none'}")
         extra = {"value": info.metrics[value]} if value in info.metrics else {}
         gradient = tree.cast_like(optax.tree.scale(-1, aggregate), state.params)
-        updates, optimizer_state = optimizer_at(Clock(info.round)).update(
-            gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra
-        )
+        with needs_value("optimizer_server", bool(extra)):
+            updates, optimizer_state = optimizer_at(Clock(info.round)).update(
+                gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra
+            )
         return OptimizerState(optax.apply_updates(state.params, updates), optimizer_state)
 
     return Server(init, broadcast, update)

@@ -9,7 +9,8 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Key, Mean, Number, Tree
-from fedjax_lite.schedules import Clock, Scheduled, refuse_restarting, transformation_at
+from fedjax_lite.privacy.compose import Hidden
+from fedjax_lite.schedules import Clock, Scheduled, needs_value, refuse_restarting, transformation_at
 
 __all__ = ["sgd_work"]
 
@@ -78,25 +79,31 @@ def sgd_work(
         raise ValueError(f"epoch_decay must be in (0, 1], got {epoch_decay}")
     optimizer_at = transformation_at(optimizer, learning_rate)
     counts_steps = isinstance(learning_rate, Scheduled) and learning_rate.clock == "client_step"
+    hides = getattr(gradients, "private", False)
     gradients = jax.value_and_grad(mean_loss, argnums=1, has_aux=True) if gradients is None else gradients
 
     def init(params, key):
         del params, key
-        return jnp.int32(0) if counts_steps else ()
+        return kept(jnp.int32(0) if counts_steps else ())
+
+    def kept(steps):
+        return Hidden(steps) if hides else steps
 
     def start(shared, own, client):
         state = optimizer_at(Clock(0, 0, 0)).init(shared.params)
         refuse_restarting(state)
         received = shared.params if initial_loss == "epoch" else ()
-        return _Carry(shared.params, state, client.key, shared.rate, received, own)
+        return _Carry(shared.params, state, client.key, shared.rate, received, own.kept if hides else own)
 
     def step(carry, batch):
         key = jax.random.fold_in(carry.key, batch.step)
         (loss, sums), gradient = gradients(loss_fn, carry.params, batch, key)
         clock = Clock(batch.round, batch.step, carry.steps_before + batch.step if counts_steps else None)
-        updates, state = optimizer_at(clock).update(
-            gradient, carry.optimizer, carry.params, value=loss, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM)
-        )
+        extra = {} if hides else {"value": loss}
+        with needs_value("sgd_work", not hides):
+            updates, state = optimizer_at(clock).update(
+                gradient, carry.optimizer, carry.params, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM), **extra
+            )
         decay = 1.0 if isinstance(epoch_decay, float | int) and epoch_decay == 1 else epoch_decay**batch.epoch
         updates = optax.tree.scale(carry.rate * decay, updates)
         params = optax.apply_updates(carry.params, updates)
@@ -114,7 +121,7 @@ def sgd_work(
 
     def finish(shared, carry, client):
         own = carry.steps_before + client.steps if counts_steps else ()
-        return optax.tree.sub(carry.params, shared.params), own, {}
+        return optax.tree.sub(carry.params, shared.params), kept(own), {}
 
     return ClientWork(init, start, step, finish)
 

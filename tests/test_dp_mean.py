@@ -150,10 +150,10 @@ def test_noise_does_not_depend_on_the_data():
     np.testing.assert_allclose(with_data, noise(dp_mean(1.0, 1.0, 5.0), keys), atol=1e-6)
 
 
-def trained(engine=None, aggregator=None, devices=1, rounds=3, sampler=None):
+def trained(engine=None, aggregator=None, devices=1, rounds=3, sampler=None, server=None):
     aggregator = aggregator or dp_mean(0.5, 1.0, 4.0, quantile=0.5, bit_noise=2.0)
     algorithm = fl.federate(
-        fl.sgd_work(softmax_loss, optax.sgd(0.1)), aggregator, fl.optimizer_server(optax.sgd(1.0)),
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)), aggregator, server or fl.optimizer_server(optax.sgd(1.0)),
         batches=fl.Batches(4), population=len(SIZES), engine=engine,
     )  # fmt: skip
     sampler = sampler or fl.sampling.poisson(0.6)
@@ -249,6 +249,15 @@ def test_a_server_that_reads_what_clients_report_is_refused():
     with pytest.raises(ValueError, match="adaptive_rate reads their gradient norms"):
         built(work=work, server=fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0))))
     built()  # Adam sees the noisy mean alone
+
+
+def test_an_optimizer_that_reads_the_loss_is_refused():
+    """Nothing that clients report reaches the server; what they train with themselves is theirs."""
+    plateau = fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1)))
+    with pytest.raises(ValueError, match="optimizer_server: the optimizer reads the loss .*, which no noise hides"):
+        trained(server=plateau)
+    with pytest.raises(ValueError, match="no metric 'loss' to give as value; the round has none"):
+        trained(server=fl.optimizer_server(optax.sgd(1.0), value="loss"))
 
 
 @pytest.mark.parametrize("around", [lambda inner: fl.aggregators.nnm(inner, 1), lambda inner: fl.aggregators.bucketing(inner, 2)])

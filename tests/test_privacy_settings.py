@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import optax
 import pytest
 from problems import softmax_data, softmax_loss, softmax_params
@@ -11,6 +12,7 @@ import fedjax_lite as fl
 from fedjax_lite import cli, privacy
 from fedjax_lite.build import build
 from fedjax_lite.config import load
+from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.report.page import report
 from fedjax_lite.study.configured import configured
 
@@ -114,6 +116,14 @@ def test_a_study_over_epsilons_is_one_program(config):
         (["privacy.target_epsilon=-1.0"], "privacy.target_epsilon: target_epsilon must be positive and finite, got -1.0"),
         (["privacy.accountant=prv"], 'privacy.accountant: accountant must be "pld" or "rdp"'),
         (["privacy.epsilon=1.0"], "privacy.epsilon: unknown key"),
+        (['aggregator={ name = "mean" }'], "privacy.target_epsilon: nothing here is private"),
+        (
+            [
+                'sampling={ name = "cyclic", clients = 12 }',
+                'aggregator={ name = "dp_ftrl", clip = 1.0, noise_multiplier = 1.0, clients_per_round = 12, rounds = 5 }',
+            ],
+            "rounds=5 of the aggregator are fewer than the 6 of the run",
+        ),
         (["privacy=3"], "privacy: must be a table"),
         (
             ["sampling.name=uniform", 'sampling={ name = "uniform", clients = 12 }'],
@@ -154,6 +164,19 @@ def test_auto_solves_for_every_private_aggregator(config, aggregator, accountant
     assert found == pytest.approx(5.0, rel=1e-4) and found <= 5.0
     if aggregator == FTRL:  # as many rounds as the run has: more are refused by its strategy
         assert mechanism.sensitivity(2, 5) > mechanism.sensitivity(1, 5)
+
+
+def test_a_study_refuses_what_a_run_refuses(config):
+    with pytest.raises(ValueError, match="no accountant covers this sampler"):
+        sampling = 'sampling={ name = "weighted", clients = 12 }'
+        configured(config(sampling, "aggregator.noise_multiplier=1.0", "grid.aggregator.clip=[0.1]"))(progress=False)
+
+
+def test_every_client_must_be_there_to_draw_its_noise():
+    mechanism = fl.aggregators.ddgauss(1.0, 1.0, 4, dimension=32).privacy
+    check_private(mechanism, fl.sampling.everyone(), jnp.array([2, 1, 2, 1]), 3)
+    with pytest.raises(ValueError, match="data: 2 clients hold no examples.*their share of the noise is missing: drop them"):
+        check_private(mechanism, fl.sampling.everyone(), jnp.array([2, 0, 2, 0]), 3)
 
 
 def test_auto_says_what_cannot_be_solved(config):

@@ -38,7 +38,7 @@ def dp_ftrl(
         4. A round without clients releases noise too.
         5. After `rounds` nothing more is given away: the aggregate is NaN, and no tree is begun anew.
     It holds though messages depend on what was released before, and for a sampler that keeps to k and s, such as
-    `fl.sampling.cyclic`. Floats are no reals: continuous noise in float32 leaks a little through its rounding.
+    `fl.sampling.cyclic`. Noise is drawn in float32: docs/privacy.md.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
@@ -90,7 +90,9 @@ def dp_ftrl(
         collect=lambda messages, cohort, state: clipped.collect(messages, cohort, ()),
         finish=finish,
         additive=True,
-        privacy=Mechanism(noise_multiplier, sensitivity=lambda times, separation: chosen.sensitivity(times, separation, rounds)),
+        privacy=Mechanism(
+            noise_multiplier, sensitivity=lambda times, separation: chosen.sensitivity(times, separation, rounds), rounds=rounds
+        ),
     )
 
 

@@ -38,8 +38,8 @@ def dp_mean(
         3. Noise is drawn once for the aggregate, anew in each round, whatever the lanes, chunks and devices, and whatever the data.
         4. A round without clients releases noise too.
         5. Sum and quantile together are one Gaussian mechanism with the multiplier z.
-    With a sampler that `fl.privacy.account` knows they add up to an epsilon. Floats are no reals: continuous noise in float32 leaks a
-    little through its rounding, as in every implementation of this kind; the discrete mechanisms do not.
+    With a sampler that `fl.privacy.account` knows they add up to an epsilon. Noise is drawn in float32:
+    docs/privacy.md says what that leaks.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units; with `quantile` that of the first round.

@@ -1,8 +1,7 @@
 """A population's examples in one array, sorted by client: no padding is stored."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client, Tree
+from fedjax_lite.data.arrays import checked, fingerprint, labels_of, length_of
 
 
 @jax.tree_util.register_dataclass
@@ -22,12 +22,15 @@ class FederatedData:
         start: int32 `[population]`, the row of each client's first example.
         size: int32 `[population]`, how many examples it holds.
         largest: the largest size, a Python int (static under jit).
+        public: leaves `[public examples, ...]` that server and clients all have, for distillation; None without any. Nobody trains on
+            their labels.
     """
 
     examples: Tree
     start: Any  # not Int[Array, "population"]: jax also builds this class with stand-ins for arrays
     size: Any
     largest: int = field(metadata={"static": True})
+    public: Tree = None
 
     @classmethod
     def from_clients(cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False) -> "FederatedData":
@@ -88,6 +91,31 @@ class FederatedData:
         sizes = np.bincount(client_ids, minlength=population)
         return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty)
 
+    def with_public(self, examples: Tree) -> "FederatedData":
+        """The same clients, and public examples beside them.
+
+        Args:
+            examples: pytree of arrays `[public examples, ...]`, of the structure and shapes of the clients', with or without labels; never
+                those that the model is tested on, which `fl.run` refuses.
+
+        Raises:
+            ValueError: for none, leaves of unequal lengths, or another shape than the clients', NaN or Inf.
+
+        >>> data = FederatedData.from_clients([{"x": np.ones((3, 2)), "y": np.zeros(3, int)}]).with_public({"x": np.zeros((5, 2))})
+        >>> data.public["x"].shape
+        (5, 2)
+        """
+        examples = jax.tree.map(np.asarray, examples)
+        if not length_of(examples, "public"):
+            raise ValueError("public: there are no public examples: give at least one")
+        examples = checked(examples, np.array([length_of(examples, "public")]))
+        mine = {jax.tree_util.keystr(path): x.shape[1:] for path, x in jax.tree_util.tree_leaves_with_path(self.examples)}
+        for path, x in jax.tree_util.tree_leaves_with_path(examples):
+            name = jax.tree_util.keystr(path)
+            if mine.get(name) != x.shape[1:]:
+                raise ValueError(f"public{name} has examples of shape {x.shape[1:]}, the clients' have {mine.get(name)}: make them equal")
+        return replace(self, public=jax.tree.map(jnp.asarray, examples))
+
     @property
     def population(self) -> int:
         """How many clients there are."""
@@ -109,7 +137,7 @@ class FederatedData:
             raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")
         rows = np.concatenate([np.arange(start[i], start[i] + size[i]) for i in ids])
         examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
-        return _place(examples, size[ids])
+        return replace(_place(examples, size[ids]), public=self.public)
 
     def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
@@ -121,7 +149,8 @@ class FederatedData:
 
     def fingerprint(self) -> dict[str, Any]:
         """What this data is, short enough to stand beside every result: counts and a hash of every byte."""
-        return fingerprint(self.examples, self.size)
+        public = {} if self.public is None else {"public": fingerprint(self.public, [length_of(self.public, "public")])}
+        return fingerprint(self.examples, self.size) | public
 
     def summary(self) -> str:
         """A few lines for a person: clients, examples, sizes, what one example is, how labels are spread."""
@@ -156,6 +185,7 @@ class Piece:
     largest: int = field(metadata={"static": True})
     population: int = field(metadata={"static": True})
     device: Any = None
+    public = None  # of a population in memory alone
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: slot by slot."""
@@ -179,38 +209,6 @@ class TrainTest(NamedTuple):
         return self.train.example
 
 
-def fingerprint(examples: Tree, size: Any) -> dict[str, Any]:
-    """Counts and a hash of every byte, read where it lies."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path((examples, size)):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return {"clients": len(size), "examples": int(np.sum(size)), "sha256": digest.hexdigest()[:16]}
-
-
-def labels_of(examples: Tree) -> np.ndarray | None:
-    """The leaf named "y", if it holds one integer an example."""
-    labels = examples.get("y") if isinstance(examples, dict) else None
-    if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        return None
-    return np.asarray(labels)
-
-
-def length_of(arrays: Tree, name: str) -> int:
-    """The length that all leaves share; `name` says whose leaves they are where they do not."""
-    leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
-    if not leaves:
-        raise ValueError(f"{name} holds no arrays")
-    for path, x in leaves.items():
-        if not x.ndim:
-            raise ValueError(f"{name}: leaf {path} is a single number, not an array of examples: wrap lists in np.array")
-    lengths = {path: len(x) for path, x in leaves.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{name}: leaves must be arrays of one length, got {lengths}")
-    return next(iter(lengths.values()))
-
-
 def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
     """One leaf of all clients; an empty one has no say, since np.array([]) is float whatever it stands for."""
     held = [(i, x) for i, x in enumerate(leaves) if len(x)] or [(0, leaves[0])]
@@ -229,47 +227,6 @@ def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: 
     if sizes.sum() >= 2**31:
         raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
     return _place(jax.tree.map(jnp.array, checked(examples, sizes, classes, allow_empty)), sizes)
-
-
-def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
-    """Sorted host arrays in jax's dtypes, of clients `first`, first + 1, ...; what is wrong with them is said with leaf and client."""
-    owner = first + np.repeat(np.arange(len(sizes)), sizes)
-    if not allow_empty and (sizes == 0).any():
-        empty = np.flatnonzero(sizes == 0)
-        raise ValueError(
-            f"client {first + empty[0]} has no examples ({len(empty)} of {len(sizes)} clients have none): drop it, or pass "
-            "allow_empty=True (it then never weighs in a round)"
-        )
-    examples = jax.tree_util.tree_map_with_path(_cast, examples)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
-        if jnp.issubdtype(leaf.dtype, np.inexact):
-            bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                name = jax.tree_util.keystr(path) or "the array"
-                raise ValueError(f"leaf {name} of client {owner[row]} holds NaN or Inf ({bad.sum()} such examples): clean or drop them")
-    labels = labels_of(examples)
-    if classes is not None and labels is not None:
-        bad = (labels < 0) | (labels >= classes)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise ValueError(
-                f"label {labels[row]} of client {owner[row]} is out of range: classes={classes} admits 0..{classes - 1} "
-                f"({bad.sum()} such examples); raise classes or map the labels"
-            )
-    return examples
-
-
-def _cast(path: Any, x: np.ndarray) -> np.ndarray:
-    """Python's float64 and int64 become jax's defaults (float32 and int32 unless x64 is on)."""
-    name = jax.tree_util.keystr(path) or "the array"
-    if x.dtype.kind in "OSUMm":
-        raise ValueError(f"leaf {name} holds {x.dtype}, not numbers: make it an array of numbers")
-    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-    if np.issubdtype(x.dtype, np.integer) and x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
-        raise ValueError(f"leaf {name} holds {x.min()}..{x.max()}, which does not fit {dtype}: map the values to a smaller range")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which is reported with its client
-        return x.astype(dtype, copy=False)
 
 
 def _place(examples: Tree, sizes: np.ndarray) -> FederatedData:

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, checked, fingerprint, length_of
+from fedjax_lite.data.arrays import checked, fingerprint, length_of
+from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import FORMAT, VERSION, Store, nested
 
 

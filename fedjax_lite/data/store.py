@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, TrainTest, fingerprint
+from fedjax_lite.data.arrays import fingerprint
+from fedjax_lite.data.federated import FederatedData, TrainTest
 
 FORMAT, VERSION = "fedjax_lite store", 1
 

@@ -13,10 +13,11 @@ from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_n
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
 TOLERANCE = 1e-4  # relative, of a noise multiplier that is solved for with a limit of slots
+ZEROED = "one client's messages or zeros"
 RELATIONS = {  # sampling -> which two populations can't be told apart
     "poisson": "one client added or removed",
     "everyone": "one client added or removed",
-    "cyclic": "one client added or removed",
+    "cyclic": ZEROED,  # one client more would shift everybody's turn
     "fixed": "one client replaced by another",
 }
 
@@ -124,7 +125,8 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
     mechanism, how = covered(mechanism, sampler, population)
     for count in rounds:
         check(how.rate, count, delta)
-    relation = "one client's messages or zeros" if mechanism.shares else RELATIONS[how.kind]
+        refuse_more_rounds(mechanism, count)
+    relation = ZEROED if mechanism.shares else RELATIONS[how.kind]
     relation += f", provided that {mechanism.provided}" if mechanism.provided else ""
 
     def by(name: str, count: int) -> float | None:
@@ -153,12 +155,18 @@ def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> t
             "bound on how often a client takes part, and drawn by the clients a fixed number of them; take fl.sampling.cyclic or everyone"
         )
     clients = population if how.kind == "everyone" else how.clients
-    if mechanism.shares and (how.some_lost or clients < mechanism.shares):
+    if mechanism.shares and (how.some_lost or clients != mechanism.shares):
         raise ValueError(
-            f"clients draw the noise, and it is whole only where {mechanism.shares} of them are there: take clients_per_round of them, "
-            "without dropout or availability"
+            f"the noise that clients draw is as promised only where clients_per_round = {mechanism.shares} of them are there, neither "
+            f"fewer nor more, and the sampler takes {clients}: make them equal, without dropout or availability"
         )
     return mechanism, how
+
+
+def refuse_more_rounds(mechanism: Mechanism, rounds: int) -> None:
+    """Refuse a run that goes on after its mechanism has ended."""
+    if mechanism.rounds is not None and rounds > mechanism.rounds:
+        raise ValueError(f"rounds={mechanism.rounds} of the aggregator are fewer than the {rounds} of the run: raise them")
 
 
 def bounds(name: str, mechanism: Mechanism, how: Participation, population: int) -> bool:

@@ -4,25 +4,38 @@ Its guarantee is that of a sum to which each client adds a message of bounded no
 made public before. Whatever the server does with the noisy sum is free: optimizers, momentum, averages of models.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Aggregator, Server, Tree
+from fedjax_lite.base import Server, Tree
 from fedjax_lite.uplink.ledger import Sent
 
-__all__ = ["composable", "refuse_memory"]
+__all__ = ["Hidden", "composable", "hidden", "refuse_memory"]
 
 
-def composable(aggregator: Aggregator, server: Server) -> None:
-    """Refuse a server under which more than a private aggregate reaches the model.
+class Hidden(NamedTuple):
+    """What a client keeps, in its work or its uplink, where that hides its data from whoever sees its messages."""
+
+    kept: Tree = ()
+
+
+def hidden(own: Tree, uplink: Tree) -> bool:
+    """Whether clients hide their data themselves: by noise on their messages, or in their steps."""
+    return any(isinstance(x, Hidden) for x in jax.tree.leaves((own, uplink), is_leaf=lambda x: isinstance(x, Hidden)))
+
+
+def composable(private: bool, server: Server) -> None:
+    """Refuse a server under which more than private messages reach the model.
 
     Raises:
         ValueError: for one that is steered by what clients report.
     """
-    if aggregator.privacy is not None and server.uses_metrics:
+    if private and server.uses_metrics:
         raise ValueError(
             "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without "
-            "noise: with a private aggregator take a schedule, fl.on_round(...), or Adam, which sees the noisy mean alone"
+            "noise: where clients are private take a schedule, fl.on_round(...), or Adam, which sees the noisy mean alone"
         )
 
 

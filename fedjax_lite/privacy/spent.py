@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import jax
+import numpy as np
+
 from fedjax_lite.base import Algorithm, Mechanism
-from fedjax_lite.privacy.accountant import accounted, covered
+from fedjax_lite.privacy.accountant import accounted, covered, refuse_more_rounds
 from fedjax_lite.sampling import Sampler
 
 POINTS = 5  # of a curve: each takes an accountant up to a second
@@ -22,16 +25,28 @@ def outside(names: Iterable[str]) -> list[str]:
     return [name for name in names if not any(name == known or (known[-1] == "_" and name.startswith(known)) for known in INSIDE)]
 
 
-def check_private(mechanism: Mechanism | None, sampler: Sampler, population: int, converge: Any) -> None:
+def check_private(
+    mechanism: Mechanism | None, sampler: Sampler, sizes: Any, rounds: int, converge: Any = None, hides: bool = False
+) -> None:
     """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
+
+    Args:
+        sizes: how many examples each client holds, `[population]`; a tracer in a study.
+        converge: a `fl.Convergence`, or None.
+        hides: whether clients hide their data themselves.
 
     Raises:
         ValueError: with the reason.
     """
-    if mechanism is None:
-        return
-    covered(mechanism, sampler, population)
-    if converge and outside([converge.metric]):
+    if mechanism is not None:
+        covered(mechanism, sampler, len(sizes))
+        refuse_more_rounds(mechanism, rounds)
+        empty = 0 if isinstance(sizes, jax.core.Tracer) else int(np.sum(np.asarray(sizes) == 0))
+        if mechanism.shares and empty:
+            raise ValueError(
+                f"data: {empty} clients hold no examples, so they send nothing and their share of the noise is missing: drop them"
+            )
+    if (mechanism is not None or hides) and converge and outside([converge.metric]):
         raise ValueError(
             f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
             "take a test metric or update_norm"
@@ -39,15 +54,17 @@ def check_private(mechanism: Mechanism | None, sampler: Sampler, population: int
 
 
 def spent(
-    mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: int, delta: float, names: Iterable[str]
+    mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Iterable[str]
 ) -> dict[str, Any] | None:
     """Epsilon by rounds and by accountant, and what it means; None where nothing is private.
 
     Args:
+        hides: whether clients hide their data themselves.
         names: of the run's metrics.
     """
     if mechanism is None:
-        return None
+        note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
+        return {"note": note, "outside": outside(names)} if hides else None
     told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
     if find_spec("dp_accounting") is None:
         return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": outside(names)}

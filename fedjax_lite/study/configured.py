@@ -14,6 +14,7 @@ from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.names import refusing
 from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
+from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.simulate import advance
 from fedjax_lite.study.alike import Alike, alike
 from fedjax_lite.study.grid import cells_of, names_of
@@ -55,6 +56,7 @@ def configured(config: Config) -> Callable[..., Study]:
         number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
         made = parts(here, source, outputs, number)
         with refusing(here):  # what only shows when the parts meet
+            check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
             return curves(made, source, rounds, every)
 
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
