@@ -54,7 +54,7 @@ class Shared(NamedTuple):
 
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
-    public: Tree = None  # the data's public examples, which all have already
+    public: Tree = None  # examples that all have, and so are not sent
 
 
 class Mean(NamedTuple):
@@ -74,7 +74,6 @@ class Info(NamedTuple):
     round: Int[Array, ""] | int
     key: Key
     metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; none where what clients report is private
-    public: Tree = None  # the data's public examples
 
 
 class ClientWork(NamedTuple):

@@ -113,7 +113,7 @@ def federate(
         cohort = steps(cohort, state.round)
         row = cohort.id if cohort.row is None else cohort.row
         rows = tree.take((state.own, state.uplink), row)
-        common = (_broadcast(server, state.server, data.public), state.round, state.aggregator)
+        common = (server.broadcast(state.server), state.round, state.aggregator)
         return common, cohort, row, rows, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, rows), jnp.int32(0)))
 
     def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
@@ -128,7 +128,7 @@ def federate(
             raise ValueError(f"client work and aggregator both report {', '.join(sorted(twice))}: rename one")
         metrics = {name: metric.value() for name, metric in sums.items()} | metrics
         private = aggregator.privacy is not None or hidden(state.own, state.uplink)
-        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics, data.public)
+        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics)
         server_state = server.update(aggregate, state.server, info)
 
         present = cohort.weight > 0
@@ -206,12 +206,6 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
 
     return build, ravel_pytree(of_steps | of_finish)[1]
-
-
-def _broadcast(server, state, public) -> Any:
-    """What the cohort is sent, and the public examples that it has already."""
-    shared = server.broadcast(state)
-    return shared if public is None else shared._replace(public=public)
 
 
 def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
-from fedjax_lite.data.arrays import check_public
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
+from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
 from fedjax_lite.folder import Records, RunFolder, plain, records_of
@@ -132,6 +132,7 @@ def run(
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
     state, segment = started(algorithm, data, params, key, on_host)
+    check_public(state.server, test)
     history: Records = []
     folder = None
     if out is not None or jax.process_count() > 1:
@@ -230,8 +231,6 @@ def check_kinds(data: Any, test: Any) -> None:
         raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
     if not isinstance(test, FederatedData | None):
         raise TypeError(f"test must be a FederatedData or None, got a {type(test).__name__}: of a Store, pass store.in_memory()")
-    if isinstance(data, FederatedData):
-        check_public(data, test)
 
 
 def check_options(

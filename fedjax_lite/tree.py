@@ -23,6 +23,8 @@ def where(mask: Bool[Array, "..."], chosen: Tree, other: Tree) -> Tree:
     """Leaf by leaf `chosen` where the mask holds; the mask's axes are the leading ones of every leaf."""
 
     def leaf(x, y):
+        if x is y:  # so that under vmap it stays what all runs share
+            return x
         return jax.lax.select(jnp.broadcast_to(_trailing(mask, x.ndim), x.shape), x, y)
 
     return jax.tree.map(leaf, chosen, other)
@@ -35,7 +37,7 @@ def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
 
 def cast_like(tree: Tree, like: Tree) -> Tree:
     """A tree with the dtypes of another of the same structure."""
-    return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), tree, like)
+    return jax.tree.map(lambda x, y: x if x is y else jnp.asarray(x).astype(y.dtype), tree, like)
 
 
 def is_key(x: Any) -> bool:

@@ -61,24 +61,6 @@ def fingerprint(examples: Tree, size: Any) -> dict[str, Any]:
     return {"clients": len(size), "examples": int(np.sum(size)), "sha256": digest.hexdigest()[:16]}
 
 
-def check_public(data: Any, test: Any) -> None:
-    """Refuse public examples of which half or more are held out for the test: what is learned from them would be tested on them.
-
-    Raises:
-        ValueError: with how many.
-    """
-    if data.public is None or test is None:
-        return
-    names = [name for name in data.public if name != "y"] if isinstance(data.public, dict) else None
-    rows = [jax.tree.leaves({name: x[name] for name in names} if names else x) for x in (data.public, test.examples)]
-    public, tested = ([b"".join(parts) for parts in zip(*([row.tobytes() for row in np.asarray(x)] for x in leaves))] for leaves in rows)
-    both = len(set(tested).intersection(public) and [row for row in public if row in set(tested)])
-    if 2 * both >= len(public):
-        raise ValueError(
-            f"public: {both} of {len(public)} public examples are those of the test: take others, or hold some of the training's out"
-        )
-
-
 def labels_of(examples: Tree) -> np.ndarray | None:
     """The leaf named "y", if it holds one integer an example."""
     labels = examples.get("y") if isinstance(examples, dict) else None

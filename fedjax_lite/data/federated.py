@@ -1,7 +1,7 @@
 """A population's examples in one array, sorted by client: no padding is stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -22,15 +22,12 @@ class FederatedData:
         start: int32 `[population]`, the row of each client's first example.
         size: int32 `[population]`, how many examples it holds.
         largest: the largest size, a Python int (static under jit).
-        public: leaves `[public examples, ...]` that server and clients all have, for distillation; None without any. Nobody trains on
-            their labels.
     """
 
     examples: Tree
     start: Any  # not Int[Array, "population"]: jax also builds this class with stand-ins for arrays
     size: Any
     largest: int = field(metadata={"static": True})
-    public: Tree = None
 
     @classmethod
     def from_clients(cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False) -> "FederatedData":
@@ -91,31 +88,6 @@ class FederatedData:
         sizes = np.bincount(client_ids, minlength=population)
         return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty)
 
-    def with_public(self, examples: Tree) -> "FederatedData":
-        """The same clients, and public examples beside them.
-
-        Args:
-            examples: pytree of arrays `[public examples, ...]`, of the structure and shapes of the clients', with or without labels; never
-                those that the model is tested on, which `fl.run` refuses.
-
-        Raises:
-            ValueError: for none, leaves of unequal lengths, or another shape than the clients', NaN or Inf.
-
-        >>> data = FederatedData.from_clients([{"x": np.ones((3, 2)), "y": np.zeros(3, int)}]).with_public({"x": np.zeros((5, 2))})
-        >>> data.public["x"].shape
-        (5, 2)
-        """
-        examples = jax.tree.map(np.asarray, examples)
-        if not length_of(examples, "public"):
-            raise ValueError("public: there are no public examples: give at least one")
-        examples = checked(examples, np.array([length_of(examples, "public")]))
-        mine = {jax.tree_util.keystr(path): x.shape[1:] for path, x in jax.tree_util.tree_leaves_with_path(self.examples)}
-        for path, x in jax.tree_util.tree_leaves_with_path(examples):
-            name = jax.tree_util.keystr(path)
-            if mine.get(name) != x.shape[1:]:
-                raise ValueError(f"public{name} has examples of shape {x.shape[1:]}, the clients' have {mine.get(name)}: make them equal")
-        return replace(self, public=jax.tree.map(jnp.asarray, examples))
-
     @property
     def population(self) -> int:
         """How many clients there are."""
@@ -137,7 +109,7 @@ class FederatedData:
             raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")
         rows = np.concatenate([np.arange(start[i], start[i] + size[i]) for i in ids])
         examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
-        return replace(_place(examples, size[ids]), public=self.public)
+        return _place(examples, size[ids])
 
     def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
@@ -149,8 +121,7 @@ class FederatedData:
 
     def fingerprint(self) -> dict[str, Any]:
         """What this data is, short enough to stand beside every result: counts and a hash of every byte."""
-        public = {} if self.public is None else {"public": fingerprint(self.public, [length_of(self.public, "public")])}
-        return fingerprint(self.examples, self.size) | public
+        return fingerprint(self.examples, self.size)
 
     def summary(self) -> str:
         """A few lines for a person: clients, examples, sizes, what one example is, how labels are spread."""
@@ -185,7 +156,6 @@ class Piece:
     largest: int = field(metadata={"static": True})
     population: int = field(metadata={"static": True})
     device: Any = None
-    public = None  # of a population in memory alone
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: slot by slot."""

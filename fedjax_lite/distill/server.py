@@ -5,6 +5,7 @@ from typing import NamedTuple
 import optax
 
 from fedjax_lite.base import Server, Tree
+from fedjax_lite.distill.public import Public, fitting, public_of
 from fedjax_lite.distill.student import Apply, Lessons, taught
 from fedjax_lite.server import optimizer_server
 
@@ -16,12 +17,13 @@ class DistillationState(NamedTuple):
 
     clients: Tree  # the inner server's state
     student: Tree
+    public: Public
 
 
 def distillation_server(
     how: Lessons,
     apply: Apply,
-    examples: Tree,
+    public: Tree,
     *,
     student: Tree = None,
     fresh: bool = False,
@@ -35,14 +37,14 @@ def distillation_server(
     Args:
         how: from `fl.distill.lessons`.
         apply: of the student: `(params, batch, key) -> logits [batch, classes]`.
-        examples: the public examples, those of `fl.distill.soft_labels`.
+        public: examples `[examples, ...]`, those of `fl.distill.soft_labels`. The state has them, and checkpoints too.
         student: its first parameters, if it is another model than the clients'.
         fresh: a student of its own begins at these in every round, instead of where it was.
         server: what the mean change of the clients' models does to the model they start from; by default
             `fl.optimizer_server(optax.sgd(1.0))`. Of a cohort whose models don't travel nothing comes, and it stays.
 
     Raises:
-        ValueError: for a student that begins anew, but is none of its own.
+        ValueError: for a student that begins anew, but is none of its own; for public examples that it can't take.
 
     Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", algorithms 1 and 3.
     """
@@ -51,19 +53,25 @@ def distillation_server(
             "distillation_server: fresh=True is for a student of its own, which student gives; the clients' begins at their mean"
         )
     server = optimizer_server(optax.sgd(1.0)) if server is None else server
+    shown = public_of(public)
 
     def init(params):
-        return DistillationState(server.init(params), () if student is None else student)
+        fitting(apply, params if student is None else student, shown, "the student's")
+        return DistillationState(server.init(params), () if student is None else student, shown)
+
+    def broadcast(state):
+        return server.broadcast(state.clients)._replace(public=state.public.examples)
 
     def update(lesson, state, info):
+        examples = state.public.examples
         clients = server.update(lesson.model, state.clients, info) if lesson.model != () else state.clients
         if student is None:
             learned, *_ = taught(how, apply, server.broadcast(clients).params, examples, lesson.target, info.key)
-            return DistillationState(clients._replace(params=learned), ())
+            return state._replace(clients=clients._replace(params=learned))
         before = student if fresh else state.student
-        return DistillationState(clients, taught(how, apply, before, examples, lesson.target, info.key)[0])
+        return state._replace(clients=clients, student=taught(how, apply, before, examples, lesson.target, info.key)[0])
 
     def params(state):
         return server.broadcast(state.clients).params if student is None else state.student
 
-    return Server(init, lambda state: server.broadcast(state.clients), update, params=params, uses_metrics=server.uses_metrics)
+    return Server(init, broadcast, update, params=params, uses_metrics=server.uses_metrics)

@@ -62,7 +62,7 @@ def _filled(parts: list[Any]) -> list[Any]:
     def fill(x):
         return jnp.concatenate([x, jnp.repeat(x[-1:], rows - len(x), axis=0)])
 
-    return [FederatedData(jax.tree.map(fill, part.examples), part.start, part.size, largest, part.public) for part in parts]
+    return [FederatedData(jax.tree.map(fill, part.examples), part.start, part.size, largest) for part in parts]
 
 
 def _kind(data: TrainTest) -> Any:
