@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import optax
 
 from fedjax_lite.base import Server, Tree
@@ -64,7 +65,7 @@ def distillation_server(
 
     def update(lesson, state, info):
         examples = state.public.examples
-        clients = server.update(lesson.model, state.clients, info) if lesson.model != () else state.clients
+        clients = server.update(lesson.model, state.clients, info) if jax.tree.leaves(lesson.model) else state.clients
         if student is None:
             learned, *_ = taught(how, apply, server.broadcast(clients).params, examples, lesson.target, info.key)
             return state._replace(clients=clients._replace(params=learned))
