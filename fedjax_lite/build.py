@@ -23,7 +23,7 @@ from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.privacy.settings import settings_of, solved, with_noise
-from fedjax_lite.privacy.spent import check_private
+from fedjax_lite.privacy.spent import check_private, is_central
 from fedjax_lite.run import Convergence, check_options, run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
@@ -63,12 +63,16 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     outputs = outputs_of(config, source)
     config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
     algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0))
+    if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings_of(config, source.population).target_epsilon:
+        raise config.error(["aggregator", "noise_multiplier"], '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings_of(config, source.population).target_epsilon is not None:
         raise config.error(["privacy", "target_epsilon"], "nothing here is private: take a private aggregator, or leave it out")
     with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
         shapes = jax.eval_shape(algorithm.init, params, key)
         hides = hidden(shapes.own, shapes.uplink)
-        check_private(algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides)
+        check_private(
+            algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides, is_central(source.test)
+        )
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)

@@ -21,7 +21,7 @@ from fedjax_lite.folder import Records, RunFolder, plain, records_of
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
 from fedjax_lite.privacy.compose import hidden
-from fedjax_lite.privacy.spent import check_private, delta_of, spent
+from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
@@ -124,7 +124,7 @@ def run(
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     hides = hidden(shapes.own, shapes.uplink)
-    check_private(algorithm.privacy, sampler, data.size, rounds, converge, hides)
+    check_private(algorithm.privacy, sampler, data.size, rounds, converge, hides, is_central(test))
     test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
@@ -167,7 +167,7 @@ def run(
                 raise FloatingPointError(_explain(done + bad + 1, why, folder))
             bar.update(history[-1])
         if folder:
-            names = [name for name, value in history[-1].items() if isinstance(value, float)] if history else []
+            names = outside(list(dict.fromkeys(name for record in history for name in record)), is_central(test))
             told = spent(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
             folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}))
     return Result(state, algorithm.params(state), history, status)

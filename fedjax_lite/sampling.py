@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Key, Number, Participation, client_keys, sample_key
+from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Client, Key, Number, Participation, client_keys, sample_key
 from fedjax_lite.shuffle import permute
 
 __all__ = [
@@ -123,7 +124,7 @@ def poisson(rate: Number, capacity: int | None = None) -> Sampler:
     def sample(key, sizes, round):
         del round
         population = sizes.shape[0]
-        count_key, order_key = jax.random.split(sample_key(key))
+        count_key, order_key = (jax.random.fold_in(sample_key(key), np.uint32(HIGH_STREAM + i)) for i in range(2))  # low ones are clients'
         count = jax.random.binomial(count_key, population, 1.0 * rate)
         slots = jnp.arange(slots_of(Participation("poisson", rate=rate, capacity=capacity), population))
         drawn = cohort(key, sizes, permute(order_key, population, slots), slots < count)

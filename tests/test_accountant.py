@@ -12,6 +12,7 @@ import scipy.special
 import fedjax_lite as fl
 from fedjax_lite import privacy
 from fedjax_lite.base import Mechanism
+from fedjax_lite.privacy.accountant import noise_for
 
 # sampling rate, noise multiplier, rounds, delta: epsilon by RDP, by PLD
 TABLE = [
@@ -100,6 +101,20 @@ def test_without_chance_a_client_gives_as_often_as_it_takes_part(sampler, times)
     assert found.pld == pytest.approx(exact, rel=1e-3) and found.rdp >= found.pld
     in_turn = sampler.participation.kind == "cyclic"  # one client more would shift everybody's turn
     assert found.relation == ("one client's messages or zeros" if in_turn else "one client added or removed")
+
+
+def test_renyi_divergences_do_not_stand_for_a_cohort_that_is_often_full():
+    """A mean of one client, whose binomial tail is no Gaussian's: six deviations leave clients out in 8e-6 of the rounds."""
+    found = account(fl.sampling.poisson(0.002), z=2.0, population=500, rounds=10)
+    assert found.rdp is None and found.pld > 0
+    z = noise_for(3.0, Mechanism, fl.sampling.poisson(0.1, 12).participation, 100, 20, 1e-4, "pld")
+    tight = account(fl.sampling.poisson(0.1, 12), z=z, population=100, rounds=20, delta=1e-4)
+    assert 2.99 < tight.pld <= 3.0 and z > privacy.calibrate(3.0, 0.1, 20, 1e-4) * 1.001
+
+
+def test_without_protection_no_losses_are_computed():
+    found = account(fl.sampling.poisson(0.2), z=0.02, population=60, rounds=6, delta=1e-3)
+    assert found.rdp > 1000 and found.pld is None
 
 
 def test_cyclic_meets_no_client_more_often_than_is_accounted_for():

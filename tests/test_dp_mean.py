@@ -169,6 +169,41 @@ def test_one_draw_for_the_aggregate_whatever_the_lanes_and_devices(engine, devic
     np.testing.assert_allclose(measured["noise_to_signal"], history["noise_to_signal"], rtol=1e-4)
 
 
+def test_noise_of_a_run_is_new_in_each_round_and_follows_the_clip_norm():
+    """Clients that do not move: what is released in three rounds is noise alone, of z_v C_t / M with C_t that shrinks."""
+    aggregator = dp_mean(0.5, 1.0, 4.0, quantile=1e-6, bit_noise=2.0, clip_rate=1.0)  # every norm is below C: it shrinks
+    still = fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.0)), aggregator, fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4), population=len(SIZES),
+    )  # fmt: skip
+
+    def released(key):
+        state, moves = still.init(softmax_params(), key), []
+        for _ in range(3):
+            before = still.params(state)
+            state, history = fl.advance(still, softmax_data(), state, fl.sampling.everyone(), rounds=1)
+            moves.append((still.params(state) - before).reshape(-1) / history["clip_norm"][0])
+        return jnp.stack(moves), state.aggregator
+
+    moves, last = (np.asarray(x) for x in jax.jit(jax.vmap(released))(jax.random.split(jax.random.key(5), 300)))
+    deviation = 1 / math.sqrt(1 - 1 / 16) / 4  # (z^-2 - (2 sigma_b)^-2)^(-1/2) / M
+    statistic = (moves / deviation) ** 2
+    limits = scipy.stats.chi2.ppf([1e-4, 1 - 1e-4], statistic.shape[0] * statistic.shape[2])
+    assert all(limits[0] < statistic[:, t].sum() < limits[1] for t in range(3))
+    flat_moves = moves.reshape(len(moves), -1)
+    correlation = np.corrcoef(flat_moves.T)[np.triu_indices(flat_moves.shape[1], 1)]
+    assert np.abs(correlation).max() < 5.5 / math.sqrt(len(moves))  # between rounds and coordinates
+    bits = np.log(last / 0.5)  # the sum of three noisy shares, against the noise of the sums
+    assert max(abs(np.corrcoef(bits, flat_moves[:, i])[0, 1]) for i in range(flat_moves.shape[1])) < 5 / math.sqrt(len(moves))
+
+
+def test_by_leaf_a_message_counts_as_clipped_where_any_leaf_was_cut():
+    message = {"a": jnp.array([[0.9], [0.6]]), "b": jnp.array([[0.0], [0.6]])}  # the limit of a leaf is 1 / sqrt(2)
+    aggregator = dp_mean(1.0, 0.0, 2.0, per_leaf=True)
+    mean, _, metrics = released(aggregator, message, cohort_of(2))
+    assert float(metrics["clipped"]) == 0.5 and float(mean["a"][0]) == pytest.approx((math.sqrt(0.5) + 0.6) / 2, rel=1e-6)
+
+
 def test_a_round_without_clients_moves_the_model_by_noise_alone():
     nobody = fl.sampling.dropout(fl.sampling.uniform(3), 0.999999)
     state, history = trained(sampler=nobody, aggregator=dp_mean(0.5, 1.0, 4.0))

@@ -77,8 +77,9 @@ def test_a_private_run_says_what_it_gave_away(config, tmp_path, capsys):
     assert told["rounds"] == [1, 2, 4, 5, 6] and told["delta"] == 1e-3 and told["relation"] == "one client added or removed"
     assert told["epsilon_pld"][-1] == pytest.approx(2.0, rel=1e-3) and told["epsilon_rdp"][-1] > told["epsilon_pld"][-1]
     assert sorted(told["epsilon_pld"]) == told["epsilon_pld"]
-    assert {"loss", "clipped", "noise_to_signal", "clients"} <= set(told["outside"])
-    assert not {"test_accuracy", "test_loss", "update_norm", "clip_norm"} & set(told["outside"])
+    shown = {name for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
+    assert set(told["outside"]) == shown - {"round", "update_norm", "clip_norm"}  # its test examples are the clients' too
+    assert {"loss", "clipped", "noise_to_signal", "clients", "left_out", "test_accuracy", "test_clients"} <= set(told["outside"])
     page = (tmp_path / "run" / "report.html").read_text()
     for text in (
         "<h2>Privacy</h2>",
@@ -92,6 +93,7 @@ def test_a_private_run_says_what_it_gave_away(config, tmp_path, capsys):
         assert text in page
     for name in ("loss", "clipped", "noise to signal"):
         assert f"<th>{name} \N{DAGGER}</th>" in page or f"<td>{name} \N{DAGGER}</td>" in page
+    assert "<td>test accuracy \N{DAGGER}</td>" in page and "held-out examples \N{DAGGER}" in page
     assert "update norm \N{DAGGER}" not in page and "<figcaption>clients \N{DAGGER}" in page and "local training \N{DAGGER}" in page
     written = (tmp_path / "run" / "config.toml").read_text()
     assert f"noise_multiplier = {told['noise_multiplier']}" in written  # a number, from which the run can be repeated
@@ -131,6 +133,9 @@ def test_a_study_over_epsilons_is_one_program(config):
         ),
         (['sampling={ name = "weighted", clients = 12 }'], "no accountant covers this sampler"),
         (['sampling={ name = "weighted", clients = 12 }', "aggregator.noise_multiplier=1.0"], "no accountant covers this sampler"),
+        (["aggregator.noise_multiplier=0.0"], "aggregator.noise_multiplier: 0 keeps to no target_epsilon"),
+        (['run.converge={ metric = "test_loss" }', "aggregator.noise_multiplier=1.0"], "test_loss is computed from clients' data"),
+        (["sampling.capacity=13", "privacy.accountant=rdp"], '"rdp" has no bound for Poisson sampling.*take "pld"'),
         (["aggregator.noise_multiplier=-1.0"], "aggregator.noise_multiplier.* must be finite and not negative, got -1.0"),
         (["aggregator.clip=0.0"], "aggregator.clip.* must be positive and finite, got 0.0"),
         (['run.converge={ metric = "loss" }', "aggregator.noise_multiplier=1.0"], "loss is computed from clients' data without noise"),
@@ -191,6 +196,8 @@ def test_auto_says_what_cannot_be_solved(config):
     for grid, message in [
         ('sampling=[{ name = "everyone" }]', "and sampling varies"),
         ("aggregator.bands=[1, 2]", "and aggregator.bands varies"),
+        ("privacy.delta=[1e-2, 1e-5]", "and privacy.delta varies"),
+        ("data.partition.clients=[60, 70]", "and data.partition.clients varies"),
     ]:
         with pytest.raises(ValueError, match=message):
             configured(config(CYCLIC, FTRL, "grid.privacy.target_epsilon=[2.0]", f"grid.{grid}"))

@@ -182,3 +182,19 @@ def test_nested_wrappers_draw_on_their_own():
     draw = jax.jit(jax.vmap(lambda key: sampler(key, jnp.ones(1000, jnp.int32), jnp.int32(0)).weight))
     present = np.asarray(draw(jax.random.split(jax.random.key(0), 200))) > 0
     assert abs(present.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / present.size)
+
+
+def test_drop_outs_do_not_know_how_many_were_drawn():
+    """Each client of a Poisson cohort is lost with the same probability, whatever the size of the cohort."""
+    sampler = dropout(poisson(0.4, capacity=8), 0.5)
+
+    def one(key):
+        drawn, kept = poisson(0.4, capacity=8)(key, jnp.ones(8, jnp.int32), 0), sampler(key, jnp.ones(8, jnp.int32), 0)
+        here = jnp.zeros(8).at[drawn.id].add(drawn.weight > 0)
+        return here, jnp.zeros(8).at[kept.id].add(kept.weight > 0), jnp.sum(drawn.weight > 0)
+
+    here, kept, size = (np.asarray(x) for x in jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000)))
+    for client in range(8):
+        chosen = here[:, client] > 0
+        assert abs(kept[chosen, client].mean() - 0.5) < 5 * 0.5 / np.sqrt(chosen.sum())
+        assert abs(np.corrcoef(kept[chosen, client], size[chosen])[0, 1]) < 5 / np.sqrt(chosen.sum())

@@ -12,6 +12,8 @@ from fedjax_lite.privacy.discrete import epsilon_of
 from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_noise
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
+SELDOM = 1e-7  # up to which probability of a full cohort Renyi divergences stand for sampling with a limit of slots
+LARGE = 100.0  # an epsilon above which the privacy losses are not computed: they take minutes, and nobody is protected
 TOLERANCE = 1e-4  # relative, of a noise multiplier that is solved for with a limit of slots
 ZEROED = "one client's messages or zeros"
 RELATIONS = {  # sampling -> which two populations can't be told apart
@@ -132,7 +134,12 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
     def by(name: str, count: int) -> float | None:
         return epsilon_by(name, mechanism, how, population, count, delta) if bounds(name, mechanism, how, population) else None
 
-    return [Guarantee(count, delta, by("rdp", count), by("pld", count), described(how, population), relation) for count in rounds]
+    def both(count: int) -> tuple[float | None, float | None]:
+        unlimited = 0 if how.kind == "poisson" else population
+        large = mechanism.noise_multiplier and epsilon_by("rdp", mechanism, how, unlimited, count, delta) > LARGE
+        return by("rdp", count), None if large else by("pld", count)
+
+    return [Guarantee(count, delta, *both(count), described(how, population), relation) for count in rounds]
 
 
 def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> tuple[Mechanism, Participation]:
@@ -155,6 +162,8 @@ def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> t
             "bound on how often a client takes part, and drawn by the clients a fixed number of them; take fl.sampling.cyclic or everyone"
         )
     clients = population if how.kind == "everyone" else how.clients
+    if how.kind in ("fixed", "cyclic") and clients > population:
+        raise ValueError(f"sampling: clients={clients} is more than the population of {population}: lower it")
     if mechanism.shares and (how.some_lost or clients != mechanism.shares):
         raise ValueError(
             f"the noise that clients draw is as promised only where clients_per_round = {mechanism.shares} of them are there, neither "
@@ -173,8 +182,14 @@ def bounds(name: str, mechanism: Mechanism, how: Participation, population: int)
     """Whether an accountant has a bound for this noise and this way to sample."""
     if name == "pld":
         return mechanism.divergence is None and how.kind != "fixed"
-    usual = how._replace(capacity=None)
-    return how.kind != "poisson" or population == 0 or slots_of(how, population) >= slots_of(usual, population)
+    return how.kind != "poisson" or population == 0 or _too_many(how, population) <= SELDOM
+
+
+def _too_many(how: Participation, population: int) -> float:
+    """The probability that a Poisson cohort has more clients than slots."""
+    from scipy.stats import binom
+
+    return float(binom.sf(slots_of(how, population), population, float(how.rate)))
 
 
 def epsilon_by(name: str, mechanism: Mechanism, how: Participation, population: int, rounds: int, delta: float) -> float:
@@ -205,6 +220,8 @@ def noise_for(
     """The least noise multiplier for an epsilon, of a mechanism that is a function of it."""
     if not 0 < target < math.inf:
         raise ValueError(f"target_epsilon must be positive and finite, got {target}")
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1 to solve for noise, got {rounds}")
 
     def least(name: str, population: int, start: float) -> float:
         return least_noise(lambda z: epsilon_by(name, mechanism_of(z), how, population, rounds, delta), target, start)

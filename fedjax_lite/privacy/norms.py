@@ -36,15 +36,16 @@ def clipped(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
 
 
 def clipped_by_leaf(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
-    """One message with each of its L leaves cut to the norm C / sqrt(L), so that all together have at most C; and the norm it had.
+    """One message with each of its L leaves cut to the norm C / sqrt(L), so that all together have at most C; and sqrt(L) times the
+    largest norm that a leaf had, which is above C if any was cut.
 
     >>> clipped_by_leaf({"w": jnp.array([3.0]), "b": jnp.array([0.1])}, math.sqrt(2))[0]["w"].tolist()
     [1.0]
     """
     leaves, structure = jax.tree.flatten(message)
     pairs = [clipped(leaf, most / math.sqrt(len(leaves))) for leaf in leaves]
-    whole = jnp.sqrt(sum((norm**2 for _, norm in pairs), jnp.zeros(())))
-    return jax.tree.unflatten(structure, [leaf for leaf, _ in pairs]), whole
+    largest = jnp.max(jnp.stack([norm for _, norm in pairs]))
+    return jax.tree.unflatten(structure, [leaf for leaf, _ in pairs]), math.sqrt(len(leaves)) * largest
 
 
 def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:

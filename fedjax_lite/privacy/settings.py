@@ -53,9 +53,10 @@ def solved_choices(
 ) -> tuple[list[list[dict]], dict[str, str]]:
     """A study's choices, in which each target epsilon brings its noise along; and where it stands."""
     same = covered(mechanism_of(1.0), sampler, population)[0]
-    fixed = ["sampling"] if same.sensitivity is None and same.divergence is None else ["sampling", "aggregator", "model"]
+    fixed = ["sampling", "data", "privacy"]
+    fixed += [] if same.sensitivity is None and same.divergence is None else ["aggregator", "model"]
     for name in places:
-        if name.split(".")[0] in fixed or name == "privacy":
+        if name != TARGET and name.split(".")[0] in fixed:
             raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
 
     def with_its_noise(choice):

@@ -12,21 +12,35 @@ from fedjax_lite.privacy.accountant import accounted, covered, refuse_more_round
 from fedjax_lite.sampling import Sampler
 
 POINTS = 5  # of a curve: each takes an accountant up to a second
-# Functions of the noisy aggregates and of settings alone, or of examples that no client trains on.
-INSIDE = ("round", "update_norm", "clip_norm", "test_")
+INSIDE = ("round", "update_norm", "clip_norm")  # functions of the noisy aggregates and of settings alone
 
 
-def outside(names: Iterable[str]) -> list[str]:
+def outside(names: Iterable[str], central: bool) -> list[str]:
     """The metrics that are computed from clients' data without noise.
 
-    >>> outside(["round", "loss", "update_norm", "clipped", "test_accuracy"])
+    Args:
+        names: of a run's metrics.
+        central: whether the test examples are no client's.
+
+    >>> outside(["round", "loss", "update_norm", "clipped", "test_accuracy"], central=True)
     ['loss', 'clipped']
     """
-    return [name for name in names if not any(name == known or (known[-1] == "_" and name.startswith(known)) for known in INSIDE)]
+    return [name for name in names if name not in INSIDE and not (central and name.startswith("test_"))]
+
+
+def is_central(test: Any) -> bool:
+    """Whether test examples are no client's: all in one place, and not dealt as the clients' are."""
+    return test is not None and test.population == 1
 
 
 def check_private(
-    mechanism: Mechanism | None, sampler: Sampler, sizes: Any, rounds: int, converge: Any = None, hides: bool = False
+    mechanism: Mechanism | None,
+    sampler: Sampler,
+    sizes: Any,
+    rounds: int,
+    converge: Any = None,
+    hides: bool = False,
+    central: bool = False,
 ) -> None:
     """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
 
@@ -34,6 +48,7 @@ def check_private(
         sizes: how many examples each client holds, `[population]`; a tracer in a study.
         converge: a `fl.Convergence`, or None.
         hides: whether clients hide their data themselves.
+        central: whether the test examples are no client's.
 
     Raises:
         ValueError: with the reason.
@@ -46,32 +61,37 @@ def check_private(
             raise ValueError(
                 f"data: {empty} clients hold no examples, so they send nothing and their share of the noise is missing: drop them"
             )
-    if (mechanism is not None or hides) and converge and outside([converge.metric]):
+    if (mechanism is not None or hides) and converge and outside([converge.metric], central):
         raise ValueError(
             f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
-            "take a test metric or update_norm"
+            "take update_norm, or a metric of test examples that are no client's"
         )
 
 
 def spent(
-    mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Iterable[str]
+    mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Sequence[str]
 ) -> dict[str, Any] | None:
     """Epsilon by rounds and by accountant, and what it means; None where nothing is private.
 
     Args:
         hides: whether clients hide their data themselves.
-        names: of the run's metrics.
+        names: of the metrics outside of it.
     """
     if mechanism is None:
         note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
-        return {"note": note, "outside": outside(names)} if hides else None
+        return {"note": note, "outside": names} if hides else None
     told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
     if find_spec("dp_accounting") is None:
-        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": outside(names)}
+        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
     found = accounted(mechanism, sampler, population, points(rounds), delta)
     told |= {"rounds": [each.rounds for each in found]}
-    told |= {f"epsilon_{name}": [getattr(each, name) for each in found] for name in ("rdp", "pld")}
-    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": outside(names)}
+    told |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in found] for name in ("rdp", "pld")}
+    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": names}
+
+
+def finite_or_none(epsilon: float | None) -> float | None:
+    """An epsilon, where there is one that bounds anything."""
+    return epsilon if epsilon is not None and np.isfinite(epsilon) else None
 
 
 def delta_of(delta: float | None, population: int) -> float:

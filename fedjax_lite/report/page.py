@@ -35,9 +35,10 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
     final = summary["final"]
     spread = next((value for value in final.values() if isinstance(value, dict)), {})
     numbers = {key: value for key, value in final.items() if not isinstance(value, dict)}
-    evaluated = {key: value for key, value in numbers.items() if key.startswith(("test_", "train_"))}
     outside = (summary.get("privacy") or {}).get("outside", [])
-    trained = {_marked(key, outside): value for key, value in numbers.items() if key not in evaluated and key != "round"}
+    measured = [key for key in numbers if key.startswith(("test_", "train_"))]
+    evaluated = {_marked(key, outside): numbers[key] for key in measured}
+    trained = {_marked(key, outside): value for key, value in numbers.items() if key not in measured and key != "round"}
     made_with = {f"{part} {key}": x for part in ("data", "test", "code", "device") for key, x in (summary.get(part) or {}).items()}
     rounds = f"{summary['rounds']} round{'' if summary['rounds'] == 1 else 's'}"
     parts = [
@@ -63,7 +64,7 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
     evaluated = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     figures = []
     for name in evaluated:
-        curves = {where: _series(records, f"{prefix}{name}")}
+        curves = {_marked(where, outside, f"{prefix}{name}"): _series(records, f"{prefix}{name}")}
         if name in names:
             curves[_marked("local training", outside, name)] = _series(records, name)
         spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {}).get("deciles")) for record in records]
