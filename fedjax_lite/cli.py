@@ -18,6 +18,7 @@ from fedjax_lite.folder import holds_run, named_leaves, toml_text
 from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.plan import plan
+from fedjax_lite.privacy.settings import budgets
 from fedjax_lite.privacy.spent import private
 from fedjax_lite.run import Result
 from fedjax_lite.runs import AXIS as RUNS
@@ -118,7 +119,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _privacy(options: argparse.Namespace) -> int:
-    print(build(load(options.config, options.set), private)())
+    for config in budgets(load(options.config, options.set)):
+        print(build(config, private)())
     return 0
 
 

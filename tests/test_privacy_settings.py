@@ -103,6 +103,16 @@ def test_a_private_run_says_what_it_gave_away(config, tmp_path, capsys):
     assert lines[0] == lines[1]
 
 
+def test_each_budget_of_a_grid_is_told(config, tmp_path, capsys):
+    path, grid = str(tmp_path / "private.toml"), ("--set", "grid={ privacy.target_epsilon = [5.0, 2.0], seeds = 2 }")
+    cyclic = ("--set", CYCLIC, "--set", FTRL)
+    status, out, err = shell(capsys, "privacy", path, *grid, *cyclic)
+    assert status == 0, err
+    told = [paragraph.split()[-1] for paragraph in out.split("noise multiplier")[1:]]
+    assert [float(epsilon) for epsilon in told] == pytest.approx([5.0, 2.0], rel=1e-3)
+    assert shell(capsys, "privacy", path, "--set", "grid.aggregator.clip=[0.1]")[0] == 2  # one of several mechanisms
+
+
 def test_a_study_over_epsilons_is_one_program(config):
     found = configured(config("grid.privacy.target_epsilon=[2.0, 1.0]", "grid.seeds=2"))(progress=False)
     assert found.programs == 1 and found.axes[0].names == ("privacy.target_epsilon",)

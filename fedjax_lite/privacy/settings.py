@@ -66,6 +66,17 @@ def solved_choices(
     return [[with_its_noise(choice) for choice in axis] for axis in choices], places | {".".join(NOISE): config.place(NOISE)}
 
 
+def budgets(config: Config) -> list[Config]:
+    """A configuration for each target epsilon in its grid, if nothing else varies there; or as it is."""
+    grid = config.values.get("grid", {})
+    table = grid.get("privacy") if set(grid) <= {"privacy", "seeds"} else None
+    targets = table.get("target_epsilon") if isinstance(table, dict) and set(table) == {"target_epsilon"} else None
+    if not isinstance(targets, list):
+        return [config]
+    alone = config._replace(values={name: value for name, value in config.values.items() if name != "grid"})
+    return [changed(alone, {TARGET: target}, {TARGET: config.place(["grid", "privacy", "target_epsilon"])}) for target in targets]
+
+
 def automatic(config: Config) -> bool:
     """Whether the noise is to be solved for."""
     table = config.values.get(NOISE[0])
