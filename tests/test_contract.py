@@ -317,7 +317,7 @@ def test_aggregators_on_eight_devices_and_with_poisson_cohorts(name):
     aggregator = distributed(getattr(aggregators, name), 32) if name in NOISE_OF_CLIENTS else AGGREGATORS[name]
     data, built = softmax_data(**DATA), federate(aggregator=aggregator)
     state = built.init(softmax_params(), jax.random.key(0))
-    with_empty = fl.sampling.poisson(0.6, capacity=POPULATION)(jax.random.key(6), data.size, jnp.int32(0))
+    with_empty = fl.sampling.poisson(0.6, capacity=POPULATION)(jax.random.key(2), data.size, jnp.int32(0))
     present = np.flatnonzero((np.asarray(with_empty.weight) > 0) & (np.asarray(with_empty.size) > 0))
     assert len(present) == 5
     expected = jax.jit(built.round)(state, data, rows(with_empty, present))
