@@ -85,6 +85,12 @@ class ClientWork(NamedTuple):
     finish: Callable[[Any, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, carry, client -> message, own, metrics
 
 
+class Hidden(NamedTuple):
+    """What a client keeps, in its work or its uplink, where that hides its data from whoever sees its messages."""
+
+    kept: Tree = ()
+
+
 class Participation(NamedTuple):
     """How a sampler chooses who takes part, in an accountant's terms."""
 

@@ -1,9 +1,16 @@
 """Numbers that are refused when a part is built, if they are known then: a tracer is not."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
 from fedjax_lite.base import Number
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a plain number: no tracer, no text, no bool."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
@@ -14,9 +21,29 @@ def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
     """
     if isinstance(value, jax.Array):
         return
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not least <= value < float("inf") or value != int(value):
+    if not is_number(value) or not least <= value < float("inf") or value != int(value):
         raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
+
+
+def integer(name: str, argument: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no int of at least `least`: a count that sets a shape, so that a float or a tracer won't do.
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
+
+
+def delta(name: str, value: Any, or_zero: bool = False) -> None:
+    """Refuse what is no probability between 0 and 1 that a guarantee may fail with (or 0, where that is allowed).
+
+    Raises:
+        ValueError: if it is so.
+    """
+    if not is_number(value) or not (0 < value < 1 or (or_zero and value == 0)):
+        between = "0 or between 0 and 1" if or_zero else "between 0 and 1"
+        raise ValueError(f"{name}: delta must be {between}, got {value!r}: usually below one over the population")
 
 
 def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> None:
@@ -27,8 +54,7 @@ def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> 
     """
     if isinstance(value, jax.Array):
         return
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not (0 < value < float("inf") or (or_zero and value == 0)):
+    if not is_number(value) or not (0 < value < float("inf") or (or_zero and value == 0)):
         raise ValueError(f"{name}: {argument} must be {'finite and not negative' if or_zero else 'positive and finite'}, got {value!r}")
 
 

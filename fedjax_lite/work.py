@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Key, Mean, Number, Tree
-from fedjax_lite.privacy.compose import Hidden
+from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
 from fedjax_lite.schedules import Clock, Scheduled, needs_value, refuse_restarting, transformation_at
 
 __all__ = ["sgd_work"]

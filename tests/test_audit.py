@@ -76,6 +76,11 @@ def test_neither_the_side_nor_which_half_is_rarer_matters_and_ties_show_nothing(
     assert lower_bound(*np.abs(spread), 1e-5) > 1, "a leak through the noise's size"
 
 
+def test_scores_can_be_lists():
+    present, absent = gaussian_scores(2.0, 100, seed=4)
+    assert lower_bound(list(present), list(absent), 1e-5) == lower_bound(present, absent, 1e-5) > 0
+
+
 # A linear problem: the gradient is the client's example. Client 0 is the canary, and pulls the other way, hard.
 DIMENSIONS, CLIENTS, ROUNDS, CLIP, Z, DELTA = 4, 10, 4, 0.5, 2.0, 0.05
 
@@ -171,12 +176,14 @@ def test_what_is_refused():
         return audit(experiment, canary, runs, key=KEY, delta=delta, **options)
 
     for options, said in (
-        ({"runs": 0}, "runs must be a whole number of at least 2"),
+        ({"runs": 0}, "audit: runs must be an int of at least 2, got 0"),
+        ({"together": 0}, "audit: together must be an int of at least 1, got 0"),
+        ({"together": -1}, "together must be an int of at least 1, got -1"),
         ({"runs": 101}, "runs must be even"),
         ({"runs": 6}, "6 runs show no epsilon at confidence 0.95"),
-        ({"delta": 1.0}, r"delta must be in \[0, 1\), got 1.0"),
-        ({"delta": -0.1}, "delta must be in"),
-        ({"delta": float("nan")}, "delta must be in"),
+        ({"delta": 1.0}, "audit: delta must be 0 or between 0 and 1, got 1.0: usually below"),
+        ({"delta": -0.1}, "delta must be 0 or between"),
+        ({"delta": float("nan")}, "delta must be 0 or between"),
         ({"confidence": 1.0}, "confidence must be between 0 and 1, got 1.0"),
         ({"confidence": 0.0}, "confidence must be between"),
         ({"upper": -1.0}, "upper must be an epsilon"),
@@ -192,6 +199,7 @@ def test_what_is_refused():
         call(lambda key, present: {"b": jnp.where(present, jnp.nan, jax.random.normal(key))})
     with pytest.raises(ValueError, match="100 of 100 scores are not finite"):
         call(lambda key, present: {"b": jnp.inf})
-    with pytest.raises(ValueError, match="as many finite scores"):
-        lower_bound(np.ones(3), np.array([0, np.nan, 1]), 0)
+    for absent in ([0, np.nan, 1], [0, 1]):
+        with pytest.raises(ValueError, match="as many finite scores, at least 2, got shapes"):
+            lower_bound(np.ones(3), absent, 0)
     assert call(upper=np.inf).violated is False, "nothing is claimed without noise"

@@ -1,6 +1,9 @@
 """Local privacy: noise against its distribution, its multiplier against other code, and the bound on any message."""
 
+import itertools
+import json
 import math
+import re
 
 import dp_accounting
 import jax
@@ -8,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import softmax_data, softmax_loss, softmax_params
+from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite import schema
+from fedjax_lite import refuse, schema
 from fedjax_lite.uplink.local_dp import _gaussian_multiplier, local_gaussian, local_laplace
 
 DRAWS = 20_000
@@ -63,8 +67,38 @@ def test_the_multiplier_for_epsilon_one_is_that_of_the_table():
     assert _gaussian_multiplier(4.377178096, 1e-5) == pytest.approx(2.0, rel=1e-8)
 
 
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-3, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("delta", [1e-30, 1e-17, 1e-5, 0.9, 1 - 2**-53])
+def test_the_multiplier_meets_delta_also_at_the_ends(epsilon, delta):
+    """As the mean of max(0, 1 - e^(epsilon - L)) of the privacy loss L ~ N(1 / (2 s^2), 1 / s^2), which nothing cancels in."""
+    s = _gaussian_multiplier(epsilon, delta) / 2
+    mean = 1 / (2 * s) - epsilon * s  # of u = s (L - epsilon)
+    top = max(0, mean) + 10
+    ends = sorted((0, min(40 * s, top), max(0, mean), top))
+
+    def density(u):
+        return -math.expm1(-u / s) * math.exp(-((u - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
+
+    parts = [scipy.integrate.quad(density, *part, epsabs=0)[0] for part in itertools.pairwise(ends)]
+    assert sum(parts) == pytest.approx(delta, rel=1e-6)
+
+
+def composed(multipliers, delta):
+    """epsilon of several rounds, each with noise of its own, by dp-accounting."""
+    accountant = dp_accounting.pld.PLDAccountant()
+    for z in multipliers:
+        accountant.compose(dp_accounting.GaussianDpEvent(z))
+    return accountant.get_epsilon(delta)
+
+
 def test_rounds_add_up_as_the_docstring_says():
     z, rounds = _gaussian_multiplier(1.0, 1e-5), 4
+    assert 2 * fl.privacy.calibrate(1.0, 1.0, 1, 1e-5) == pytest.approx(z, rel=1e-4)
+    for_all = fl.privacy.calibrate(1.0, 1.0, rounds, 1e-5)
+    assert for_all == pytest.approx(math.sqrt(rounds) * z / 2, rel=1e-4)
+    uneven = [2 * z, 3 * z, z]  # of which the exact noise is that of the sum of their precisions
+    together = sum(1 / one**2 for one in uneven) ** -0.5
+    assert fl.privacy.epsilon(together / 2, 1.0, 1, 1e-5) == pytest.approx(composed([one / 2 for one in uneven], 1e-5), rel=1e-3)
     assert fl.privacy.epsilon(z / 2, 1.0, 1, 1e-5) == pytest.approx(1.0, rel=1e-3)
     closed = dp_accounting.get_epsilon_gaussian(
         z / 2 / math.sqrt(rounds), 1e-5
@@ -169,14 +203,40 @@ def test_double_precision_stays(x64):
     assert private.dtype == jnp.float64 and (private != private.astype(jnp.float32)).any()
 
 
-def test_a_list_of_epsilons_is_a_schedule_whose_last_number_holds():
-    noise = {}
+def test_a_list_of_epsilons_has_one_a_round_and_past_its_end_nothing_is_given_away():
     for kind, more, z_of in (("gaussian", {"delta": 1e-5}, lambda e: _gaussian_multiplier(e, 1e-5)), ("laplace", {}, lambda e: 2 / e)):
         transform = MAKE[kind](clip=C, epsilon=[4.0, 2, 1.0], **more)
-        for round, epsilon in enumerate((4.0, 2.0, 1.0, 1.0)):
+        for round, epsilon in enumerate((4.0, 2.0, 1.0)):
             noise = sent(transform, jnp.zeros(5), round=jnp.int32(round))
-            for same in ({"noise_multiplier": z_of(epsilon)}, {"epsilon": epsilon, **more}, {"epsilon": [epsilon], **more}):
+            for same in ({"noise_multiplier": z_of(epsilon)}, {"epsilon": epsilon, **more}):
                 np.testing.assert_allclose(noise, sent(MAKE[kind](clip=C, **same), jnp.zeros(5)), rtol=1e-6)
+        one_round = MAKE[kind](clip=C, epsilon=[4.0], **more)
+        assert np.isfinite(sent(one_round, jnp.ones(5), round=0)).all()
+        for lost in (
+            sent(transform, jnp.ones(5), round=3),
+            sent(transform, jnp.ones(5), round=jnp.int32(99)),
+            sent(one_round, jnp.ones(5), round=1),
+        ):
+            assert np.isnan(lost).all()
+
+
+@both
+def test_a_run_longer_than_the_list_learns_nothing_more(kind):
+    more = {"delta": 1e-5} if kind == "gaussian" else {}
+    algorithm = fl.federate(
+        *(fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0))),
+        batches=fl.Batches(size=4),
+        population=len(SIZES),
+        uplink=MAKE[kind](clip=C, epsilon=[4.0, 2.0], **more),
+    )
+    state, models, lost = algorithm.init(softmax_params(), jax.random.key(0)), [softmax_params()], []
+    advance = jax.jit(lambda state: fl.advance(algorithm, softmax_data(), state, fl.sampling.everyone(), rounds=1))
+    for _ in range(3):
+        state, metrics = advance(state)
+        models.append(np.asarray(algorithm.params(state)))
+        lost.append(int(metrics["non_finite"][0]))
+    assert lost == [0, 0, len(SIZES)]  # all of a round's, and so `fl.run` stops
+    assert [bool((a == b).all()) for a, b in itertools.pairwise(models)] == [False, False, True]
 
 
 @both
@@ -212,8 +272,10 @@ def test_kinds_and_compressors_draw_apart():
         (local_gaussian, {"clip": 1.0, "noise_multiplier": 1.0, "delta": 0.1}, "delta goes with epsilon"),
         (local_gaussian, {"clip": 1.0, "noise_multiplier": -1.0}, "noise_multiplier must be finite and not negative"),
         (local_gaussian, {"clip": 1.0, "noise_multiplier": fl.on_step(lambda j: 1.0)}, "give fl.on_round, not 'step'"),
-        (local_gaussian, {"clip": 1.0, "epsilon": 1.0}, r"delta must be in \(0, 1\)"),
-        (local_gaussian, {"clip": 1.0, "epsilon": 1.0, "delta": 1.0}, r"delta must be in \(0, 1\)"),
+        (local_gaussian, {"clip": 1.0, "epsilon": 1.0}, "local_gaussian: delta must be between 0 and 1, got None: usually below"),
+        (local_gaussian, {"clip": 1.0, "epsilon": 1.0, "delta": 1.0}, "delta must be between 0 and 1, got 1.0"),
+        (local_gaussian, {"clip": 1.0, "epsilon": 1e308, "delta": 0.1}, "epsilon must be from 1e-6 to 1e6, got 1e.308: give noise_mult"),
+        (local_gaussian, {"clip": 1.0, "epsilon": [1.0, 1e-12], "delta": 0.1}, "epsilon must be from 1e-6 to 1e6, got 1e-12"),
         (local_gaussian, {"clip": 1.0, "epsilon": 0.0, "delta": 0.1}, "epsilon must be positive"),
         (local_gaussian, {"clip": 1.0, "epsilon": [], "delta": 0.1}, "epsilon is an empty list"),
         (local_gaussian, {"clip": 1.0, "epsilon": [1.0, -1.0], "delta": 0.1}, "epsilon must be positive"),
@@ -225,6 +287,15 @@ def test_kinds_and_compressors_draw_apart():
 def test_refusals(make, arguments, error):
     with pytest.raises(ValueError, match=error):
         make(**arguments)
+
+
+@pytest.mark.parametrize("value", ["1e-5", None, True, float("nan"), 0, 1, -0.1, 1.5, jnp.float32(0.1)], ids=repr)
+def test_a_delta_is_a_number_between_0_and_1(value):
+    refuse.delta("f", 0.5)
+    refuse.delta("f", np.float32(1e-5))
+    refuse.delta("f", 0, or_zero=True)
+    with pytest.raises(ValueError, match=f"f: delta must be between 0 and 1, got {re.escape(repr(value))}: usually below one over"):
+        refuse.delta("f", value)
 
 
 def test_update_needs_a_key_and_a_schedule_its_round():
@@ -267,3 +338,46 @@ def test_in_a_run_every_client_and_round_has_its_own_noise(kind):
     steps = np.stack(steps)
     assert abs((steps**2).mean() / (variance(kind) / clients) - 1) < 5 * math.sqrt(2 / steps.size)
     assert np.abs(np.corrcoef(steps)[np.triu_indices(40, 1)]).mean() < 0.3
+
+
+def private_run(work=None, server=None, uplink=None, **options):
+    algorithm = fl.federate(
+        work or fl.sgd_work(softmax_loss, optax.sgd(0.1), gradient_norm=True), fl.aggregators.mean(),
+        server or fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(4), population=len(SIZES), uplink=uplink,
+    )  # fmt: skip
+    return fl.run(
+        algorithm, softmax_data(), softmax_params(), fl.sampling.everyone(), rounds=1, key=jax.random.key(0), progress=False, **options
+    )
+
+
+RECORD = fl.privacy.record_level(1.0, 1.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"uplink": local_gaussian(1.0, 1.0), "server": fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)))},
+            "where clients are private",
+        ),
+        (
+            {"uplink": optax.chain(local_laplace(1.0, 1.0)), "server": fl.optimizer_server(optax.contrib.reduce_on_plateau())},
+            "optimizer_server: the optimizer reads the loss",
+        ),
+        (
+            {"work": fl.sgd_work(softmax_loss, optax.polyak_sgd(), gradients=RECORD)},
+            "sgd_work: the optimizer reads the loss .*, which no noise hides",
+        ),
+        ({"uplink": local_gaussian(1.0, 1.0), "converge": fl.Convergence("loss")}, "loss is computed from clients' data without noise"),
+        ({"work": fl.sgd_work(softmax_loss, optax.sgd(0.1), gradients=RECORD), "converge": fl.Convergence("loss")}, "loss is computed"),
+    ],
+)
+def test_what_clients_report_steers_nothing_where_they_hide_their_data(parts, message):
+    with pytest.raises(ValueError, match=message):
+        private_run(**parts)
+
+
+def test_a_report_marks_what_clients_do_not_hide(tmp_path):
+    private_run(uplink=local_gaussian(1.0, 1.0), out=tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["privacy"]
+    assert "clients hide their data themselves" in told["note"] and "loss" in told["outside"] and "epsilon_pld" not in told

@@ -1,6 +1,7 @@
 """Per-example clipped gradients against a plain loop and jax-privacy, their noise against its distribution, and whole runs."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from problems import CLASSES, FEATURES, softmax_data, softmax_loss, softmax_para
 import fedjax_lite as fl
 from fedjax_lite.base import HIGH_STREAM, Batch, Mean
 from fedjax_lite.privacy.record import record_level
+from fedjax_lite.refuse import integer
 from fedjax_lite.work import mean_loss
 
 C, B, ROWS = 0.7, 8, 10
@@ -65,26 +67,33 @@ def test_it_is_what_jax_privacy_clips(x64):
     np.testing.assert_allclose(gradient_of(params, batch)[1], theirs(params, batch.examples), rtol=1e-12)
 
 
-@pytest.mark.parametrize("microbatch", [1, 2, 3, 5, 7, 10, 64])
+@pytest.mark.parametrize("microbatch", [1, 3, 5, 64])
 @pytest.mark.parametrize("real", [7, ROWS])
-def test_in_microbatches_it_is_the_same(x64, microbatch, real):
+def test_in_microbatches_and_row_by_row_it_is_the_same(x64, monkeypatch, microbatch, real):
     params, batch = softmax_params(), a_batch(real)
+    row_by_row = gradient_of(params, batch, z=1.0)  # on a CPU
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, cpu, default: default(*operands))
     at_once, in_turn = gradient_of(params, batch, z=1.0), gradient_of(params, batch, z=1.0, microbatch=microbatch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), row_by_row, at_once)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), in_turn, at_once)
 
 
-def test_a_microbatch_holds_only_its_own_gradients():
-    width, rows = 2000, 64
-    batch = Batch({"x": jnp.ones((rows, width))}, jnp.ones(rows, bool), *[jnp.int32(0)] * 3)
+@pytest.mark.parametrize("lanes", [None, 5])
+@pytest.mark.parametrize(
+    ("platform", "microbatch", "held"), [("cpu", None, 1), ("cpu", 4, 1), ("tpu", None, 64), ("tpu", 4, 4)], ids=lambda x: str(x)
+)
+def test_a_program_holds_the_gradients_of_a_microbatch_and_on_a_cpu_of_one_example(lanes, platform, microbatch, held):
+    def gradient(params, batch):
+        loss = lambda params, batch, key: jnp.sum(jnp.tanh(batch["x"] @ params), axis=1)  # noqa: E731
+        return record_level(C, 0.0, B, microbatch)(loss, params, batch, KEY)[1]
 
-    def taken(**more):
-        def gradient(params, batch):
-            return record_level(C, 0.0, B, **more)(lambda params, batch, key: jnp.tanh(batch["x"] @ params), params, batch, KEY)[1]
-
-        return jax.jit(gradient).lower(jnp.ones(width), batch).compile().memory_analysis().temp_size_in_bytes
-
-    assert taken() >= 4 * rows * width
-    assert taken(microbatch=2) < 4 * rows * width / 4
+    batch = Batch({"x": jnp.ones((64, 3))}, jnp.ones(64, bool), *[jnp.int32(0)] * 3)
+    operands = jnp.ones((3, 7)), batch
+    if lanes:
+        gradient, operands = jax.vmap(gradient), jax.tree.map(lambda x: jnp.stack([x] * lanes), operands)
+    program = jax.jit(gradient).trace(*operands).lower(lowering_platforms=(platform,)).as_text()
+    stacks = {tuple(map(int, shape.split("x"))) for shape in re.findall(r"tensor<([0-9x]+)x3x7xf32>", program)}
+    assert max(shape[-1] for shape in stacks - {(lanes,)}) == held  # of gradients like the parameters
 
 
 @pytest.mark.parametrize("microbatch", [None, 3])
@@ -210,12 +219,20 @@ def test_the_multiplier_and_the_clip_norm_can_be_traced():
         ((0.0, 1.0, 8), "clip must be positive"),
         ((1.0, -1.0, 8), "noise_multiplier must be finite and not negative"),
         ((1.0, 1.0, 0), "batch_size must be positive"),
-        ((1.0, 1.0, 8, 0), "microbatch must be a whole number of at least 1"),
+        ((1.0, 1.0, 8, 0), "microbatch must be an int of at least 1, got 0"),
     ],
 )
 def test_refusals(arguments, error):
     with pytest.raises(ValueError, match=error):
         record_level(*arguments)
+
+
+@pytest.mark.parametrize("value", [2.0, np.float32(2), True, "2", None, jnp.int32(2)], ids=repr)
+def test_a_count_that_sets_a_shape_is_an_int(value):
+    integer("f", "n", 2, least=2)
+    integer("f", "n", np.int64(2), least=2)
+    with pytest.raises(ValueError, match=f"f: n must be an int of at least 1, got {re.escape(repr(value))}"):
+        integer("f", "n", value, least=1)
 
 
 def run(work, engine=None, sizes=(8, 4, 12), rounds=2):

@@ -1,7 +1,7 @@
 """What a mechanism is seen to give away: a lower bound on epsilon, from runs with and without one client."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.stats import beta
 
+from fedjax_lite import refuse
 from fedjax_lite.base import Key, Tree
 from fedjax_lite.engine.transforms import explicit
-from fedjax_lite.refuse import whole
 from fedjax_lite.study.compute import compute
 from fedjax_lite.study.programs import Program
 
@@ -67,6 +67,8 @@ def audit(
     Args:
         experiment: `(key, present) -> release`, pure: all that leaves the server, for instance the model's parameters; `present` is a
             bool scalar, whether the canary takes part (multiply its weight in the cohort by it). The rest of the data must be the same.
+            With `ddgauss` and `skellam`, where each client brings noise that must not go with it, zero its message instead: multiply
+            the loss of its examples.
         canary: `release -> score`, a real scalar, or a direction, a tree like the release: the score is then the inner product with it.
             Whether scores rise or fall with the canary does not matter.
         runs: how many in all, even. 200 can show an epsilon of 2.7, 1000 one of 4.3 (`most`), and each unit more takes 2.7 times as many.
@@ -92,11 +94,13 @@ def audit(
     Source: Jagielski et al. 2020, "Auditing differentially private machine learning", algorithm 1; Nasr et al. 2021, "Adversary
     instantiation", for canaries that choose their message.
     """
-    whole("audit", "runs", runs, least=2)
+    refuse.integer("audit", "runs", runs, least=2)
     if runs % 2:
         raise ValueError(f"audit: runs must be even, half with and half without the canary, got {runs}")
-    if upper is not None and not upper >= 0:
-        raise ValueError(f"audit: upper must be an epsilon of at least 0, or None, got {upper}")
+    if upper is not None and not (refuse.is_number(upper) and upper >= 0):
+        raise ValueError(f"audit: upper must be an epsilon of at least 0, or None, got {upper!r}")
+    if together is not None:
+        refuse.integer("audit", "together", together, least=1)
     half = runs // 2
     most = lower_bound(np.ones(half), np.zeros(half), delta, confidence)
     if not most > 0:
@@ -122,7 +126,10 @@ def audit(
 
 
 def lower_bound(
-    present: Float[np.ndarray, " half"], absent: Float[np.ndarray, " half"], delta: int | float, confidence: float = 0.95
+    present: Float[np.ndarray, " half"] | Sequence[int | float],
+    absent: Float[np.ndarray, " half"] | Sequence[int | float],
+    delta: int | float,
+    confidence: float = 0.95,
 ) -> float:
     r"""A lower confidence bound on epsilon from n scores of independent runs with a client and n without it.
 
@@ -155,13 +162,15 @@ def lower_bound(
     Source: Clopper and Pearson 1934, "The use of confidence or fiducial limits"; Jagielski et al. 2020, theorem 1; order statistics:
     Wilks 1941, "Determination of sample sizes for setting tolerance limits".
     """
-    if not 0 <= delta < 1:
-        raise ValueError(f"audit: delta must be in [0, 1), got {delta}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"audit: confidence must be between 0 and 1, got {confidence}")
-    n = len(present)
-    if n < 2 or len(absent) != n or not (np.all(np.isfinite(present)) and np.all(np.isfinite(absent))):
-        raise ValueError(f"audit: present and absent must be as many finite scores, at least 2, got {n} and {len(absent)}")
+    refuse.delta("audit", delta, or_zero=True)
+    if not (refuse.is_number(confidence) and 0 < confidence < 1):
+        raise ValueError(f"audit: confidence must be between 0 and 1, got {confidence!r}")
+    present, absent = np.asarray(present, float), np.asarray(absent, float)
+    n = present.size
+    if n < 2 or present.ndim != 1 or present.shape != absent.shape or not (np.isfinite(present).all() and np.isfinite(absent).all()):
+        raise ValueError(
+            f"audit: present and absent must be lists of as many finite scores, at least 2, got shapes {present.shape} and {absent.shape}"
+        )
     ranks = 4 ** np.arange(math.floor(math.log(n // 2, 4) + 1e-9) + 1)
     risk = (1 - confidence) / (8 * len(ranks))
     highest = beta.isf(risk, ranks, n - ranks + 1)

@@ -4,21 +4,13 @@ Its guarantee is that of a sum to which each client adds a message of bounded no
 made public before. Whatever the server does with the noisy sum is free: optimizers, momentum, averages of models.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Server, Tree
+from fedjax_lite.base import Hidden, Server, Tree
 from fedjax_lite.uplink.ledger import Sent
 
-__all__ = ["Hidden", "composable", "hidden", "refuse_memory"]
-
-
-class Hidden(NamedTuple):
-    """What a client keeps, in its work or its uplink, where that hides its data from whoever sees its messages."""
-
-    kept: Tree = ()
+__all__ = ["composable", "hidden", "refuse_memory"]
 
 
 def hidden(own: Tree, uplink: Tree) -> bool:

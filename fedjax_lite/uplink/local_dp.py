@@ -3,14 +3,15 @@
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedjax_lite import tree
-from fedjax_lite.base import Number, Tree
+from fedjax_lite import refuse, tree
+from fedjax_lite.base import Hidden, Number, Tree
 from fedjax_lite.privacy import norms
 from fedjax_lite.refuse import positive
 from fedjax_lite.schedules import Clock, Scheduled, on_round
@@ -36,14 +37,18 @@ def local_gaussian(
         2. Every round's message is (epsilon, delta)-differentially private for all of the client's data replaced by other data, whoever
            sees it: Pr[v in S] <= e^epsilon Pr[v' in S] + delta.
         3. Noise is drawn anew for each client, round and leaf, whatever the data. The sum of M messages has noise of variance M z^2 C^2.
-    A client that takes part in T rounds gives away `fl.privacy.epsilon(z / 2, 1.0, T, delta)`. This covers the message, and whatever is
-    made of it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. Floats are no
-    reals: noise in float32 leaks a little through its rounding, and never exceeds 5.5 standard deviations.
+        4. After the last of a list of epsilons nothing more is given away: messages are NaN, whatever the data.
+    A client that takes part in T rounds gives away `fl.privacy.epsilon(z / 2, 1.0, T, delta)`; where z differs, rounds z_1 ... z_T are
+    together one of z = (sum_t 1 / z_t^2)^(-1/2). z of an epsilon is `2 * fl.privacy.calibrate(epsilon, 1.0, 1, delta)`; for an epsilon of
+    all T rounds give `noise_multiplier=2 * fl.privacy.calibrate(epsilon, 1.0, T, delta)`. This covers the message, and whatever is made of
+    it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. A chain has one of these:
+    a second would draw the same noise again. Noise is drawn in float32: docs/privacy.md.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
         noise_multiplier: z >= 0, or `fl.on_round(schedule)`; 0 is no noise and no guarantee.
-        epsilon: positive, of one round, instead of z; a list has one a round, the last of which holds from there on. No tracer.
+        epsilon: from 1e-6 to 1e6, of every round, instead of z; a list has one a round: past its end messages are NaN, so that nothing more
+            is given away. No tracer.
         delta: in (0, 1), beside epsilon.
 
     Returns:
@@ -55,8 +60,8 @@ def local_gaussian(
 
     >>> transform = local_gaussian(clip=1.0, epsilon=1.0, delta=1e-5)
     >>> private, _ = transform.update(jnp.array([3.0, 4.0]), transform.init(jnp.zeros(2)), key=jax.random.key(0))
-    >>> private.shape, round(_gaussian_multiplier(1.0, 1e-5), 3)
-    ((2,), 7.461)
+    >>> private.shape
+    (2,)
 
     Source: Balle, Wang 2018, "Improving the Gaussian mechanism for differential privacy", theorem 8.
     """
@@ -82,12 +87,13 @@ def local_laplace(
            Pr[v in S] <= e^epsilon Pr[v' in S].
         3. Noise is drawn anew for each client, round and leaf, whatever the data. The sum of M messages has noise of variance
            2 M z^2 C^2.
-    A client that takes part in T rounds gives away T epsilon. What this covers is as in `local_gaussian`; in float32 noise never exceeds 17
-    times its scale.
+        4. After the last of a list of epsilons nothing more is given away: messages are NaN, whatever the data.
+    A client gives away the sum of the epsilons of the rounds that it takes part in. What this covers is as in `local_gaussian`; so is what
+    a chain has, and float32.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
-        epsilon: positive, of one round; a list has one a round, the last of which holds from there on.
+        epsilon: positive, of every round; a list has one a round: past its end messages are NaN, so that nothing more is given away.
         noise_multiplier: z >= 0 instead, the noise's scale over C, or `fl.on_round(schedule)`; 0 is no noise and no guarantee.
 
     Returns:
@@ -121,13 +127,15 @@ def _multiplier(
         return noise_multiplier
     if epsilon is None or noise_multiplier is not None:
         raise ValueError(f"{name}: give one of noise_multiplier and epsilon, got {noise_multiplier!r} and {epsilon!r}")
-    rounds = epsilon if isinstance(epsilon, Sequence) else [epsilon]
-    if not rounds:
+    if isinstance(epsilon, str) or not isinstance(epsilon, Sequence):
+        positive(name, "epsilon", epsilon)
+        return calibrated(epsilon)
+    if not epsilon:
         raise ValueError(f"{name}: epsilon is an empty list: give one number a round, or one for all")
-    for one in rounds:
+    for one in epsilon:
         positive(name, "epsilon", one)
-    each = [calibrated(one) for one in rounds]
-    return each[0] if len(each) == 1 else on_round(lambda round: jnp.asarray(each)[jnp.minimum(round, len(each) - 1)])
+    each = [calibrated(one) for one in epsilon]
+    return on_round(lambda round: jnp.asarray(each).at[round].get(mode="fill", fill_value=jnp.nan))
 
 
 def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: Callable, draw: Callable):
@@ -147,7 +155,7 @@ def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: C
         noisy = [x + scale * draw(jax.random.fold_in(here, i), x.shape, x.dtype) for i, x in enumerate(leaves)]
         return tree.cast_like(jax.tree.unflatten(structure, noisy), updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(lambda params: Hidden(), update)
 
 
 def _clipped_absolute(message: Tree, most: Number) -> Tree:
@@ -158,12 +166,13 @@ def _clipped_absolute(message: Tree, most: Number) -> Tree:
     return jax.tree.map(lambda x: x * factor.astype(x.dtype), message)
 
 
-def _gaussian_multiplier(epsilon: Number, delta: float | None) -> float:
-    """The least z for one message, to a relative 1e-12."""
+def _gaussian_multiplier(epsilon: Number, delta: Any) -> float:
+    """The least z for one message; delta, from 1e-30 upwards, is met to a relative 1e-6."""
     if isinstance(epsilon, jax.Array):
         raise ValueError(f"local_gaussian: epsilon must be a plain number, since its noise is found on the host, got {epsilon!r}")
-    if delta is None or not 0 < delta < 1:
-        raise ValueError(f"local_gaussian: delta must be in (0, 1) beside epsilon, usually below one over the clients, got {delta!r}")
+    if not 1e-6 <= epsilon <= 1e6:  # outside rounding decides
+        raise ValueError(f"local_gaussian: epsilon must be from 1e-6 to 1e6, got {epsilon!r}: give noise_multiplier instead")
+    refuse.delta("local_gaussian", delta)
     from scipy.optimize import brentq
     from scipy.special import log_ndtr
 
@@ -172,7 +181,7 @@ def _gaussian_multiplier(epsilon: Number, delta: float | None) -> float:
         first, second = log_ndtr(0.5 / s - epsilon * s), epsilon + log_ndtr(-0.5 / s - epsilon * s)
         return first + math.log1p(-math.exp(second - first)) - math.log(delta)  # in logarithms, or small deltas would cancel
 
-    low, high = -1.0, 1.0
+    low = high = -0.5 * math.log(2 * epsilon)  # here the first term is Phi(0)
     while excess(low) < 0:
         low -= 1
     while excess(high) > 0:
