@@ -61,8 +61,8 @@ AGGREGATORS = {
     "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
     "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
     "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
-    "ddgauss": distributed(aggregators.ddgauss, 9),
-    "skellam": distributed(aggregators.skellam, 9),
+    "ddgauss": distributed(aggregators.ddgauss, 8),
+    "skellam": distributed(aggregators.skellam, 8),
     "from_sum": aggregators.from_sum(
         lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
     ),
