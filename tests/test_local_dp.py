@@ -20,6 +20,7 @@ from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import refuse, schema
+from fedjax_lite.base import Hidden
 from fedjax_lite.uplink.local_dp import _gaussian_multiplier, local_gaussian, local_laplace
 
 DRAWS = 20_000
@@ -313,7 +314,7 @@ def test_a_table_can_describe_it(kind):
     for value, name, fits in ((1, "epsilon", True), ([1, 0.5], "epsilon", True), ("1", "epsilon", False), (2.0, "clip", True)):
         assert schema.fits(value, annotations[name]) == fits
     assert isinstance(MAKE[kind](1.0, noise_multiplier=1.0), optax.GradientTransformationExtraArgs)
-    assert MAKE[kind](1.0, noise_multiplier=1.0).init(jnp.zeros(2)) == optax.EmptyState()
+    assert MAKE[kind](1.0, noise_multiplier=1.0).init(jnp.zeros(2)) == Hidden()
 
 
 @both

@@ -267,7 +267,7 @@ def test_a_step_is_the_noise_that_was_promised():
     work = fl.sgd_work(softmax_loss, optax.sgd(1.0), gradients=record_level(C, 1.0, B))
     client = fl.Client(jnp.int32(0), jax.random.key(4), jnp.int32(7), jnp.int32(1), jnp.ones(()))
     shared, batch = fl.Shared(softmax_params()), a_batch()
-    carry, _ = work.step(work.start(shared, (), client), batch)
+    carry, _ = work.step(work.start(shared, work.init(shared.params, None), client), batch)
     message = work.finish(shared, carry, client)[0]
     key = jax.random.fold_in(jax.random.fold_in(client.key, 0), np.uint32(HIGH_STREAM + 1))
     noise = C * jax.random.normal(jax.random.fold_in(key, 0), (FEATURES, CLASSES))
