@@ -22,7 +22,7 @@ from fedjax_lite.names import call, find, make, refusing
 from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
-from fedjax_lite.privacy.settings import settings_of, solved, with_noise
+from fedjax_lite.privacy.settings import automatic, settings_of, solved, with_noise
 from fedjax_lite.privacy.spent import check_private, is_central
 from fedjax_lite.run import Convergence, check_options, run, trace
 from fedjax_lite.sampling import Sampler
@@ -61,7 +61,8 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     source = load_data(config, config.values.get("seed", 0))
     delta = settings_of(config, source.population).delta
     outputs = outputs_of(config, source)
-    config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
+    if automatic(config):
+        config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
     algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0))
     if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings_of(config, source.population).target_epsilon:
         raise config.error(["aggregator", "noise_multiplier"], '0 keeps to no target_epsilon: take "auto", or leave the target out')

@@ -44,7 +44,7 @@ def fitting(apply: Any, params: Tree, public: Public, whose: str) -> jax.ShapeDt
         said = jax.eval_shape(lambda params, examples: apply(params, examples, None), params, public.examples)
     except Exception as error:
         raise ValueError(f"public: examples of the shapes {shapes} are none for {whose} model: {str(error).splitlines()[0]}") from error
-    if not isinstance(said, jax.ShapeDtypeStruct) or said.ndim != 2 or len(said.shape) != 2 or said.shape[0] != shapes[0][0]:
+    if not isinstance(said, jax.ShapeDtypeStruct) or said.ndim != 2 or said.shape[0] != shapes[0][0]:
         raise ValueError(
             f"public: {whose} model must give logits [examples, classes], of {shapes} it gives {jax.tree.map(jnp.shape, said)}"
         )

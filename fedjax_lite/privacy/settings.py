@@ -35,8 +35,6 @@ def settings_of(config: Config, population: int) -> Settings:
 
 def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> Config:
     """A configuration with `noise_multiplier = "auto"` replaced by the least noise for its target epsilon."""
-    if not automatic(config):
-        return config
     target = settings_of(config, population).target_epsilon
     if target is None:
         raise config.error(NOISE, '"auto" solves for an epsilon: give target_epsilon under [privacy], or a number here')

@@ -123,5 +123,5 @@ def private(
     shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
     rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
     lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
-    last, z = found[-1], float(getattr(algorithm.privacy, "noise_multiplier"))
+    last, z = found[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
     return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])
