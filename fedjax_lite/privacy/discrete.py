@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
+from fedjax_lite import refuse
 from fedjax_lite.base import Key, Number
 from fedjax_lite.refuse import positive, whole
 
@@ -161,8 +162,7 @@ def epsilon_of(divergence: Divergence, rounds: int, delta: float, orders: Iterab
 
     Source: Canonne, Kamath and Steinke 2020, "The discrete Gaussian for differential privacy".
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"epsilon_of: delta must be between 0 and 1, got {delta}: usually below one over the population")
+    refuse.delta("epsilon_of", delta)
     whole("epsilon_of", "rounds", rounds)
 
     def at(order):
