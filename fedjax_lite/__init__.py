@@ -15,6 +15,7 @@ from fedjax_lite.base import (
     round_key,
 )
 from fedjax_lite.batches import Batches
+from fedjax_lite.clients import Family
 from fedjax_lite.data import partition
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.engine import packed, padded, sequential
@@ -39,6 +40,7 @@ __all__ = [
     "Client",
     "ClientWork",
     "Convergence",
+    "Family",
     "FederatedData",
     "Info",
     "Mean",

@@ -55,6 +55,7 @@ class Shared(NamedTuple):
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
     public: Tree = None  # examples that all have, and so are not sent
+    labels: Tree = None  # soft labels of them, which are
 
 
 class Mean(NamedTuple):
@@ -133,6 +134,7 @@ class Server(NamedTuple):
     update: Callable[[Tree, Tree, Info], Tree]  # aggregate, state, info -> state
     uses_metrics: bool = False  # True: what clients report changes the model beside the aggregate
     params: Callable[[Tree], Tree] | None = None  # state -> the global model, where it is not the one that is broadcast
+    metrics: Callable[[Tree], dict[str, Array]] = lambda state: {}  # state after an update -> what to tell of it, beside the round's
 
 
 class State(NamedTuple):
@@ -150,7 +152,7 @@ class Layout(NamedTuple):
     """What a runner asks of an algorithm to place its parts and to know what it will cost."""
 
     steps: Callable[[Client, Any], Client]  # cohort, round -> cohort with the steps that each client takes
-    rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]]  # params, key, ids -> own, uplink as these clients start
+    rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> own, uplink as these clients start
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
 
 

@@ -6,19 +6,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from fedjax_lite import attacks, models
+from fedjax_lite import attacks
 from fedjax_lite.aggregators import padded
+from fedjax_lite.architectures import architectures
 from fedjax_lite.attacks.table import attack_of
-from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
+from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Key, Mechanism, Server, Tree
 from fedjax_lite.batches import Batches
+from fedjax_lite.clients import Family
 from fedjax_lite.config import Config, Where
-from fedjax_lite.data.arrays import labels_of
 from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.distill.table import distilled, soft_size
 from fedjax_lite.federate import federate
-from fedjax_lite.names import call, find, make, refusing
+from fedjax_lite.names import call, make, refusing
 from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
@@ -27,9 +28,10 @@ from fedjax_lite.privacy.spent import check_private, is_central
 from fedjax_lite.run import Convergence, check_options, run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
+from fedjax_lite.sources import load_data, outputs_of
 from fedjax_lite.work import LossFn, sgd_work
 
-__all__ = ["Parts", "build", "load_data", "mechanism_of", "options_of", "outputs_of", "parts", "sampler_of"]
+__all__ = ["Parts", "build", "mechanism_of", "options_of", "parts", "sampler_of"]
 
 
 class Parts(NamedTuple):
@@ -103,22 +105,39 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
         seed: of the run's key.
     """
     values, key = config.values, jax.random.key(seed)
-    model, loss_fn = _model(config, outputs)
+    known, several = architectures(config, outputs, source.population)
     with refusing(config, ["model"]):
-        params = model.init(jax.random.fold_in(key, 0), source.example)
-    work, batches, uplink = _client(config, loss_fn)
+        first = [one.model.init(jax.random.fold_in(key, k), source.example) for k, one in enumerate(known)]
+    trained = [_clients(config, one.loss_fn) for one in known]
+    families = [Family(work, one.clients, uplink) for (work, _, uplink), one in zip(trained, known, strict=True)]
     attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
-    aggregator = _aggregator(config, values["aggregator"], ["aggregator"], defaults | _of_messages(config, params), source.population)
+    defaults = defaults | _of_messages(config, first[0], soft_size(config, source, outputs[0]))
+    model, loss_fn, server = known[0].model, known[0].loss_fn, _server(config)
+
+    def aggregator_of(table, path):
+        return _aggregator(config, table, path, defaults, source.population)
+
+    if "distillation" in values:
+        student = jax.random.fold_in(key, len(known))
+        families, aggregator, server, model, loss_fn = distilled(
+            config, source, outputs, student, known, first, families, aggregator_of, server
+        )
+    elif several:
+        raise config.error(["model", "families"], "their weights are not alike, so nothing but [distillation] can bring them together")
+    else:
+        aggregator = aggregator_of(values["aggregator"], ["aggregator"])
     if attack is not None:
         with refusing(config, ["attack"]):
-            work, aggregator = attacks.attacked(attack, byzantine, work, aggregator)
+            both = [attacks.attacked(attack, byzantine, family.work, aggregator) for family in families]
+            families, aggregator = [family._replace(work=work) for family, (work, _) in zip(families, both, strict=True)], both[0][1]
             loss_fn = attacks.measured(loss_fn, attack, model)
     with refusing(config, ["engine"]):
+        work, uplink, params = (families, None, tuple(first)) if several else (families[0].work, families[0].uplink, first[0])
         algorithm = federate(
             work,
             aggregator,
-            _server(config),
-            batches=batches,
+            server or optimizer_server(optax.sgd(1.0)),
+            batches=trained[0][1],
             population=source.population,
             uplink=uplink,
             engine=make(config, "engine", values.get("engine", "packed"), ["engine"]),
@@ -136,8 +155,9 @@ def mechanism_of(config: Config, source: TrainTest, outputs: tuple[int, str]) ->
         here = with_noise(config, noise_multiplier)
         return _aggregator(here, here.values["aggregator"], ["aggregator"], defaults, source.population).privacy
 
-    params = jax.eval_shape(_model(config, outputs)[0].init, jax.random.key(0), source.example)
-    defaults = _of_messages(config, params)
+    model = architectures(config, outputs, source.population)[0][0].model
+    params = jax.eval_shape(model.init, jax.random.key(0), source.example)
+    defaults = _of_messages(config, params, soft_size(config, source, outputs[0]))
     return at
 
 
@@ -153,52 +173,14 @@ def options_of(config: Config) -> dict[str, Any]:
     return options
 
 
-def load_data(config: Config, seed: int) -> TrainTest:
-    """What [data] names."""
-    table = config.values["data"]
-    if isinstance(table, dict) and "partition" in table:
-        table = table | {"partition": make(config, "partition", table["partition"], ["data", "partition"])}
-    source = make(config, "data", table, ["data"], seed=seed)
-    return source if isinstance(source, TrainTest) else TrainTest(source, None)
-
-
-def outputs_of(config: Config, source: TrainTest) -> tuple[int, str]:
-    """How many outputs a model of this data has, and which loss is usual for the kind of its labels."""
-    target = source.example.get("y") if isinstance(source.example, dict) else None
-    labels = [labels_of(part.examples) for part in source if part is not None]
-    known = [x for x in labels if x is not None]
-    if target is None:
-        return 1, "softmax"
-    if len(known) < len(labels):
-        return int(np.size(target)), "squared"
-    lowest, highest = min(int(x.min()) for x in known), max(int(x.max()) for x in known)
-    if lowest < 0:
-        raise config.error(["data"], f"labels out of range: the data has a label {lowest}, they must count from 0")
-    return highest + 1, "softmax"
-
-
-def _model(config: Config, outputs: tuple[int, str]) -> tuple[models.Model, LossFn]:
-    """The model and its loss: how many outputs comes from the data, which loss from the kind of its labels."""
-    table, (most, usual) = config.values["model"], outputs
-    table = {"name": table} if isinstance(table, str) else table
-    find(config, "model", table, ["model"])
-    loss = {"loss": table["loss"]} if "loss" in table else {}
-    table = {key: value for key, value in table.items() if key != "loss"}
-    classes = table.get("classes", most)
-    if usual == "softmax" and isinstance(classes, int) and classes < most:
-        raise config.error(["model", "classes"], f"labels out of range: classes={classes}, the data has a label {most - 1}")
-    model = make(config, "model", table, ["model"], classes=most, outputs=most)
-    return model, call(config, models.supervised, {"loss": usual} | loss, ["model"], given={"model": model})
-
-
-def _client(config: Config, loss_fn: LossFn) -> tuple[Any, Batches, optax.GradientTransformation | None]:
+def _clients(config: Config, loss_fn: LossFn) -> tuple[ClientWork, Batches, optax.GradientTransformation | None]:
     """Client work, batches and uplink."""
     table = dict(config.values["client"])
     sizes = {name: table.pop(name) for name in ("batch_size", "epochs", "steps") if name in table}
     shuffle, uplink, record = table.pop("shuffle", True), table.pop("uplink", None), table.pop("record", None)
     beside = ["batch_size", "epochs", "steps", "shuffle", "uplink", "record"]
     given = {"loss_fn": loss_fn, "gradients": None if record is None else _record_level(config, record, sizes.get("batch_size"))}
-    work = with_optimizer(config, sgd_work, table, "client", given, beside, CLOCKS)
+    work = with_optimizer(config, sgd_work, table, ["client"], given, beside, CLOCKS)
     if not isinstance(shuffle, bool):
         raise config.error(["client", "shuffle"], f"must be true or false, got {shuffle!r}")
     if "batch_size" not in sizes:
@@ -238,18 +220,21 @@ def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, 
     return make(config, "aggregator", table, path, **defaults)
 
 
-def _of_messages(config: Config, params: Tree) -> dict[str, Any]:
-    """What an aggregator is told of a run's messages, where its table does not say."""
+def _of_messages(config: Config, params: Tree, numbers: int | None) -> dict[str, Any]:
+    """What an aggregator is told of a run's messages, where its table does not say: changes of a model, or so many numbers."""
     table = config.values["aggregator"]
+    params = params if numbers is None else jax.ShapeDtypeStruct((numbers,), jnp.float32)
     with refusing(config, ["aggregator"]):
         dimension = padded(params, *([table["block"]] if isinstance(table, dict) and "block" in table else []))
     return {"rounds": config.values["run"].get("rounds"), "dimension": dimension}
 
 
-def _server(config: Config) -> Any:
+def _server(config: Config) -> Server | None:
+    if "server" not in config.values:
+        return None
     table = dict(config.values["server"])
     adaptive = table.pop("adaptive_rate", None)
-    server = with_optimizer(config, optimizer_server, table, "server", {}, ["adaptive_rate"], ["round"])
+    server = with_optimizer(config, optimizer_server, table, ["server"], {}, ["adaptive_rate"], ["round"])
     if adaptive is None:
         return server
     if not isinstance(adaptive, dict):

@@ -21,6 +21,7 @@ SECTIONS = {
     "sampling": True,
     "aggregator": True,
     "attack": False,
+    "distillation": False,
     "server": True,
     "privacy": False,
     "engine": False,
@@ -93,7 +94,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         if section not in SECTIONS:
             raise config.error([section], f"unknown section{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
     for section, required in SECTIONS.items():
-        if required and section not in values:
+        if required and section not in values and not (section == "server" and "distillation" in values):
             raise config.error([section], "this section is missing")
     _check(config, (), values)
     name, seed = values["name"], values.get("seed", 0)

@@ -96,13 +96,15 @@ def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, particip
     Raises:
         ValueError: if it is wanted of an algorithm that does not say what clients start with.
     """
-    limit = device_memory()
+    limit, known = device_memory(), algorithm.layout is not None and algorithm.layout.rows is not None
     rows = nbytes((state.own, state.uplink))
     if wanted is None:
         untouched = rows > LARGE and participations < FEW
-        return bool(algorithm.layout and (untouched or (limit and rows > limit / 2)))
-    if wanted and algorithm.layout is None:
-        raise ValueError("own_on_host=True needs an algorithm with a layout, which tells how clients start: build it with fl.federate")
+        return bool(known and (untouched or (limit and rows > limit / 2)))
+    if wanted and not known:
+        raise ValueError(
+            "own_on_host=True needs an algorithm whose layout tells how each client starts: build it with fl.federate, and not of families"
+        )
     return wanted
 
 

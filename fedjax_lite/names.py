@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import optax
 
-from fedjax_lite import aggregators, attacks, data, engine, models, sampling, uplink
+from fedjax_lite import aggregators, attacks, data, distill, engine, models, sampling, uplink
 from fedjax_lite.base import Aggregator
 from fedjax_lite.config import Config, ConfigError, Where, nearest
 from fedjax_lite.data import partition
@@ -31,6 +31,7 @@ KINDS = {
     "schedule": "a learning rate, epochs or steps: a table with a clock (round, step or client_step)",
     "sampling": "[sampling]; one that wraps another takes it as its sampler",
     "aggregator": "[aggregator]; one that wraps another takes it as inner",
+    "ensemble": "[distillation] ensemble",
     "attack": "[attack], beside num_byzantine or byzantine = [ids]; none for no attack",
     "engine": "[engine]",
 }
@@ -41,6 +42,7 @@ MODULES: dict[str, types.ModuleType] = {
     "sampling": sampling,
     "aggregator": aggregators,
     "attack": attacks,
+    "ensemble": distill,
     "engine": engine,
     "uplink": uplink,
 }
@@ -49,6 +51,7 @@ RETURNS: dict[str, tuple[type, ...]] = {
     "aggregator": (Aggregator,),
     "data": (data.TrainTest, data.FederatedData),
     "attack": (attacks.Attack,),
+    "ensemble": (distill.Ensemble,),
     "uplink": (optax.GradientTransformationExtraArgs,),
 }
 ALSO = {"optimizer": ["transform"], "uplink": ["transform"]}

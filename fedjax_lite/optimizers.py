@@ -17,14 +17,14 @@ CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step":
 
 
 def with_optimizer(
-    config: Config, factory: Callable, table: dict[str, Any], section: str, given: dict[str, Any], others: Sequence[str], clocks: Any
+    config: Config, factory: Callable, table: dict[str, Any], path: Where, given: dict[str, Any], others: Sequence[str], clocks: Any
 ) -> Any:
     """Client work or a server, from its table and the optimizer in it; the one scheduled rate goes beside the optimizer."""
     if "learning_rate" in table:
-        raise config.error([section, "learning_rate"], "unknown key; the rate is a key of the optimizer")
+        raise config.error([*path, "learning_rate"], "unknown key; the rate is a key of the optimizer")
     if "optimizer" not in table:
-        raise config.error([section], 'give optimizer, such as { name = "sgd", learning_rate = 0.1 }')
-    path, tables = [section, "optimizer"], table.pop("optimizer")
+        raise config.error(path, 'give optimizer, such as { name = "sgd", learning_rate = 0.1 }')
+    whole, path, tables = path, [*path, "optimizer"], table.pop("optimizer")
     listed = tables if isinstance(tables, list) else [tables]
     rates = [t["learning_rate"] for t in listed if isinstance(t, dict) and "learning_rate" in t]
     for rate in rates:
@@ -42,7 +42,7 @@ def with_optimizer(
     if schedule:
         at(0.1)  # refuse now what would be refused while compiling
         given["learning_rate"] = scheduled(config, schedule[0], [*path, "learning_rate"], clocks)
-    return call(config, factory, table, [section], given, ["optimizer", *others])
+    return call(config, factory, table, whole, given, ["optimizer", *others])
 
 
 def chain_of(config: Config, kind: str, tables: Any, path: Where) -> optax.GradientTransformation:

@@ -85,7 +85,7 @@ def plan(
     first = min(rounds, evaluate_every)
     start = time.perf_counter()
     if isinstance(data, Store) or on_host:
-        rows = partial(algorithm.layout.rows, params) if on_host and algorithm.layout else None
+        rows = partial(algorithm.layout.rows, params) if on_host and algorithm.layout and algorithm.layout.rows else None
         shapes = shapes._replace(key=placement.everywhere(key), round=placement.everywhere(np.int32(0)))
         program, examples = lowered(data, rows, algorithm, sampler, first, shapes)
         beside = (cohorts_held() - 1) * examples + nbytes(test) + data.size.nbytes

@@ -27,6 +27,7 @@ from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
 from fedjax_lite.stream import at_once, streamed
+from fedjax_lite.traffic import traffic
 from fedjax_lite.uplink.feedback import warn_if_seldom
 from fedjax_lite.work import LossFn
 
@@ -169,7 +170,8 @@ def run(
         if folder:
             names = outside(list(dict.fromkeys(name for record in history for name in record)), is_central(test))
             told = spent(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
-            folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}))
+            sizes = {"traffic": traffic(history, params, algorithm.params(state))}
+            folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}), **sizes)
     return Result(state, algorithm.params(state), history, status)
 
 
@@ -194,7 +196,7 @@ def sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, o
 
 def started(algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool) -> tuple[State, Callable[..., Any]]:
     """The first state, and a function that runs a segment of rounds from a state."""
-    if not on_host or algorithm.layout is None:
+    if not on_host or algorithm.layout is None or algorithm.layout.rows is None:
         state = jax.jit(algorithm.init)(params, key)
         return state, streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
 

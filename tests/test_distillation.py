@@ -40,7 +40,7 @@ def algorithm(ensemble=None, soft=None, model="weighted", student=None, uplink=N
     server = {"how": HOW, "apply": linear if student is None else narrow, "public": PUBLIC, "student": student}
     return fl.federate(
         work,
-        distill.pooled(ensemble, soft or aggregators.mean(), model, labels),
+        distill.pooled(ensemble, soft or aggregators.mean(), model, distill.public_set(PUBLIC, labels)),
         distill.distillation_server(**server | {name: parts.pop(name) for name in ("fresh", "server", "how") if name in parts}),
         batches=fl.Batches(4), population=len(SIZES),
         uplink=uplink or distill.soft_labels(linear, PUBLIC, ensemble, model=model is not None), **parts,

@@ -5,9 +5,25 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.idx import mnist
 from fedjax_lite.data.leaf import leaf
+from fedjax_lite.data.public import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.store import Store, store
 from fedjax_lite.data.synthetic import synthetic
 from fedjax_lite.data.table import table
 
-__all__ = ["FederatedData", "Store", "TrainTest", "digits", "leaf", "mnist", "partition", "save", "store", "synthetic", "table"]
+__all__ = [
+    "FederatedData",
+    "Store",
+    "TrainTest",
+    "class_counts",
+    "digits",
+    "hold_out",
+    "leaf",
+    "mnist",
+    "noise",
+    "partition",
+    "save",
+    "store",
+    "synthetic",
+    "table",
+]

@@ -163,10 +163,11 @@ class Piece:
 
 
 class TrainTest(NamedTuple):
-    """A training population and the examples held out of it; `test` is None where there are none."""
+    """A training population, the examples held out of it, and those that all may see; None where there are none."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
+    public: FederatedData | None = None
 
     @property
     def population(self) -> int:

@@ -9,8 +9,11 @@ from fedjax_lite.distill.ensemble import (
     mean_probabilities,
     sharpened,
 )
+from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.pooled import Lesson, pooled
+from fedjax_lite.distill.public import public_set
 from fedjax_lite.distill.server import distillation_server
-from fedjax_lite.distill.soft_labels import Knowledge, Lesson, pooled, soft_labels
+from fedjax_lite.distill.soft_labels import Knowledge, soft_labels
 from fedjax_lite.distill.student import Lessons, distillation_loss, lessons, taught
 
 __all__ = [
@@ -21,12 +24,15 @@ __all__ = [
     "by_accuracy",
     "by_certainty",
     "by_class_counts",
+    "consensus_server",
     "distillation_loss",
     "distillation_server",
+    "kept",
     "lessons",
     "mean_logits",
     "mean_probabilities",
     "pooled",
+    "public_set",
     "sharpened",
     "soft_labels",
     "taught",

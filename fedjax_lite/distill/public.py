@@ -5,46 +5,92 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
+from fedjax_lite import tree
 from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import checked, length_of
+from fedjax_lite.refuse import whole
 
-__all__ = ["Public", "check_public"]
+__all__ = ["Public", "Shown", "check_public", "public_of", "public_set"]
 
 
 class Public(NamedTuple):
-    """Public examples in a server's state, so that they are an argument of compiled programs and no constant in them."""
+    """Public examples, what is known of them, and how many a round takes; from `public_set`."""
+
+    examples: Tree  # [examples, ...]
+    labels: Int[Array, " examples"] | None = None
+    each_round: int | None = None
+
+    @property
+    def taken(self) -> int:
+        """How many examples a round takes, all or `each_round`."""
+        return len(jax.tree.leaves(self.examples)[0]) if self.each_round is None else self.each_round
+
+    def of(self, round: Any, rows: Any) -> Any:
+        """Those rows of arrays `[examples, ...]` that a round takes: the next ones, and from the first again after the last."""
+        if self.each_round is None:
+            return rows
+        length = len(jax.tree.leaves(self.examples)[0])
+        first = jnp.asarray(round, jnp.int32) % length * self.each_round % length
+        return tree.take(rows, (first + jnp.arange(self.each_round, dtype=jnp.int32)) % length)
+
+
+class Shown(NamedTuple):
+    """Public examples in a server's state and its broadcast, so that they are an argument of compiled programs and no constant in them."""
 
     examples: Tree
+    round: Int[Array, ""] | int = 0  # which soft labels of them are the last that were agreed on
 
 
-def public_of(examples: Tree) -> Public:
-    """Public examples, once they are known to be some.
+def public_set(examples: Tree, labels: Any = None, each_round: int | None = None) -> Public:
+    """Public examples that distillation speaks of.
+
+    Args:
+        examples: leaves `[examples, ...]`; no label among them is looked at.
+        labels: `[examples]`, their classes, where a simulation knows them; for metrics, and for nothing else.
+        each_round: how many a round takes, one after another from the first, and again; None: all.
 
     Raises:
-        ValueError: for none, leaves of unequal lengths, NaN or Inf.
+        ValueError: for no examples, leaves of unequal lengths, NaN or Inf, another number of labels, `each_round` beyond the examples.
+
+    >>> three = public_set({"x": jnp.arange(3.0)}, each_round=2)
+    >>> [three.of(round, three.examples)["x"].tolist() for round in range(2)]
+    [[0.0, 1.0], [2.0, 0.0]]
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(examples)):  # a study's, which were looked at when they were loaded
-        return Public(examples)
-    examples = jax.tree.map(np.asarray, examples)
-    length = length_of(examples, "public")
-    if not length:
-        raise ValueError("public: there are no public examples: give at least one")
-    return Public(jax.tree.map(jnp.asarray, checked(examples, np.array([length]))))
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(examples)):  # a study's were looked at when they were loaded
+        examples = jax.tree.map(np.asarray, examples)
+        length = length_of(examples, "public")
+        if not length:
+            raise ValueError("public: there are no public examples: give at least one")
+        examples = jax.tree.map(jnp.asarray, checked(examples, np.array([length])))
+    length = len(jax.tree.leaves(examples)[0])
+    if labels is not None and jnp.shape(labels) != (length,):
+        raise ValueError(f"public: labels of the shape {jnp.shape(labels)} for {length} examples: give one for each")
+    if each_round is not None:
+        whole("public", "each_round", each_round, least=1)
+        if each_round > length:
+            raise ValueError(f"public: each_round={each_round} is more than the {length} public examples: lower it")
+    return Public(examples, None if labels is None else jnp.asarray(labels), each_round)
+
+
+def public_of(given: Any) -> Public:
+    """A public set, of which the examples may be all that is given."""
+    return given if isinstance(given, Public) else public_set(given)
 
 
 def fitting(apply: Any, params: Tree, public: Public, whose: str) -> jax.ShapeDtypeStruct:
-    """What a model will say of the public examples, or an error that says why it can't.
+    """What a model will say of the public examples of a round, or an error that says why it can't.
 
     Raises:
         ValueError: for examples of another shape than the model's, outputs that are not `[examples, classes]`.
     """
     shapes = [x.shape for x in jax.tree.leaves(public.examples)]
     try:
-        said = jax.eval_shape(lambda params, examples: apply(params, examples, None), params, public.examples)
+        said = jax.eval_shape(lambda params, examples: apply(params, public.of(0, examples), None), params, public.examples)
     except Exception as error:
         raise ValueError(f"public: examples of the shapes {shapes} are none for {whose} model: {str(error).splitlines()[0]}") from error
-    if not isinstance(said, jax.ShapeDtypeStruct) or said.ndim != 2 or said.shape[0] != shapes[0][0]:
+    if not isinstance(said, jax.ShapeDtypeStruct) or said.ndim != 2 or said.shape[0] != public.taken:
         raise ValueError(
             f"public: {whose} model must give logits [examples, classes], of {shapes} it gives {jax.tree.map(jnp.shape, said)}"
         )
@@ -58,13 +104,21 @@ def check_public(server: Tree, test: Any) -> None:
     Raises:
         ValueError: with how many.
     """
-    for public in jax.tree.leaves(server, is_leaf=lambda x: isinstance(x, Public)):
-        if not isinstance(public, Public) or test is None:
-            continue
-        rows, tested = _rows(public.examples), set(_rows(test.examples))
-        both = sum(row in tested for row in rows)
-        if 2 * both >= len(rows):
-            raise ValueError(f"public: {both} of {len(rows)} public examples are the test's: take others, or some of the training's")
+    for public in jax.tree.leaves(server, is_leaf=lambda x: isinstance(x, Shown)):
+        if isinstance(public, Shown) and test is not None:
+            check_apart(public.examples, test.examples)
+
+
+def check_apart(examples: Tree, test: Tree) -> None:
+    """Refuse public examples of which half or more are the test's.
+
+    Raises:
+        ValueError: with how many.
+    """
+    rows, tested = _rows(examples), set(_rows(test))
+    both = sum(row in tested for row in rows)
+    if 2 * both >= len(rows):
+        raise ValueError(f"public: {both} of {len(rows)} public examples are the test's: take others, or some of the training's")
 
 
 def _rows(examples: Tree) -> list[bytes]:

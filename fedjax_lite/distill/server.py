@@ -1,12 +1,17 @@
 """The server that distils: what it makes of soft labels is the global model."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fedjax_lite.base import Server, Tree
-from fedjax_lite.distill.public import Public, fitting, public_of
+from fedjax_lite.distill.kept import student_accuracy
+from fedjax_lite.distill.pooled import OfFamilies
+from fedjax_lite.distill.public import Shown, fitting, public_of
+from fedjax_lite.distill.soft_labels import unflat_model
 from fedjax_lite.distill.student import Apply, Lessons, taught
 from fedjax_lite.server import optimizer_server
 
@@ -14,17 +19,17 @@ __all__ = ["distillation_server"]
 
 
 class DistillationState(NamedTuple):
-    """The clients' model, and the student."""
+    """The clients' model, or models, and the student."""
 
     clients: Tree  # the inner server's state
     student: Tree
-    public: Public
+    public: Shown
 
 
 def distillation_server(
     how: Lessons,
-    apply: Apply,
-    public: Tree,
+    apply: Apply | Sequence[Apply],
+    public: Any,
     *,
     student: Tree = None,
     fresh: bool = False,
@@ -37,12 +42,16 @@ def distillation_server(
 
     Args:
         how: from `fl.distill.lessons`.
-        apply: of the student: `(params, batch, key) -> logits [batch, classes]`.
-        public: examples `[examples, ...]`, those of `fl.distill.soft_labels`. The state has them, and checkpoints too.
+        apply: of the student: `(params, batch, key) -> logits [batch, classes]`; of families without a student of its own, of each.
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of `fl.distill.soft_labels`. The state has them, and
+            checkpoints too.
         student: its first parameters, if it is another model than the clients'.
         fresh: a student of its own begins at these in every round, instead of where it was.
         server: what the mean change of the clients' models does to the model they start from; by default
             `fl.optimizer_server(optax.sgd(1.0))`. Of a cohort whose models don't travel nothing comes, and it stays.
+
+    Returns:
+        A `Server`. With labels of the public examples it tells "student_accuracy" on them, if there is one student.
 
     Raises:
         ValueError: for a student that begins anew, but is none of its own; for public examples that it can't take.
@@ -54,25 +63,44 @@ def distillation_server(
             "distillation_server: fresh=True is for a student of its own, which student gives; the clients' begins at their mean"
         )
     server = optimizer_server(optax.sgd(1.0)) if server is None else server
-    shown = public_of(public)
+    known = public_of(public)
+    several, applied = (tuple(apply), None) if isinstance(apply, Sequence) else (None, apply)
+    if several and student is not None:
+        raise ValueError("distillation_server: a student of its own is one model: give its apply, got a list")
 
     def init(params):
-        fitting(apply, params if student is None else student, shown, "the student's")
-        return DistillationState(server.init(params), () if student is None else student, shown)
+        for one_apply, one_params in zip(several, params, strict=True) if several else [(apply, params if student is None else student)]:
+            fitting(one_apply, one_params, known, "the student's")
+        return DistillationState(server.init(params), () if student is None else student, Shown(known.examples, jnp.int32(-1)))
 
     def broadcast(state):
-        return server.broadcast(state.clients)._replace(public=state.public.examples)
+        return server.broadcast(state.clients)._replace(public=state.public)
 
     def update(lesson, state, info):
-        examples = state.public.examples
-        clients = server.update(lesson.model, state.clients, info) if jax.tree.leaves(lesson.model) else state.clients
-        if student is None:
-            learned, *_ = taught(how, apply, server.broadcast(clients).params, examples, lesson.target, info.key)
-            return state._replace(clients=clients._replace(params=learned))
-        before = student if fresh else state.student
-        return state._replace(clients=clients, student=taught(how, apply, before, examples, lesson.target, info.key)[0])
+        examples, shown = known.of(info.round, state.public.examples), state.public._replace(round=jnp.int32(info.round))
+        clients, change = state.clients, lesson.model
+        if isinstance(change, OfFamilies):
+            models = server.broadcast(clients).params
+            change = tuple(unflat_model(vector, like) for vector, like in zip(change.vectors, models, strict=True))
+        if jax.tree.leaves(change):
+            clients = server.update(change, clients, info)
+
+        def learned(apply, params, key):
+            return taught(how, apply, params, examples, lesson.target, key)[0]
+
+        if student is not None:
+            return DistillationState(clients, learned(apply, student if fresh else state.student, info.key), shown)
+        models = server.broadcast(clients).params
+        if several:
+            models = tuple(learned(*pair, jax.random.fold_in(info.key, k)) for k, pair in enumerate(zip(several, models, strict=True)))
+        else:
+            models = learned(apply, models, info.key)
+        return DistillationState(clients._replace(params=models), (), shown)
 
     def params(state):
         return server.broadcast(state.clients).params if student is None else state.student
 
-    return Server(init, broadcast, update, params=params, uses_metrics=server.uses_metrics)
+    def metrics(state):
+        return {} if applied is None else student_accuracy(applied, params(state), known, state.public)
+
+    return Server(init, broadcast, update, server.uses_metrics, params, metrics)

@@ -1,4 +1,4 @@
-"""From a client's model to its soft labels of public examples, and from those of a cohort to one."""
+"""From a client's model to its soft labels of public examples: an uplink."""
 
 from typing import Any, NamedTuple
 
@@ -8,13 +8,14 @@ import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite import tree
-from fedjax_lite.base import Aggregator, Client, Tree
+from fedjax_lite.base import Client, Tree
 from fedjax_lite.distill.ensemble import Ensemble
 from fedjax_lite.distill.public import fitting, public_of
 from fedjax_lite.distill.student import Apply
-from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
+from fedjax_lite.refuse import whole
+from fedjax_lite.uplink.ledger import Sent, count, dense_bits, sent
 
-__all__ = ["Knowledge", "Lesson", "pooled", "soft_labels"]
+__all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 
 
 class Knowledge(NamedTuple):
@@ -24,105 +25,96 @@ class Knowledge(NamedTuple):
     model: Tree = ()  # the change of its model, where that travels
 
 
-class Lesson(NamedTuple):
-    """The cohort's messages reduced to one."""
-
-    target: Float[Array, "examples classes"]  # soft labels of the public examples
-    model: Tree = ()  # the mean change of the models
-
-
 class _State(NamedTuple):
     then: Tree
     sent: Sent
 
 
 def soft_labels(
-    apply: Apply, public: Tree, ensemble: Ensemble, *, model: bool = False, then: optax.GradientTransformation | None = None
+    apply: Apply,
+    public: Any,
+    ensemble: Ensemble,
+    *,
+    model: bool = False,
+    width: int | None = None,
+    then: optax.GradientTransformation | None = None,
+    at_once: int = 1024,
 ) -> optax.GradientTransformationExtraArgs:
-    """An uplink: instead of the change of its model a client uploads what its model says of public examples.
+    """An uplink: instead of its model, or the change of it, a client uploads what its model says of public examples.
 
     Args:
         apply: `(params, batch, key) -> logits [batch, classes]`, such as a `Model`'s.
-        public: examples `[examples, ...]`, those of the server; labels are not looked at.
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of the server.
         ensemble: what of the logits is said, for instance `fl.distill.mean_logits()`.
-        model: the model travels, and the server makes the soft labels of it (FedDF), which then cost no bits. What stands before this in
-            a chain compresses it.
+        model: the change of the model travels, and the server makes the soft labels of it (FedDF), which then cost no bits. What stands
+            before this in a chain compresses it.
+        width: of families whose models travel: the most parameters that any of their models has; the change is then a vector of so many.
         then: an uplink for the soft labels, where they travel: `fl.uplink.local_gaussian`, `fl.uplink.uniform`.
+        at_once: how many examples a model is shown at a time; with the engine's lanes, what bounds the memory that this takes.
 
     Returns:
-        An optax transformation of one message into `Knowledge`; `update` needs the keyword `client`, and params, the model as received.
+        An optax transformation of one message into `Knowledge`. The message is the change of `params`, the model as received, or where
+        the server sends none the client's model itself (`fl.distill.kept`). `update` needs the keyword `client`.
 
     Raises:
         ValueError: for a model that travels and an uplink of soft labels too; for public examples that the model can't take.
     """
     if model and then is not None:
         raise ValueError("soft_labels: with model=True soft labels are made at the server and not sent, so `then` has nothing to change")
+    whole("soft_labels", "at_once", at_once, least=1)
     onward = optax.with_extra_args_support(optax.identity() if then is None else then)
-    own = public_of(public)
+    known = public_of(public)
 
     def init(message):
         one = Client(jnp.int32(0), jax.random.key(0), jnp.int32(1), jnp.int32(0), jnp.ones(()))
-        logits = tree.zeros(fitting(apply, message, own, "a client's"))
+        logits = tree.zeros(fitting(apply, message, known, "a client's"))
         return _State(onward.init(ensemble.say(logits, one)), Sent(*jnp.zeros(3, jnp.float32)))
 
-    def update(updates, state, params=None, *, client=None, public=None, **extra):
-        if client is None or params is None:
-            raise ValueError("soft_labels: give update params and the keyword client, as fl.federate does")
-        logits = apply(optax.apply_updates(params, updates), own.examples if public is None else public, None)
-        soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, **extra)
-        bits, whole = sent(then_state, soft), jnp.float32(dense_bits(soft))
-        cost = Sent(0 * whole, 0 * whole, whole) if model else Sent(bits.payload, bits.side, whole)
-        return Knowledge(soft, updates if model else ()), _State(then_state, cost)
+    def update(updates, state, params=None, *, client=None, public=None, round=0, **extra):
+        if client is None:
+            raise ValueError("soft_labels: give update the keyword client, and params, as fl.federate does")
+        trained = optax.apply_updates(params, updates) if jax.tree.leaves(params) else updates
+        examples = known.of(round, known.examples if public is None else public.examples)
+        logits = said_of(apply, trained, examples, at_once)
+        soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, round=round, **extra)
+        bits, dense = sent(then_state, soft), jnp.float32(dense_bits(soft))
+        if not model:
+            return Knowledge(soft), _State(then_state, Sent(bits.payload, bits.side, dense))
+        free = Sent(0 * dense, 0 * dense, dense if width is None else dense + 32.0 * (width - count(updates)))
+        return Knowledge(soft, updates if width is None else flat_model(updates, width)), _State(then_state, free)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def pooled(ensemble: Ensemble, soft: Aggregator, model: Aggregator | None = None, labels: Any = None) -> Aggregator:
-    """An aggregator of `Knowledge`: one rule for soft labels, and one for models where they travel.
+def said_of(apply: Apply, params: Tree, examples: Tree, at_once: int) -> Float[Array, "examples classes"]:
+    """What a model says of examples, so many at a time."""
+    length = len(jax.tree.leaves(examples)[0])
+    if length <= at_once:
+        return apply(params, examples, None)
+    even = length // at_once * at_once
+    groups = jax.tree.map(lambda x: x[:even].reshape(-1, at_once, *x.shape[1:]), examples)
+    said = jax.lax.map(lambda some: apply(params, some, None), groups)
+    rest = apply(params, jax.tree.map(lambda x: x[even:], examples), None) if even < length else said[0, :0]
+    return jnp.concatenate([said.reshape(-1, *said.shape[2:]), rest])
 
-    Args:
-        ensemble: what is made of the aggregate, the same as in `soft_labels`.
-        soft: any aggregator, for the soft labels; a robust one, or `fl.aggregators.dp_mean`.
-        model: any aggregator, for the changes of the models.
-        labels: `[examples]`, of the public examples, where a simulation knows them; only for the metrics.
 
-    Returns:
-        An aggregator whose aggregate is a `Lesson`. Its metrics are those of `soft`, those of `model` under "model_", and with labels
-        "teacher_accuracy" (how many public examples a client's model has right, the mean over clients) and "ensemble_accuracy". It adds if
-        both do.
+def flat_model(model: Tree, width: int) -> Float[Array, " width"]:
+    """A model's numbers as one float32 vector, with zeros at its end.
 
     Raises:
-        ValueError: for a private rule for soft labels beside models that travel, which would give away what it hides.
+        ValueError: for a model of more numbers.
     """
-    if model is not None and soft.privacy is not None:
-        raise ValueError("pooled: soft labels can't be private where models travel: leave model out, or take another rule for soft labels")
-    additive = soft.additive and (model is None or model.additive)
-    known = None if labels is None else jnp.asarray(labels)
+    if count(model) > width:
+        raise ValueError(f"soft_labels: width={width} is less than the {count(model)} parameters of a family's model: give the most of any")
+    numbers = jnp.concatenate([x.astype(jnp.float32).reshape(-1) for x in jax.tree.leaves(model)])
+    return jnp.pad(numbers, (0, width - numbers.size))
 
-    def accuracy(said):
-        return jnp.mean(jnp.argmax(ensemble.target(said), axis=-1) == known, dtype=jnp.float32)
 
-    def parts(messages, cohort, state):
-        models = () if model is None else model.collect(messages.model, cohort, state.model)
-        present = cohort.weight > 0
-        right = () if known is None else jnp.sum(jnp.where(present, jax.vmap(accuracy)(messages.soft), 0))
-        return Knowledge(soft.collect(messages.soft, cohort, state.soft), models), right, jnp.sum(present, dtype=jnp.float32)
-
-    def init(message):
-        return Knowledge(soft.init(message.soft), () if model is None else model.init(message.model))
-
-    def collect(messages, cohort, state):
-        return parts(messages, cohort, state) if additive else (messages, cohort)
-
-    def finish(part, state, key):
-        (knowledge, right, clients) = part if additive else parts(part[0], part[1], state)
-        said, soft_state, metrics = soft.finish(knowledge.soft, state.soft, jax.random.fold_in(key, 0))
-        change, model_state = (), ()
-        if model is not None:
-            change, model_state, told = model.finish(knowledge.model, state.model, jax.random.fold_in(key, 1))
-            metrics = metrics | {f"model_{name}": value for name, value in told.items()}
-        if known is not None:
-            metrics = metrics | {"teacher_accuracy": right / jnp.maximum(clients, 1), "ensemble_accuracy": accuracy(said)}
-        return Lesson(ensemble.target(said), change), Knowledge(soft_state, model_state), metrics
-
-    return Aggregator(init, collect, finish, additive, soft.sums_only, soft.privacy)
+def unflat_model(vector: Float[Array, " width"], like: Tree) -> Tree:
+    """The inverse of `flat_model`, in the shapes of another tree."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = [0]
+    for x in leaves:
+        ends.append(ends[-1] + x.size)
+    found = [vector[a:b].reshape(x.shape).astype(x.dtype) for a, b, x in zip(ends[:-1], ends[1:], leaves, strict=True)]
+    return jax.tree.unflatten(structure, found)

@@ -1,7 +1,7 @@
 """The student: a model that learns soft labels, in a scan."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
 from fedjax_lite.refuse import positive, whole
+from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 from fedjax_lite.shuffle import permute
 
 __all__ = ["Lessons", "distillation_loss", "lessons", "taught"]
@@ -21,7 +22,7 @@ Apply = Callable[[Tree, Tree, Key | None], Float[Array, "batch classes"]]
 class Lessons(NamedTuple):
     """How a student is taught; from `lessons`."""
 
-    optimizer: optax.GradientTransformationExtraArgs
+    optimizer_at: Callable[[Clock], optax.GradientTransformationExtraArgs]
     steps: int
     batch_size: int
     temperature: Number
@@ -31,10 +32,11 @@ class Lessons(NamedTuple):
 
 
 def lessons(
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     steps: int,
     batch_size: int = 64,
     *,
+    learning_rate: Any = None,
     temperature: Number = 1.0,
     held_out: int = 0,
     every: int = 100,
@@ -43,16 +45,18 @@ def lessons(
     """How a student is taught: steps on batches of public examples, with early stopping where some are held out.
 
     Args:
-        optimizer: any optax optimizer; its state starts anew each time, so a schedule in it counts the steps of one time.
+        optimizer: an optax transformation (`optax.adam(1e-3)`), or with `learning_rate` its factory (`optax.adam`). Its state starts anew
+            each time, so a schedule in it counts the steps of one time.
         steps: how many at most, at least 1.
         batch_size: examples a step; each epoch goes through them in another order, without the few that fill no batch.
+        learning_rate: number, tracer or `fl.on_step(schedule)`; 0 teaches nothing and is refused.
         temperature: T > 0 of the student's softmax, that of the soft labels.
         held_out: how many public examples, the last ones, no step sees. With any, the student is that of the lowest loss on them.
         every: after how many steps the loss on them is looked at.
         patience: after how many steps without a lower one teaching ends.
 
     Raises:
-        ValueError: for numbers out of range: a student that takes no step learns nothing.
+        ValueError: for numbers out of range, a schedule on another clock than the step: a student that takes no step learns nothing.
 
     >>> lessons(optax.adam(1e-3), steps=1000, held_out=200).patience
     1000
@@ -63,7 +67,11 @@ def lessons(
     whole("lessons", "held_out", held_out)
     whole("lessons", "every", every, least=1)
     whole("lessons", "patience", patience, least=1)
-    return Lessons(optax.with_extra_args_support(optimizer), steps, batch_size, temperature, held_out, every, patience)
+    if isinstance(learning_rate, Scheduled) and learning_rate.clock != "step":
+        raise ValueError(f"learning_rate: lessons begin anew each time, so only fl.on_step can schedule it, not {learning_rate.clock!r}")
+    if isinstance(learning_rate, int | float) and not learning_rate > 0:
+        raise ValueError(f"learning_rate must be above 0, or the student learns nothing, got {learning_rate}")
+    return Lessons(transformation_at(optimizer, learning_rate), steps, batch_size, temperature, held_out, every, patience)
 
 
 def distillation_loss(
@@ -130,10 +138,10 @@ def taught(
         params, state = carry
         index = permute(jax.random.fold_in(order, j // epoch), learning, j % epoch * size + jnp.arange(size))
         loss, gradient = jax.value_and_grad(mean_loss)(params, index, jax.random.fold_in(own, j))
-        updates, state = how.optimizer.update(gradient, state, params, value=loss)
+        updates, state = how.optimizer_at(Clock(0, j)).update(gradient, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), loss
 
-    first = (params, how.optimizer.init(params))
+    first = (params, how.optimizer_at(Clock(0, 0)).init(params))
     if not how.held_out:
         (params, _), losses = jax.lax.scan(step, first, jnp.arange(how.steps))
         return params, jnp.int32(how.steps), jnp.mean(losses[-epoch:])

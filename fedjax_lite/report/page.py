@@ -47,6 +47,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
         f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
+        f"<h2>Models and traffic</h2>{_pairs(_travelled(summary['traffic']))}" if summary.get("traffic") else "",
         _privacy(summary["privacy"]) if summary.get("privacy") else "",
         f'<h2>Curves</h2><div class="figures">{"".join(_figures(records, outside))}</div>' if records else "",
         f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",
@@ -70,6 +71,11 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {}).get("deciles")) for record in records]
         band = [(x, deciles[0], deciles[-1]) for x, deciles in spread if deciles and None not in deciles]
         figures.append(line_chart(name.replace("_", " "), curves, band, "10 % to 90 % of clients", lower_is_better(name)))
+    beside = [name for name in names if name.endswith("_accuracy") and not name.startswith(prefix)]
+    if len(beside) > 1:
+        curves = {_marked(name.removesuffix("_accuracy"), outside, name): _series(records, name) for name in beside}
+        figures.append(line_chart("accuracy on public examples", curves))
+        names = [name for name in names if name not in beside]
     for name in names:
         constant = len({record.get(name) for record in records}) == 1 < len(records)
         if name not in evaluated and not name.startswith(prefix) and not constant:
@@ -96,6 +102,21 @@ def _privacy(told: dict[str, Any]) -> str:
         f"<h2>Privacy</h2>{_pairs(last | rest)}<small>{MARK} Outside the guarantee, since computed from clients' data without noise: "
         f"{escape(outside)}. For a release, leave them out.</small>{figure}"
     )
+
+
+def _travelled(told: dict[str, Any]) -> dict[str, Any]:
+    """Sizes and bytes in words."""
+    sizes = told["client_parameters"]
+    words = {"parameters of a client's model": ", ".join(f"{size:,}" for size in (sizes if isinstance(sizes, list) else [sizes]))}
+    words["parameters of the global model"] = f"{told['global_parameters']:,}"
+    words |= {
+        f"bytes sent {way} clients": f"{told[name]:,.0f}"
+        for way, name in (("by", "uplink_bytes"), ("to", "downlink_bytes"))
+        if name in told
+    }
+    if "uplink_of_model" in told:
+        words["a client's message, of its model's size"] = f"{100 * told['uplink_of_model']:.3g} %"
+    return words
 
 
 def _series(records: Sequence[dict[str, Any]], name: str) -> Series:

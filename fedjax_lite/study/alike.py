@@ -48,7 +48,7 @@ def alike(sources: Sequence[tuple[TrainTest, Any]]) -> Alike:
             return Alike(data[:1], None, facts)
         train = _filled([source.train for source in data])
         test = [None] * len(data) if data[0].test is None else _filled([source.test for source in data])
-        filled = [TrainTest(*pair) for pair in zip(train, test, strict=True)]
+        filled = [TrainTest(*parts) for parts in zip(train, test, [source.public for source in data], strict=True)]
         kinds = [_kind(source) for source in filled]
         if all(kind == kinds[0] for kind in kinds):
             return Alike((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Tree
-from fedjax_lite.build import Parts, load_data, mechanism_of, options_of, outputs_of, parts, sampler_of
+from fedjax_lite.build import Parts, mechanism_of, options_of, parts, sampler_of
 from fedjax_lite.config import Config, changed
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.evaluate import evaluate
@@ -16,6 +16,7 @@ from fedjax_lite.names import refusing
 from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
 from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.simulate import advance
+from fedjax_lite.sources import load_data, outputs_of
 from fedjax_lite.study.alike import Alike, alike
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study

@@ -1,0 +1,216 @@
+"""The clients' side of a round: what each does, from the broadcast to its upload, and the rows that it keeps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from fedjax_lite import tree
+from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree, client_keys
+from fedjax_lite.batches import Batches
+from fedjax_lite.engine import Build, Engine, Local, Upload, placement
+from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
+
+__all__ = ["SENT", "Family", "Side", "side_of"]
+
+SENT = "uplink_bits"  # its place among the sums of metrics
+
+
+class Family(NamedTuple):
+    """Clients of one architecture: those whose ids follow on the family's before, or start at 0."""
+
+    work: ClientWork
+    clients: int
+    uplink: optax.GradientTransformation | None = None
+
+
+class Side(NamedTuple):
+    """What a round needs of its clients. Rows are (own, uplink), common is (shared, round, the aggregator's state)."""
+
+    message: Callable[[Tree, Any, Key], Tree]  # params, shared, key -> a message of zeros as it arrives
+    rows: Callable[[Tree, Any, Key, Any], Tree] | None  # params, shared, key, ids -> rows of these clients as they start
+    begin: Callable[[Tree, Any, Key], Tree]  # params, shared, key -> rows of the population
+    train: Callable[..., tuple[Tree, Tree, dict[str, Any]]]  # common, data, cohort, rows -> part, rows, sums of metrics
+    received: Callable[[Any, Client], Any]  # shared, cohort -> bits that it was sent
+    stacks: Callable[..., dict[str, Tree]]  # common, data, cohort, rows -> what `Layout.stacks` gives
+
+
+def side_of(work: Family | Sequence[Family], aggregator: Aggregator, batches: Batches, engine: Engine, population: int) -> Side:
+    """The clients' side of a round, for one family, or for several.
+
+    Raises:
+        ValueError: for several that are not the population.
+    """
+    if isinstance(work, Family):
+        return _alike(work, aggregator, batches, engine)
+    if sum(family.clients for family in work) != population or any(family.clients < 1 for family in work):
+        raise ValueError(f"federate: families of {[family.clients for family in work]} clients are not the population of {population}")
+    return _families(work, [_alike(family, aggregator, batches, engine) for family in work], aggregator.additive)
+
+
+def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Engine) -> Side:
+    """Clients that all do the same."""
+    work, uplink = family.work, optax.with_extra_args_support(family.uplink or optax.identity())
+
+    def message(params, shared, key):
+        def arrived(params, shared, key):
+            found, one = _first(work, params, shared, key)
+            return _sent_up(uplink, found, uplink.init(found), shared, one, jnp.int32(0))[0]
+
+        return tree.zeros(jax.eval_shape(arrived, params, shared, key))
+
+    def rows(params, shared, key, ids):
+        own = jax.vmap(work.init, (None, 0))(params, client_keys(jax.random.fold_in(key, HIGH_STREAM), ids))
+        state = uplink.init(tree.zeros(jax.eval_shape(lambda *args: _first(work, *args)[0], params, shared, key)))
+        return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), state)
+
+    def local(common, data, cohort, rows):
+        row = cohort.id if cohort.row is None else cohort.row
+        mine = tree.take(rows, row)
+        return row, mine, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, mine), jnp.int32(0)))
+
+    def train(common, data, cohort, rows):
+        row, mine, build, sums_in = local(common, data, cohort, rows)
+        part, mine, sums = engine.run(build, common, data.examples, cohort, mine)
+        row = jnp.where(cohort.weight > 0, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
+        return part, tree.put(rows, row, mine), sums_in(sums)
+
+    def received(shared, cohort):
+        return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * dense_bits((shared.params, getattr(shared, "labels", None)))
+
+    def stacks(common, data, cohort, rows):
+        _, mine, build, _ = local(common, data, cohort, rows)
+        client, like = build(common, data.examples), tree.take((cohort, mine), jnp.int32(0))
+        carry = jax.eval_shape(client.start, *like)
+        message = jax.eval_shape(client.finish, *like, carry).message
+        lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.number()))
+        return {"lanes": tree.stack_of(carry, lanes), "messages": () if client.additive else tree.stack_of(message, cohort.id.shape[0])}
+
+    return Side(message, rows, lambda params, shared, key: rows(params, shared, key, jnp.arange(family.clients)), train, received, stacks)
+
+
+def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool) -> Side:
+    """Clients of several architectures, one family after another: parts of one cohort, as chunks and devices are."""
+    first = [int(start) for start in np.cumsum([0, *(family.clients for family in families)])]
+
+    def each(fn: Callable[[int, Side], Any]) -> tuple[Any, ...]:
+        return tuple(fn(k, side) for k, side in enumerate(sides))
+
+    def told(shared, k):
+        return shared._replace(params=shared.params[k] if shared.params else ())
+
+    def members(cohort, k):
+        """A family's slots of a cohort, no more than it has clients, with their rows in its stack."""
+        mine = (cohort.id >= first[k]) & (cohort.id < first[k + 1])
+        if cohort.device is None:
+            order = jnp.argsort(~mine, stable=True)[: families[k].clients]
+            cohort, mine = tree.take((cohort, mine), order)
+        return cohort._replace(
+            steps=jnp.where(mine, cohort.steps, 0), weight=jnp.where(mine, cohort.weight, 0), row=jnp.maximum(cohort.id - first[k], 0)
+        )
+
+    def in_families(rows):
+        return list(zip(*rows, strict=True))
+
+    def message(params, shared, key):
+        found = each(lambda k, side: side.message(params[k], told(shared, k), key))
+        shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
+        for k, shape in enumerate(shapes):
+            if shape != shapes[0]:
+                raise ValueError(
+                    f"families: their messages must be alike, family 0 sends {_brief(found[0])}, family {k} {_brief(found[k])}: "
+                    "give their models the same number of classes, and each its uplink"
+                )
+        return found[0]
+
+    def begin(params, shared, key):
+        def rows(k, side):
+            return side.rows(params[k], told(shared, k), key, jnp.arange(first[k], first[k + 1], dtype=jnp.int32))
+
+        return tuple(zip(*each(rows), strict=True))
+
+    def train(common, data, cohort, rows):
+        shared, *rest = common
+        parts, after, sums = zip(
+            *each(lambda k, side: side.train((told(shared, k), *rest), data, members(cohort, k), in_families(rows)[k])), strict=True
+        )
+        join = jnp.add if additive else lambda x, y: jnp.concatenate([x, y])
+        names = list(dict.fromkeys(name for some in sums for name in some))
+        total = {name: reduce(lambda x, y: jax.tree.map(jnp.add, x, y), [some[name] for some in sums if name in some]) for name in names}
+        return reduce(lambda x, y: jax.tree.map(join, x, y), parts), tuple(zip(*after, strict=True)), total
+
+    def received(shared, cohort):
+        return sum(each(lambda k, side: side.received(told(shared, k), members(cohort, k))))
+
+    def stacks(common, data, cohort, rows):
+        shared, *rest = common
+        found = each(lambda k, side: side.stacks((told(shared, k), *rest), data, members(cohort, k), in_families(rows)[k]))
+        return {name: tuple(one[name] for one in found) for name in found[0]}
+
+    return Side(message, None, begin, train, received, stacks)
+
+
+def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:
+    """One client's round, from the broadcast to its upload, and what its vector of metrics holds.
+
+    Metrics are one vector inside the engine: a dozen scalars would each be copied, selected and added on their own.
+    `like` is a client with its rows, for shapes.
+    """
+
+    def one_step(common, client, rows):
+        shared, round, _ = common
+        carry = work.start(shared, rows[0], client)
+        return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
+
+    of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
+    of_finish |= {SENT: Sent(*jnp.zeros(3, jnp.float32))}
+    nothing, steps_in = ravel_pytree(of_steps)
+
+    def build(common, examples) -> Local:
+        shared, round, aggregator_state = common
+        held = replace(data, examples=examples)
+
+        def start(client, rows):
+            return work.start(shared, rows[0], client), jnp.zeros(nothing.shape, nothing.dtype)
+
+        def step(client, carry, j):
+            carry, sums = carry
+            carry, more = work.step(carry, batches.take(held, client, j, round))
+            return carry, sums + ravel_pytree(more)[0]
+
+        def finish(client, rows, carry):
+            carry, sums = carry
+            message, own, metrics = work.finish(shared, carry, client)
+            message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
+            metrics |= {SENT: sent(uplink_row, message)}
+            return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
+
+        def collect(messages, cohort):
+            return aggregator.collect(messages, cohort, aggregator_state)
+
+        return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
+
+    return build, ravel_pytree(of_steps | of_finish)[1]
+
+
+def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:
+    """A message as it arrives, and what the uplink keeps of it."""
+    key = jax.random.fold_in(client.key, 2**32 - 1)
+    beside = {"client": client, "public": getattr(shared, "public", None)}
+    return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, **beside)
+
+
+def _first(work: ClientWork, params: Tree, shared: Any, key: Key) -> tuple[Tree, Client]:
+    """The message of a client that takes no step, and that client."""
+    one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
+    return work.finish(shared, work.start(shared, work.init(params, key), one), one)[0], one
+
+
+def _brief(message: Tree) -> list[tuple[int, ...]]:
+    return [x.shape for x in jax.tree.leaves(message)]

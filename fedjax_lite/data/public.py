@@ -1,0 +1,111 @@
+"""Examples that are no client's: taken out of a population, or made up; and what a client's labels are."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Tree
+from fedjax_lite.data.federated import FederatedData
+
+__all__ = ["class_counts", "hold_out", "noise"]
+
+
+def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple[FederatedData, FederatedData]:
+    """Take examples out of a population, for a public set or a test set that is no client's.
+
+    Args:
+        data: the population.
+        share: of all examples, in (0, 1), rounded down; or how many, a whole number. Each client keeps one at least.
+        seed: `default_rng(seed)` draws them, each example as likely as another.
+
+    Returns:
+        The population without them, and they as a population of one.
+
+    Raises:
+        ValueError: for a share out of range, or more examples than there are beside one for each client.
+
+    >>> data = FederatedData.from_clients([{"x": np.arange(6.0)}, {"x": np.arange(4.0)}])
+    >>> rest, public = hold_out(data, 0.3)
+    >>> int(rest.size.sum()), public.size.tolist()
+    (7, [3])
+    """
+    whole = isinstance(share, int) and not isinstance(share, bool)
+    if not (whole and share >= 1) and not (isinstance(share, float) and 0 < share < 1):
+        raise ValueError(f"hold_out: share must be a fraction in (0, 1), or a whole number of at least 1, got {share!r}")
+    size, examples = np.asarray(data.size), jax.tree.map(np.asarray, data.examples)
+    total = int(size.sum())
+    owner = np.repeat(np.arange(data.population), size)
+    order = np.random.default_rng(seed).permutation(total)
+    spare = np.delete(order, np.unique(owner[order], return_index=True)[1])
+    count = share if whole else int(total * share + 1e-9)
+    if not 1 <= count <= len(spare):
+        raise ValueError(f"hold_out: share={share} is {count} of {total} examples, of which {len(spare)} can be spared: change it")
+    taken = np.zeros(total, bool)
+    taken[spare[:count]] = True
+
+    def part(mask, ids, population):
+        return FederatedData.from_arrays(jax.tree.map(lambda x: x[:total][mask], examples), ids, population=population, allow_empty=True)
+
+    return part(~taken, owner[~taken], data.population), part(taken, np.zeros(count, np.int32), 1)
+
+
+def noise(example: Tree, examples: int, *, low: float = 0.0, high: float = 1.0, seed: int = 0) -> Tree:
+    """Public examples that nobody has seen: every number drawn uniformly, by itself; whole numbers as coins.
+
+    Args:
+        example: one example, whose shapes and types they have; a label "y" is left out.
+        examples: how many.
+        low, high: of the uniform distribution.
+        seed: of `default_rng(seed)`.
+
+    Returns:
+        Leaves `[examples, ...]`.
+
+    Raises:
+        ValueError: for less than one example, or bounds that are not in order.
+
+    >>> noise({"x": np.zeros(2, np.float32), "y": 3}, examples=4)["x"].shape
+    (4, 2)
+
+    Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", section 4.2 (made-up data).
+    """
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise ValueError(f"noise: examples must be a whole number of at least 1, got {examples!r}")
+    if not low < high:
+        raise ValueError(f"noise: low must be below high, got low={low}, high={high}")
+    rng = np.random.default_rng(seed)
+    inputs = {name: x for name, x in example.items() if name != "y"} if isinstance(example, dict) else example
+
+    def leaf(x):
+        x = np.asarray(x)
+        drawn = rng.uniform(low, high, (examples, *x.shape))
+        return drawn.astype(x.dtype) if np.issubdtype(x.dtype, np.inexact) else (drawn > (low + high) / 2).astype(x.dtype)
+
+    return jax.tree.map(leaf, inputs)
+
+
+def class_counts(data: FederatedData, classes: int | None = None) -> Any:
+    """How many examples of each class each client has.
+
+    Args:
+        data: with labels "y".
+        classes: how many there are; by default the highest label and one more.
+
+    Returns:
+        int32 `[population, classes]`.
+
+    Raises:
+        ValueError: for data without labels.
+
+    >>> class_counts(FederatedData.from_clients([{"y": np.array([0, 2])}, {"y": np.array([1])}])).tolist()
+    [[1, 0, 1], [0, 1, 0]]
+    """
+    labels = data.examples.get("y") if isinstance(data.examples, dict) else None
+    if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1:
+        raise ValueError('class_counts: the data has no whole numbers "y" as labels')
+    classes = int(np.asarray(labels).max()) + 1 if classes is None else classes  # in a study they are given
+    rows = jnp.arange(len(labels))
+    owner = jnp.searchsorted(data.start + data.size, rows, side="right")  # past the last client's examples: nobody, dropped
+    return jnp.zeros((data.population, classes), jnp.int32).at[owner, jnp.asarray(labels)].add(1, mode="drop")

@@ -1,0 +1,140 @@
+"""Models that stay with their clients: what the clients agree on travels, and each learns it in its own way."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedjax_lite.base import ClientWork, Key, Server, Shared, Tree
+from fedjax_lite.distill.public import Public, Shown, fitting, public_of
+from fedjax_lite.distill.student import Apply, Lessons, taught
+from fedjax_lite.refuse import whole
+
+__all__ = ["consensus_server", "kept"]
+
+_DIGEST = np.uint32(2**32 - 3)
+
+
+class Kept(NamedTuple):
+    """What a client keeps: its model, and what its work does."""
+
+    model: Tree
+    work: Tree
+
+
+def kept(
+    work: ClientWork,
+    apply: Apply | None = None,
+    public: Any = None,
+    digest: Lessons | None = None,
+    start: Callable[[Tree, Key], Tree] = lambda params, key: params,
+) -> ClientWork:
+    """Client work whose model stays with the client: before it trains, it learns what was agreed on in the last round.
+
+    Args:
+        work: what the client does to its model, for instance `fl.sgd_work(...)`.
+        apply: of its model: `(params, batch, key) -> logits [batch, classes]`.
+        public: the examples that were spoken of, as in `fl.distill.soft_labels`.
+        digest: how the agreed soft labels are learnt, from `fl.distill.lessons`; None: not at all. Of a ragged cohort `fl.padded()` does
+            this once a client, while `fl.packed()` does it for all lanes whenever one takes its next client.
+        start: params, key -> a client's first model; by default the parameters that the run was given.
+
+    Returns:
+        A `ClientWork` whose message is the model itself, for `fl.distill.soft_labels`; its server is `fl.distill.consensus_server`.
+
+    Raises:
+        ValueError: for a digest without the model's apply or the public examples.
+
+    Source: Li and Wang 2019, "FedMD: heterogenous federated learning via model distillation", algorithm 1 (digest, revisit).
+    """
+    if digest is not None and (apply is None or public is None):
+        raise ValueError("kept: digest needs apply, of the client's model, and public, the examples that were spoken of")
+
+    def agreed(model, shared, client):
+        """The client's model once it has learnt what was agreed on."""
+        if digest is None or apply is None:
+            return model
+        examples = public_of(public).of(shared.public.round, shared.public.examples)
+        return taught(digest, apply, model, examples, shared.labels, jax.random.fold_in(client.key, _DIGEST))[0]
+
+    def init(params, key):
+        return Kept(start(params, key), work.init(params, key))
+
+    def begin(shared, own, client):
+        model = agreed(own.model, shared, client)
+        return Kept(model, work.start(shared._replace(params=model), own.work, client))
+
+    def step(carry, batch):
+        inner, metrics = work.step(carry.work, batch)
+        return carry._replace(work=inner), metrics
+
+    def finish(shared, carry, client):
+        change, own, metrics = work.finish(shared._replace(params=carry.model), carry.work, client)
+        model = optax.apply_updates(carry.model, change)
+        return model, Kept(model, own), metrics
+
+    return ClientWork(init, begin, step, finish)
+
+
+class ConsensusState(NamedTuple):
+    """What the clients agreed on last, and the student."""
+
+    labels: Any  # [examples, classes]; zeros before the first round
+    student: Tree
+    public: Shown
+
+
+def consensus_server(
+    public: Any, classes: int, *, how: Lessons | None = None, apply: Apply | None = None, student: Tree = None, fresh: bool = False
+) -> Server:
+    """The server sends the clients what they agreed on, and no model; a student may learn it too.
+
+    Args:
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of `fl.distill.soft_labels`.
+        classes: how many there are.
+        how, apply: of a student, as in `fl.distill.distillation_server`.
+        student: its first parameters; None: there is no global model, and `params` are ().
+        fresh: the student begins at these in every round, instead of where it was.
+
+    Returns:
+        A `Server` for `fl.distill.kept`. With labels of the public examples it tells "student_accuracy" on them.
+
+    Raises:
+        ValueError: for a student that is not told how to learn; for public examples that it can't take.
+    """
+    whole("consensus_server", "classes", classes, least=2)
+    if (student is None) != (how is None) or (student is None) != (apply is None):
+        raise ValueError("consensus_server: a student needs how, apply and student, its first parameters: give all three or none")
+    known = public_of(public)
+
+    def init(params):
+        del params
+        if student is not None and fitting(apply, student, known, "the student's").shape[1] != classes:
+            raise ValueError(f"consensus_server: the student has another number of classes than classes={classes}: make them equal")
+        first = jnp.zeros((known.taken, classes))
+        return ConsensusState(first, () if student is None else student, Shown(known.examples, jnp.int32(-1)))
+
+    def broadcast(state):
+        return Shared((), public=state.public, labels=state.labels)
+
+    def update(lesson, state, info):
+        learned = state.student
+        if how is not None and apply is not None:
+            examples = known.of(info.round, state.public.examples)
+            learned = taught(how, apply, student if fresh else learned, examples, lesson.target, info.key)[0]
+        return ConsensusState(lesson.target, learned, state.public._replace(round=jnp.int32(info.round)))
+
+    def metrics(state):
+        return {} if apply is None else student_accuracy(apply, state.student, known, state.public)
+
+    return Server(init, broadcast, update, params=lambda state: state.student, metrics=metrics)
+
+
+def student_accuracy(apply: Apply, student: Tree, known: Public, shown: Shown) -> dict[str, Any]:
+    """How many of all public examples the student has right, where their labels are known."""
+    if known.labels is None:
+        return {}
+    return {"student_accuracy": jnp.mean(jnp.argmax(apply(student, shown.examples, None), -1) == known.labels, dtype=jnp.float32)}

@@ -1,0 +1,100 @@
+"""The soft labels of a cohort, and its models, reduced to a lesson for the student: an aggregator."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from fedjax_lite.base import Aggregator, Tree
+from fedjax_lite.distill.ensemble import Ensemble
+from fedjax_lite.distill.public import Public
+
+__all__ = ["Lesson", "pooled"]
+
+
+class Lesson(NamedTuple):
+    """The cohort's messages reduced to one."""
+
+    target: Float[Array, "examples classes"]  # soft labels of the public examples
+    model: Tree = ()  # the mean change of the models
+
+
+class OfFamilies(NamedTuple):
+    """The mean change of each family's models, as `flat_model` lays them out."""
+
+    vectors: tuple[Float[Array, " width"], ...]
+
+
+class _State(NamedTuple):
+    soft: Tree
+    model: Tree
+    round: Any
+
+
+def pooled(
+    ensemble: Ensemble,
+    soft: Aggregator,
+    model: Aggregator | None = None,
+    public: Public | None = None,
+    families: Sequence[int] | None = None,
+) -> Aggregator:
+    """An aggregator of `Knowledge`: one rule for soft labels, and one for models where they travel.
+
+    Args:
+        ensemble: what is made of the aggregate, the same as in `soft_labels`.
+        soft: any aggregator, for the soft labels; a robust one, or `fl.aggregators.dp_mean`.
+        model: any aggregator, for the changes of the models; of families it is applied to each family's.
+        public: a `fl.distill.public_set` with labels, for the metrics.
+        families: how many clients each family has, where models of several travel.
+
+    Returns:
+        An aggregator whose aggregate is a `Lesson`. Its metrics are those of `soft`, those of `model` under "model_", and with labels
+        "teacher_accuracy" (how many public examples a client's model has right, the mean over clients) and "ensemble_accuracy". It adds if
+        both rules do.
+
+    Raises:
+        ValueError: for a private rule for soft labels beside models that travel, which would give away what it hides.
+    """
+    if model is not None and soft.privacy is not None:
+        raise ValueError("pooled: soft labels can't be private where models travel: leave model out, or take another rule for soft labels")
+    additive = soft.additive and (model is None or model.additive)
+    known = public is not None and public.labels is not None
+    rules = () if model is None else (model,) if families is None else (model,) * len(families)
+    ends = np.cumsum([0, *families]) if families is not None else None
+
+    def accuracy(said, round):
+        assert public is not None
+        return jnp.mean(jnp.argmax(ensemble.target(said), axis=-1) == public.of(round, public.labels), dtype=jnp.float32)
+
+    def of_family(cohort, k):
+        mine = True if ends is None else (cohort.id >= ends[k]) & (cohort.id < ends[k + 1])
+        return cohort._replace(weight=jnp.where(mine, cohort.weight, 0))
+
+    def parts(messages, cohort, state):
+        models = tuple(rule.collect(messages.model, of_family(cohort, k), state.model[k]) for k, rule in enumerate(rules))
+        present = cohort.weight > 0
+        right = jnp.sum(jnp.where(present, jax.vmap(accuracy, (0, None))(messages.soft, state.round), 0)) if known else ()
+        return soft.collect(messages.soft, cohort, state.soft), models, right, jnp.sum(present, dtype=jnp.float32)
+
+    def init(message):
+        return _State(soft.init(message.soft), tuple(rule.init(message.model) for rule in rules), jnp.int32(0))
+
+    def collect(messages, cohort, state):
+        return parts(messages, cohort, state) if additive else (messages, cohort)
+
+    def finish(part, state, key):
+        of_soft, models, right, clients = part if additive else parts(part[0], part[1], state)
+        said, soft_state, metrics = soft.finish(of_soft, state.soft, jax.random.fold_in(key, 0))
+        found = [rule.finish(models[k], state.model[k], jax.random.fold_in(key, k + 1)) for k, rule in enumerate(rules)]
+        for k, (_, _, told) in enumerate(found):
+            metrics |= {f"model_{name}" if families is None else f"model_{k}_{name}": value for name, value in told.items()}
+        changes = tuple(change for change, _, _ in found)
+        if known:
+            metrics |= {"teacher_accuracy": right / jnp.maximum(clients, 1), "ensemble_accuracy": accuracy(said, state.round)}
+        lesson = Lesson(ensemble.target(said), () if not rules else changes[0] if families is None else OfFamilies(changes))
+        return lesson, _State(soft_state, tuple(after for _, after, _ in found), state.round + 1), metrics
+
+    return Aggregator(init, collect, finish, additive, soft.sums_only, soft.privacy)
