@@ -107,7 +107,7 @@ def main():
             for _ in range(options.repeats):
                 ours.append(timed(call))
                 for program, turns in theirs.items():
-                    if turn := peer.take(f"{program} {name}"):
+                    if turn := peer.take(f"{program}: {name}"):
                         turns.append(turn)
             theirs = {program: turns for program, turns in theirs.items() if turns}
             ratios = {p: [t["seconds"] / o["seconds"] for t, o in zip(turns, ours, strict=True)] for p, turns in theirs.items()}

@@ -1,6 +1,6 @@
 """The contender of `aggregators.py`: the same rules by byzfl (on NumPy and on PyTorch) and written out in NumPy.
 
-For every line on its standard input, "PROGRAM RULE", it applies that rule once and prints {"seconds", "norm"}: of the aggregate, which
+For every line on its standard input, "PROGRAM: RULE", it applies that rule once and prints {"seconds", "norm"}: of the aggregate, which
 tells whether programs agree; for a pair that it lacks {}. Needs `pip install torch==2.13.0 numpy scipy` and `pip install --no-deps
 byzfl==0.0.11`: byzfl's own `__init__` imports all of its benchmark, torchvision too, and is passed over.
 """
@@ -176,7 +176,7 @@ def main():
     versions = {"numpy": np.__version__, "torch": torch.__version__, "byzfl": importlib.metadata.version("byzfl")}
     print(json.dumps({"versions": versions}), flush=True)
     for line in sys.stdin:
-        program, _, rule = line.strip().rpartition(" ")
+        program, _, rule = line.strip().partition(": ")
         rules, given = programs[program]
         if rule not in rules:
             print("{}", flush=True)

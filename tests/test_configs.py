@@ -61,6 +61,8 @@ def test_dp_fedavg(tmp_path, real_data):
     _, summary = run("dp_fedavg.toml", tmp_path / "run", *(word for option in options for word in ("--set", option)))
     assert summary["final"]["test_accuracy"] >= 0.83
     assert summary["privacy"]["epsilon_pld"][-1] < 5.966 < 27.155  # those of 100 rounds, and of half the noise
+    outside = summary["privacy"]["outside"]
+    assert "loss" in outside and "test_accuracy" not in outside  # the test examples are no client's
 
 
 def test_every_configuration_is_tested_and_says_how_to_run_it():
