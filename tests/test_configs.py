@@ -65,6 +65,25 @@ def test_dp_fedavg(tmp_path, real_data):
     assert "loss" in outside and "test_accuracy" not in outside  # the test examples are no client's
 
 
+def test_distill_small_student(tmp_path, real_data):
+    options = "--set", "grid={}", "--set", f"data.path={real_data / 'mnist_idx'}"
+    _, summary = run("distill_small_student.toml", tmp_path / "run", *options)
+    final, traffic = summary["final"], summary["traffic"]
+    assert final["test_accuracy"] == pytest.approx(0.889, abs=0.02)
+    assert final["ensemble_accuracy"] - 0.025 < final["student_accuracy"] and final["teacher_accuracy"] < final["student_accuracy"]
+    assert traffic["client_parameters"] / traffic["global_parameters"] > 6
+    assert traffic["uplink_bytes"] == 10 * 4 * traffic["client_parameters"] and traffic["uplink_of_model"] == 1
+
+
+def test_distill_families(tmp_path):
+    _, summary = run("distill_families.toml", tmp_path / "run")
+    final, traffic = summary["final"], summary["traffic"]
+    assert final["test_accuracy"] >= 0.74 and final["student_accuracy"] > final["teacher_accuracy"] + 0.1
+    assert traffic["client_parameters"] == [17_610, 3_760, 650] and traffic["global_parameters"] == 1210
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(words in report for words in ("accuracy on public examples", "17,610, 3,760, 650", "bytes sent by clients"))
+
+
 def test_every_configuration_is_tested_and_says_how_to_run_it():
     for path in (ROOT / "configs").glob("*.toml"):
         header = path.read_text().split("\nname =")[0]

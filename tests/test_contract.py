@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import SIZES, dealt, simulate, softmax_data, softmax_loss, softmax_params
+from problems import CLASSES, FEATURES, SIZES, dealt, simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite import aggregators
+from fedjax_lite import aggregators, distill
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
 POPULATION = len(SIZES)
@@ -176,6 +176,32 @@ ALGORITHMS |= {
     f"uplink {name}": (lambda engine, rate=0.1, uplink=uplink: federate(WORKS["sgd"](rate), uplink=uplink, engine=engine))
     for name, uplink in UPLINKS.items()
 }
+
+
+def distilled(engine, rate, models=False, several=False):
+    """A round of distillation: models travel, or stay and learn what was agreed on; of one architecture, or of two families."""
+    public = distill.public_set({"x": np.random.default_rng(7).normal(size=(9, FEATURES))}, np.arange(9) % CLASSES)
+    ensemble, how = distill.mean_probabilities(), distill.lessons(optax.sgd(0.5), 2, batch_size=4)
+    apply = lambda params, batch, key: batch["x"] @ params  # noqa: E731
+    work = WORKS["sgd"](rate) if models else distill.kept(WORKS["sgd"](rate), apply, public, how)
+    uplink = distill.soft_labels(apply, public, ensemble, model=models)
+    built = fl.federate(
+        [fl.Family(work, 3, uplink), fl.Family(work, POPULATION - 3, uplink)] if several else work,
+        distill.pooled(ensemble, aggregators.mean(), aggregators.weighted_mean() if models else None, public),
+        distill.distillation_server(how, apply, public) if models else distill.consensus_server(public, CLASSES),
+        batches=fl.Batches(4), population=POPULATION, uplink=None if several else uplink, engine=engine,
+    )  # fmt: skip
+    return built._replace(init=lambda params, key: built.init((params, 2 * params), key)) if several else built
+
+
+ALGORITHMS |= {
+    "distilled": lambda engine, rate=0.1: distilled(engine, rate, models=True),
+    "families that keep their models": lambda engine, rate=0.1: distilled(engine, rate, several=True),
+    "fd": lambda engine, rate=0.1: fl.algorithms.fd(
+        fl.models.Model(None, lambda params, batch, key: batch["x"] @ params), optax.sgd(rate), CLASSES,
+        batches=fl.Batches(4), population=POPULATION, engine=engine,
+    ),
+}  # fmt: skip
 
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)

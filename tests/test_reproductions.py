@@ -159,3 +159,39 @@ def test_private_averaging(mnist_10k, name):
     np.testing.assert_allclose(np.mean([accuracy for accuracy, _ in found], axis=0), expected, atol=0.02)
     if name == "adaptive":
         assert all(0.32 < norm < 0.39 for _, norms in found for norm in norms)
+
+
+# One round, teachers of 100 hidden units: test accuracy of the student at alpha 100, 1 and 0.1. The reference has two draws of each, this
+# project's mean five others: at alpha 0.1 two draws alone are 0.1 apart.
+STUDENTS = {
+    "logits": ([], [0.889, 0.883, 0.687]),
+    "temperature 3": (
+        ['distillation.ensemble={ name = "mean_logits", temperature = 3.0 }', "distillation.temperature=3.0"], [0.891, 0.881, 0.683]
+    ),
+    "probabilities": (["distillation.ensemble=mean_probabilities"], [0.886, 0.873, 0.722]),
+    "sharpened": (["distillation.ensemble=sharpened"], [0.890, 0.883, 0.730]),
+    "FedDF": ([], [0.898, 0.888, 0.691]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_distillation_in_one_round(real_data, tmp_path, name):
+    settings, expected = STUDENTS[name]
+    text = (ROOT / "configs" / "distill_small_student.toml").read_text()
+    if name == "FedDF":  # no student of its own: the mean of the clients' models is taught, at a tenth of the rate
+        text = text.replace('student = { name = "mlp", hidden = [16] }\n', "").replace("init_value = 0.01", "init_value = 0.001")
+    (tmp_path / "distill.toml").write_text(text)
+    options = [word for setting in [f"data.path={real_data / 'mnist_idx'}", *settings] for word in ("--set", setting)]
+    command = [sys.executable, "-m", "fedjax_lite", "study", str(tmp_path / "distill.toml"), "--out", str(tmp_path / "out"), *options]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0 and "5 seeds each, 3 programs" in result.stdout, result.stdout + result.stderr
+    rows = [line.split(",") for line in (tmp_path / "out" / "table.csv").read_text().splitlines()[1:]]
+    mean = {(metric, float(alpha)): float(value) for metric, alpha, value, *_ in rows}
+    found = [mean["test_accuracy", alpha] for alpha in (100, 1, 0.1)]
+    print(name, found)
+    np.testing.assert_array_less(np.abs(np.subtract(found, expected)), [0.02, 0.02, 0.03])
+    if name not in ("FedDF", "sharpened"):  # an eighth of a teacher's size, and as good as the ensemble
+        for alpha in (100, 1):
+            assert mean["student_accuracy", alpha] > mean["ensemble_accuracy", alpha] - 0.025
+    np.testing.assert_allclose([mean["teacher_accuracy", alpha] for alpha in (100, 1, 0.1)], [0.867, 0.757, 0.36], atol=0.02)

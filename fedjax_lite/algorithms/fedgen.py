@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
@@ -23,8 +23,7 @@ from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.work import sgd_work
 
-of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
-
+_of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
 Generate = Callable[[Tree, Float[Array, "batch noise"], Float[Array, "batch classes"]], Array]  # params, noise, one-hot -> features
 _GENERATED = np.uint32(HIGH_STREAM + 1)  # of a local step's key; the optimizer draws from the one before
 
@@ -129,33 +128,30 @@ def fedgen(
 
     def loss(params, seen, key):
         examples, made_by, strength = seen
-        logits = head(params, extract(params, examples, key))
-        losses, metrics = of_logits(logits, examples, key)
-        of_labels, of_drawn, which = jax.random.split(jax.random.fold_in(key, _GENERATED), 3)
-        alike = jax.nn.softmax(head(params, generated(made_by, of_labels, examples["y"])[0]), axis=-1)
-        drawn = jax.random.randint(which, (generator_batch_size,), 0, classes)
-        taught = jnp.mean(of_logits(head(params, generated(made_by, of_drawn, drawn)[0]), {"y": drawn}, None)[0])
-        return losses + strength * (alpha * taught + beta * distillation_loss(logits, jax.lax.stop_gradient(alike))), metrics
+        features = extract(params, examples, key)
+        logits = head(params, features)
+        losses, metrics = _of_logits(logits, examples, key)
+        which, of_noise = jax.random.split(jax.random.fold_in(key, _GENERATED))
+        drawn = jax.random.randint(which, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
+        made, _ = generated(made_by, of_noise, jnp.concatenate([examples["y"], drawn]))
+        if made.shape[1:] != features.shape[1:]:
+            raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, extract gives {features.shape[1:]}: make them equal")
+        beside, taught = jnp.split(head(params, made), [len(logits)])
+        alike = distillation_loss(logits, jax.lax.stop_gradient(jax.nn.softmax(beside, axis=-1)))
+        teaching = jnp.mean(_of_logits(taught, {"y": drawn}, None)[0])
+        return losses + strength * (alpha * teaching + beta * alike), metrics
 
-    def generator_loss(params, told, key):
+    def generator_loss(params, models, counts, key):
         of_labels, of_noise = jax.random.split(key)
-        held = jnp.sum(told.counts, axis=0)
+        held = jnp.sum(counts, axis=0)
         labels = jax.random.categorical(of_labels, jnp.log(held), shape=(generator_batch_size,))
         features, noise = generated(params, of_noise, labels)
-        losses = jax.vmap(lambda model: of_logits(head(model, features), {"y": labels}, None)[0])(told.models)
-        share = told.counts / jnp.maximum(held, 1)  # of a class that nobody holds: 0
+        losses = jax.vmap(lambda model: _of_logits(head(model, features), {"y": labels}, None)[0])(models)
+        share = counts / jnp.maximum(held, 1)[None]  # of a class that nobody holds: 0
         return jnp.mean(jnp.sum(share[:, labels] * losses, axis=0)) + diversity * likeness(features, noise)
 
-    def counted(params, examples, mask):
-        """How many examples of each class; called once a step, it also sees that head and generator fit."""
-        features = jax.eval_shape(lambda p: generated(p, jax.random.key(0), examples["y"])[0], generator.params)
-        theirs = jax.eval_shape(lambda *given: extract(*given, None), params, examples)
-        if features.shape != theirs.shape:
-            raise ValueError(f"fedgen: generator makes features {features.shape}, extract gives {theirs.shape}: make them equal")
-        return jnp.sum(jnp.where(mask[:, None], jax.nn.one_hot(examples["y"], classes), 0), axis=0)
-
     return federate(
-        _client(sgd_work(loss, optimizer, learning_rate=learning_rate), counted, classes, decay, regularised_epochs),
+        _client(sgd_work(loss, optimizer, learning_rate=learning_rate), classes, decay, regularised_epochs),
         _pooled(),
         _server(generator_loss, generator.params, generator_optimizer, generator_steps),
         batches=batches,
@@ -186,7 +182,7 @@ class _Carry(NamedTuple):
     counts: Float[Array, " classes"]
 
 
-def _client(work, counted, classes, decay, regularised_epochs) -> ClientWork:
+def _client(work, classes, decay, regularised_epochs) -> ClientWork:
     """Work whose loss is also given the generator, and the strength of what it teaches; and a count of labels beside it."""
 
     def start(shared, own, client):
@@ -196,8 +192,8 @@ def _client(work, counted, classes, decay, regularised_epochs) -> ClientWork:
         taught = (batch.round > 0) & (batch.epoch < regularised_epochs)
         strength = jnp.where(taught, decay**batch.round, 0.0)
         inner, metrics = work.step(carry.work, batch._replace(examples=(batch.examples, carry.generator, strength)))
-        more = jnp.where(batch.epoch == 0, counted(carry.work.params, batch.examples, batch.mask), 0)
-        return carry._replace(work=inner, counts=carry.counts + more), metrics
+        counts = (batch.mask & (batch.epoch == 0)) @ jax.nn.one_hot(batch.examples["y"], classes)
+        return carry._replace(work=inner, counts=carry.counts + counts), metrics
 
     def finish(shared, carry, client):
         change, own, metrics = work.finish(shared, carry.work, client)
@@ -217,7 +213,8 @@ def _pooled() -> Aggregator:
     mean = weighted_mean(non_finite="propagate")
 
     def finish(part, state, key):
-        told, cohort, dropped = screened(*part, "drop")
+        told, cohort = part
+        told, cohort, dropped = screened(told, cohort, "drop")
         told = tree.zero_where_not(cohort.weight > 0, told)
         change, _, _ = mean.finish(mean.collect(told.change, cohort, ()), (), key)
         return _Pooled(change, told.change, told.counts), state, {"non_finite": dropped}
@@ -231,11 +228,6 @@ class _State(NamedTuple):
     optimizer: Tree
 
 
-class _Teachers(NamedTuple):
-    models: Tree  # [clients, ...]
-    counts: Float[Array, "clients classes"]
-
-
 def _server(generator_loss, first, optimizer, steps) -> Server:
     """The mean model, and a generator fitted to the models of the cohort."""
     optimizer = transformation_at(optimizer, None)(Clock(0))
@@ -246,11 +238,10 @@ def _server(generator_loss, first, optimizer, steps) -> Server:
 
     def update(pooled, state, info):
         models = jax.tree.map(lambda x, change: (x[None] + change).astype(x.dtype), state.params, pooled.changes)
-        teachers = _Teachers(models, pooled.counts)
 
         def step(carry, j):
             generator, optimizer_state = carry
-            gradient = jax.grad(generator_loss)(generator, teachers, jax.random.fold_in(info.key, j))
+            gradient = jax.grad(generator_loss)(generator, models, pooled.counts, jax.random.fold_in(info.key, j))
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, generator)
             return (optax.apply_updates(generator, updates), optimizer_state), None
 

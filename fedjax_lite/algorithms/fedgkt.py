@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
+from fedjax_lite.aggregators.lift import from_stack
 from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.base import NO_LIMIT, Aggregator, Algorithm, ClientWork, Key, Number, Server, Tree
+from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Key, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.distill.kept import Kept
@@ -27,10 +27,10 @@ from fedjax_lite.shuffle import permute
 from fedjax_lite.uplink.ledger import Sent, dense_bits
 from fedjax_lite.work import LossFn, sgd_work
 
-of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
-
 Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]
 Classify = Callable[[Tree, Array], Float[Array, "batch classes"]]  # params, features -> logits
+
+_of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
 
 
 class Said(NamedTuple):
@@ -45,24 +45,25 @@ class Said(NamedTuple):
 class Split(NamedTuple):
     """The model of FedGKT, in two halves."""
 
-    clients: Tree  # [population, ...], those of each client
+    clients: Tree  # [population, ...]
     server: Tree
 
 
 def with_rows(data: FederatedData) -> FederatedData:
-    """Data whose examples know their place: a leaf "row" counts each client's from 0. Made of the population that trains, once it is split.
+    """Data whose examples know their place: a leaf "row" counts each client's from 0. To be made of the population that trains.
 
     Raises:
         ValueError: for examples that are no dict.
 
-    >>> data = FederatedData.from_clients([{"y": np.zeros(2)}, {"y": np.ones(3)}])
+    >>> data = FederatedData.from_clients([{"y": jnp.zeros(2)}, {"y": jnp.ones(3)}])
     >>> with_rows(data).examples["row"].tolist()
     [0, 1, 0, 1, 2]
     """
     if not isinstance(data.examples, dict):
         raise ValueError(f'with_rows: examples must be a dict, to take a leaf "row", got a {type(data.examples).__name__}')
-    rows = np.concatenate([np.arange(size, dtype=np.int32) for size in np.asarray(data.size)])
-    return replace(data, examples=data.examples | {"row": jnp.asarray(rows)})
+    number = len(jax.tree.leaves(data.examples)[0])
+    first = jnp.repeat(data.start, data.size, total_repeat_length=number)
+    return replace(data, examples=data.examples | {"row": jnp.arange(number, dtype=jnp.int32) - first})
 
 
 def split_loss(extract: Extract, server_apply: Classify) -> LossFn:
@@ -73,10 +74,8 @@ def split_loss(extract: Extract, server_apply: Classify) -> LossFn:
     """
 
     def loss(params, batch, key):
-        def behind(model):
-            return of_logits(server_apply(params.server, extract(model, batch, key)), batch, key)
-
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(behind)(params.clients))
+        each = jax.vmap(lambda model: _of_logits(server_apply(params.server, extract(model, batch, key)), batch, key))(params.clients)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
 
     return loss
 
@@ -94,99 +93,100 @@ def fedgkt(
     population: int,
     classes: int,
     batch_size: int,
-    learning_rate: Any = None,
     epochs: int = 1,
     server_epochs: int = 1,
     server_batch_size: int = 64,
     temperature: Number = 3.0,
     kl: Number = 1.0,
-    start: Callable[[Tree, Key], Tree] = lambda params, key: params,
     engine: Engine | None = None,
 ) -> Algorithm:
     r"""FedGKT: clients learn from the server's logits of their examples, the server from their features, logits and labels.
 
-    Client k: some epochs on CE(z_k, y) + kl T^2 KL(softmax(z_s / T) || softmax(z_k / T)), z_k = classify(H), H = extract(x), where z_s is
-    what the server last said of x, nothing at first; then it sends (H, z_k, y) of all its examples. Server: some epochs over all that was
-    sent on CE(z_s, y) + kl T^2 KL(softmax(z_k / T) || softmax(z_s / T)), z_s = server_apply(H); then z_s goes back to the clients.
+    Client k, with H = extract(x), z_k = classify(H): epochs on CE(z_k, y) + kl T^2 KL(softmax(z_s / T) || softmax(z_k / T)), z_s being what
+    the server last said of x, the second term absent until it has; then (H, z_k, y) of all its examples are sent.
+    Server, with z_s = server_apply(H): epochs on CE(z_s, y) + kl T^2 KL(softmax(z_k / T) || softmax(z_s / T)); then z_s goes back.
 
     Args:
-        extract: `(params, batch, key) -> features [batch, ...]`, by a client's model; features that are sent are made with key None.
-        classify: `(params, features) -> logits [batch, classes]`, by the same model: `params` is all of it.
-        server_apply: `(params, features) -> logits [batch, classes]`.
-        server_params: the server's model at the start. The parameters that a run is given are those of a client.
-        optimizer, learning_rate: of clients, as in `fl.sgd_work`.
-        server_optimizer: an optax transformation; its state lives as long as the run.
-        example: `data.example`, of which the shapes alone matter. The data is to be `fl.algorithms.with_rows(data)`, with labels "y".
-        largest: `data.largest`, the most examples of a client: the server keeps so many logits for each of the population.
+        extract: `(params, batch, key) -> features [batch, ...]`, of a client's model; those that are sent are made with key None.
+        classify: `(params, features) -> logits [batch, classes]`, of the same model: `params` is all of it.
+        server_apply, server_params: `(params, features) -> logits [batch, classes]`, and the server's first parameters. Those that a run is
+            given are the first of each client.
+        optimizer, server_optimizer: optax transformations. A client's starts anew in every round, the server's does not.
+        example, largest: of the data, for shapes: the server keeps `largest` logits for each of the population. The data must be
+            `fl.algorithms.with_rows(data)`, with labels "y".
         population, classes: how many clients, and classes.
-        batch_size, epochs: of clients, who then go over their examples once more, for what they send: one cut short sends a part.
-        server_epochs, server_batch_size: of the server, whose batches mix the cohort's examples.
-        temperature: T > 0.
-        kl: the factor on both distillation terms.
-        start: params, key -> a client's first model.
+        batch_size, epochs: of clients; one more epoch, without learning, makes what is sent.
+        server_batch_size, server_epochs: of the server, whose batches mix the cohort's examples.
+        temperature, kl: T > 0, and the factor on both distillation terms.
         engine: as in `fl.federate`.
 
     Returns:
-        An `Algorithm` whose `params(state)` is `Split(clients, server)`, for `split_loss`. "update_norm" is the server's; "uplink_bits" are
-        those of the examples that clients hold, "downlink_bits" of `largest` logits a client; a message that is not finite is left out and
-        counted in "non_finite". The server's loop takes as many steps as there are examples, so `grad` through a run is forward mode only.
+        An `Algorithm` whose `params(state)` is `Split(clients, server)`, for `split_loss`. "uplink_bits" are of the examples that clients
+        hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A client stopped early sends less and is told
+        less; a message that is not finite is left out. The server takes as many steps as what it was sent fills, a loop that reverse-mode
+        `grad` can't pass.
 
     Raises:
-        ValueError: for numbers out of range, models that do not fit each other, data without rows, or whose largest client is another.
+        ValueError: for numbers out of range, models that do not fit each other, data without rows or with another largest client.
 
-    Source: He, Annavaram, Avestimehr 2020, "Group knowledge transfer: federated learning of large CNNs at the edge", algorithm 1. There the
-    logits z_s are those before each step of the last epoch; here those of the model after it.
+    Source: He, Annavaram, Avestimehr 2020, "Group knowledge transfer: federated learning of large CNNs at the edge", algorithm 1; z_s is of
+    the server's model after its last step, not of each step's.
     """
-    for name, value in (("largest", largest), ("epochs", epochs), ("server_epochs", server_epochs), ("server_batch_size", server_batch_size)):
+    sizes = {"largest": largest, "epochs": epochs, "server_epochs": server_epochs, "server_batch_size": server_batch_size}
+    for name, value in sizes.items():
         integer("fedgkt", name, value, least=1)
     integer("fedgkt", "classes", classes, least=2)
     positive("fedgkt", "temperature", temperature)
     positive("fedgkt", "kl", kl, or_zero=True)
-
-    def nothing_said(model: Tree) -> Said:
-        """A message of zeros, once the models are known to fit."""
-        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((largest, *jnp.shape(x)), jnp.result_type(x)), example)
-        features = jax.eval_shape(lambda *given: extract(*given, None), model, batch)
-        logits, at_server = jax.eval_shape(classify, model, features), jax.eval_shape(server_apply, server_params, features)
-        for name, found in (("classify", logits), ("server_apply", at_server)):
-            if found.shape != (largest, classes):
-                raise ValueError(f"fedgkt: {name} must give logits [batch, classes={classes}], of {largest} examples it gives {found.shape}")
-        return Said(*tree.zeros((features, logits)), jnp.zeros(largest, batch["y"].dtype), jnp.zeros(largest, bool))
-
-    def distilled(logits, labels, target):
-        losses, metrics = of_logits(logits, {"y": labels}, None)
-        return losses + kl * distillation_loss(logits, target, temperature), metrics
+    shape = (population, largest, classes)
 
     def soft(logits):
         return jax.nn.softmax(logits / temperature, axis=-1)
+
+    def distilled(logits, labels, target):
+        losses, metrics = _of_logits(logits, {"y": labels}, None)
+        return losses + kl * distillation_loss(logits, target, temperature), metrics
 
     def loss(params, seen, key):
         examples, target = seen
         return distilled(classify(params, extract(params, examples, key)), examples["y"], target)
 
-    def mean_loss(params, said, mask):
-        losses, _ = distilled(server_apply(params, said.features), said.labels, soft(said.logits))
-        return jnp.sum(jnp.where(mask, losses, 0)) / jnp.maximum(jnp.sum(mask), 1)
+    def server_loss(params, said):
+        return distilled(server_apply(params, said.features), said.labels, soft(said.logits))[0]
+
+    def says(params, examples, mask):
+        features = extract(params, examples, None)
+        return Said(features, classify(params, features), examples["y"], mask)
+
+    def silence(params):
+        """A message of zeros, once it is known that the models fit."""
+        batch = jax.tree.map(lambda x: jnp.zeros((largest, *jnp.shape(x)), jnp.result_type(x)), example)
+        said = tree.zeros(jax.eval_shape(says, params, batch, jnp.zeros(largest, bool)))
+        for name, logits in (("classify", said.logits), ("server_apply", jax.eval_shape(server_apply, server_params, said.features))):
+            if logits.shape != (largest, classes):
+                raise ValueError(
+                    f"fedgkt: {name} must give logits [batch, classes={classes}], of a batch of {largest} it gives {logits.shape}"
+                )
+        return said
 
     built = federate(
-        _client(sgd_work(loss, optimizer, learning_rate=learning_rate), extract, classify, nothing_said, soft, start, epochs, batch_size),
-        _gathered(),
-        _server(server_apply, mean_loss, server_params, server_optimizer, (population, largest, classes), server_epochs, server_batch_size),
+        _client(sgd_work(loss, optimizer), epochs, says, silence, soft),
+        from_stack(_heard),
+        _server(server_apply, server_loss, server_params, server_optimizer, server_epochs, server_batch_size, shape),
         batches=Batches(batch_size, epochs=epochs + 1),
         population=population,
-        uplink=_of_held(),
+        uplink=_counted(),
         engine=engine,
     )
 
     def round(state, data, cohort):
         if data.largest != largest:
-            raise ValueError(f"fedgkt: largest={largest}, but the largest client of the data holds {data.largest} examples: make them equal")
+            raise ValueError(f"fedgkt: largest={largest}, but the data's largest client has {data.largest} examples: make them equal")
         return built.round(state, data, cohort)
 
-    assert built.layout is not None
-    # Evaluation needs the models of all clients, so what they keep can't go to host memory.
-    layout = built.layout._replace(rows=None)
-    return built._replace(round=round, layout=layout, params=lambda state: Split(state.own.model, state.server.params))
+    # Evaluation needs the models of all clients, so what they keep can't go to host memory: the layout tells no rows.
+    layout = built.layout and built.layout._replace(rows=None)
+    return built._replace(round=round, params=lambda state: Split(state.own.model, state.server.params), layout=layout)
 
 
 class _Carry(NamedTuple):
@@ -195,63 +195,48 @@ class _Carry(NamedTuple):
     said: Said
 
 
-def _client(work, extract, classify, nothing_said, soft, start, epochs, batch_size) -> ClientWork:
-    """Some epochs of work on a model that stays with its client, and one in which nothing is learned, for what is sent."""
+def _client(work, epochs, says, silence, soft) -> ClientWork:
+    """Epochs of work on a model that stays with its client, and one in which nothing is learned, for what is sent."""
 
     def init(params, key):
-        return Kept(start(params, key), work.init(params, key))
+        return Kept(params, work.init(params, key))
 
-    def begin(shared, own, client):
+    def start(shared, own, client):
         table, spoken = tree.take((shared.table, shared.spoken), client.id)
         target = jnp.where(spoken[:, None], soft(table), 0)
-        return _Carry(work.start(shared._replace(params=own.model), own.work, client), target, nothing_said(own.model))
+        return _Carry(work.start(shared._replace(params=own.model), own.work, client), target, silence(own.model))
 
     def step(carry, batch):
         if "row" not in batch.examples:
             raise ValueError('fedgkt: the examples have no leaf "row": train on fl.algorithms.with_rows(data)')
         row, learning = batch.examples["row"], batch.epoch < epochs
-        inner, metrics = work.step(carry.work, batch._replace(examples=(batch.examples, tree.take(carry.target, row))))
-        features = extract(carry.work.params, batch.examples, None)
-        says = Said(features, classify(carry.work.params, features), batch.examples["y"], batch.mask)
-        said = tree.put(carry.said, jnp.where(batch.mask & ~learning, row, NO_LIMIT), says)
+        after, metrics = work.step(carry.work, batch._replace(examples=(batch.examples, tree.take(carry.target, row))))
+        said = tree.put(carry.said, jnp.where(batch.mask & ~learning, row, NO_LIMIT), says(carry.work.params, batch.examples, batch.mask))
         metrics = jax.tree.map(lambda x: jnp.where(learning, x, 0), metrics)
-        return _Carry(tree.where(learning, inner, carry.work), carry.target, said), metrics
+        return carry._replace(work=tree.where(learning, after, carry.work), said=said), metrics
 
     def finish(shared, carry, client):
-        learned = jnp.minimum(client.steps, Batches(batch_size, epochs=epochs).steps_of(client.size))
         model = carry.work.params
-        _, own, metrics = work.finish(shared._replace(params=model), carry.work, client._replace(steps=learned))
+        _, own, metrics = work.finish(shared._replace(params=model), carry.work, client)
         return carry.said, Kept(model, own), metrics
 
-    return ClientWork(init, begin, step, finish)
+    return ClientWork(init, start, step, finish)
 
 
-def _of_held() -> optax.GradientTransformationExtraArgs:
+def _counted() -> optax.GradientTransformationExtraArgs:
     """An uplink that changes nothing, and counts the bits of the examples that a client holds: the rows past them do not travel."""
 
     def update(said, state, params=None, **extra):
-        each = dense_bits(said._replace(held=())) / said.held.size
-        return said, Sent(jnp.sum(said.held) * jnp.float32(each), jnp.zeros((), jnp.float32), jnp.float32(dense_bits(said)))
+        each = jnp.float32(dense_bits(said._replace(held=())) / said.held.size)
+        return said, Sent(jnp.sum(said.held) * each, jnp.zeros_like(each), jnp.float32(dense_bits(said)))
 
     return optax.GradientTransformationExtraArgs(lambda said: Sent(*jnp.zeros(3, jnp.float32)), update)
 
 
-class _Heard(NamedTuple):
-    said: Said  # [clients, ...]
-    ids: Int[Array, " clients"]
-    present: Bool[Array, " clients"]
-
-
-def _gathered() -> Aggregator:
-    """All that the clients said, and who they are."""
-
-    def finish(part, state, key):
-        said, cohort = part
-        present = cohort.weight > 0
-        finite = is_finite(said, present)
-        return _Heard(said, cohort.id, present & finite), state, {"non_finite": jnp.sum(~finite, dtype=jnp.float32)}
-
-    return Aggregator(lambda message: (), lambda messages, cohort, state: (messages, cohort), finish, additive=False)
+def _heard(said: Said, cohort: Client) -> tuple[Said, Array, Array]:
+    """All that was said `[clients, ...]`, by whom, and whether it counts: one that is not finite would spoil the server's model."""
+    present = cohort.weight > 0
+    return said, cohort.id, present & is_finite(said, present)
 
 
 class _State(NamedTuple):
@@ -262,16 +247,18 @@ class _State(NamedTuple):
 
 
 class _Broadcast(NamedTuple):
-    params: Tree
-    rate: Number
-    public: Tree
-    labels: Float[Array, "examples classes"]  # as much as one client is sent, for the count of bits; its own it finds in the table
+    """No model travels. `labels` is as much as one client is sent, for the count of bits; its own it finds in the table."""
+
+    labels: Float[Array, "examples classes"]
     table: Float[Array, "population examples classes"]
     spoken: Bool[Array, "population examples"]
+    params: Tree = ()
+    rate: Number = 1.0
+    public: Tree = None
 
 
-def _server(apply, mean_loss, first, optimizer, shape, epochs, batch_size) -> Server:
-    """A model that learns from what the clients said, and then speaks of it."""
+def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
+    """A model that learns from what the clients said, and then speaks of the same examples."""
     optimizer = transformation_at(optimizer, None)(Clock(0))
 
     def init(params):
@@ -279,11 +266,8 @@ def _server(apply, mean_loss, first, optimizer, shape, epochs, batch_size) -> Se
         server = jax.tree.map(jnp.asarray, first)
         return _State(server, optimizer.init(server), jnp.zeros(shape), jnp.zeros(shape[:-1], bool))
 
-    def broadcast(state):
-        return _Broadcast((), 1.0, None, state.table[0], state.table, state.spoken)
-
-    def learned(state, said, held, key):
-        # Held examples first: as many steps as they fill, however much of the stack is empty, and whatever it holds there.
+    def learned(params, optimizer_state, said, held, key):
+        # Held examples first: the server takes as many steps as these fill, however much of the stack is empty.
         order, count = jnp.argsort(~held, stable=True), jnp.sum(held, dtype=jnp.int32)
         size = min(batch_size, held.size)
         an_epoch = (count + size - 1) // size
@@ -291,22 +275,22 @@ def _server(apply, mean_loss, first, optimizer, shape, epochs, batch_size) -> Se
         def step(j, carry):
             params, optimizer_state = carry
             position = j % an_epoch * size + jnp.arange(size, dtype=jnp.int32)
-            index = permute(jax.random.fold_in(key, j // an_epoch), count, jnp.minimum(position, count - 1))
-            gradient = jax.grad(mean_loss)(params, tree.take(said, order[index]), position < count)
+            mask, order_now = position < count, jax.random.fold_in(key, j // an_epoch)
+            some = tree.take(said, order[permute(order_now, count, jnp.minimum(position, count - 1))])
+            gradient = jax.grad(lambda params: jnp.sum(jnp.where(mask, loss(params, some), 0)) / jnp.sum(mask))(params)
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
             return optax.apply_updates(params, updates), optimizer_state
 
-        return jax.lax.fori_loop(0, epochs * an_epoch, step, (state.params, state.optimizer))
+        return jax.lax.fori_loop(0, epochs * an_epoch, step, (params, optimizer_state))
 
     def update(heard, state, info):
         said, ids, present = heard
-        held = said.held & present[:, None]
+        held, ids = said.held & present[:, None], jnp.where(present, ids, NO_LIMIT)
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), said)
-        params, optimizer_state = learned(state, flat, held.reshape(-1), info.key)
-        logits = jax.lax.map(lambda features: apply(params, features), said.features).astype(state.table.dtype)
-        ids = jnp.where(present, ids, NO_LIMIT)
+        params, optimizer_state = learned(state.params, state.optimizer, flat, held.reshape(-1), info.key)
+        logits = jax.lax.map(lambda features: apply(params, features), said.features)
         before = tree.take((state.table, state.spoken), ids)
-        table, spoken = tree.put((state.table, state.spoken), ids, (jnp.where(held[..., None], logits, before[0]), held | before[1]))
-        return _State(params, optimizer_state, table, spoken)
+        after = tree.where(held, (logits.astype(state.table.dtype), held), before)
+        return _State(params, optimizer_state, *tree.put((state.table, state.spoken), ids, after))
 
-    return Server(init, broadcast, update, params=lambda state: state.params)
+    return Server(init, lambda state: _Broadcast(state.table[0], state.table, state.spoken), update, params=lambda state: state.params)

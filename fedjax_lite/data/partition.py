@@ -35,7 +35,7 @@ def iid(clients: int) -> Partition:
     return partition
 
 
-def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1) -> Partition:
+def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1, balance: bool = True) -> Partition:
     """Each CLASS is shared out by its own Dirichlet draw; labels and sizes are both uneven. `dirichlet` is this one.
 
     For each class in turn, p ~ Dir_N(alpha) over the clients, and the class is cut at cumsum(p) * n_class, rounded down.
@@ -47,6 +47,7 @@ def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1) -> Part
         clients: N.
         alpha: concentration; 100 is almost iid, 0.1 gives a client few labels.
         min_size: fewest examples a client may hold, at least 1 (NIID-Bench uses 10).
+        balance: False lets clients that hold n / N examples get more: sizes differ more, and labels less.
 
     Raises:
         ValueError: also when 1000 draws in a row leave some client with too little.
@@ -71,7 +72,7 @@ def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1) -> Part
             owner, held = np.empty(n, int), np.zeros(clients, int)
             for members in classes:
                 # What rounding down leaves goes to the last client: let chance say who that is.
-                open_clients = rng.permutation(np.flatnonzero(held < n / clients))
+                open_clients = rng.permutation(np.flatnonzero((held < n / clients) | (not balance)))
                 counts = _proportional(rng.dirichlet(np.full(len(open_clients), alpha)), len(members))
                 owner[rng.permutation(members)] = np.repeat(open_clients, counts)
                 held[open_clients] += counts

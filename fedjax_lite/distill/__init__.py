@@ -9,6 +9,7 @@ from fedjax_lite.distill.ensemble import (
     mean_probabilities,
     sharpened,
 )
+from fedjax_lite.distill.every import mean_over_models
 from fedjax_lite.distill.kept import consensus_server, kept
 from fedjax_lite.distill.pooled import Lesson, pooled
 from fedjax_lite.distill.public import public_set
@@ -30,6 +31,7 @@ __all__ = [
     "kept",
     "lessons",
     "mean_logits",
+    "mean_over_models",
     "mean_probabilities",
     "pooled",
     "public_set",

@@ -117,11 +117,17 @@ def taught(
         The student after, how many steps it took, and its mean loss: on the examples held out, or else of the last epoch's batches.
 
     Raises:
-        ValueError: if there is not one batch of examples beside those held out, or they are not as many as soft labels.
+        ValueError: if there is no example beside those held out, they are not as many as soft labels, or of other classes than the model.
     """
     rows, there = len(target), {x.shape[0] for x in jax.tree.leaves(examples)}
     if there != {rows}:
         raise ValueError(f"distillation: {rows} soft labels for public examples of leading axes {sorted(there)}: give one for each")
+    said = jax.eval_shape(lambda params, examples: apply(params, examples, None), params, examples).shape
+    if said != target.shape:
+        raise ValueError(
+            f"distillation: a model says {list(said)} of the public examples, their soft labels are {list(target.shape)}: "
+            "all models must have the same number of classes"
+        )
     learning = rows - how.held_out
     if learning < 1:
         raise ValueError(f"distillation: held_out={how.held_out} of {rows} public examples leaves none to learn from: lower it")

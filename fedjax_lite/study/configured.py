@@ -80,14 +80,16 @@ def curves(made: Parts, source: TrainTest, rounds: int, every: int) -> dict[str,
     """What a model is evaluated at, every so many rounds and at the end; pure.
 
     Returns:
-        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples.
+        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and what rounds tell of other models than the global one
+        ("teacher_accuracy", "ensemble_accuracy").
     """
     held_out, prefix = (source.train, "train_") if source.test is None else (source.test, "test_")
 
     def segment(state: Tree, length: int) -> tuple[Tree, dict[str, jax.Array]]:
-        state, _ = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
+        state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
         sums = evaluate(made.loss_fn, made.algorithm.params(state), held_out)
-        return state, {prefix + name: mean.total.sum() / jnp.maximum(mean.count.sum(), 1) for name, mean in sums.items()}
+        others = {name: values[-1] for name, values in history.items() if name.endswith("_accuracy")}
+        return state, others | {prefix + name: mean.total.sum() / jnp.maximum(mean.count.sum(), 1) for name, mean in sums.items()}
 
     state, found = jax.lax.scan(lambda state, _: segment(state, every), made.algorithm.init(made.params, made.key), length=rounds // every)
     if rounds % every:

@@ -1,0 +1,143 @@
+"""FD: what a client's model says of each class travels, and nothing of any example."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from fedjax_lite.aggregators import from_sum
+from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Tree
+from fedjax_lite.batches import Batches
+from fedjax_lite.distill.every import of_all_models
+from fedjax_lite.engine import Engine
+from fedjax_lite.federate import federate
+from fedjax_lite.models import Model, supervised
+from fedjax_lite.refuse import whole
+from fedjax_lite.work import sgd_work
+
+__all__ = ["fd"]
+
+
+class Said(NamedTuple):
+    """A model's mean output of each class, a row of zeros where there is no example of it; or the sum of such over clients."""
+
+    outputs: Float[Array, "classes classes"]  # row y: the mean probabilities of examples of class y
+    clients: Float[Array, " classes"]  # how many have examples of it; of one client 0 or 1
+
+
+class Told(NamedTuple):
+    """What the server broadcasts."""
+
+    params: Tree
+    rate: Number
+    labels: Said
+    round: Int[Array, ""]  # of which the labels are
+
+
+class Own(NamedTuple):
+    """What a client keeps: its model, and what it said last."""
+
+    model: Tree
+    said: Said
+    round: Int[Array, ""]
+    work: Tree
+
+
+class _Carry(NamedTuple):
+    work: Tree
+    start: Tree  # the model it begins with
+    target: Float[Array, "classes classes"]  # row y: what the others say of class y
+    sums: Said
+    round: Int[Array, ""]
+
+
+def fd(
+    model: Model,
+    optimizer: Any,
+    classes: int,
+    *,
+    batches: Batches,
+    population: int,
+    learning_rate: Any = None,
+    gamma: Number = 0.1,
+    engine: Engine | None = None,
+) -> Algorithm:
+    r"""Federated distillation: clients regularise their models by the mean outputs, class by class, of all the others.
+
+    Loss of client k on (x, y): CE(y, F_k(x)) + gamma CE(F^_{k,y}, F_k(x)),  F^_{k,y} = (sum_j F_{j,y} - F_{k,y}) / (N_y - 1),
+    F_{j,y} the mean of softmax outputs over j's examples of class y while it trained in the last round, N_y how many clients had such.
+    Where no other client had any the term is absent.
+
+    Args:
+        model: of every client; its outputs are logits `[batch, classes]`, its labels the leaf "y".
+        optimizer, learning_rate, batches: of local training, as in `fl.sgd_work`.
+        classes: how many there are.
+        population: how many clients there are.
+        gamma: the weight of the others' say; 0 is training alone.
+        engine: as in `fl.federate`.
+
+    Returns:
+        An algorithm whose `params` are all clients' models, a stack `[population, ...]`, each at first the parameters given to `init`:
+        evaluate them by `fl.distill.mean_over_models`.
+
+    Raises:
+        ValueError: for less than two classes, a gamma below 0.
+
+    Source: Jeong et al. 2018, "Communication-efficient on-device machine learning: federated distillation and augmentation under
+    non-IID private data", algorithm 1.
+    """
+    whole("fd", "classes", classes, least=2)
+    if isinstance(gamma, int | float) and not gamma >= 0:
+        raise ValueError(f"fd: gamma must be at least 0, got {gamma}")
+    plain = supervised(model)
+
+    def loss_fn(params, batch, key):
+        losses, metrics = plain(params, batch, key)
+        if key is None:
+            return losses, metrics
+        log_p = jax.nn.log_softmax(model.apply(params, batch, key), axis=-1)
+        return losses - gamma * jnp.sum(batch["soft"] * log_p, axis=-1), metrics  # a row of zeros is no term
+
+    sgd = sgd_work(loss_fn, optimizer, learning_rate=learning_rate)
+    nothing = Said(jnp.zeros((classes, classes)), jnp.zeros(classes))
+
+    def init(params, key):
+        return Own(params, nothing, jnp.int32(-1), sgd.init(params, key))
+
+    def start(told, own, client):
+        counted = (own.round == told.round) & (told.round >= 0)  # whether what it said last is in the sums
+        others = jax.tree.map(lambda total, mine: total - jnp.where(counted, mine, 0), told.labels, own.said)
+        target = others.outputs / jnp.maximum(others.clients, 1)[:, None] * (others.clients > 0.5)[:, None]
+        work = sgd.start(told._replace(params=own.model), own.work, client)
+        return _Carry(work, own.model, target, nothing, jnp.int32(0))
+
+    def step(carry, batch):
+        labels = batch.examples["y"]
+        soft = carry.target[labels]
+        work, metrics = sgd.step(carry.work, batch._replace(examples=batch.examples | {"soft": soft}))
+        p = jax.nn.softmax(model.apply(carry.work.params, batch.examples, None), axis=-1)
+        rows = jax.nn.one_hot(labels, classes) * batch.mask[:, None]
+        sums = Said(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0))
+        return carry._replace(work=work, sums=sums, round=batch.round), metrics
+
+    def finish(told, carry, client):
+        change, inner, metrics = sgd.finish(told._replace(params=carry.start), carry.work, client)
+        number = carry.sums.clients
+        said = Said(carry.sums.outputs / jnp.maximum(number, 1)[:, None], (number > 0).astype(number.dtype))
+        return said, Own(optax.apply_updates(carry.start, change), said, carry.round, inner), metrics
+
+    def update(sums, state, info):
+        del state
+        return Told((), 1.0, sums, jnp.int32(info.round))
+
+    algorithm = federate(
+        ClientWork(init, start, step, finish),
+        from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
+        Server(lambda params: Told((), 1.0, nothing, jnp.int32(-1)), lambda state: state, update),
+        batches=batches,
+        population=population,
+        engine=engine,
+    )
+    return of_all_models(algorithm, lambda state: state.own.model)

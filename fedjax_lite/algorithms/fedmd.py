@@ -1,0 +1,119 @@
+"""FedMD and DS-FL: models stay with their clients, and what they agree on of public examples travels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedjax_lite.aggregators import mean
+from fedjax_lite.base import Aggregator, Algorithm, Number, Tree
+from fedjax_lite.batches import Batches
+from fedjax_lite.clients import Family
+from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
+from fedjax_lite.distill.every import of_all_models
+from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.pooled import pooled
+from fedjax_lite.distill.public import public_of
+from fedjax_lite.distill.soft_labels import soft_labels
+from fedjax_lite.distill.student import Lessons
+from fedjax_lite.engine import Engine
+from fedjax_lite.federate import federate
+from fedjax_lite.models import Model, supervised
+from fedjax_lite.work import sgd_work
+
+__all__ = ["dsfl", "fedmd"]
+
+
+def fedmd(
+    models: Sequence[Model],
+    clients: Sequence[int],
+    optimizer: Any,
+    public: Any,
+    classes: int,
+    digest: Lessons,
+    *,
+    batches: Batches,
+    learning_rate: Any = None,
+    ensemble: Ensemble | None = None,
+    aggregator: Aggregator | None = None,
+    how: Lessons | None = None,
+    student: tuple[Model, Tree] | None = None,
+    fresh: bool = False,
+    uplink: Any = None,
+    engine: Engine | None = None,
+) -> Algorithm:
+    r"""FedMD: in every round a client digests the consensus on public examples, revisits its own, and says anew what it thinks.
+
+    Digest: steps on KL(q || softmax(f_k)) over public x, q the softmax of z(x) = 1/m sum_k f_k(x) of the last round;
+    revisit: steps on the client's own labels;  upload f_k(x).
+
+    Args:
+        models: an architecture for each family of clients; their losses are cross-entropies of the leaf "y".
+        clients: how many each family has; ids follow on each other.
+        optimizer, learning_rate, batches: of the revisit, as in `fl.sgd_work`.
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, of which a round may take some.
+        classes: how many there are.
+        digest: from `fl.distill.lessons`.
+        ensemble: `fl.distill.mean_logits()` by default.
+        aggregator: the rule for what clients say; the plain mean by default.
+        how, student, fresh: of a global model that learns the consensus too, with its first parameters; without it there is none.
+        uplink: for what clients say, such as `fl.uplink.uniform(16)`.
+        engine: as in `fl.federate`.
+
+    Returns:
+        An algorithm whose `init` takes a tuple of each family's first parameters, in the paper those after training on labelled public
+        examples (`fl.distill.taught` on their one-hot labels). Without a student its `params` are all clients' models, a stack
+        `[clients, ...]` or a tuple with that of each of several families: evaluate them by `fl.distill.mean_over_models`.
+
+    Source: Li and Wang 2019, "FedMD: heterogenous federated learning via model distillation", algorithm 1.
+    """
+    ensemble, public = ensemble or mean_logits(), public_of(public)
+    families = [
+        Family(
+            kept(sgd_work(supervised(model), optimizer, learning_rate=learning_rate), model.apply, public, digest),
+            number,
+            soft_labels(model.apply, public, ensemble, then=uplink),
+        )
+        for model, number in zip(models, clients, strict=True)
+    ]
+    apply, first = (None, None) if student is None else (student[0].apply, student[1])
+    algorithm = federate(
+        families,
+        pooled(ensemble, aggregator or mean(), public=public),
+        consensus_server(public, classes, how=how, apply=apply, student=first, fresh=fresh),
+        batches=batches,
+        population=sum(clients),
+        engine=engine,
+    )
+    if student is not None:
+        return algorithm
+    return of_all_models(algorithm, lambda state: tuple(own.model for own in state.own) if len(models) > 1 else state.own[0].model)
+
+
+def dsfl(
+    models: Sequence[Model],
+    clients: Sequence[int],
+    optimizer: Any,
+    public: Any,
+    classes: int,
+    digest: Lessons,
+    student: tuple[Model, Tree],
+    *,
+    batches: Batches,
+    how: Lessons | None = None,
+    temperature: Number = 0.1,
+    **more: Any,
+) -> Algorithm:
+    r"""DS-FL: FedMD with a sharpened consensus, which clients and a global model at the server learn.
+
+    q(x) = softmax(1/K sum_k p_k(x) / T), T < 1.
+
+    Args:
+        student: the global model and its first parameters.
+        how: how it learns; as `digest` by default.
+        temperature: T in (0, 1].
+        models, clients, optimizer, public, classes, digest, batches: as in `fedmd`.
+        more: the other arguments of `fedmd`.
+
+    Source: Itahara et al. 2021, "Distillation-based semi-supervised federated learning", algorithm 1, equation 12.
+    """
+    whole = {"ensemble": sharpened(temperature), "how": how or digest, "student": student} | more
+    return fedmd(models, clients, optimizer, public, classes, digest, batches=batches, **whole)

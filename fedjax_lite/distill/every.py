@@ -1,0 +1,41 @@
+"""Methods without a global model: their result is every client's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Algorithm, State, Tree
+from fedjax_lite.work import LossFn
+
+__all__ = ["mean_over_models", "of_all_models"]
+
+
+def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree]) -> Algorithm:
+    """An algorithm whose `params` are the clients' models, which therefore stay on the device."""
+    layout = algorithm.layout and algorithm.layout._replace(rows=None)
+    return algorithm._replace(params=models, layout=layout)
+
+
+def mean_over_models(*loss_fns: LossFn) -> LossFn:
+    """The loss, and every metric, of all clients' models on each example: the mean over the models.
+
+    Args:
+        loss_fns: of the model; or one for each family.
+
+    Returns:
+        A loss function of a stack of models `[clients, ...]`, or of a tuple of such; for evaluation.
+
+    >>> loss = mean_over_models(lambda params, batch, key: (params - batch) ** 2)
+    >>> loss(jnp.array([0.0, 2.0]), jnp.array([1.0, 2.0]), None).tolist()
+    [1.0, 2.0]
+    """
+
+    def loss_fn(params: Tree, batch: Tree, key: Any) -> Any:
+        stacks = params if len(loss_fns) > 1 else (params,)
+        number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)
+        outputs = [jax.vmap(fn, (0, None, None))(stack, batch, key) for fn, stack in zip(loss_fns, stacks, strict=True)]
+        return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
+
+    return loss_fn
