@@ -206,8 +206,18 @@ ALGORITHMS |= {
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)
 each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS])
+
+
 # One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
-each_algorithm = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ALGORITHMS])
+def grouped(names):
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+
+
+each_algorithm = grouped(ALGORITHMS)
+# Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
+# families are parts of the program of one.
+ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
+each_kind = grouped([name for name in ALGORITHMS if name not in ALIKE])
 
 
 def messages(clients, seed=0):
@@ -409,7 +419,7 @@ def test_eight_devices_with_their_clients_examples_only_are_one_with_all(name):
     assert_close(shared, step(state, data, cohort))
 
 
-@each_algorithm
+@each_kind
 def test_jit_equals_eager(name):
     data = softmax_data(**DATA)
     built, state, step = compiled(name)
@@ -443,7 +453,7 @@ def test_order_of_the_cohort_does_not_matter(name):
     assert_close(step(state, data, a_cohort(state, (2, 0, 6, 4, 1))), step(state, data, a_cohort(state, (4, 6, 1, 2, 0))))
 
 
-@each_algorithm
+@each_kind
 def test_empty_slots_of_a_cohort_are_inert(name):
     data = softmax_data(**DATA)
     built, state, step = compiled(name)
@@ -460,7 +470,7 @@ def test_an_empty_cohort_leaves_everything_as_it_is(name):
     assert after.round == 1 and metrics["clients"] == 0 and metrics["update_norm"] == 0
 
 
-@each_algorithm
+@each_kind
 def test_vmap_over_keys_and_rates_equals_the_loop(name):
     data = softmax_data(**DATA)
     keys, rates = jax.random.split(jax.random.key(4), 2), jnp.array([0.05, 0.2])
@@ -477,7 +487,7 @@ def test_vmap_over_keys_and_rates_equals_the_loop(name):
             assert_close(jax.tree.map(lambda x, i=i, j=j: x[i, j], study), single(data, keys[i], rates[j]), 1e-9)
 
 
-@each_algorithm
+@each_kind
 def test_runs_without_touching_the_host(name):
     data = softmax_data(**DATA)
     state, program = compiled(name)[1], two_rounds(name)
@@ -488,7 +498,7 @@ def test_runs_without_touching_the_host(name):
     assert "callback" not in program.as_text()
 
 
-@each_algorithm
+@each_kind
 def test_rounds_in_pieces_are_the_same_bits(name):
     data = softmax_data(**DATA)
     built, state, _ = compiled(name)

@@ -194,7 +194,7 @@ def test_fd_of_one_client_is_training_alone_and_of_none_nothing():
     nobody = lambda key, sizes, round: fl.sampling.cohort(key, sizes, jnp.arange(2), jnp.zeros(2))  # noqa: E731
     state, _ = trained(fd(), 2, nobody, PARAMS)
     np.testing.assert_array_equal(state.own.model, np.broadcast_to(PARAMS, (POPULATION, *PARAMS.shape)))
-    assert state.server.round == -1
+    assert state.server[1] == -1
 
 
 def test_mean_over_families_counts_every_model_once():

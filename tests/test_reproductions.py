@@ -171,6 +171,7 @@ STUDENTS = {
     "probabilities": (["distillation.ensemble=mean_probabilities"], [0.886, 0.873, 0.722]),
     "sharpened": (["distillation.ensemble=sharpened"], [0.890, 0.883, 0.730]),
     "FedDF": ([], [0.898, 0.888, 0.691]),
+    "an eighth of the size": (["distillation.student.hidden=[12]"], [0.889, 0.883, 0.687]),
 }  # fmt: skip
 
 
@@ -191,7 +192,7 @@ def test_distillation_in_one_round(real_data, tmp_path, name):
     found = [mean["test_accuracy", alpha] for alpha in (100, 1, 0.1)]
     print(name, found)
     np.testing.assert_array_less(np.abs(np.subtract(found, expected)), [0.02, 0.02, 0.03])
-    if name not in ("FedDF", "sharpened"):  # an eighth of a teacher's size, and as good as the ensemble
+    if name not in ("FedDF", "sharpened"):  # a sixth or an eighth of a teacher's size, and as good as the ensemble
         for alpha in (100, 1):
             assert mean["student_accuracy", alpha] > mean["ensemble_accuracy", alpha] - 0.025
     np.testing.assert_allclose([mean["teacher_accuracy", alpha] for alpha in (100, 1, 0.1)], [0.867, 0.757, 0.36], atol=0.02)

@@ -130,12 +130,12 @@ def fd(
 
     def update(sums, state, info):
         del state
-        return Told((), 1.0, sums, jnp.int32(info.round))
+        return sums, jnp.int32(info.round)
 
     algorithm = federate(
         ClientWork(init, start, step, finish),
         from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
-        Server(lambda params: Told((), 1.0, nothing, jnp.int32(-1)), lambda state: state, update),
+        Server(lambda params: (nothing, jnp.int32(-1)), lambda state: Told((), 1.0, *state), update, params=lambda state: ()),
         batches=batches,
         population=population,
         engine=engine,
