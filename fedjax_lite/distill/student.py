@@ -16,6 +16,7 @@ from fedjax_lite.shuffle import permute
 
 __all__ = ["Lessons", "distillation_loss", "lessons", "taught"]
 
+ENOUGH = 64  # steps in which an optimizer that will ever move does, warm-up and accumulation included
 Apply = Callable[[Tree, Tree, Key | None], Float[Array, "batch classes"]]
 
 
@@ -49,14 +50,15 @@ def lessons(
             each time, so a schedule in it counts the steps of one time.
         steps: how many at most, at least 1.
         batch_size: examples a step; each epoch goes through them in another order, without the few that fill no batch.
-        learning_rate: number, tracer or `fl.on_step(schedule)`; 0 teaches nothing and is refused.
+        learning_rate: number, tracer or `fl.on_step(schedule)`.
         temperature: T > 0 of the student's softmax, that of the soft labels.
         held_out: how many public examples, the last ones, no step sees. With any, the student is that of the lowest loss on them.
         every: after how many steps the loss on them is looked at.
         patience: after how many steps without a lower one teaching ends.
 
     Raises:
-        ValueError: for numbers out of range, a schedule on another clock than the step: a student that takes no step learns nothing.
+        ValueError: for numbers out of range, a schedule on another clock than the step, an optimizer that does not move: such a student
+            never learns.
 
     >>> lessons(optax.adam(1e-3), steps=1000, held_out=200).patience
     1000
@@ -69,9 +71,24 @@ def lessons(
     whole("lessons", "patience", patience, least=1)
     if isinstance(learning_rate, Scheduled) and learning_rate.clock != "step":
         raise ValueError(f"learning_rate: lessons begin anew each time, so only fl.on_step can schedule it, not {learning_rate.clock!r}")
-    if isinstance(learning_rate, int | float) and not learning_rate > 0:
-        raise ValueError(f"learning_rate must be above 0, or the student learns nothing, got {learning_rate}")
-    return Lessons(transformation_at(optimizer, learning_rate), steps, batch_size, temperature, held_out, every, patience)
+    optimizer_at = transformation_at(optimizer, learning_rate)
+    if not _moves(optimizer_at, steps):
+        raise ValueError(f"lessons: the optimizer moves nothing in {min(steps, ENOUGH)} steps, so the student never learns: raise its rate")
+    return Lessons(optimizer_at, steps, batch_size, temperature, held_out, every, patience)
+
+
+def _moves(optimizer_at: Callable[[Clock], optax.GradientTransformationExtraArgs], steps: int) -> bool:
+    """Whether an optimizer changes a number whose gradient is 1; one that is traced, or not for such a number, may."""
+    x, one = jnp.ones(1), jnp.ones(())
+    try:
+        state = optimizer_at(Clock(0, 0)).init(x)
+        for j in range(min(steps, ENOUGH)):
+            change, state = optimizer_at(Clock(0, j)).update(x, state, x, value=one)
+            if isinstance(change, jax.core.Tracer) or change[0] != 0:
+                return True
+    except Exception:  # what is wrong with it will be said of the student's own parameters
+        return True
+    return False
 
 
 def distillation_loss(
