@@ -55,14 +55,14 @@ def federate(
         batches: which examples each local step sees.
         population: how many clients there are; sizes the state that clients keep.
         uplink: an optax transformation of one client's message; its state is the client's own. It is given the keywords
-            `round`, `key` and `weight`.
+            `round`, `key`, `weight`, `client` and `public`, what the server broadcasts under that name.
         engine: `fl.packed(lanes)` (default), `fl.padded()` or `fl.sequential()`; the same results from all.
 
     Returns:
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
         Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part), "update_norm"
         (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
-        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters they were sent).
+        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters and soft labels they were sent).
         A cohort without clients leaves the model as it is, but for the noise of a private aggregator.
 
     Raises:
