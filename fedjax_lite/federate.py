@@ -62,7 +62,8 @@ def federate(
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
         Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part), "update_norm"
         (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
-        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters and soft labels they were sent).
+        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters and soft labels that
+        they were sent).
         A cohort without clients leaves the model as it is, but for the noise of a private aggregator.
 
     Raises:
