@@ -16,7 +16,7 @@ from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Key, Mechanism, 
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
 from fedjax_lite.config import Config, Where
-from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.data.federated import Source
 from fedjax_lite.distill.table import distilled, soft_size
 from fedjax_lite.federate import federate
 from fedjax_lite.names import call, make, refusing
@@ -95,7 +95,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     )
 
 
-def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any) -> Parts:
+def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any) -> Parts:
     """The parts of a configuration for this data; pure, so that numbers among its values, the data and the seed can be tracers.
 
     Args:
@@ -148,7 +148,7 @@ def parts(config: Config, source: TrainTest, outputs: tuple[int, str], seed: Any
     return Parts(algorithm, params, sampler, loss_fn, key)
 
 
-def mechanism_of(config: Config, source: TrainTest, outputs: tuple[int, str]) -> Callable[[float], Mechanism | None]:
+def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Callable[[float], Mechanism | None]:
     """What a configuration's aggregator gives away, as a function of its noise multiplier."""
 
     def at(noise_multiplier: float) -> Mechanism | None:

@@ -7,7 +7,7 @@ import numpy as np
 from fedjax_lite.config import Config
 from fedjax_lite.data import FederatedData, hold_out, noise
 from fedjax_lite.data.arrays import labels_of
-from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.data.federated import Source, TrainTest
 from fedjax_lite.distill.public import check_apart
 from fedjax_lite.names import call, make, refusing
 
@@ -16,7 +16,7 @@ __all__ = ["load_data", "outputs_of"]
 OURS = ("public", "central_test")  # keys of [data] that no data set takes
 
 
-def load_data(config: Config, seed: int) -> TrainTest:
+def load_data(config: Config, seed: int) -> Source:
     """What [data] names. `central_test` and `public` are taken out of the clients' examples, in this order."""
     whole = config.values["data"]
     table = {name: x for name, x in whole.items() if name not in OURS} if isinstance(whole, dict) else whole
@@ -37,14 +37,14 @@ def load_data(config: Config, seed: int) -> TrainTest:
     return source
 
 
-def _named(config: Config, table: Any, path: list[str], seed: int) -> TrainTest:
+def _named(config: Config, table: Any, path: list[str], seed: int) -> Source:
     if isinstance(table, dict) and "partition" in table:
         table = table | {"partition": make(config, "partition", table["partition"], [*path, "partition"])}
     source = make(config, "data", table, path, seed=seed)
-    return source if isinstance(source, TrainTest) else TrainTest(source, None)
+    return Source(*source) if isinstance(source, TrainTest) else Source(source, None)
 
 
-def _public(config: Config, table: dict[str, Any], source: TrainTest, seed: int) -> FederatedData:
+def _public(config: Config, table: dict[str, Any], source: Source, seed: int) -> FederatedData:
     """Public examples of another data set, or of noise."""
     path = ["data", "public"]
     if table.get("name") == "noise":
@@ -56,7 +56,7 @@ def _public(config: Config, table: dict[str, Any], source: TrainTest, seed: int)
     return FederatedData.from_clients([other.examples])
 
 
-def outputs_of(config: Config, source: TrainTest) -> tuple[int, str]:
+def outputs_of(config: Config, source: Source) -> tuple[int, str]:
     """How many outputs a model of this data has, and which loss is usual for the kind of its labels."""
     target = source.example.get("y") if isinstance(source.example, dict) else None
     labels = [labels_of(part.examples) for part in (source.train, source.test) if part is not None]

@@ -217,7 +217,8 @@ each_algorithm = grouped(ALGORITHMS)
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
-each_kind = grouped([name for name in ALGORITHMS if name not in ALIKE])
+KINDS = [name for name in ALGORITHMS if name not in ALIKE]
+each_kind = grouped(KINDS)
 
 
 def messages(clients, seed=0):

@@ -207,5 +207,5 @@ def test_new_rows_find_room_and_old_ones_their_place():
 
 
 def test_an_algorithm_that_does_not_say_how_clients_start_is_refused():
-    with pytest.raises(ValueError, match="own_on_host=True needs an algorithm with a layout"):
+    with pytest.raises(ValueError, match="own_on_host=True needs an algorithm whose layout tells"):
         fl.run(ALGORITHM._replace(layout=None), softmax_data(), softmax_params(), SOME, rounds=1, key=jax.random.key(0), own_on_host=True)

@@ -22,7 +22,7 @@ from test_config import TINY
 import fedjax_lite as fl
 from fedjax_lite.build import build
 from fedjax_lite.config import changed, load
-from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.data.federated import Source
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.report import heat_map, study_report
 from fedjax_lite.report.chart import COLORS
@@ -482,7 +482,7 @@ def test_a_seed_decides_its_data_too(loaded):
 def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monkeypatch):
     config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseed = [2, 4]\n", ('"uniform"\nclients = 2', '"everyone"'))
     for module in ("fedjax_lite.build", "fedjax_lite.study.configured"):
-        monkeypatch.setattr(sys.modules[module], "load_data", lambda config, seed: TrainTest(softmax_data((5, 3, 4, 1)[:seed]), None))
+        monkeypatch.setattr(sys.modules[module], "load_data", lambda config, seed: Source(softmax_data((5, 3, 4, 1)[:seed]), None))
     found = configured(config)(progress=False)
     assert found.programs == 2
     alone = single(config, "train_loss", client__optimizer__learning_rate=1, seed=4)
@@ -491,7 +491,7 @@ def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monk
 
 def test_data_of_several_seeds():
     sizes = ((4, 2), (3, 3), (1, 7))
-    sources = [(TrainTest(softmax_data(n, seed), softmax_data((2, 1), seed)), 3) for seed, n in enumerate(sizes)]
+    sources = [(Source(softmax_data(n, seed), softmax_data((2, 1), seed)), 3) for seed, n in enumerate(sizes)]
     stacked = alike(sources)
     assert stacked.each == () and stacked.of(0)[0].train.largest == 7
     for place, n in enumerate(sizes):
@@ -500,7 +500,7 @@ def test_data_of_several_seeds():
         np.testing.assert_array_equal(data.train.examples["x"][: sum(n)], sources[place][0].train.examples["x"])
         np.testing.assert_array_equal(data.test.examples["x"], sources[place][0].test.examples["x"])
     assert len(alike([sources[0], sources[0]]).each) == 1
-    for other in ((TrainTest(softmax_data((1, 2, 3)), None), 3), (sources[1][0], 4)):  # more clients; more classes
+    for other in ((Source(softmax_data((1, 2, 3)), None), 3), (sources[1][0], 4)):  # more clients; more classes
         apart = alike([sources[0], other])
         assert apart.of(1) == other
         with pytest.raises(TypeError, match="each seed needs a program of its own"):

@@ -163,7 +163,24 @@ class Piece:
 
 
 class TrainTest(NamedTuple):
-    """A training population, the examples held out of it, and those that all may see; None where there are none."""
+    """A training population and the examples held out of it; `test` is None where there are none."""
+
+    train: Any  # a FederatedData, or a Store
+    test: FederatedData | None
+
+    @property
+    def population(self) -> int:
+        """How many clients train."""
+        return self.train.population
+
+    @property
+    def example(self) -> Tree:
+        """One training example, without a batch axis."""
+        return self.train.example
+
+
+class Source(NamedTuple):
+    """All that a run's data is: a training population, the examples held out of it, and those that all may see."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None

@@ -10,7 +10,7 @@ from fedjax_lite.base import Aggregator, Key, Server, Tree
 from fedjax_lite.clients import Family
 from fedjax_lite.config import Config
 from fedjax_lite.data import class_counts
-from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.data.federated import Source
 from fedjax_lite.distill.ensemble import Ensemble, by_accuracy, by_certainty, by_class_counts
 from fedjax_lite.distill.kept import consensus_server, kept
 from fedjax_lite.distill.pooled import pooled
@@ -42,7 +42,7 @@ class Distilled(NamedTuple):
 
 def distilled(
     config: Config,
-    source: TrainTest,
+    source: Source,
     outputs: tuple[int, str],
     key: Key,
     known: list[Architecture],
@@ -95,7 +95,7 @@ def distilled(
         return Distilled(told, aggregator, at_server, model, loss_fn)
 
 
-def soft_size(config: Config, source: TrainTest, classes: int) -> int | None:
+def soft_size(config: Config, source: Source, classes: int) -> int | None:
     """How many numbers a client says of the public examples; None without [distillation]."""
     if "distillation" not in config.values or source.public is None:
         return None
@@ -126,7 +126,7 @@ def _lessons(config: Config, table: Any, path: list[str]) -> Lessons:
     return with_optimizer(config, lessons, dict(table), path, {}, OURS if path == PATH else (), ["step"])
 
 
-def _public(config: Config, source: TrainTest, each_round: Any) -> Public:
+def _public(config: Config, source: Source, each_round: Any) -> Public:
     if source.public is None:
         raise config.error(["data"], "distillation needs public examples: give public, a share of the clients' such as 0.2, or a table")
     examples = source.public.examples
@@ -135,7 +135,7 @@ def _public(config: Config, source: TrainTest, each_round: Any) -> Public:
         return public_set(inputs, examples.get("y"), each_round)
 
 
-def _ensemble(config: Config, ours: dict[str, Any], source: TrainTest, classes: int, public: Public) -> Ensemble:
+def _ensemble(config: Config, ours: dict[str, Any], source: Source, classes: int, public: Public) -> Ensemble:
     """The ensemble, and whose say counts how much."""
     path, weigh = [*PATH, "weigh"], ours.get("weigh")
     known = {

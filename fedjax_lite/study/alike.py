@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData, Source
 
 
 class Alike(NamedTuple):
     """Data by seed: one for all, or a stack, or where they differ in more than the number of examples, each by itself."""
 
-    each: tuple[TrainTest, ...]
+    each: tuple[Source, ...]
     stack: Tree  # leaves [seeds, ...]
     facts: tuple[Any, ...]  # what else is known of each
 
-    def of(self, seed: Any) -> tuple[TrainTest, Any]:
+    def of(self, seed: Any) -> tuple[Source, Any]:
         """The data and the facts of the seed at a place, which may be a tracer where there is one for all or a stack.
 
         Raises:
@@ -33,12 +33,12 @@ class Alike(NamedTuple):
         return self.each[seed], self.facts[seed]
 
 
-def alike(sources: Sequence[tuple[TrainTest, Any]]) -> Alike:
+def alike(sources: Sequence[tuple[Source, Any]]) -> Alike:
     """Stack the data of several seeds, once it is of one shape: examples are filled up past the last client's, where no client
     looks, and the static largest size is the largest of all.
 
     >>> data = [FederatedData.from_clients([{"x": np.arange(n)}, {"x": np.arange(2)}]) for n in (3, 4)]
-    >>> train, _ = alike([(TrainTest(each, None), None) for each in data]).of(jnp.int32(0))
+    >>> train, _ = alike([(Source(each, None), None) for each in data]).of(jnp.int32(0))
     >>> train.train.examples["x"].tolist(), train.train.size.tolist(), train.train.largest
     ([0, 1, 2, 0, 1, 1], [3, 2], 4)
     """
@@ -48,7 +48,7 @@ def alike(sources: Sequence[tuple[TrainTest, Any]]) -> Alike:
             return Alike(data[:1], None, facts)
         train = _filled([source.train for source in data])
         test = [None] * len(data) if data[0].test is None else _filled([source.test for source in data])
-        filled = [TrainTest(*parts) for parts in zip(train, test, [source.public for source in data], strict=True)]
+        filled = [Source(*parts) for parts in zip(train, test, [source.public for source in data], strict=True)]
         kinds = [_kind(source) for source in filled]
         if all(kind == kinds[0] for kind in kinds):
             return Alike((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)
@@ -65,11 +65,11 @@ def _filled(parts: list[Any]) -> list[Any]:
     return [FederatedData(jax.tree.map(fill, part.examples), part.start, part.size, largest) for part in parts]
 
 
-def _kind(data: TrainTest) -> Any:
+def _kind(data: Source) -> Any:
     """What data must agree in to be rows of one stack."""
     return jax.tree.structure(data), [(x.shape, x.dtype) for x in jax.tree.leaves(data)]
 
 
-def _equal(a: TrainTest, b: TrainTest) -> bool:
+def _equal(a: Source, b: Source) -> bool:
     """Whether two data sets are the same arrays."""
     return _kind(a) == _kind(b) and all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fedjax_lite.base import Tree
 from fedjax_lite.build import Parts, mechanism_of, options_of, parts, sampler_of
 from fedjax_lite.config import Config, changed
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.names import refusing
 from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
@@ -76,7 +76,7 @@ def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
     return grid._replace(choices=choices, places=places), config if varied else solved(config, *private)
 
 
-def curves(made: Parts, source: TrainTest, rounds: int, every: int) -> dict[str, jax.Array]:
+def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, jax.Array]:
     """What a model is evaluated at, every so many rounds and at the end; pure.
 
     Returns:
