@@ -17,13 +17,12 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
-from fedjax_lite.models.losses import supervised
-from fedjax_lite.models.networks import Model, mlp
+from fedjax_lite.models.losses import of_logits
+from fedjax_lite.models.networks import mlp
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.work import sgd_work
 
-_of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
 Generate = Callable[[Tree, Float[Array, "batch noise"], Float[Array, "batch classes"]], Array]  # params, noise, one-hot -> features
 _GENERATED = np.uint32(HIGH_STREAM + 1)  # of a local step's key; the optimizer draws from the one before
 
@@ -130,7 +129,7 @@ def fedgen(
         examples, made_by, strength = seen
         features = extract(params, examples, key)
         logits = head(params, features)
-        losses, metrics = _of_logits(logits, examples, key)
+        losses, metrics = of_logits(logits, examples, key)
         which, of_noise = jax.random.split(jax.random.fold_in(key, _GENERATED))
         drawn = jax.random.randint(which, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
         made, _ = generated(made_by, of_noise, jnp.concatenate([examples["y"], drawn]))
@@ -138,7 +137,7 @@ def fedgen(
             raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, extract gives {features.shape[1:]}: make them equal")
         beside, taught = jnp.split(head(params, made), [len(logits)])
         alike = distillation_loss(logits, jax.lax.stop_gradient(jax.nn.softmax(beside, axis=-1)))
-        teaching = jnp.mean(_of_logits(taught, {"y": drawn}, None)[0])
+        teaching = jnp.mean(of_logits(taught, {"y": drawn}, None)[0])
         return losses + strength * (alpha * teaching + beta * alike), metrics
 
     def generator_loss(params, models, counts, key):
@@ -146,7 +145,7 @@ def fedgen(
         held = jnp.sum(counts, axis=0)
         labels = jax.random.categorical(of_labels, jnp.log(held), shape=(generator_batch_size,))
         features, noise = generated(params, of_noise, labels)
-        losses = jax.vmap(lambda model: _of_logits(head(model, features), {"y": labels}, None)[0])(models)
+        losses = jax.vmap(lambda model: of_logits(head(model, features), {"y": labels}, None)[0])(models)
         share = counts / jnp.maximum(held, 1)[None]  # of a class that nobody holds: 0
         return jnp.mean(jnp.sum(share[:, labels] * losses, axis=0)) + diversity * likeness(features, noise)
 

@@ -19,8 +19,7 @@ from fedjax_lite.distill.kept import Kept
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
-from fedjax_lite.models.losses import supervised
-from fedjax_lite.models.networks import Model
+from fedjax_lite.models.losses import of_logits
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute
@@ -29,8 +28,6 @@ from fedjax_lite.work import LossFn, sgd_work
 
 Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]
 Classify = Callable[[Tree, Array], Float[Array, "batch classes"]]  # params, features -> logits
-
-_of_logits = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits))  # a model whose parameters are its outputs
 
 
 class Said(NamedTuple):
@@ -74,7 +71,7 @@ def split_loss(extract: Extract, server_apply: Classify) -> LossFn:
     """
 
     def loss(params, batch, key):
-        each = jax.vmap(lambda model: _of_logits(server_apply(params.server, extract(model, batch, key)), batch, key))(params.clients)
+        each = jax.vmap(lambda model: of_logits(server_apply(params.server, extract(model, batch, key)), batch, key))(params.clients)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
 
     return loss
@@ -144,7 +141,7 @@ def fedgkt(
         return jax.nn.softmax(logits / temperature, axis=-1)
 
     def distilled(logits, labels, target):
-        losses, metrics = _of_logits(logits, {"y": labels}, None)
+        losses, metrics = of_logits(logits, {"y": labels}, None)
         return losses + kl * distillation_loss(logits, target, temperature), metrics
 
     def loss(params, seen, key):

@@ -10,6 +10,7 @@ import optax
 
 from fedjax_lite.base import ClientWork, Key, Server, Shared, Tree
 from fedjax_lite.distill.public import Public, Shown, fitting, public_of
+from fedjax_lite.distill.soft_labels import AT_ONCE, said_of
 from fedjax_lite.distill.student import Apply, Lessons, taught
 from fedjax_lite.refuse import whole
 
@@ -137,4 +138,6 @@ def student_accuracy(apply: Apply, student: Tree, known: Public, shown: Shown) -
     """How many of all public examples the student has right, where their labels are known."""
     if known.labels is None:
         return {}
-    return {"student_accuracy": jnp.mean(jnp.argmax(apply(student, shown.examples, None), -1) == known.labels, dtype=jnp.float32)}
+    return {
+        "student_accuracy": jnp.mean(jnp.argmax(said_of(apply, student, shown.examples, AT_ONCE), -1) == known.labels, dtype=jnp.float32)
+    }

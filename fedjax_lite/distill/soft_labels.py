@@ -18,6 +18,9 @@ from fedjax_lite.uplink.ledger import Sent, count, dense_bits, sent
 __all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 
 
+AT_ONCE = 1024  # examples that a model is shown at a time
+
+
 class Knowledge(NamedTuple):
     """A client's message in distillation."""
 
@@ -38,7 +41,7 @@ def soft_labels(
     model: bool = False,
     width: int | None = None,
     then: optax.GradientTransformation | None = None,
-    at_once: int = 1024,
+    at_once: int = AT_ONCE,
 ) -> optax.GradientTransformationExtraArgs:
     """An uplink: instead of its model, or the change of it, a client uploads what its model says of public examples.
 
