@@ -7,7 +7,8 @@ import os
 import shutil
 import tempfile
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # whoever starts the session; its workers find it set
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedjax_lite-tests-")
@@ -23,16 +24,24 @@ ROOT = Path(__file__).parent.parent
 jax.devices()  # started here, or the first test of the command line would decide how many there are
 
 
+def pytest_runtest_teardown(item, nextitem):
+    """Forget the compiled programs after a file, or one of its groups, that leaves many: each takes several of the memory mappings
+    that a process may have (65530 on Linux), and the compiler crashes where they end."""
+    if (nextitem is None or group_of(nextitem) != group_of(item)) and mappings() > 15000:
+        jax.clear_caches()
+
+
 def group_of(item):
     marker = item.get_closest_marker("xdist_group")
     return item.path, marker and marker.args
 
 
-def pytest_runtest_teardown(item, nextitem):
-    """Forget the compiled programs of a file, and of one of its groups, after it: each takes several of the memory mappings that a
-    process may have (65530 on Linux), and the compiler crashes where they end."""
-    if nextitem is None or group_of(nextitem) != group_of(item):
-        jax.clear_caches()
+def mappings():
+    """How many memory mappings this process has; more than it may have, where that can't be told."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 2**16
 
 
 @pytest.fixture(autouse=True)

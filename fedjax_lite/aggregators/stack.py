@@ -168,13 +168,14 @@ def _over_chunks(step: Callable[[Array, Any, Array], Array], x: Array, present: 
         return tree.zero_where_not(present, rows)
 
     def in_chunks(x, total):
-        number, rest = divmod(x.shape[1], size)
-        if number > 1:
-            total = jax.lax.fori_loop(0, number, lambda i, total: step(chunk(x, i * size, size), i * size, total), total)
-            return step(chunk(x, number * size, rest), number * size, total) if rest else total
-        return at_once(x, total)
+        total = jax.lax.fori_loop(0, number, lambda i, total: step(chunk(x, i * size, size), i * size, total), total)
+        return step(chunk(x, number * size, rest), number * size, total) if rest else total
 
     def at_once(x, total):
         return step(chunk(x, 0, x.shape[1]), 0, total)
 
-    return jax.lax.platform_dependent(x.reshape(len(x), -1), total, cpu=in_chunks, default=at_once)
+    x = x.reshape(len(x), -1)
+    number, rest = divmod(x.shape[1], size)
+    if number <= 1:  # the same everywhere, and compiled once
+        return at_once(x, total)
+    return jax.lax.platform_dependent(x, total, cpu=in_chunks, default=at_once)

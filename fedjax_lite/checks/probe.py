@@ -1,5 +1,6 @@
 """What every check uses: messages, cohorts, one compiled call of the rule, and how far two results are apart."""
 
+import functools
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class Probe(NamedTuple):
     rule: Aggregator
     eager: Callable  # stack, cohort, state, key -> aggregate, state, metrics
     call: Callable  # the same, compiled if the rule can be
+    stepwise: Callable[[], list[np.ndarray]]  # the outcome of one call run operation by operation: it takes long, and two checks ask for it
     message: Tree  # zeros, float32
     messages: np.ndarray  # [clients, coordinates], around a common mean
     equal: Client  # a cohort whose clients count the same
@@ -36,6 +38,10 @@ class Probe(NamedTuple):
         columns = np.split(rows, np.cumsum([x.size for x in leaves])[:-1], axis=1)
         shaped = [jnp.asarray(c.reshape(len(rows), *x.shape), dtype) for c, x in zip(columns, leaves)]
         return jax.tree.unflatten(structure, shaped)
+
+    def compiled(self, fn: Callable) -> Callable:
+        """Any function of the rule, compiled if the rule can be."""
+        return fn if self.call is self.eager else jax.jit(fn)
 
     def outcome(self, rows: Any, cohort: Client) -> list[np.ndarray]:
         """The aggregate and the state after it, a vector each."""
@@ -57,7 +63,13 @@ def probe(rule: Aggregator, clients: int, message: Tree, seed: int) -> Probe:
     equal = sampling.cohort(jax.random.key(seed), jnp.full(clients, 10, jnp.int32), ids)
     varied = sampling.cohort(jax.random.key(seed), jnp.asarray(sizes, jnp.int32), ids, jnp.asarray(rng.uniform(0.5, 1.5, clients)))
     key, eager = jax.random.key(seed + 1), _once(rule)
-    built = Probe(rule, eager, jax.jit(eager), zeros, messages.astype(np.float32), equal, varied, rule.init(zeros), key)
+    state, messages = rule.init(zeros), messages.astype(np.float32)
+
+    @functools.cache
+    def stepwise():
+        return vectors(eager(built.stack(messages), varied, state, key))
+
+    built = Probe(rule, eager, jax.jit(eager), stepwise, zeros, messages, equal, varied, state, key)
     try:
         built.result(built.messages)
     except Exception:  # whatever it is, it is the row "jit equals eager" that says so; the others go on without
@@ -107,8 +119,12 @@ def vectors(called: tuple[Tree, Tree, Any]) -> list[np.ndarray]:
 
 
 def take(stack: Tree, index: Any) -> Tree:
-    """Rows of a stack."""
-    return jax.tree.map(lambda x: x[np.asarray(index)], stack)
+    """Rows of a stack, chosen on the host: a gather would be compiled for each number of them."""
+
+    def rows(x):
+        return x[index] if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else jnp.asarray(np.asarray(x)[index])
+
+    return jax.tree.map(rows, stack)
 
 
 def compare(built: Probe, pairs: Iterable[tuple[np.ndarray, np.ndarray]], relative: float = RELATIVE) -> Verdict:

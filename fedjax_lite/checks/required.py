@@ -52,14 +52,13 @@ def no_clients(built: Probe) -> Verdict:
 def compiled(built: Probe) -> Verdict:
     """The compiled call beside the rule run operation by operation."""
     operands = (built.stack(built.messages), built.varied, built.state, built.key)
-    return compare(built, zip(vectors(jax.jit(built.eager)(*operands)), vectors(built.eager(*operands))))
+    return compare(built, zip(vectors(jax.jit(built.eager)(*operands)), built.stepwise()))
 
 
 def pure(built: Probe) -> Verdict:
     """Called twice, run operation by operation so that what Python does beside shows."""
-    operands = (built.stack(built.messages), built.varied, built.state, built.key)
-    first = vectors(built.eager(*operands))
-    return compare(built, zip(vectors(built.eager(*operands)), first))
+    first = built.stepwise()
+    return compare(built, zip(vectors(built.eager(built.stack(built.messages), built.varied, built.state, built.key)), first))
 
 
 def mapped(built: Probe) -> Verdict:
@@ -115,14 +114,15 @@ def draws(built: Probe) -> bool:
 def grouping(built: Probe) -> Verdict:
     """Parts of groups, one of a single client and one of empty slots only, put together."""
     rows, cohort = with_empty(built, np.nan)
-    stack, slots = built.stack(rows), len(rows)
+    stack, slots, state = built.stack(rows), len(rows), built.state
+    collect, finish = (built.compiled(fn) for fn in (built.rule.collect, built.rule.finish))
     whole = built.outcome(built.messages, built.varied)
     empty = np.flatnonzero(np.asarray(cohort.weight) == 0)
     rest = np.setdiff1d(np.arange(slots), empty[:2])
     cuts = [np.split(rest, [len(rest) // 3, len(rest) // 3 + 1]), np.split(rest[::-1], [1, 2])]
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for groups in cuts:
-        parts = [built.rule.collect(take(stack, i), take(cohort, i), built.state) for i in (*groups, empty[:2])]
+        parts = [collect(take(stack, i), take(cohort, i), state) for i in (*groups, empty[:2])]
         if built.rule.additive:
             if len(shapes := {str(jax.tree.map(lambda x: x.shape, part)) for part in parts}) > 1:
                 return "no", f"additive=True, but parts of groups differ in shape: {sorted(shapes)[0][:100]}"
@@ -131,7 +131,7 @@ def grouping(built: Probe) -> Verdict:
             if not all(jnp.ndim(x) for x in jax.tree.leaves(parts)):
                 return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
             part = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-        pairs += zip(vectors(built.rule.finish(part, built.state, built.key)), whole)
+        pairs += zip(vectors(finish(part, state, built.key)), whole)
     verdict, evidence = compare(built, pairs)
     return verdict, f"{evidence}; parts {'add' if built.rule.additive else 'concatenate'}"
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.stats import beta
+from scipy.special import betainccinv, betaincinv
 
 from fedjax_lite import refuse
 from fedjax_lite.base import Key, Tree
@@ -173,13 +173,13 @@ def lower_bound(
         )
     ranks = 4 ** np.arange(math.floor(math.log(n // 2, 4) + 1e-9) + 1)
     risk = (1 - confidence) / (8 * len(ranks))
-    highest = beta.isf(risk, ranks, n - ranks + 1)
+    highest = betainccinv(ranks, n - ranks + 1, risk)
     best = 0.0
     for side in (1, -1):
         for one, other in ((present, absent), (absent, present)):
             thresholds = np.sort(-side * other)[ranks - 1]
             hits = np.sum(-side * one[:, None] < thresholds, axis=0)
-            lowest = np.where(hits > 0, beta.ppf(risk, np.maximum(hits, 1), n - hits + 1), 0)
+            lowest = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, risk), 0)
             best = max(best, *np.log(np.maximum(lowest - delta, np.finfo(float).tiny) / highest))
     return float(best)
 
