@@ -18,10 +18,10 @@ from fedjax_lite.engine.placement import everywhere, mesh_of
 def contract():
     """Compare all algorithms; the cohort has an empty slot and a client without examples."""
     import numpy as np
-    from problems import dealt, softmax_data, softmax_params
-    from test_contract import ALGORITHMS, DATA, KINDS, assert_close
+    from contract import ALGORITHMS, KINDS, assert_close, contract_data
+    from problems import dealt, softmax_params
 
-    data = softmax_data(**DATA)
+    data = contract_data()
     for name in KINDS:
         built = ALGORITHMS[name](None)
         state = built.init(softmax_params(), jax.random.key(0))
@@ -54,7 +54,7 @@ def run(out, store, rounds, rows):
 
 if __name__ == "__main__":
     process, port, what, *arguments = sys.argv[1:]
-    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
     fl.join_hosts(f"127.0.0.1:{port}", 2, int(process), timeout=60)

@@ -12,7 +12,7 @@ import scipy.special
 from problems import FEATURES, SIZES, simulate, softmax_data
 
 import fedjax_lite as fl
-from fedjax_lite.algorithms.fedgen import Generator
+from fedjax_lite.algorithms import Generator
 from fedjax_lite.base import HIGH_STREAM, aggregate_key
 
 WIDTH, NOISE, CLASSES = 2, 2, 4  # of the four classes, nobody holds the last

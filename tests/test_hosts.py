@@ -36,7 +36,7 @@ def in_two_processes(*arguments, limit=300, well=True):
 
 @pytest.mark.xdist_group("hosts")
 def test_every_algorithm_on_two_processes():
-    from test_contract import KINDS
+    from contract import KINDS
 
     for out in in_two_processes("contract", limit=900):
         assert re.findall("agrees: (.*)", out) == KINDS

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from contract import noisy_work
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
-from test_contract import noisy_work
 from test_stream import SAMPLERS
 
 import fedjax_lite as fl

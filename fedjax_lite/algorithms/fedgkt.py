@@ -263,10 +263,11 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
         server = jax.tree.map(jnp.asarray, first)
         return _State(server, optimizer.init(server), jnp.zeros(shape), jnp.zeros(shape[:-1], bool))
 
-    def learned(params, optimizer_state, said, held, key):
-        # Held examples first: the server takes as many steps as these fill, however much of the stack is empty.
-        order, count = jnp.argsort(~held, stable=True), jnp.sum(held, dtype=jnp.int32)
-        size = min(batch_size, held.size)
+    def learned(params, optimizer_state, said, owner, key):
+        # Held examples first, in the order of their clients' ids: the server takes as many steps as these fill, however much of the stack
+        # is empty, and whichever slots the clients have.
+        order, count = jnp.argsort(owner, stable=True), jnp.sum(owner < NO_LIMIT, dtype=jnp.int32)
+        size = min(batch_size, owner.size)
         an_epoch = (count + size - 1) // size
 
         def step(j, carry):
@@ -284,7 +285,8 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
         said, ids, present = heard
         held, ids = said.held & present[:, None], jnp.where(present, ids, NO_LIMIT)
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), said)
-        params, optimizer_state = learned(state.params, state.optimizer, flat, held.reshape(-1), info.key)
+        owner = jnp.where(held, ids[:, None], NO_LIMIT).reshape(-1)
+        params, optimizer_state = learned(state.params, state.optimizer, flat, owner, info.key)
         logits = jax.lax.map(lambda features: apply(params, features), said.features)
         before = tree.take((state.table, state.spoken), ids)
         after = tree.where(held, (logits.astype(state.table.dtype), held), before)
