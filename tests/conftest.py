@@ -26,16 +26,20 @@ ROOT = Path(__file__).parent.parent
 jax.devices()  # started here, or the first test of the command line would decide how many there are
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
 def pytest_runtest_teardown(item, nextitem):
-    """Forget the compiled programs after a file, or one of its groups, that leaves many: each takes several of the memory mappings
-    that a process may have (65530 on Linux), and the compiler crashes where they end."""
-    if (nextitem is None or group_of(nextitem) != group_of(item)) and mappings() > 15000:
+    """Forget the compiled programs after a group that leaves many: each takes several of the memory mappings that a process may have
+    (65530 on Linux), and the compiler crashes where they end."""
+    group, following = (one and one.get_closest_marker("xdist_group") for one in (item, nextitem))
+    if group != following and mappings() > 15000:
         jax.clear_caches()
-
-
-def group_of(item):
-    marker = item.get_closest_marker("xdist_group")
-    return item.path, marker and marker.args
 
 
 def mappings():

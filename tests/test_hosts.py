@@ -34,7 +34,6 @@ def in_two_processes(*arguments, limit=300, well=True):
     return [out if well else err for out, err in outputs]
 
 
-@pytest.mark.xdist_group("hosts")
 def test_every_algorithm_on_two_processes():
     from contract import KINDS
 
@@ -42,7 +41,6 @@ def test_every_algorithm_on_two_processes():
         assert re.findall("agrees: (.*)", out) == KINDS
 
 
-@pytest.mark.xdist_group("hosts")
 def test_a_streamed_run_of_two_processes_is_one_of_one_and_each_resumes_the_other(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
     whole = trained(store, SAMPLERS["uniform"], loss_fn=None)
@@ -63,7 +61,6 @@ def test_a_streamed_run_of_two_processes_is_one_of_one_and_each_resumes_the_othe
     assert (tmp_path / "run" / "report.html").exists()
 
 
-@pytest.mark.xdist_group("hosts")
 def test_what_only_the_leader_runs_into_ends_all(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
     with FileLock(tmp_path / ".run.lock"):
@@ -71,7 +68,6 @@ def test_what_only_the_leader_runs_into_ends_all(tmp_path):
     assert "run is being written by another run" in leader and "the process that writes has failed: it says why" in other
 
 
-@pytest.mark.xdist_group("hosts")
 def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
     for errors in in_two_processes("run", tmp_path / "run-PROCESS", store.path, 3, "device", well=False, limit=100):

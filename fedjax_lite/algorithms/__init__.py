@@ -8,5 +8,6 @@ from fedjax_lite.algorithms.fedgkt import fedgkt, split_loss, with_rows
 from fedjax_lite.algorithms.fedmd import dsfl, fedmd
 
 __all__ = [
-    "Generator", "dsfl", "fd", "fedavg", "fedavgm", "feddf", "fedgen", "fedgkt", "fedmd", "fedsgd", "latent_generator", "split_loss", "with_rows",
+    "Generator", "dsfl", "fd", "fedavg", "fedavgm", "feddf", "fedgen", "fedgkt", "fedmd", "fedsgd",
+    "latent_generator", "split_loss", "with_rows",
 ]  # fmt: skip
