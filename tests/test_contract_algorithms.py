@@ -38,16 +38,13 @@ def compiled(name, engine):
     return built, built.init(softmax_params(), jax.random.key(0)), jax.jit(built.round)
 
 
-AS_USERS = {"xla_cpu_use_fusion_emitters": True}  # what conftest.py turns off to compile faster does not keep every bit
-
-
 @functools.lru_cache(maxsize=1)
 def two_rounds(name):
     """A compiled program of two rounds."""
     built, state, _ = compiled(name, "packed")
     data = contract_data()
     advance = jax.jit(lambda data, state: fl.advance(built, data, state, fl.sampling.uniform(3), rounds=2)[0])
-    return advance.lower(data, state).compile(AS_USERS)
+    return advance.lower(data, state).compile()
 
 
 def kind(x):
@@ -166,8 +163,7 @@ def test_runs_without_touching_the_host(name):
 def test_rounds_in_pieces_are_the_same_bits(name):
     data = contract_data()
     built, state, _ = compiled(name, "packed")
-    operands = data, softmax_params(), jax.random.key(0)
-    whole, _ = simulate.lower(built, *operands[:2], fl.sampling.uniform(3), 4, operands[2]).compile(AS_USERS)(*operands)
+    whole, _ = simulate(built, data, softmax_params(), fl.sampling.uniform(3), 4, jax.random.key(0))
     assert_close(two_rounds(name)(data, two_rounds(name)(data, state)), whole, 0)
 
 
