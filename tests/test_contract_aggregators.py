@@ -6,7 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import AGGREGATORS, POPULATION, assert_close, contract_data, distributed, federate, median_of_means
+from contract import (
+    AGGREGATORS,
+    COSTLY,
+    FIXED_POINT,
+    MORE_THAN_ONE,
+    NOISE_OF_CLIENTS,
+    NOISY,
+    POPULATION,
+    assert_close,
+    contract_data,
+    distributed,
+    federate,
+    median_of_means,
+)
 from problems import SIZES, dealt, softmax_params
 
 import fedjax_lite as fl
