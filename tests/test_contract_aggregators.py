@@ -26,6 +26,7 @@ import fedjax_lite as fl
 from fedjax_lite import aggregators
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
+pytestmark = pytest.mark.usefixtures("x64")
 each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
 each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)
 each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS])
