@@ -13,6 +13,8 @@ import fedjax_lite as fl
 from fedjax_lite import aggregators
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 
 # One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
 def grouped(names):
@@ -20,15 +22,6 @@ def grouped(names):
 
 
 each_algorithm, each_kind = grouped(ALGORITHMS), grouped(KINDS)
-
-
-# Algorithms: compiled programs are shared by the tests of one algorithm, all in double precision.
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
-        yield
 
 
 @functools.lru_cache(maxsize=4)  # those of one algorithm

@@ -130,9 +130,9 @@ def replayed(data, cohorts):
     models, server, velocity, table, told = {}, SERVER, {name: 0 for name in SERVER}, {}, []
     batches = fl.Batches(BATCH, epochs=EPOCHS)
     take = jax.jit(batches.take)
-    for round, ids in enumerate(cohorts):
+    for round, ids in enumerate(map(sorted, cohorts)):
         round_key, heard, seen = jax.random.fold_in(jax.random.key(KEY), round), [], []
-        for id in sorted(ids):
+        for id in ids:
             mine, model = jax.tree.map(np.asarray, data.client(id)), models.get(id, CLIENT)
             client = fl.Client(jnp.int32(id), jax.random.fold_in(round_key, id), data.size[id], 0, 1.0, data.start[id])
             for j in range(int(batches.steps_of(data.size[id]))):
@@ -160,7 +160,7 @@ def replayed(data, cohorts):
                 )
                 velocity = {name: MOMENTUM * velocity[name] + gradient[name] for name in server}
                 server = {name: server[name] - SERVER_RATE * velocity[name] for name in server}
-        table |= {id: server_logits(server, said[0]) for id, said in zip(sorted(ids), heard, strict=True)}
+        table |= {id: server_logits(server, said[0]) for id, said in zip(ids, heard, strict=True)}
         told.append(np.concatenate(seen).mean())
     return models, server, table, told
 

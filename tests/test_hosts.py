@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from contract import KINDS
 from filelock import FileLock
 from problems import SIZES, softmax_data
 from test_stream import SAMPLERS, trained
@@ -35,8 +36,6 @@ def in_two_processes(*arguments, limit=300, well=True):
 
 
 def test_every_algorithm_on_two_processes():
-    from contract import KINDS
-
     for out in in_two_processes("contract", limit=900):
         assert re.findall("agrees: (.*)", out) == KINDS
 
