@@ -27,9 +27,17 @@ from fedjax_lite import aggregators
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
 pytestmark = pytest.mark.usefixtures("x64")
-each_aggregator = pytest.mark.parametrize("aggregator", AGGREGATORS.values(), ids=AGGREGATORS)
-each_aggregator_name = pytest.mark.parametrize("name", AGGREGATORS)
-each_exact_aggregator_name = pytest.mark.parametrize("name", [name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS])
+
+
+# One worker of a parallel run gets all tests of a rule, and with them its compiled programs.
+def grouped(argument, values):
+    marked = [pytest.param(value, id=name, marks=pytest.mark.xdist_group(f"rule {name}")) for name, value in values.items()]
+    return pytest.mark.parametrize(argument, marked)
+
+
+NAMES = {name: name for name in AGGREGATORS}
+each_aggregator, each_aggregator_name = grouped("aggregator", AGGREGATORS), grouped("name", NAMES)
+each_exact_aggregator_name = grouped("name", {name: name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS})
 
 
 def messages(clients, seed=0):
