@@ -20,6 +20,7 @@ from contract import (
     federate,
     median_of_means,
 )
+from grouping import grouped
 from problems import SIZES, dealt, softmax_params
 
 import fedjax_lite as fl
@@ -29,15 +30,8 @@ from fedjax_lite.engine.placement import everywhere, mesh_of
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-# One worker of a parallel run gets all tests of a rule, and with them its compiled programs.
-def grouped(argument, values):
-    marked = [pytest.param(value, id=name, marks=pytest.mark.xdist_group(f"rule {name}")) for name, value in values.items()]
-    return pytest.mark.parametrize(argument, marked)
-
-
-NAMES = {name: name for name in AGGREGATORS}
-each_aggregator, each_aggregator_name = grouped("aggregator", AGGREGATORS), grouped("name", NAMES)
-each_exact_aggregator_name = grouped("name", {name: name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS})
+each_aggregator, each_aggregator_name = grouped("aggregator", AGGREGATORS), grouped("name", list(AGGREGATORS))
+each_exact_aggregator_name = grouped("name", [name for name in AGGREGATORS if name not in NOISY + NOISE_OF_CLIENTS])
 
 
 def messages(clients, seed=0):

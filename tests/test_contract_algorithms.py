@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from contract import AGGREGATORS, ALGORITHMS, KINDS, POPULATION, WORKS, assert_close, contract_data, federate
+from grouping import grouped
 from problems import dealt, simulate, softmax_loss, softmax_params
 
 import fedjax_lite as fl
@@ -15,14 +16,8 @@ from fedjax_lite.engine.placement import everywhere, mesh_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-
-# One worker of a parallel run gets all tests of an algorithm, and with them its compiled programs.
-def grouped(names):
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
-
-
 SAME_BITS = {"xla_cpu_use_fusion_emitters": True}  # slower to compile; without, a program rounds as it pleases where another does not
-each_algorithm, each_kind = grouped(ALGORITHMS), grouped(KINDS)
+each_algorithm, each_kind = grouped("name", list(ALGORITHMS)), grouped("name", KINDS)
 
 
 @functools.lru_cache(maxsize=4)  # those of one algorithm
