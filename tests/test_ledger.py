@@ -1,0 +1,112 @@
+"""Bits counted by hand: through wrappers, and of the clients that came."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.stats
+from compressed import bits, lognormal, message, once
+from problems import softmax_data, softmax_loss, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import uplink
+
+
+def test_bits_through_chains_and_wrappers():
+    u = message()  # b: 5 coordinates, w: 24
+    kernels = {"b": False, "w": True}
+    assert bits(optax.clip_by_global_norm(1.0), u) == (29 * 32, 0)
+    assert bits(optax.chain(optax.clip(1.0), uplink.sign(), optax.scale(2.0)), u) == (29, 0)
+    assert bits(uplink.error_feedback(optax.chain(uplink.top_k(0.1), optax.clip(1.0))), u) == (3 * 32, 3 * 5)
+    assert bits(optax.chain(uplink.top_k(0.1), uplink.qsgd(1)), u) == (29 * 2, 32)  # the last is what travels
+    assert bits(optax.masked(uplink.sign(), kernels), u) == (24 + 5 * 32, 0)
+    assert bits(optax.masked(uplink.sign(), False), u) == (29 * 32, 0)
+    assert bits(optax.chain(uplink.sign(), optax.masked(uplink.qsgd(1), kernels)), u) == (24 * 2 + 5 * 32, 32)  # b: the sign did not fit
+    both = optax.partition({"few": uplink.top_k(0.5), "many": uplink.rotate(uplink.uniform(2))}, {"b": "few", "w": "many"})
+    assert bits(both, u) == (2 * 32 + 32, 2 * 3 + 64)
+    assert bits(optax.masked(uplink.drive(), kernels), message(dtype=jnp.bfloat16)) == (32 + 5 * 16, 32)
+    assert bits(uplink.rotate(optax.masked(uplink.sign(), kernels)), u)[0] == pytest.approx(32 + 5 * 32, rel=0.5)
+
+
+def test_entropy():
+    rng = np.random.default_rng(0)
+    symbols = rng.choice(4, 5000, p=[0.7, 0.1, 0.1, 0.1])
+    frequencies = np.bincount(symbols) / 5000
+    assert uplink.entropy_bits(symbols) == pytest.approx(5000 * scipy.stats.entropy(frequencies, base=2))
+    assert uplink.entropy_bits(jnp.zeros(7)) == 0
+    decoded = once(uplink.qsgd(4), lognormal())[0]
+    assert uplink.entropy_bits(decoded) < 0.5 * float(once(uplink.qsgd(4), lognormal())[1].payload)  # most are 0
+
+
+def build(transform, engine=None):
+    return fl.federate(
+        fl.sgd_work(softmax_loss, optax.sgd(0.1)),
+        fl.aggregators.mean(),
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4),
+        population=7,
+        uplink=transform,
+        engine=engine,
+    )
+
+
+@pytest.mark.parametrize("engine", [fl.packed(2), fl.padded(), fl.sequential()], ids=["packed", "padded", "sequential"])
+def test_a_round_adds_the_bits_of_those_who_came(engine):
+    data = softmax_data((5, 1, 12, 3, 8, 0, 7), empty=True)
+    for transform, payload, side in (
+        (None, 18 * 32, 0),
+        (uplink.error_feedback(uplink.top_k(0.25)), 4 * 32, 4 * 5),
+        (uplink.drive(), 32, 32),
+    ):
+        algorithm = build(transform, engine)
+        state, history = jax.jit(
+            lambda key, algorithm=algorithm: fl.simulate(
+                algorithm, data, softmax_params(), fl.sampling.poisson(0.4, capacity=6), rounds=6, key=key
+            )
+        )(jax.random.key(0))
+        clients = np.asarray(history["clients"])
+        assert len(set(clients)) > 2
+        np.testing.assert_array_equal(history["uplink_bits"], clients * (payload + side))
+        np.testing.assert_array_equal(history["uplink_side_bits"], clients * side)
+        np.testing.assert_array_equal(history["downlink_bits"], clients * 18 * 32)
+
+
+def test_own_bits_of_traced_shares_add_up_and_residuals_stay_with_their_clients():
+    data = softmax_data()
+
+    def experiment(share):
+        state, history = fl.simulate(
+            build(uplink.error_feedback(uplink.top_k(share))),
+            data,
+            softmax_params(),
+            fl.sampling.uniform(3),
+            rounds=1,
+            key=jax.random.key(0),
+        )
+        return state.uplink.residual, history["uplink_bits"]
+
+    residuals, totals = jax.jit(jax.vmap(experiment))(jnp.array([0.1, 0.5, 1.0]))
+    np.testing.assert_array_equal(totals[:, 0], 3 * 37 * np.array([2, 9, 18]))
+    held = np.abs(residuals).sum(axis=(2, 3)) > 0
+    assert held.sum(axis=1).tolist() == [3, 3, 0]
+
+
+def test_a_message_that_is_a_smaller_tree_costs_its_own_bits():
+    """Adapters, logits: what is counted up is the message, and down the parameters."""
+    work = fl.sgd_work(softmax_loss, optax.sgd(0.1))
+
+    def finish(shared, carry, client):
+        message, own, metrics = work.finish(shared, carry, client)
+        return {"first": message[0], "half": message[1].astype(jnp.bfloat16)}, own, metrics
+
+    server = fl.optimizer_server(optax.sgd(1.0))
+    algorithm = fl.federate(
+        work._replace(finish=finish),
+        fl.aggregators.mean(),
+        server._replace(update=lambda aggregate, state, info: state),
+        batches=fl.Batches(4),
+        population=7,
+    )
+    _, history = fl.simulate(algorithm, softmax_data(), softmax_params(), fl.sampling.uniform(2), rounds=1, key=jax.random.key(0))
+    assert history["uplink_bits"][0] == 2 * (3 * 32 + 3 * 16) and history["downlink_bits"][0] == 2 * 18 * 32

@@ -1,0 +1,170 @@
+"""Studies of a configuration: each cell is the run of its values; labels, data, mistakes."""
+
+import re
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import softmax_data
+from test_config import TINY
+
+import fedjax_lite as fl
+from fedjax_lite.build import build
+from fedjax_lite.config import changed, load
+from fedjax_lite.data.federated import Source
+from fedjax_lite.study.alike import alike
+from fedjax_lite.study.configured import configured
+from fedjax_lite.study.table import grid_of
+
+GRID = """
+[grid]
+aggregator = [{ name = "mean" }, { name = "trimmed_mean", num_byzantine = 0 }]
+client.optimizer.learning_rate = [0.1, 1]
+seeds = 2
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    def make(grid, *replace, overrides=()):
+        text = TINY + grid
+        for old, new in replace:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "tiny.toml").write_text(text)
+        return load(tmp_path / "tiny.toml", overrides)
+
+    return make
+
+
+def single(config, metric, **values):
+    """What a run of the same values records of a metric."""
+    values = {path.replace("__", "."): value for path, value in values.items()}
+    one = changed(
+        config._replace(values={name: x for name, x in config.values.items() if name != "grid"}), values, dict.fromkeys(values, "")
+    )
+    return [record[metric] for record in build(one)(progress=False).history if metric in record]
+
+
+def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
+    config = loaded(GRID, ("rounds = 4", "rounds = 5"))
+    found = configured(config)(progress=False)
+    assert found.programs == 2 and found.seeds == (3, 4) and found.rounds["train_loss"] == (2, 4, 5)
+    assert found.results["train_loss"].shape == (2, 2, 2, 3)
+    assert [axis.labels for axis in found.axes] == [("mean", "trimmed_mean"), ("0.1", "1")]
+    for place, aggregator, rate, seed in (((0, 0, 0), "mean", 0.1, 3), ((1, 1, 1), {"name": "trimmed_mean", "num_byzantine": 0}, 1, 4)):
+        alone = single(config, "train_loss", aggregator=aggregator, client__optimizer__learning_rate=rate, seed=seed)
+        np.testing.assert_allclose(found.results["train_loss"][place], alone, rtol=1e-6)
+
+
+def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
+    grid = '[attack]\nnum_byzantine = 1\nseed = 5\n[grid]\nattack = [{ name = "label_flip" }, { name = "ipm", scale = 5 }]\nseeds = 2\n'
+    found = configured(loaded(grid))(progress=False)
+    found.save(tmp_path / "study")
+    for study_ in (found, fl.Study.load(tmp_path / "study")):
+        assert study_.lacking == {"train_attack_success": (1,)}
+        first, second = study_.table("train_attack_success")
+        assert first["seeds"] == 2 and (second["mean"], second["seeds"], second["diverged"], second["rank"]) == (None, 0, 0, 2)
+        assert [row["seeds"] for row in study_.table("train_accuracy")] == [2, 2]
+
+
+def test_attacks_of_a_grid_keep_who_mounts_them(loaded):
+    config = loaded('[attack]\nbyzantine = [1]\n[grid]\nattack = [{ name = "ipm" }, { name = "nan", num_byzantine = 2 }]\n')
+    values = [choice["attack"] for choice in grid_of(config).choices[0]]
+    assert values == [{"byzantine": [1], "name": "ipm"}, {"name": "nan", "num_byzantine": 2}]
+
+
+def test_a_seed_decides_its_data_too(loaded):
+    clients = re.search(r"\[\[data.clients\]\].*?(?=\[model\])", TINY, re.DOTALL)[0]
+    digits = ('name = "table"', 'name = "digits"\npartition = { name = "dirichlet", clients = 4, alpha = 1.0 }')
+    grid = '[grid]\n"data.partition.alpha" = [0.5, 5]\nseed = [1, 4]\n'
+    config = loaded(grid, (clients, ""), digits, ("batch_size = 2", "batch_size = 8\nsteps = 2"))
+    found = configured(config)(progress=False)
+    assert found.programs == 2  # the seeds' data are of one shape once filled up
+    for place, values in (((0, 0), {"data__partition__alpha": 0.5, "seed": 1}), ((1, 1), {"data__partition__alpha": 5, "seed": 4})):
+        np.testing.assert_allclose(found.results["test_loss"][place], single(config, "test_loss", **values), rtol=1e-6)
+
+
+def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monkeypatch):
+    config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseed = [2, 4]\n", ('"uniform"\nclients = 2', '"everyone"'))
+    for module in ("fedjax_lite.build", "fedjax_lite.study.configured"):
+        monkeypatch.setattr(sys.modules[module], "load_data", lambda config, seed: Source(softmax_data((5, 3, 4, 1)[:seed]), None))
+    found = configured(config)(progress=False)
+    assert found.programs == 2
+    alone = single(config, "train_loss", client__optimizer__learning_rate=1, seed=4)
+    np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
+
+
+def test_data_of_several_seeds():
+    sizes = ((4, 2), (3, 3), (1, 7))
+    sources = [(Source(softmax_data(n, seed), softmax_data((2, 1), seed)), 3) for seed, n in enumerate(sizes)]
+    stacked = alike(sources)
+    assert stacked.each == () and stacked.of(0)[0].train.largest == 7
+    for place, n in enumerate(sizes):
+        data = stacked.of(jnp.int32(place))[0]
+        assert data.train.size.tolist() == list(n)
+        np.testing.assert_array_equal(data.train.examples["x"][: sum(n)], sources[place][0].train.examples["x"])
+        np.testing.assert_array_equal(data.test.examples["x"], sources[place][0].test.examples["x"])
+    assert len(alike([sources[0], sources[0]]).each) == 1
+    for other in ((Source(softmax_data((1, 2, 3)), None), 3), (sources[1][0], 4)):  # more clients; more classes
+        apart = alike([sources[0], other])
+        assert apart.of(1) == other
+        with pytest.raises(TypeError, match="each seed needs a program of its own"):
+            apart.of(jnp.int32(1))
+
+
+def test_labels_numbers_and_dots(loaded):
+    grid = grid_of(loaded('[grid.client]\noptimizer.learning_rate = [0.1, 1]\n[grid]\n"client.epochs" = [1, { name = "x" }]\nseed = [7]\n'))
+    assert [axis.names for axis in grid.axes] == [("client.optimizer.learning_rate",), ("client.epochs",)] and grid.seeds == (7,)
+    assert grid.places["client.optimizer.learning_rate"].endswith("tiny.toml:28") and grid.places["client.epochs"].endswith(":30")
+    assert grid_of(loaded("[grid]\nclient.epochs = [1]\n")).seeds == (3, 4, 5, 6, 7)
+    assert grid_of(loaded("[grid]\nseeds = 2")).axes == ()
+    assert (
+        grid_of(loaded("", overrides=["grid.client.epochs=[1]", "grid.seeds=1"])).places["client.epochs"] == "--set grid.client.epochs=[1]"
+    )
+
+
+MISTAKES = {
+    "section": ("[grid]\nagregator = [1]", 28, r"grid.agregator: unknown section 'agregator'; did you mean 'aggregator'"),
+    "no list": ("[grid]\nclient.epochs = 3", 28, r"grid.client.epochs: must be a list of values, got 3"),
+    "empty": ("[grid]\nclient.epochs = []", 28, r"grid.client.epochs: is an empty list"),
+    "twice": ("[grid]\nclient.epochs = [1, 1]", 28, r"grid.client.epochs: has 1 twice"),
+    "run": ("[grid]\nrun.rounds = [1]", 28, r"grid.run.rounds: run.rounds cannot vary in a study"),
+    "nan": ("[grid]\nclient.optimizer.learning_rate = [nan]", 28, r"grid.client.optimizer.learning_rate\[0\]: must be text, a number"),
+    "inf": ("[grid]\nclient.optimizer.learning_rate = [0.1, inf]", 28, r"client.optimizer.learning_rate: must be finite"),
+    "truth": (
+        "[grid]\nclient.optimizer.learning_rate = [true]",
+        28,
+        r"client.optimizer.learning_rate: must be a number.*, got True; in the",
+    ),
+    "negative": ("[grid]\nclient.epochs = [1, 0]", 28, r"client.epochs: must be .* at least 1, .*got 0; in the cell client.epochs=0"),
+    "key": ("[grid]\nclient.epoch = [1]", 28, r"client.epoch: unknown key; did you mean 'epochs'"),
+    "name": ('[grid]\naggregator = ["mean", "medan"]', 28, r"aggregator.name: unknown aggregator 'medan'; did you mean 'median'"),
+    "name in a table": ('[grid]\naggregator = [{ name = "medan" }]', 28, r"aggregator.name: unknown .* in the cell aggregator=medan"),
+    "not a table": ("[grid]\naggregator.name.x = [1]", 28, r"aggregator.name.x: aggregator.name is 'weighted_mean', not a table"),
+    "argument": (
+        '[grid]\naggregator = [{ name = "trimmed_mean" }]',
+        28,
+        r"aggregator: give num_byzantine; in the cell aggregator=trimmed_mean",
+    ),
+    "data": ("[grid]\ndata.clients = [[]]", 28, r"data.clients: .*; in the cell data.clients=\[\]"),
+    "seeds": ("[grid]\nclient.epochs = [1]\nseeds = 0", 29, r"grid.seeds: must be a whole number of at least 1, got 0"),
+    "seed": ("[grid]\nclient.epochs = [1]\nseed = [1, -1]", 29, r"grid.seed: seeds must be"),
+    "both": ("[grid]\nclient.epochs = [1]\nseed = [1]\nseeds = 2", 30, r"grid.seeds: give seeds \(how many\) or seed \(a list\), not both"),
+    "option": ("checkpoint_every = 2\n[grid]\nclient.epochs = [1]", 27, r"run.checkpoint_every: is not for studies"),
+}
+
+
+@pytest.mark.parametrize("grid, line, message", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_in_a_grid_name_the_line(loaded, grid, line, message):
+    with pytest.raises(ValueError, match=f"tiny.toml:{line}: {message}") as refused:
+        configured(loaded(grid))(progress=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_needs_a_grid(loaded):
+    with pytest.raises(ValueError, match=r"tiny.toml: grid: a study needs a table \[grid\], such as"):
+        configured(loaded(""))
+    with pytest.raises(ValueError, match="--set grid=3: grid: must be a table, got 3"):
+        loaded("", overrides=["grid=3"])

@@ -1,0 +1,187 @@
+"""A study's table, files and page."""
+
+import csv
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import fedjax_lite as fl
+from fedjax_lite.report import heat_map, study_report
+from fedjax_lite.report.chart import COLORS
+from fedjax_lite.report.study import _over_axes
+from fedjax_lite.study.grid import Axis
+from fedjax_lite.study.statistics import interval, ranks, rounds_to
+
+
+def test_intervals():
+    values = np.random.default_rng(0).normal(size=7)
+    for confidence in (0.9, 0.95):
+        mean, half = interval(values, confidence)
+        low, high = scipy.stats.t.interval(confidence, 6, values.mean(), scipy.stats.sem(values))
+        assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
+    assert interval([*values, np.inf, np.nan]) == pytest.approx(interval(values))
+    assert interval([2.0, np.nan]) == (2.0, None) and interval([np.nan]) == (None, None)
+
+
+def test_ranks():
+    assert ranks([0.5, 0.9, 0.5, 0.1], [0] * 4, lower_is_better=True) == [2, 4, 2, 1]
+    assert ranks([0.5, 0.9, 0.5, 0.1], [0] * 4, lower_is_better=False) == [2, 1, 2, 4]
+    assert ranks([0.5, 0.9, None, 0.1], [0, 1, 3, 0], lower_is_better=True) == [2, 3, 4, 1]
+    assert ranks([0.5, 0.1], [0, 1], lower_is_better=True) == [1, 2]
+    assert ranks([None, None], [1, 1], lower_is_better=True) == [1, 1]
+
+
+def test_rounds_to_a_target():
+    curves = np.array([[0.9, 0.1, 0.9], [0.2, 0.3, np.nan]])
+    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=False) == 5.0  # at once
+    assert rounds_to(curves, [5, 10, 15], 0.3, lower_is_better=False) == 7.5
+    assert rounds_to(curves, [5, 10, 15], 0.5, lower_is_better=False) is None  # one never does
+    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=True) == 7.5
+    assert rounds_to(curves[1:], [5, 10, 15], 0.5, lower_is_better=False) is None
+
+
+def by_hand(**results):
+    results = {name: np.asarray(x, np.float32) for name, x in results.items()}
+    axes = (Axis(("rate",), ((0.1,), (1,), (np.inf,))), Axis(("a", "b"), (("x, <y>", 1), ('"', 2))))
+    return fl.Study(axes, (0, 1), results, {name: (5, 10, 13) for name, x in results.items() if x.ndim == 4}, 3)
+
+
+@pytest.fixture
+def diverged():
+    """A study by hand with ties, a curve, and cells some or all of whose seeds diverged."""
+    accuracy = np.linspace(0.1, 0.9, 36).reshape(3, 2, 2, 3)
+    accuracy[0, 0] = accuracy[0, 1]
+    accuracy[1, 0, 1, 1:] = np.nan
+    loss = 1 - accuracy[..., -1]
+    loss[2, 1] = np.inf, -np.inf
+    return by_hand(accuracy=accuracy, loss=loss)
+
+
+def test_a_table(diverged):
+    table = diverged.table("accuracy", target=0.53)
+    assert [(row["rate"], row["a"], row["b"]) for row in table[:3]] == [(0.1, "x, <y>", 1), (0.1, '"', 2), (1, "x, <y>", 1)]
+    assert [row["rank"] for row in table] == [4, 4, 6, 3, 2, 1] and [row["diverged"] for row in table] == [0, 0, 1, 0, 0, 0]
+    final = diverged.final("accuracy").astype(np.float64)
+    low, high = scipy.stats.t.interval(0.95, 1, final[1, 1].mean(), scipy.stats.sem(final[1, 1]))
+    assert (table[3]["mean"], table[3]["low"], table[3]["high"]) == (
+        pytest.approx(final[1, 1].mean()),
+        pytest.approx(low),
+        pytest.approx(high),
+    )
+    assert table[2] | {"mean": final[1, 0, 0], "low": None, "high": None, "seeds": 1, "rounds_to_target": None} == table[2]
+    assert [row["rounds_to_target"] for row in table] == [None, None, None, 7.5, 5.0, 5.0]
+    assert [row["rank"] for row in diverged.table("accuracy", best="min")] == [1, 1, 6, 3, 4, 5]
+    loss = diverged.table("loss")
+    assert [row["rank"] for row in loss] == [3, 3, 5, 2, 1, 6] and loss[5]["mean"] is None and loss[5]["diverged"] == 2
+    for wrong, message in (
+        (("accuracyy",), "no metric 'accuracyy'; there are accuracy, loss"),
+        (("loss", 0.5), "'loss' is one value a run, not a curve"),
+        (("loss", None, "low"), 'best must be "max", "min" or None, got \'low\''),
+    ):
+        with pytest.raises(ValueError, match=message):
+            diverged.table(*wrong)
+
+
+def strict(text):
+    """JSON as its standard has it."""
+
+    def refuse(token):
+        raise AssertionError(f"not JSON: {token}")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_files(diverged, tmp_path):
+    folder = diverged.save(tmp_path / "a" / "b", {"accuracy": 0.5}, name="n & m", config="x = '<y>'")
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "study.json", "table.csv"]
+
+    again = fl.Study.load(folder)
+    assert again._replace(results={}) == diverged._replace(results={})
+    for name, x in diverged.results.items():
+        np.testing.assert_array_equal(again.results[name], x)
+        assert again.results[name].dtype == x.dtype
+
+    said = strict((folder / "study.json").read_text())
+    assert said["results"]["loss"][2][1] == ["inf", "-inf"] and said["results"]["accuracy"][1][0][1][2] == "nan"
+    for metric, target in (("accuracy", 0.5), ("loss", None)):
+        rows = [row | {"rate": {math.inf: "inf"}.get(row["rate"], row["rate"])} for row in diverged.table(metric, target)]
+        assert said["table"][metric] == rows
+
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert list(rows[0]) == ["metric", "rate", "a", "b", "mean", "low", "high", "seeds", "diverged", "rank", "rounds_to_target"]
+    expected = [
+        {"metric": metric} | row for metric in ("accuracy", "loss") for row in diverged.table(metric, 0.5 if metric == "accuracy" else None)
+    ]
+    for row, wanted in zip(rows, expected, strict=True):
+        for name, value in row.items():
+            assert value == ("" if wanted.get(name) is None else str(wanted[name]))
+
+
+def figures(html):
+    """By caption; as XML, so whatever is not well formed fails here."""
+    body = ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")])
+    return [("".join(figure.find("figcaption").itertext()), figure) for figure in body.iter("figure")]
+
+
+def test_the_page_needs_nothing_else(diverged, tmp_path):
+    html = (diverged.save(tmp_path, {"accuracy": 0.5}, name="n & <m>", config="x = '<y>'") / "report.html").read_text()
+    assert html.startswith("<!doctype html>") and "<y>" not in html and "<m>" not in html
+    assert not any(word in html for word in ("http", "<script", "<link", "src=", "@import", "nan"))
+    assert "6 cells (3 rate x 2 a, b), 2 seeds each" in html and "rounds_to_target" in html
+    found = figures(html)
+    assert [caption for caption, _ in found] == ["rate by a, b", "a, b x, <y>, 1", 'a, b ", 2', "rate by a, b"]
+    accuracy = found[0][1]
+    assert len(list(accuracy.iter("rect"))) == 6 and "0.866" in "".join(accuracy.itertext())  # the mean of the best cell
+    assert "1 diverged" in "".join(accuracy.itertext())
+    assert len(list(found[1][1].iter("polygon"))) == 3  # a band a curve, as far as it goes
+    loss = ["".join(text.itertext()) for text in found[3][1].iter("text")]
+    assert loss.count("-") == 1
+
+
+@pytest.mark.parametrize("axes, maps", [({}, 1), ({"a": 1}, 1), ({"a": 12}, 1), ({"a": 2, "b": 3, "c": 4, "d": 1}, 2)])
+def test_a_page_for_any_number_of_axes(axes, maps):
+    labels = {name: tuple(f"{name}{i}" for i in range(n)) for name, n in axes.items()}
+    shape = tuple(axes.values())
+    for results, rounds in (({"x": np.ones((*shape, 1))}, {}), ({"x": np.random.default_rng(0).random((*shape, 1, 2))}, {"x": (1, 2)})):
+        rows = [dict(zip(labels, index, strict=True)) for index in np.ndindex(shape)]
+        tables = {"x": [row | {"mean": 0.5, "low": None, "high": None, "seeds": 1, "diverged": 0, "rank": 1} for row in rows]}
+        html = study_report("x", labels, results, rounds, tables)
+        kinds = [figure.get("class") for _, figure in figures(html)]
+        assert kinds.count("heat") == maps and (kinds.count(None) > 0) == bool(rounds)
+
+
+@pytest.mark.parametrize(("values", "places"), [((4, 1, 2), [436, 52, 180]), ((0.01, 1, 0.1), [52, 436, 244])])
+def test_what_runs_ended_at_is_drawn_over_numbers(values, places):
+    axes = {"budget": tuple(map(str, values)), "rule": ("a", "b")}
+    ends = np.array([[[0.1, 0.3], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]], [[0.2, 0.2], [np.nan, 1.0]]])  # [budget, rule, seeds]
+    figure = ElementTree.fromstring("".join(_over_axes(axes, "accuracy", ends)))
+    assert figure.find("figcaption").text == "accuracy" and [b.tail for b in figure.iter("b")] == ["a", "b"]
+    labels = {text.text: float(text.get("x")) for text in figure.iter("text")}
+    assert [labels[str(value)] for value in values] == places and "budget" in labels  # a decade and a half and more: logarithmic
+    marks = {color: [] for color in COLORS[:2]}
+    for mark in figure.iter("circle"):
+        marks[mark.get("fill")].append((float(mark.get("cx")), round(float(mark.get("cy")), 1)))
+    lines = [[float(point.split(",")[0]) for point in re.split("[ML]", path.get("d"))[1:]] for path in figure.iter("path")]
+    assert all(line == sorted(line) for line in lines)
+    height = lambda y: round(214 - 204 * y, 1)  # noqa: E731
+    assert sorted(marks[COLORS[0]]) == sorted(zip(map(float, places), map(height, (0.2, 0.0, 0.2)), strict=True))
+    assert sorted(marks[COLORS[1]]) == sorted((float(x), height(1)) for x in places[:2])  # a seed that diverged is a gap
+    assert _over_axes({"rule": ("a", "b", "c")}, "x", ends[..., 0]) == [] == _over_axes({"n": ("1", "inf", "2")}, "x", ends[..., 0])
+
+
+def test_heat_maps_shade_by_value():
+    def shades(*args, **kwargs):
+        return re.findall(r'fill="(#\w{6})">', heat_map("t", ["r"], ["a", "b", "c"], *args, **kwargs))
+
+    dark, light = "#08306b", "#f7fbff"
+    assert shades([[0.1, None, 0.9]])[::2] == [light, dark] and shades([[0.1, None, 0.9]], lower_is_better=True)[::2] == [dark, light]
+    assert shades([[0.1, None, 0.9]])[1] not in (dark, light)
+    assert shades([[0.5, 0.5, 0.5]], span=(0.0, 0.5)) == [dark] * 3
+    middle = shades([[1.0, 100.0, 10000.0]])[1]
+    assert middle == shades([[1.0, 2.0, 3.0]])[1]  # past two decades the scale is logarithmic
