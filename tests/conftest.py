@@ -1,6 +1,7 @@
 """Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes.
 
-Programs are compiled with few optimisations, and once for all processes of a session: tests spend their time compiling, not running."""
+Tests spend their time compiling, not running: programs are compiled with few optimisations, and once for all processes of a session.
+AVX has no fused multiply-add, with which the last bit of a result would depend on what is compiled into one kernel."""
 
 import atexit
 import os
@@ -9,7 +10,8 @@ import tempfile
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    + " --xla_force_host_platform_device_count=8"
+    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # whoever starts the session; its workers find it set

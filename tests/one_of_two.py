@@ -54,7 +54,7 @@ def run(out, store, rounds, rows):
 
 if __name__ == "__main__":
     process, port, what, *arguments = sys.argv[1:]
-    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
     fl.join_hosts(f"127.0.0.1:{port}", 2, int(process), timeout=60)
