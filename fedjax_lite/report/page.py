@@ -11,7 +11,7 @@ MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
-.figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em } figure { margin: 0; flex: 1 1 420px; max-width: 480px }
+.figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em; margin-top: 1em } figure { margin: 0; flex: 1 1 420px; max-width: 480px }
 figcaption { font-weight: 600 } small, .legend { font-weight: 400; font-size: 12px; color: #555 }
 .legend span { margin-right: 1.2em; white-space: nowrap }
 .legend b { display: inline-block; width: 14px; height: 8px; margin-right: 5px }
