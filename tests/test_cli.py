@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_config import TINY
+from tiny import TINY
 
 from fedjax_lite import cli
 from fedjax_lite.data import save

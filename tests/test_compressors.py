@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 from compressed import COMPRESSORS, DRAWS, assert_unbiased, bits, flat, lognormal, many, message, once, vnmse
-from problems import softmax_data, softmax_loss, softmax_params
+from contract import federate
+from problems import softmax_data, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import uplink
@@ -88,14 +89,7 @@ def test_error_feedback_keeps_the_rounding_of_half_precision():
 
 
 def test_error_feedback_warns_where_clients_hardly_ever_come():
-    algorithm = fl.federate(
-        fl.sgd_work(softmax_loss, optax.sgd(0.1)),
-        fl.aggregators.mean(),
-        fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4),
-        population=7,
-        uplink=COMPRESSORS["error_feedback"],
-    )
+    algorithm = federate(aggregator=fl.aggregators.mean(), uplink=COMPRESSORS["error_feedback"], batches=fl.Batches(4))
     arguments = (algorithm, softmax_data(), softmax_params(), fl.sampling.uniform(2))
     with pytest.warns(UserWarning, match="a client takes part 0.86 times in this run"):
         fl.run(*arguments, rounds=3, key=jax.random.key(0))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import TINY, edited
 
 from fedjax_lite.build import build
 from fedjax_lite.config import Config, ConfigError, load
@@ -12,50 +13,11 @@ from fedjax_lite.names import KINDS, names, refusing
 
 ROOT = Path(__file__).parent.parent
 
-TINY = """\
-name = "tiny"
-seed = 3
-[data]
-name = "table"
-[[data.clients]]
-x = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
-y = [0, 1, 1]
-[[data.clients]]
-x = [[0.5, 0.5]]
-y = [2]
-[model]
-name = "mlp"
-hidden = [3]
-[client]
-optimizer = { name = "sgd", learning_rate = 0.1 }
-batch_size = 2
-[sampling]
-name = "uniform"
-clients = 2
-[aggregator]
-name = "weighted_mean"
-[server]
-optimizer = { name = "sgd", learning_rate = 1.0 }
-[run]
-rounds = 4
-evaluate_every = 2
-"""
-
 
 @pytest.fixture
 def made(tmp_path):
     """Builds a run from the text, with pairs of its text replaced, and overrides."""
-
-    def make(*replace, overrides=()):
-        text = TINY
-        for old, new in replace:
-            assert old in text
-            text = text.replace(old, new)
-        file = tmp_path / "tiny.toml"
-        file.write_text(text)
-        return build(load(file, overrides))
-
-    return make
+    return lambda *replace, overrides=(): build(edited(tmp_path, TINY, *replace, overrides=overrides))
 
 
 def refused(made, message, *replace, overrides=()):

@@ -46,7 +46,7 @@ def a_cohort(state, ids=(2, 0, 6, 4, 1), weight=None):
 ENGINES = {"sequential": fl.sequential(), "padded": fl.padded(), "packed": fl.packed(3)}
 
 
-@each_kind
+@each_algorithm
 def test_engines_agree(name):
     data, results = contract_data(), []
     for engine in ENGINES:

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from tiny import edited
 
 import fedjax_lite as fl
 from fedjax_lite import distill
 from fedjax_lite.build import build
-from fedjax_lite.config import ConfigError, load
+from fedjax_lite.config import ConfigError
 from fedjax_lite.sources import load_data
 from fedjax_lite.study.configured import configured
 
@@ -49,15 +50,7 @@ FAMILIES = 'families = [{ name = "mlp", hidden = [], clients = 3 }, { name = "ml
 def config(tmp_path):
     """The text with pairs of it replaced, and overrides."""
 
-    def make(*replace, overrides=()):
-        text = TEXT
-        for old, new in replace:
-            assert old in text
-            text = text.replace(old, new)
-        (tmp_path / "tiny.toml").write_text(text)
-        return load(tmp_path / "tiny.toml", overrides)
-
-    return make
+    return lambda *replace, overrides=(): edited(tmp_path, TEXT, *replace, overrides=overrides)
 
 
 # What may be said, and the bits that five clients send and receive in a round.

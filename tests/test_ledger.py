@@ -7,6 +7,7 @@ import optax
 import pytest
 import scipy.stats
 from compressed import bits, lognormal, message, once
+from contract import federate
 from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
@@ -39,16 +40,8 @@ def test_entropy():
     assert uplink.entropy_bits(decoded) < 0.5 * float(once(uplink.qsgd(4), lognormal())[1].payload)  # most are 0
 
 
-def build(transform, engine=None):
-    return fl.federate(
-        fl.sgd_work(softmax_loss, optax.sgd(0.1)),
-        fl.aggregators.mean(),
-        fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4),
-        population=7,
-        uplink=transform,
-        engine=engine,
-    )
+def averaged(transform, engine=None):
+    return federate(aggregator=fl.aggregators.mean(), uplink=transform, engine=engine, batches=fl.Batches(4))
 
 
 @pytest.mark.parametrize("engine", [fl.packed(2), fl.padded(), fl.sequential()], ids=["packed", "padded", "sequential"])
@@ -59,7 +52,7 @@ def test_a_round_adds_the_bits_of_those_who_came(engine):
         (uplink.error_feedback(uplink.top_k(0.25)), 4 * 32, 4 * 5),
         (uplink.drive(), 32, 32),
     ):
-        algorithm = build(transform, engine)
+        algorithm = averaged(transform, engine)
         state, history = jax.jit(
             lambda key, algorithm=algorithm: fl.simulate(
                 algorithm, data, softmax_params(), fl.sampling.poisson(0.4, capacity=6), rounds=6, key=key
@@ -77,7 +70,7 @@ def test_own_bits_of_traced_shares_add_up_and_residuals_stay_with_their_clients(
 
     def experiment(share):
         state, history = fl.simulate(
-            build(uplink.error_feedback(uplink.top_k(share))),
+            averaged(uplink.error_feedback(uplink.top_k(share))),
             data,
             softmax_params(),
             fl.sampling.uniform(3),
@@ -101,12 +94,11 @@ def test_a_message_that_is_a_smaller_tree_costs_its_own_bits():
         return {"first": message[0], "half": message[1].astype(jnp.bfloat16)}, own, metrics
 
     server = fl.optimizer_server(optax.sgd(1.0))
-    algorithm = fl.federate(
+    algorithm = federate(
         work._replace(finish=finish),
         fl.aggregators.mean(),
         server._replace(update=lambda aggregate, state, info: state),
         batches=fl.Batches(4),
-        population=7,
     )
     _, history = fl.simulate(algorithm, softmax_data(), softmax_params(), fl.sampling.uniform(2), rounds=1, key=jax.random.key(0))
     assert history["uplink_bits"][0] == 2 * (3 * 32 + 3 * 16) and history["downlink_bits"][0] == 2 * 18 * 32

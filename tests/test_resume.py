@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from problems import softmax_data, softmax_loss, softmax_params
-from test_config import TINY
+from tiny import TINY
 
 import fedjax_lite as fl
 from fedjax_lite import cli, folder

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import softmax_data
-from test_config import TINY
+from tiny import TINY, edited
 
 import fedjax_lite as fl
 from fedjax_lite.build import build
-from fedjax_lite.config import changed, load
+from fedjax_lite.config import changed
 from fedjax_lite.data.federated import Source
 from fedjax_lite.study.alike import alike
 from fedjax_lite.study.configured import configured
@@ -27,15 +27,7 @@ seeds = 2
 
 @pytest.fixture
 def loaded(tmp_path):
-    def make(grid, *replace, overrides=()):
-        text = TINY + grid
-        for old, new in replace:
-            assert old in text
-            text = text.replace(old, new)
-        (tmp_path / "tiny.toml").write_text(text)
-        return load(tmp_path / "tiny.toml", overrides)
-
-    return make
+    return lambda grid, *replace, overrides=(): edited(tmp_path, TINY + grid, *replace, overrides=overrides)
 
 
 def single(config, metric, **values):

@@ -1,0 +1,41 @@
+"""The text of a small configuration, and how tests change one."""
+
+from fedjax_lite.config import load
+
+TINY = """\
+name = "tiny"
+seed = 3
+[data]
+name = "table"
+[[data.clients]]
+x = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+y = [0, 1, 1]
+[[data.clients]]
+x = [[0.5, 0.5]]
+y = [2]
+[model]
+name = "mlp"
+hidden = [3]
+[client]
+optimizer = { name = "sgd", learning_rate = 0.1 }
+batch_size = 2
+[sampling]
+name = "uniform"
+clients = 2
+[aggregator]
+name = "weighted_mean"
+[server]
+optimizer = { name = "sgd", learning_rate = 1.0 }
+[run]
+rounds = 4
+evaluate_every = 2
+"""
+
+
+def edited(folder, text, *replace, overrides=()):
+    """The configuration of a text with pairs of it replaced, from the file `tiny.toml`, and overrides."""
+    for old, new in replace:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "tiny.toml").write_text(text)
+    return load(folder / "tiny.toml", overrides)
