@@ -10,13 +10,13 @@ import pytest
 from contract import KINDS
 from filelock import FileLock
 from problems import SIZES, softmax_data
-from test_stream import SAMPLERS, trained
+from streamed import SAMPLERS, trained
 
 import fedjax_lite as fl
 from fedjax_lite.folder import read_records
 
 ROOT = Path(__file__).parent.parent
-WORKER = ROOT / "tests" / "one_of_two.py"
+WORKER = ROOT / "tests" / "support" / "one_of_two.py"
 
 
 def free_port():

@@ -9,7 +9,7 @@ import optax
 import pytest
 from contract import noisy_work
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
-from test_stream import SAMPLERS
+from streamed import SAMPLERS
 
 import fedjax_lite as fl
 from fedjax_lite import stream

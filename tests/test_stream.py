@@ -7,36 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import SIZES, softmax_data, softmax_loss, softmax_params
+from problems import softmax_data
+from streamed import SAMPLERS, trained
 
 import fedjax_lite as fl
 from fedjax_lite import stream
 from fedjax_lite.engine.placement import mesh_of
-
-SAMPLERS = {
-    "uniform": fl.sampling.uniform(3),
-    "everyone": fl.sampling.everyone(),
-    "poisson": fl.sampling.poisson(0.3, 5),  # empty slots, and rounds without anybody
-    "dropout": fl.sampling.dropout(fl.sampling.uniform(4), 0.5),
-}
-
-
-@functools.cache  # one algorithm an engine, compiled once
-def algorithm(engine=None):
-    rate = fl.on_client_step(optax.exponential_decay(0.1, 5, 0.5))  # a schedule whose count clients keep: own state
-    return fl.federate(
-        fl.sgd_work(softmax_loss, optax.sgd, learning_rate=rate),
-        fl.aggregators.weighted_mean(),
-        fl.optimizer_server(optax.adam(0.1)),
-        batches=fl.Batches(4, epochs=2),
-        population=len(SIZES),
-        engine=engine,
-    )
-
-
-def trained(data, sampler, engine=None, **more):
-    kwargs = {"rounds": 6, "key": jax.random.key(3), "evaluate_every": 3, "loss_fn": softmax_loss, "progress": False} | more
-    return fl.run(algorithm(engine), data, softmax_params(), sampler, **kwargs)
 
 
 @functools.cache

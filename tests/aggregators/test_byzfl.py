@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
 
-PEER = Path(__file__).parent / "byzfl_peer.py"
-STORED = Path(__file__).parent / "data" / "byzfl.json"
+PEER = ROOT / "tests" / "support" / "byzfl_peer.py"
+STORED = PEER.with_name("byzfl.json")
 SLOTS, WIDTH = 11, 5  # room for every input, so that a rule is compiled once; coordinates that are all 0 do not matter
 
 rows = aggregators.from_stack(lambda messages, cohort: messages)  # behind a pre-aggregator: what it makes of the messages

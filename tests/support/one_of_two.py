@@ -37,7 +37,7 @@ def contract():
 
 def run(out, store, rounds, rows):
     """Stream the store."""
-    from test_stream import SAMPLERS, trained
+    from streamed import SAMPLERS, trained
 
     seen, read = set(), fl.data.Store.read
 

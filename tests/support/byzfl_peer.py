@@ -1,6 +1,6 @@
-"""What the package byzfl computes for seeded inputs, as JSON: `python tests/byzfl_peer.py OUT.json [SEED]`.
+"""What the package byzfl computes for seeded inputs, as JSON: `python tests/support/byzfl_peer.py OUT.json [SEED]`.
 
-With seed 0 it writes `tests/data/byzfl.json`, against which the rules are tested where byzfl is not installed. To be run in a process
+With seed 0 it writes `tests/support/byzfl.json`, against which the rules are tested where byzfl is not installed. To be run in a process
 of its own, because byzfl imports torch also where it computes with NumPy: an empty module stands in for torch, and byzfl's own
 `__init__`, which imports all of its benchmark, is passed over. So `pip install --no-deps byzfl`, NumPy and SciPy are enough.
 """
