@@ -1,31 +1,25 @@
-"""Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes.
+"""Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes."""
 
-Tests spend their time compiling, not running: programs are compiled with few optimisations, and once for all processes of a session.
-AVX has no fused multiply-add, with which the last bit of a result would depend on what is compiled into one kernel."""
-
-import atexit
 import os
-import shutil
-import tempfile
-
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_force_host_platform_device_count=8"
-    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX"
-)
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # whoever starts the session; its workers find it set
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fedjax_lite-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-
 from pathlib import Path
 
+import costs
+import environment
 import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-jax.devices()  # started here, or the first test of the command line would decide how many there are
+
+
+def pytest_configure(config):
+    """Settle the environment, or say why not while pytest still shows it, and start jax: else the first test of the command line would
+    decide how many devices there are."""
+    try:
+        config.add_cleanup(environment.settle(ROOT))
+    except RuntimeError as error:
+        raise pytest.UsageError(str(error)) from None
+    jax.devices()
+    config.pluginmanager.register(costs.Costs(), "costs")
 
 
 @pytest.hookimpl(tryfirst=True)

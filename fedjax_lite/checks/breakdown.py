@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fedjax_lite.checks.probe import Probe, Verdict
+from fedjax_lite.checks.answers import Verdict
+from fedjax_lite.checks.probe import Probe
 
 # A spread is the largest distance of an honest message from the mean of the honest ones.
 LIMIT = 10.0  # spreads: further off counts as carried off

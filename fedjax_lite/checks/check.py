@@ -1,19 +1,22 @@
 """`checks.aggregator`: every property of the contract, tried on one rule."""
 
+from collections.abc import Collection
+
 import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Aggregator, Tree
+from fedjax_lite.checks.answers import Verdict, answers
 from fedjax_lite.checks.breakdown import breakdown
-from fedjax_lite.checks.probe import Verdict, failed, probe, settle
-from fedjax_lite.checks.report import Report, Row
+from fedjax_lite.checks.probe import Probe, probe
+from fedjax_lite.checks.report import Report
 from fedjax_lite.checks.reported import REPORTED
 from fedjax_lite.checks.required import REQUIRED
 
 _BREAKDOWN = "withstands far-away messages"
 
 
-def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, seed: int = 0) -> Report:
+def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, only: Collection[str] | None = None, seed: int = 0) -> Report:
     """Try out whether an aggregator keeps the contract of `fl.Aggregator`, and what else can be said of it.
 
     A property counts as broken only by a difference well above what float32 rounding explains (1e-4 of the largest coordinate), a
@@ -29,6 +32,7 @@ def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, seed
         clients: how many messages it is given; at least 3.
         message: an example of one client's message, of which only structure and shapes matter; a matrix, a vector and a number by
             default.
+        only: the properties to ask, as they stand in the table; all by default.
         seed: of the messages.
 
     Returns:
@@ -37,7 +41,7 @@ def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, seed
 
     Raises:
         TypeError: if `new` is not an aggregator.
-        ValueError: for fewer than 3 clients, or a message without numbers.
+        ValueError: for fewer than 3 clients, a message without numbers, or an unknown property.
 
     >>> import fedjax_lite as fl
     >>> report = fl.checks.aggregator(fl.aggregators.median(), clients=7)
@@ -52,25 +56,13 @@ def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, seed
         message = {"matrix": jnp.zeros((3, 2)), "vector": jnp.zeros(4), "number": jnp.zeros(())}
     if not sum(jnp.size(x) for x in jax.tree.leaves(message)):
         raise ValueError(f"checks.aggregator: message must hold numbers, got {message!r}")
-    checks = [(name, check, True) for name, check in REQUIRED.items()] + [(name, check, False) for name, check in REPORTED.items()]
+    measured: list[int] = []
+
+    def withstood(built: Probe) -> Verdict:
+        most, verdict = breakdown(built)
+        measured.append(most)
+        return verdict
 
     with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken promises
-        try:
-            built = probe(new, clients, message, seed)
-        except Exception as error:
-            verdict = failed(error)
-            return Report(clients, tuple(Row(name, verdict[0], required, verdict[1]) for name, _, required in checks), None)
-        rows = []
-        for name, check, required in checks:
-            holds, evidence = settle(check, built)
-            rows.append(Row(name, holds, required, evidence))
-        measured: list[int] = []
-
-        def withstood(built) -> Verdict:
-            most, verdict = breakdown(built)
-            measured.append(most)
-            return verdict
-
-        holds, evidence = settle(withstood, built)
-        rows.append(Row(_BREAKDOWN, holds, False, evidence))
-    return Report(clients, tuple(rows), measured[0] if measured else None)
+        rows = answers(lambda: probe(new, clients, message, seed), REQUIRED, REPORTED | {_BREAKDOWN: withstood}, only)
+    return Report(clients, rows, measured[0] if measured else None)

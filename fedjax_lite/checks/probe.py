@@ -1,7 +1,6 @@
 """What every check uses: messages, cohorts, one compiled call of the rule, and how far two results are apart."""
 
 import functools
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from fedjax_lite import sampling, tree
 from fedjax_lite.base import Aggregator, Client, Key, Tree
+from fedjax_lite.checks.answers import Verdict
 
-Verdict = tuple[str, str]  # holds, evidence
-
-RELATIVE = 1e-4  # of the largest coordinate of the result expected: float32 sums in another order are 100 times closer
-ABSOLUTE = 1e-6  # of the largest coordinate of a message: what float32 leaves where messages cancel
+# By bytes of the dtype, what counts as the same, relative to
+RELATIVE = {4: 1e-4, 8: 1e-10}  # the largest coordinate of the result expected: sums in another order are 100 times closer
+ABSOLUTE = {4: 1e-6, 8: 1e-12}  # the largest coordinate of a message: what is left where messages cancel
 
 
 class Probe(NamedTuple):
@@ -25,15 +24,16 @@ class Probe(NamedTuple):
     eager: Callable  # stack, cohort, state, key -> aggregate, state, metrics
     call: Callable  # the same, compiled if the rule can be
     stepwise: Callable[[], list[np.ndarray]]  # the outcome of one call run operation by operation: it takes long, and two checks ask for it
-    message: Tree  # zeros, float32
+    message: Tree  # zeros, float32; in double precision (`jax.enable_x64`) float64
     messages: np.ndarray  # [clients, coordinates], around a common mean
     equal: Client  # a cohort whose clients count the same
     varied: Client  # the same clients with different sizes and weights
     state: Tree  # the rule's first
     key: Key
 
-    def stack(self, rows: Any, dtype: Any = jnp.float32) -> Tree:
+    def stack(self, rows: Any, dtype: Any = None) -> Tree:
         """A matrix `[clients, coordinates]` as a stack of messages."""
+        dtype = self.messages.dtype if dtype is None else dtype
         leaves, structure = jax.tree.flatten(self.message)
         columns = np.split(rows, np.cumsum([x.size for x in leaves])[:-1], axis=1)
         shaped = [jnp.asarray(c.reshape(len(rows), *x.shape), dtype) for c, x in zip(columns, leaves)]
@@ -47,7 +47,7 @@ class Probe(NamedTuple):
         """The aggregate and the state after it, a vector each."""
         return vectors(self.call(self.stack(rows), cohort, self.state, self.key))
 
-    def result(self, rows: Any, cohort: Client | None = None, key: Key = None, dtype: Any = jnp.float32) -> np.ndarray:
+    def result(self, rows: Any, cohort: Client | None = None, key: Key = None, dtype: Any = None) -> np.ndarray:
         """The aggregate of these messages as one float64 vector, from the rule's first state."""
         cohort, key = self.equal if cohort is None else cohort, self.key if key is None else key
         return flat(self.call(self.stack(rows, dtype), cohort, self.state, key)[0])
@@ -56,14 +56,15 @@ class Probe(NamedTuple):
 def probe(rule: Aggregator, clients: int, message: Tree, seed: int) -> Probe:
     """Make ready what the checks need; an error of the rule in `init` or in its first call is raised here."""
     rng = np.random.default_rng(seed)
-    zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.float32), message)
+    dtype = jnp.result_type(float)
+    zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), dtype), message)
     coordinates = sum(x.size for x in jax.tree.leaves(zeros))
     messages = rng.normal(size=coordinates) + rng.normal(size=(clients, coordinates))
     sizes, ids = rng.permutation(clients) + 3, jnp.arange(clients)
     equal = sampling.cohort(jax.random.key(seed), jnp.full(clients, 10, jnp.int32), ids)
     varied = sampling.cohort(jax.random.key(seed), jnp.asarray(sizes, jnp.int32), ids, jnp.asarray(rng.uniform(0.5, 1.5, clients)))
     key, eager = jax.random.key(seed + 1), _once(rule)
-    state, messages = rule.init(zeros), messages.astype(np.float32)
+    state, messages = rule.init(zeros), messages.astype(dtype)
 
     @functools.cache
     def stepwise():
@@ -89,24 +90,6 @@ def _once(rule: Aggregator) -> Callable:
     return once
 
 
-def settle(check: Callable[[Probe], Verdict], built: Probe) -> Verdict:
-    """A check's verdict; an error inside it is one too."""
-    try:
-        return check(built)
-    except Exception as error:
-        return failed(error)
-
-
-def failed(error: Exception) -> Verdict:
-    """ "refused" for a ValueError that the rule raises of its own, "no" for any other error."""
-    first = (str(error).splitlines() or [""])[0]
-    text = f"{type(error).__name__}: {first}"
-    # jax raises ValueError too; it takes its own frames off the traceback, so the last one left is then no `raise`.
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    refused = isinstance(error, ValueError) and (not last.line or last.line.startswith("raise"))
-    return "refused" if refused else "no", text if len(text) <= 200 else text[:197] + "..."
-
-
 def flat(values: Tree) -> np.ndarray:
     """All leaves as one float64 vector."""
     return np.concatenate([np.asarray(x).astype(np.float64).reshape(-1) for x in jax.tree.leaves(values)] or [np.zeros(0)])
@@ -127,9 +110,10 @@ def take(stack: Tree, index: Any) -> Tree:
     return jax.tree.map(rows, stack)
 
 
-def compare(built: Probe, pairs: Iterable[tuple[np.ndarray, np.ndarray]], relative: float = RELATIVE) -> Verdict:
+def compare(built: Probe, pairs: Iterable[tuple[np.ndarray, np.ndarray]], relative: float | None = None) -> Verdict:
     """Whether each result is the one expected, up to rounding; pairs are (actual, expected)."""
-    worst, close = 0.0, True
+    width, worst, close = built.messages.dtype.itemsize, 0.0, True
+    relative = RELATIVE[width] if relative is None else relative
     for actual, expected in pairs:
         if actual.shape != expected.shape:
             return "no", f"{actual.size} coordinates instead of {expected.size}"
@@ -137,7 +121,7 @@ def compare(built: Probe, pairs: Iterable[tuple[np.ndarray, np.ndarray]], relati
         if not np.isfinite(gap):
             return "no", "the aggregate is not finite"
         worst = max(worst, gap)
-        close &= gap <= relative * largest(expected) + ABSOLUTE * largest(built.messages)
+        close &= gap <= relative * largest(expected) + ABSOLUTE[width] * largest(built.messages)
     return "yes" if close else "no", f"largest difference {worst:.1g}"
 
 

@@ -1,11 +1,14 @@
 """What the contract asks of every aggregator, one function a property."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client
-from fedjax_lite.checks.probe import Probe, Verdict, compare, failed, flat, largest, take, vectors
+from fedjax_lite.checks.answers import Verdict, failed
+from fedjax_lite.checks.probe import Probe, compare, flat, largest, take, vectors
 
 GARBAGE = (np.nan, np.inf, -np.inf, 1e30)
 MANY = 300  # equal messages whose sum drowns in bfloat16 and whose total weight overflows float16
@@ -38,7 +41,7 @@ def with_empty(built: Probe, value: float) -> tuple[np.ndarray, Client]:
     index = np.insert(np.arange(clients), places, 0)
     absent = np.insert(np.zeros(clients, bool), places, True)
     cohort = take(built.varied, index)
-    rows = np.where(absent[:, None], np.float32(value), built.messages[index])
+    rows = np.where(absent[:, None], built.messages.dtype.type(value), built.messages[index])
     return rows, cohort._replace(weight=jnp.where(absent, 0, cohort.weight))
 
 
@@ -86,14 +89,14 @@ def like_a_message(built: Probe) -> Verdict:
 
 
 def half_precision(built: Probe) -> Verdict:
-    """The same values in half precision and in float32: a few different messages, and many equal ones."""
-    many = jax.tree.map(lambda x: jnp.resize(x, (MANY,)), built.equal._replace(key=None))
-    many = many._replace(key=built.equal.key[many.id], size=jnp.full_like(many.size, 1000))
-    same = np.repeat(built.messages[:1] * 100, MANY, axis=0)
+    """The same values in half precision and not: a few different messages, and many equal ones."""
+    many = take(built.equal, np.resize(np.arange(len(built.messages)), MANY))._replace(size=np.full(MANY, 1000, np.int32))
+    few = many._replace(weight=np.where(np.arange(MANY) < len(built.messages), many.weight, 0))  # one program for both
+    some, same = (np.resize(rows, (MANY, rows.shape[1])) for rows in (built.messages, built.messages[:1] * 100))
     worst = 0.0
     for dtype in (jnp.bfloat16, jnp.float16):
-        for rows, cohort in ((built.messages, built.equal), (same, many)):
-            rounded = np.asarray(jnp.asarray(rows, dtype), np.float32)
+        for rows, cohort in ((some, few), (same, many)):
+            rounded = np.asarray(np.asarray(rows, dtype), built.messages.dtype)
             actual, expected = built.result(rounded, cohort, dtype=dtype), built.result(rounded, cohort)
             verdict, evidence = compare(built, [(actual, expected)], relative=2 * float(jnp.finfo(dtype).eps))
             if verdict == "no" and np.isfinite(actual).all() and draws(built):
@@ -101,7 +104,7 @@ def half_precision(built: Probe) -> Verdict:
             if verdict == "no":
                 return verdict, f"{evidence}; {len(rows)} messages in {jnp.dtype(dtype).name}"
             worst = max(worst, largest(actual - expected) / max(largest(expected), 1e-30))
-    return "yes", f"largest relative difference to float32 {worst:.1g}"
+    return "yes", f"largest relative difference {worst:.1g}"
 
 
 def draws(built: Probe) -> bool:
@@ -114,26 +117,32 @@ def draws(built: Probe) -> bool:
 def grouping(built: Probe) -> Verdict:
     """Parts of groups, one of a single client and one of empty slots only, put together."""
     rows, cohort = with_empty(built, np.nan)
-    stack, slots, state = built.stack(rows), len(rows), built.state
-    collect, finish = (built.compiled(fn) for fn in (built.rule.collect, built.rule.finish))
-    whole = built.outcome(built.messages, built.varied)
     empty = np.flatnonzero(np.asarray(cohort.weight) == 0)
-    rest = np.setdiff1d(np.arange(slots), empty[:2])
-    cuts = [np.split(rest, [len(rest) // 3, len(rest) // 3 + 1]), np.split(rest[::-1], [1, 2])]
+    rest = np.setdiff1d(np.arange(len(rows)), empty[:2])
+    cuts = (0, len(rest) // 3, len(rest) // 3 + 1, len(rest), len(rows))
+    additive = built.rule.additive
+
+    def parts(stack, cohort):
+        groups = (jax.tree.map(lambda x: x[a:b], (stack, cohort)) for a, b in itertools.pairwise(cuts))  # noqa: B023
+        return [built.rule.collect(messages, clients, built.state) for messages, clients in groups]
+
+    @built.compiled
+    def whole(stack, cohort):
+        join = (lambda *x: sum(x[1:], x[0])) if additive else (lambda *x: jnp.concatenate(x))
+        return built.rule.finish(jax.tree.map(join, *parts(stack, cohort)), built.state, built.key)
+
+    shapes = jax.eval_shape(parts, built.stack(rows), cohort)
+    if additive and len(found := {str(jax.tree.map(lambda x: x.shape, part)) for part in shapes}) > 1:
+        return "no", f"additive=True, but parts of groups differ in shape: {sorted(found)[0][:100]}"
+    if not additive and not all(x.ndim for x in jax.tree.leaves(shapes)):
+        return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
+    expected = built.outcome(built.messages, built.varied)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
-    for groups in cuts:
-        parts = [collect(take(stack, i), take(cohort, i), state) for i in (*groups, empty[:2])]
-        if built.rule.additive:
-            if len(shapes := {str(jax.tree.map(lambda x: x.shape, part)) for part in parts}) > 1:
-                return "no", f"additive=True, but parts of groups differ in shape: {sorted(shapes)[0][:100]}"
-            part = jax.tree.map(lambda *x: sum(x[1:], x[0]), *parts)
-        else:
-            if not all(jnp.ndim(x) for x in jax.tree.leaves(parts)):
-                return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
-            part = jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-        pairs += zip(vectors(finish(part, state, built.key)), whole)
+    for order in (rest, rest[::-1]):
+        index = np.append(order, empty[:2])
+        pairs += zip(vectors(whole(built.stack(rows[index]), take(cohort, index))), expected)
     verdict, evidence = compare(built, pairs)
-    return verdict, f"{evidence}; parts {'add' if built.rule.additive else 'concatenate'}"
+    return verdict, f"{evidence}; parts {'add' if additive else 'concatenate'}"
 
 
 def state(built: Probe) -> Verdict:
