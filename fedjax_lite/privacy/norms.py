@@ -58,5 +58,6 @@ def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
 
 def norm_of(message: Tree) -> Float[Array, ""]:
     """The Euclidean norm over all leaves, at least float32."""
-    squares = [jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)]
-    return jnp.sqrt(sum(squares, jnp.zeros(())))
+    square = sum((jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)), jnp.zeros(()))
+    some = square > 0  # the root has no slope at 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)

@@ -41,22 +41,33 @@ def distributed(kind, dimension):
     return kind(clip=1.0, noise_multiplier=0.5, clients_per_round=4, dimension=dimension)
 
 
-# name -> aggregator. One line a rule.
-AGGREGATORS = {
+# name -> aggregator. One line a rule, in the group whose tests ask it.
+SUMS = {
     "mean": aggregators.mean(),
     "weighted_mean": aggregators.weighted_mean(),
     "weighted_mean uniform": aggregators.weighted_mean("uniform"),
     "weighted_mean capped": aggregators.weighted_mean(cap=4),
     "weighted_mean own": aggregators.weighted_mean(jnp.arange(1.0, POPULATION + 1)),
     "weighted_mean function": aggregators.weighted_mean(lambda client: 1.0 / client.size),
+    "from_sum": aggregators.from_sum(
+        lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
+    ),
+}
+COORDINATES = {
     "median": aggregators.median(),
     "trimmed_mean": aggregators.trimmed_mean(num_byzantine=1),
     "meamed": aggregators.meamed(num_byzantine=1),
     "weighted_median": aggregators.weighted_median(),
+}
+DISTANCES = {
     "krum": aggregators.krum(num_byzantine=1),
     "multi_krum": aggregators.multi_krum(num_byzantine=1, num_selected=2, neighbors="byzfl"),
     "bulyan": aggregators.bulyan(num_byzantine=0),
     "geometric_median": aggregators.geometric_median(),
+    "mda": aggregators.mda(num_byzantine=1),
+    "caf": aggregators.caf(num_byzantine=1),
+}
+BOUNDED = {
     "centered_clipping": aggregators.centered_clipping(radius=1e3),
     "centered_clipping twice": aggregators.centered_clipping(radius=1e3, iterations=2),
     "norm_bounding": aggregators.norm_bounding(max_norm=1e3),
@@ -64,11 +75,13 @@ AGGREGATORS = {
     "rlr": aggregators.rlr(threshold=1),
     "fltrust": aggregators.fltrust(trusted=0),
     "monna": aggregators.monna(num_byzantine=1, trusted=0),
-    "mda": aggregators.mda(num_byzantine=1),
-    "caf": aggregators.caf(num_byzantine=1),
+}
+BEHIND = {
     "nnm": aggregators.nnm(aggregators.krum(num_byzantine=1), num_byzantine=1),
     "bucketing": aggregators.bucketing(aggregators.trimmed_mean(num_byzantine=1), size=2),
     "arc": aggregators.arc(aggregators.mean(), num_byzantine=1),
+}
+PRIVATE = {
     "secure_mean": aggregators.secure_mean(),
     "secure_mean ring": aggregators.secure_mean(bound=8.0, neighbors=2),
     "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
@@ -76,17 +89,13 @@ AGGREGATORS = {
     "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
     "ddgauss": distributed(aggregators.ddgauss, 8),
     "skellam": distributed(aggregators.skellam, 8),
-    "from_sum": aggregators.from_sum(
-        lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
-    ),
 }
+AGGREGATORS = SUMS | COORDINATES | DISTANCES | BOUNDED | BEHIND | PRIVATE
 
 # Rules that refuse one client, because they need more for the f given above.
 MORE_THAN_ONE = "trimmed_mean meamed krum multi_krum bulyan monna mda caf nnm bucketing arc".split()
-FIXED_POINT = "secure_mean", "secure_mean ring"
 NOISY = "dp_mean adaptive", "dp_ftrl"
 NOISE_OF_CLIENTS = "ddgauss", "skellam"
-COSTLY = "bulyan", "mda", "caf"  # more than quadratic in the clients
 
 
 def random_sgd(rate):
@@ -241,6 +250,11 @@ ALGORITHMS |= {
     ),
 }  # fmt: skip
 
+# The groups whose tests ask them.
+SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
+AVERAGES = "fedavg", "fedavgm", "fedsgd", "random at every place", "uplink with state"
+DISTILLED = "distilled", "families that keep their models", "fd"
+TWO_SIDED = "fedgkt", "fedgen"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]

@@ -1,0 +1,6 @@
+"""Rules of each coordinate alone keep the contract of aggregators."""
+
+from contract import COORDINATES
+from keeps import aggregators
+
+globals().update(aggregators(COORDINATES))

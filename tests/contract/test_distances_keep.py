@@ -1,0 +1,6 @@
+"""Rules of distances between messages keep the contract of aggregators."""
+
+from contract import DISTANCES
+from keeps import aggregators
+
+globals().update(aggregators(DISTANCES))

@@ -1,0 +1,17 @@
+"""Every name of the contract's lists is in a group that a file asks, and what is exported stands in a list."""
+
+import contract
+
+from fedjax_lite import aggregators
+
+
+def test_every_algorithm_is_asked():
+    works, uplinks = ([f"{kind} {name}" for name in names] for kind, names in (("work", contract.WORKS), ("uplink", contract.UPLINKS)))
+    asked = [*works, *uplinks, *contract.SERVERS, *contract.AVERAGES, *contract.DISTILLED, *contract.TWO_SIDED]
+    assert sorted(asked) == sorted(contract.ALGORITHMS)
+
+
+def test_every_aggregator_stands_in_the_list():
+    """But those that make aggregators of functions."""
+    listed = {name.split(" ")[0] for name in contract.AGGREGATORS}
+    assert {name for name in aggregators.__all__ if name not in ("from_stack", "transformed", "padded")} - listed == set()

@@ -1,0 +1,6 @@
+"""Secure and private sums keep the contract of aggregators."""
+
+from contract import PRIVATE
+from keeps import aggregators
+
+globals().update(aggregators(PRIVATE))

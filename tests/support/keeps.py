@@ -1,0 +1,135 @@
+"""The contract's tests, for a group of names: `globals().update(aggregators(SUMS))` in a test file."""
+
+import jax
+import numpy as np
+import pytest
+from contract import (
+    AGGREGATORS,
+    ALGORITHMS,
+    KINDS,
+    MORE_THAN_ONE,
+    NOISE_OF_CLIENTS,
+    NOISY,
+    POPULATION,
+    SIX,
+    assert_close,
+    contract_data,
+    distributed,
+    federate,
+)
+from grouping import grouped
+from problems import dealt, softmax_params
+
+import fedjax_lite as fl
+from fedjax_lite import checks
+from fedjax_lite.checks.promised import PROMISED
+from fedjax_lite.checks.required import REQUIRED
+from fedjax_lite.engine.placement import everywhere, mesh_of
+
+MESSAGE = {"w": np.zeros((3, 2)), "b": np.zeros(())}
+ALONE = "one client is its own aggregate"
+# Of one client they make something else: a sign, zero (there is nobody beside the server's own), a share, whole numbers, noise.
+OTHERS_ALONE = "sign_majority", "fltrust", "dp_mean", "secure_mean", "secure_mean ring", *NOISY, *NOISE_OF_CLIENTS
+
+# What is asked of all in the deeper tests, and of six in the ordinary ones.
+DEEPER_OF_AGGREGATORS = (
+    "half precision loses nothing",
+    "jit equals eager",
+    "called twice, the same",
+    "vmap equals the loop",
+    "nothing touches the host",
+)
+SIX_AGGREGATORS = "mean", "weighted_mean", "median", "krum", "secure_mean", "dp_mean adaptive"
+ON_DEVICES = "weighted_mean", "median", "dp_mean adaptive"
+DEEPER_OF_ALGORITHMS = "jit equals eager", "several devices equal one"
+OF_KINDS = "vmap equals the loop", "pieces equal the whole", "nothing touches the host"  # not of what differs in one pure function
+
+
+def not_so(report):
+    """The properties that do not hold, or are not applicable, and what the report says of them."""
+    print(report)
+    return {row.property: row.holds for row in report.rows if row.holds != "yes"}
+
+
+def each(names, ordinary=()):
+    """Parametrise over names; those that are not in `ordinary`, if there are any, for the deeper tests."""
+    return grouped("name", list(names), deep=[name for name in names if ordinary and name not in ordinary])
+
+
+def aggregators(names):
+    """The tests of these aggregators."""
+
+    def asked(name, properties):
+        return not_so(checks.aggregator(AGGREGATORS[name], clients=POPULATION, message=MESSAGE, only=properties))
+
+    @each(names)
+    def test_keeps_the_contract(name, x64):
+        alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
+        expected = {"no clients give zero": "no"} if name in NOISY else {}
+        properties = [ALONE, *(row for row in REQUIRED if row not in DEEPER_OF_AGGREGATORS)]
+        assert asked(name, properties) == expected | ({} if alone == "yes" else {ALONE: alone})
+
+    @each(names, SIX_AGGREGATORS)
+    def test_keeps_the_rest_of_the_contract(name, x64):
+        drawn = {"half precision loses nothing": "not applicable"} if name in NOISY else {}
+        assert asked(name, DEEPER_OF_AGGREGATORS) == drawn
+
+    @each(names, ON_DEVICES)
+    def test_on_eight_devices_and_with_poisson_cohorts(name, x64):
+        """A round with slots that a Poisson cohort left empty, on eight devices and on one, is that of the clients present alone."""
+        aggregator = distributed(getattr(fl.aggregators, name), 32) if name in NOISE_OF_CLIENTS else AGGREGATORS[name]
+        data, built = contract_data(), federate(aggregator=aggregator)
+        state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
+        with_empty = jax.jit(fl.sampling.poisson(0.6, capacity=POPULATION))(jax.random.key(2), data.size, np.int32(0))
+        present = np.flatnonzero((np.asarray(with_empty.weight) > 0) & (np.asarray(with_empty.size) > 0))
+        assert len(present) == 5
+        expected = jax.jit(built.round)(state, data, jax.tree.map(lambda x: x[present], with_empty))
+        assert_close(jax.jit(built.round)(state, data, with_empty), expected)
+        assert_close(over_devices(built, state, data, with_empty), expected)
+
+    return {
+        test.__name__: test
+        for test in (test_keeps_the_contract, test_keeps_the_rest_of_the_contract, test_on_eight_devices_and_with_poisson_cohorts)
+    }
+
+
+def algorithms(names):
+    """The tests of these algorithms."""
+
+    def asked(name, properties):
+        return not_so(checks.algorithm(ALGORITHMS[name], contract_data(), softmax_params(), values=(0.1, 0.2), only=properties))
+
+    def deeper(name):
+        return DEEPER_OF_ALGORITHMS if name in KINDS else DEEPER_OF_ALGORITHMS + OF_KINDS
+
+    @each(names)
+    def test_keeps_the_contract(name, x64):
+        assert asked(name, [row for row in PROMISED if row not in deeper(name)]) == {}
+
+    @each(names, SIX)
+    def test_keeps_the_rest_of_the_contract(name, x64):
+        assert asked(name, deeper(name)) == {}
+
+    @pytest.mark.deep
+    @each(names)
+    def test_eight_devices_with_their_clients_examples_only_are_one_with_all(name, x64):
+        built, data = ALGORITHMS[name](fl.packed(3)), contract_data()
+        state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
+        weight = jax.numpy.array([1.0, 1, 0, 1, 1])
+        cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 4, 1]), weight)
+        assert_close(over_devices(built, state, data, cohort), jax.jit(built.round)(state, data, cohort))
+
+    return {
+        test.__name__: test
+        for test in (
+            test_keeps_the_contract,
+            test_keeps_the_rest_of_the_contract,
+            test_eight_devices_with_their_clients_examples_only_are_one_with_all,
+        )
+    }
+
+
+def over_devices(built, state, data, cohort):
+    """A round on eight devices, each with the examples of its own clients only."""
+    with jax.set_mesh(mesh_of(jax.devices())):
+        return jax.jit(lambda *operands: built.round(*operands))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
