@@ -24,8 +24,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share."""
+    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick."""
     for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("quick")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 

@@ -4,8 +4,11 @@ import ast
 import inspect
 from pathlib import Path
 
+import pytest
+
 import fedjax_lite as fl
 
+pytestmark = pytest.mark.quick
 PACKAGE = Path(fl.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -41,8 +41,14 @@ DEEPER_OF_AGGREGATORS = (
 )
 SIX_AGGREGATORS = "mean", "weighted_mean", "median", "krum", "secure_mean", "dp_mean adaptive"
 ON_DEVICES = "weighted_mean", "median", "dp_mean adaptive"
-DEEPER_OF_ALGORITHMS = "jit equals eager", "several devices equal one"
-OF_KINDS = "vmap equals the loop", "pieces equal the whole", "nothing touches the host"  # not of what differs in one pure function
+DEEPER_OF_ALGORITHMS = (
+    "jit equals eager",
+    "several devices equal one",
+    "vmap equals the loop",
+    "pieces equal the whole",
+    "nothing touches the host",
+)
+OF_KINDS = ("engines agree",)  # not of what differs in one pure function
 
 
 def not_so(report):
@@ -51,9 +57,9 @@ def not_so(report):
     return {row.property: row.holds for row in report.rows if row.holds != "yes"}
 
 
-def each(names, ordinary=()):
+def each(names, ordinary=(), quick=()):
     """Parametrise over names; those that are not in `ordinary`, if there are any, for the deeper tests."""
-    return grouped("name", list(names), deep=[name for name in names if ordinary and name not in ordinary])
+    return grouped("name", list(names), [name for name in names if ordinary and name not in ordinary], quick)
 
 
 def aggregators(names):
@@ -102,7 +108,7 @@ def algorithms(names):
     def deeper(name):
         return DEEPER_OF_ALGORITHMS if name in KINDS else DEEPER_OF_ALGORITHMS + OF_KINDS
 
-    @each(names)
+    @each(names, quick=SIX)
     def test_keeps_the_contract(name, x64):
         assert asked(name, [row for row in PROMISED if row not in deeper(name)]) == {}
 
