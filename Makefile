@@ -1,8 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+QUICK := -m quick tests/test_structure.py tests/contract fedjax_lite
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
-.PHONY: run test test-deep quick lint clean
+.PHONY: run test test-deep quick lowest lint clean
 
 run: .venv/installed
 	$(BIN)/fedjax-lite run configs/quickstart.toml
@@ -14,7 +15,13 @@ test-deep: .venv/installed-test
 	$(PYTEST) -m deep
 
 quick: .venv/installed-test
-	$(PYTEST) -m quick tests/test_structure.py tests/contract fedjax_lite
+	$(PYTEST) $(QUICK)
+
+lowest: # the quick tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/support/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --constraint .venv-lowest/constraints.txt --editable ".[test]"
+	.venv-lowest/bin/python -m pytest $(QUICK)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -22,7 +29,7 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .cache
+	rm -rf .venv .venv-lowest .cache
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
