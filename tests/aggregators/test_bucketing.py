@@ -57,6 +57,7 @@ def test_buckets_are_those_of_a_random_order(n, size, x64):
         assert stats.chisquare([seen[j] for j in range(len(possible))]).pvalue > 1e-3
 
 
+@pytest.mark.deep
 def test_buckets_of_one_are_the_rule_itself(x64):
     given = case(8, normal(np.random.default_rng(13), 8, 0), seed=0)
     left, who = given.who()

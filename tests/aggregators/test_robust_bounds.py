@@ -78,7 +78,7 @@ def rounding(V):
 
 each_with_a_bound = each([name for name, rule in RULES.items() if rule.kappa])
 # A few examples of everything, many in the deeper tier.
-at_length = pytest.mark.parametrize("examples", [15, pytest.param(200, marks=pytest.mark.deep)])
+at_length = pytest.mark.parametrize("examples", [15, pytest.param(60, marks=pytest.mark.deep)])
 
 
 def excess(R, V, f, kappa):

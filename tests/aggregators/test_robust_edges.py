@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import robust_oracles as oracles
-from robust_rules import RULES, SLOTS, TRUSTED, WIDTH, WITH_F, apply, case, each, each_rule, normal, run, split
+from robust_rules import ONCE, RULES, SLOTS, TRUSTED, WIDTH, WITH_F, apply, case, each, each_rule, normal, run, split
 
 from fedjax_lite.aggregators.gram import squared_distances
 
@@ -32,7 +32,7 @@ def test_very_long_messages(name):
 
 
 @pytest.mark.deep
-@each_rule
+@each(ONCE)
 def test_very_long_messages_in_single_precision(name):
     very_long(name, np.float32, 2e18)  # norm 6e18, squared 3.6e37
 
@@ -68,7 +68,6 @@ def test_distances_of_equal_messages_are_zero_however_long():
 
 # What has a derivative of its own; the others choose messages, or values, and average.
 OWN = ["median", "krum", "geometric_median", "centered_clipping 3", "norm_bounding", "fltrust", "caf", "nnm krum byzfl", "arc mean"]
-ONCE = [name for name, rule in RULES.items() if not rule.variant]
 
 
 @each(ONCE, deep=[name for name in ONCE if name not in OWN])

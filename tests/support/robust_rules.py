@@ -242,6 +242,7 @@ RULES |= {
     "arc multi_krum byzfl": pre(aggregators.arc, oracles.arc, "multi_krum byzfl", keeps="scale turn same mean", deep=True),
 }
 WITH_F = [name for name, rule in RULES.items() if rule.times]
+ONCE = [name for name, rule in RULES.items() if not rule.variant and not rule.deep]  # one for each piece of code
 
 
 def each(names, argument="name", deep=()):
