@@ -76,7 +76,7 @@ def with_deeper(ordinary, others):
 RINGS = [(1, None), (2, None), (3, None), (3, 0), (6, None), (6, 2), (6, 4), (6, 6)]
 
 
-@pytest.mark.parametrize("clients, neighbors", with_deeper(RINGS, itertools.product((1, 2, 3, 6, 7), ALL)))
+@pytest.mark.parametrize("clients, neighbors", with_deeper(RINGS, itertools.product((2, 7), ALL)))
 def test_masks_cancel_exactly_in_the_sum(clients, neighbors):
     messages = stack(clients)
     sent = flat(hidden(neighbors)(in_words(messages), np.arange(clients), 0))
@@ -89,7 +89,7 @@ def test_masks_cancel_exactly_in_the_sum(clients, neighbors):
 
 # Only the sum modulo 2^bits has to do with both masks and precisions.
 MEANS = [*((neighbors, 32, 16) for neighbors in ALL), (None, 20, 12), (0, 32, 20), (0, 31, 0)]
-GRID = [(neighbors, *precision) for neighbors in ALL for precision in ((32, 20), (20, 12), (31, 0))]
+GRID = [(neighbors, *precision) for neighbors in (None, 2, 4) for precision in ((32, 20), (20, 12), (31, 0))]
 
 
 @pytest.mark.parametrize("neighbors, bits, fraction_bits", with_deeper(MEANS, GRID))
