@@ -4,35 +4,35 @@ import functools
 from collections import Counter
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import robust_oracles as oracles
-from robust_rules import RULES, SIZES, SLOTS, apply, case, cohort_of, join, normal, split
+from robust_rules import SIZES, SLOTS, apply, case, cohort_of, join, normal, split
 from scipy import stats
 
 from fedjax_lite import aggregators
 
 whole = aggregators.from_stack(lambda messages, cohort: (messages, cohort.size, cohort.weight, cohort.id))
+DRAWS = 150
 
 
 @functools.cache
-def bucketed(size):
-    """V, ids, weight, keys, f -> for each key the buckets; and what a rule makes of them."""
+def program(size):
+    """V, ids, weight, f -> for each of many keys the buckets; and what a rule makes of them."""
 
     def one(V, ids, weight, key, f):
         stack, cohort = split(V), cohort_of(ids, weight)
         aggregator = aggregators.bucketing(whole, size)
         state = aggregator.init(jax.tree.map(lambda x: x[0], stack))
-        means, sizes, weights, numbers = aggregator.finish(aggregator.collect(stack, cohort, state), state, key)[0]
-        rule = aggregators.bucketing(RULES["multi_krum 2"].make(f, "drop"), size)
-        return (join(means), sizes, weights, numbers), apply(rule, V, ids, weight, key)
+        means, sizes, weights, numbers = aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(key))[0]
+        rule = aggregators.bucketing(aggregators.multi_krum(f, num_selected=2, neighbors="byzfl"), size)
+        return (join(means), sizes, weights, numbers), apply(rule, V, ids, weight, key=key)
 
     return jax.jit(jax.vmap(one, (None, None, None, 0, None)))
 
 
-def keys(count):
-    return jax.vmap(jax.random.key)(jnp.arange(count))
+def bucketed(size, V, ids, weight, f):
+    return jax.tree.map(np.asarray, program(size)(V, ids, weight, np.arange(DRAWS), np.int32(f)))
 
 
 @pytest.mark.parametrize("n, size", [(5, 2), (6, 2), (1, 2), (5, 3), (3, 3)])
@@ -41,7 +41,7 @@ def test_buckets_are_those_of_a_random_order(n, size, x64):
     left, _ = given.who()
     possible = oracles.bucketings(n, size)
     expected = [oracles.buckets(given.V[left], order, size) for order in possible]
-    (means, sizes, weights, numbers), (aggregate, metrics) = bucketed(size)(given.V, given.ids, given.weight, keys(150), 0)
+    (means, sizes, weights, numbers), (aggregate, metrics) = bucketed(size, given.V, given.ids, given.weight, 0)
     count = -(-n // size)
     seen = Counter()
     for i in range(len(means)):
@@ -57,18 +57,19 @@ def test_buckets_are_those_of_a_random_order(n, size, x64):
         assert stats.chisquare([seen[j] for j in range(len(possible))]).pvalue > 1e-3
 
 
+@pytest.mark.deep
 def test_buckets_of_one_are_the_rule_itself(x64):
     given = case(8, normal(np.random.default_rng(13), 8, 0), seed=0)
     left, who = given.who()
-    _, (aggregate, metrics) = bucketed(1)(given.V, given.ids, given.weight, keys(3), 1)
-    np.testing.assert_allclose(aggregate, [RULES["multi_krum 2"].oracle(given.V[left], 1, who)] * 3, 1e-10)
+    _, (aggregate, metrics) = bucketed(1, given.V, given.ids, given.weight, 1)
+    np.testing.assert_allclose(aggregate, [oracles.multi_krum(given.V[left][who.by_id], 1, 2, "byzfl")] * DRAWS, 1e-10)
 
 
 def test_buckets_go_by_client_and_key_not_by_slot(x64):
     given = case(7, normal(np.random.default_rng(14), 7, 0), seed=0)
     order = np.random.default_rng(0).permutation(SLOTS)
-    (means, *_), _ = bucketed(2)(given.V, given.ids, given.weight, keys(5), 1)
-    (again, *_), _ = bucketed(2)(given.V[order], given.ids[order], given.weight[order], keys(5), 1)
+    (means, *_), _ = bucketed(2, given.V, given.ids, given.weight, 1)
+    (again, *_), _ = bucketed(2, given.V[order], given.ids[order], given.weight[order], 1)
     np.testing.assert_allclose(means, again, 1e-10)
     assert not np.allclose(means[0], means[1])
 
@@ -83,6 +84,6 @@ def test_a_message_that_is_not_finite_spoils_its_bucket(value, x64):
     for order in oracles.bucketings(5, 2):
         rows, members = oracles.buckets(given.V[left], order, 2)
         possible.append(oracles.mean(rows[[2 not in m for m in members]]))  # the two with the lowest scores
-    _, (aggregate, metrics) = bucketed(2)(given.V, given.ids, given.weight, keys(40), 1)
+    _, (aggregate, metrics) = bucketed(2, given.V, given.ids, given.weight, 1)
     assert (metrics["non_finite"] == 1).all() and (metrics["too_few"] == 0).all()
     assert all(any(np.allclose(result, rows, 1e-10, 1e-12) for rows in possible) for result in aggregate)

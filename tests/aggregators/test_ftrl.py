@@ -1,7 +1,6 @@
-"""Correlated noise against dense matrices, an explicit binary tree, jax-privacy and dp-accounting; and the aggregator that adds it."""
+"""The private mean with correlated noise: what a run releases, and what it costs."""
 
 import functools
-import itertools
 import math
 import sys
 
@@ -11,131 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from correlated_noise import DRAWN, KEYS, LIKE, W, banded_matrix, flat, square_root, tree_matrix
 from dp_accounting import rdp
-from jax_privacy.matrix_factorization import toeplitz as oracle
 
 import fedjax_lite as fl
 from fedjax_lite import privacy
 from fedjax_lite.aggregators.ftrl import dp_ftrl
 from fedjax_lite.privacy import correlated
-from fedjax_lite.privacy.norms import normal_like
-
-LIKE = {"w": jnp.zeros((3, 2)), "b": jnp.zeros(())}
-KEYS = jax.random.split(jax.random.key(7), 64)
 
 
-def flat(tree):
-    """[rounds, coordinates] in float64."""
-    return np.concatenate([np.asarray(x, float).reshape(len(x), -1) for x in jax.tree.leaves(tree)], axis=1)
-
-
-DRAWN = jax.vmap(lambda key: normal_like(key, LIKE, 1.0))(KEYS)
-W = flat(DRAWN)  # the independent noise of each round
-
-
-def streamed(strategy, rounds=64):
-    def step(state, each):
-        noise, state = strategy.draw(state, *each, LIKE)
-        return state, noise
-
-    return jax.jit(lambda keys: jax.lax.scan(step, strategy.init(LIKE), (jnp.arange(rounds), keys))[1])(KEYS[:rounds])
-
-
-def square_root(bands):
-    return np.array([math.comb(2 * j, j) / 4**j for j in range(bands)])
-
-
-def banded_matrix(rounds, c):
-    return sum(np.diag(np.full(rounds - j, c[j]), -j) for j in range(min(rounds, len(c))))
-
-
-def tree_matrix(rounds):
-    """Row t sums the rounds under the node that ends with round t, the largest that the prefixes use."""
-    return np.array([[float(t - (t & -t) < i <= t) for i in range(1, rounds + 1)] for t in range(1, rounds + 1)])
-
-
-@pytest.mark.parametrize("bands", [1, 2, 3, 8, 64])
-def test_banded_noise_is_that_of_the_dense_inverse(bands):
-    dense = np.linalg.solve(banded_matrix(64, square_root(bands)), W)
-    np.testing.assert_allclose(flat(streamed(correlated.banded(64, bands))), dense, rtol=1e-5, atol=1e-5)
-
-
-def test_banded_noise_is_that_of_jax_privacy():
-    theirs = oracle.inverse_as_streaming_matrix(jnp.asarray(square_root(8), jnp.float32)) @ DRAWN["w"]
-    np.testing.assert_allclose(streamed(correlated.banded(64, 8))["w"], theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("rounds", [1, 37, 64])
-def test_the_noise_of_a_prefix_is_that_of_its_nodes_in_the_tree(rounds):
-    noise = np.cumsum(flat(streamed(correlated.tree(rounds), rounds)), axis=0)
-    for t in range(1, rounds + 1):
-        first, nodes = 0, []  # the prefix cut into whole nodes, the largest first; each node's noise is drawn in the round that it ends
-        for width in (64, 32, 16, 8, 4, 2, 1):
-            if first + width <= t:
-                first += width
-                nodes.append(W[first - 1])
-        assert len(nodes) == t.bit_count()  # so the prefix has that many variances
-        np.testing.assert_allclose(noise[t - 1], sum(nodes), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(np.cumsum(np.linalg.solve(tree_matrix(rounds), W[:rounds]), axis=0), noise, rtol=1e-5, atol=1e-5)
-
-
-def errors(matrix, squared):
-    """Of the prefix sums, the largest and the mean over rounds of the noise's variance, for noise as large as the sensitivity."""
-    each = squared * (np.cumsum(np.linalg.inv(matrix), axis=0) ** 2).sum(axis=1)
-    return each.max(), each.mean()
-
-
-@pytest.mark.parametrize(("rounds", "best", "tree", "plain"), [
-    (200, (7.576, 6.710), (63, 33.07), (200, 100.5)),
-    (1024, (10.710, 9.671), (110, 55.01), (1024, 512.5)),
-])  # fmt: skip
-def test_errors_are_those_of_the_table(rounds, best, tree, plain):
-    makers = correlated.banded(rounds, rounds), correlated.independent(), correlated.tree(rounds)
-    full, same, nodes = (maker.sensitivity(1, 1, rounds) ** 2 for maker in makers)
-    np.testing.assert_allclose(errors(banded_matrix(rounds, square_root(rounds)), full), best, rtol=1e-4)
-    np.testing.assert_allclose(errors(np.eye(rounds), same), plain, rtol=1e-4)
-    # The table counts a level more where the rounds are no power of two: a root that never ends, so is never released.
-    counted = math.ceil(math.log2(rounds)) + 1
-    np.testing.assert_allclose(errors(tree_matrix(rounds), counted), tree, rtol=1e-3)
-    assert nodes == pytest.approx((tree_matrix(rounds) ** 2).sum(axis=0).max()) == pytest.approx({200: 8, 1024: 11}[rounds])
-
-
-def test_optimised_coefficients_have_the_least_error():
-    correlated._optimised.cache_clear()
-    jax.eval_shape(lambda: correlated.banded(200, 8, optimise=True).init(LIKE))  # a study builds its aggregators while tracing
-    strategy, c = correlated.banded(200, 8, optimise=True), np.asarray(correlated._optimised(200, 8))
-    matrix = banded_matrix(200, c / c[0])
-    assert errors(matrix, strategy.sensitivity(1, 1, 200) ** 2)[1] == pytest.approx(16.835, rel=1e-3)
-    np.testing.assert_allclose(flat(streamed(strategy)), np.linalg.solve(matrix[:64, :64], W), rtol=1e-4, atol=1e-4)
-
-
-def test_sensitivities_are_those_of_the_reference():
-    assert correlated.banded(64, 64).sensitivity(4, 16, 64) ** 2 == pytest.approx(15.6865, rel=1e-5)
-    assert correlated.banded(64, 8).sensitivity(4, 16, 64) ** 2 == pytest.approx(6.8735, rel=1e-5)  # 4 ||c||^2
-    assert correlated.independent().sensitivity(9, 3, 100) == pytest.approx(3)
-    for bands, times, separation in itertools.product((1, 5, 20), (1, 2, 7), (1, 4, 9)):
-        found = oracle.minsep_sensitivity_squared(jnp.asarray(square_root(bands)), separation, times, n=20)
-        assert correlated.banded(20, bands).sensitivity(times, separation, 20) ** 2 == pytest.approx(float(found), rel=1e-5)
-
-
-def furthest(matrix, times, separation):
-    """The norm of the columns' sum, over every choice of rounds for a client."""
-    chosen = (c for k in range(times + 1) for c in itertools.combinations(range(len(matrix)), k))
-    allowed = (list(c) for c in chosen if all(b - a >= separation for a, b in itertools.pairwise(c)))
-    return max(np.linalg.norm(matrix[:, c].sum(axis=1)) for c in allowed)
-
-
-@pytest.mark.parametrize(("times", "separation"), [(0, 1), (1, 1), (2, 1), (3, 1), (12, 1), (2, 3), (4, 3), (3, 4), (9, 5)])
-def test_no_choice_of_rounds_moves_more(times, separation):
-    for bands in (1, 2, 4, 12):
-        exact = furthest(banded_matrix(12, square_root(bands)), times, separation)
-        assert correlated.banded(12, bands).sensitivity(times, separation, 12) == pytest.approx(exact)
-    for rounds in (5, 8, 11, 12):  # a tree for 16 serves fewer rounds too
-        exact, bound = furthest(tree_matrix(rounds), times, separation), correlated.tree(16).sensitivity(times, separation, rounds)
-        assert exact <= bound * (1 + 1e-9) and bound <= (1 if times < 2 else 1.5) * exact * (1 + 1e-9)
-
-
-@pytest.mark.parametrize("rounds", [200, 1023, 1024])
+@pytest.mark.parametrize("rounds", [200, pytest.param(1023, marks=pytest.mark.deep), pytest.param(1024, marks=pytest.mark.deep)])
 def test_a_tree_costs_what_dp_accounting_says(rounds):
     orders = rdp.RdpAccountant(neighboring_relation=dp_accounting.NeighboringRelation.REPLACE_SPECIAL)
     orders.compose(dp_accounting.SingleEpochTreeAggregationDpEvent(2.0, rounds))
@@ -165,17 +49,30 @@ MATRICES = dict(zip(PRIVATE, (tree_matrix(ROUNDS), banded_matrix(ROUNDS, square_
 names = pytest.mark.parametrize("name", PRIVATE)
 
 
+PART = 6  # rounds in one program; a run is two of them
+TWICE = KEYS[:PART], KEYS[PART : 2 * PART]
+
+
 def cohort_of(weight):
     sizes = jnp.ones(len(weight), jnp.int32)
     return fl.sampling.cohort(jax.random.key(0), sizes, jnp.arange(len(weight)), jnp.asarray(weight, jnp.float32))
 
 
+@functools.cache
 def messages(seed, scale=1.0):
-    return jax.vmap(lambda key: normal_like(key, LIKE, scale))(jax.random.split(jax.random.key(seed), 4))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: np.asarray(scale * rng.normal(size=(4, *x.shape)), np.float32), LIKE)
+
+
+@functools.cache
+def start(name):
+    return jax.jit(lambda: PRIVATE[name].init(LIKE))()
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def rounds_of(aggregator, state, stack, cohort, keys):
+def rounds_of(name, state, stack, weight, keys):
+    aggregator, cohort = PRIVATE[name], cohort_of(weight)
+
     def step(state, key):
         aggregate, state, metrics = aggregator.finish(aggregator.collect(stack, cohort, state), state, key)
         return state, (aggregate, metrics)
@@ -183,9 +80,13 @@ def rounds_of(aggregator, state, stack, cohort, keys):
     return jax.lax.scan(step, state, keys)
 
 
-def released(aggregator, stack, weight):
-    """The aggregates of rounds with the same messages `[rounds, coordinates]`, and the metrics."""
-    aggregates, metrics = rounds_of(aggregator, aggregator.init(LIKE), stack, cohort_of(weight), KEYS[:ROUNDS])[1]
+def released(name, stack, weight, rounds=ROUNDS):
+    """The aggregates of rounds with the same messages `[rounds, coordinates]`, and the metrics; halfway the state is saved and loaded."""
+    state, parts = start(name), []
+    for keys in TWICE:
+        state, part = rounds_of(name, state, stack, np.asarray(weight, np.float32), keys)
+        state, parts = jax.tree.map(lambda x: jnp.asarray(np.array(x)), state), [*parts, part]
+    aggregates, metrics = jax.tree.map(lambda *x: np.concatenate(x)[:rounds], *parts)
     return flat(aggregates), metrics
 
 
@@ -195,7 +96,7 @@ def test_a_release_is_the_clipped_sum_and_its_noise_over_a_fixed_number(name):
     rows = flat(stack)
     cut = rows * np.minimum(1, CLIP / np.linalg.norm(rows, axis=1, keepdims=True))
     noise = Z * CLIP * np.linalg.solve(MATRICES[name], W[:ROUNDS])
-    found, metrics = released(PRIVATE[name], stack, weight)
+    found, metrics = released(name, stack, weight)
     np.testing.assert_allclose(found, (weight @ cut + noise) / M, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(metrics["noise_to_signal"], np.linalg.norm(noise, axis=1) / np.linalg.norm(weight @ cut), rtol=1e-4)
     assert (metrics["clip_norm"] == np.float32(CLIP)).all()
@@ -203,12 +104,12 @@ def test_a_release_is_the_clipped_sum_and_its_noise_over_a_fixed_number(name):
 
 
 @names
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, 1e30, 0.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30, 0.0])
 def test_a_client_moves_all_rounds_together_by_the_sensitivity_at_most(name, bad):
     """Of C G, with the matrix of each strategy, for a client in rounds 0, 4 and 8; the noise of both runs is the same."""
-    stack = messages(2, scale=10.0)
-    stack["w"] = stack["w"].at[0, 0].set(bad)
-    there, away = (released(PRIVATE[name], stack, weight)[0] for weight in ([1, 1, 1, 0], [0, 1, 1, 0]))
+    stack = jax.tree.map(np.array, messages(2, scale=10.0))
+    stack["w"][0, 0] = bad
+    there, away = (released(name, stack, weight)[0] for weight in ([1, 1, 1, 0], [0, 1, 1, 0]))
     moved = np.where(np.arange(ROUNDS)[:, None] % 4 == 0, M * (there - away), 0)
     assert np.linalg.norm(moved, axis=1).max() <= CLIP * (1 + 1e-5)
     assert np.linalg.norm(MATRICES[name] @ moved) <= CLIP * PRIVATE[name].privacy.sensitivity(3, 4) * (1 + 1e-5)
@@ -216,38 +117,47 @@ def test_a_client_moves_all_rounds_together_by_the_sensitivity_at_most(name, bad
 
 @names
 def test_empty_slots_do_not_matter_and_empty_rounds_release_noise(name):
-    aggregator, stack = PRIVATE[name], messages(3)
-    garbage = jax.tree.map(lambda x: x.at[2:].set(jnp.nan), stack)
-    np.testing.assert_array_equal(released(aggregator, garbage, [1, 1, 0, 0])[0], released(aggregator, stack, [1, 1, 0, 0])[0])
-    nobody, metrics = released(aggregator, garbage, [0, 0, 0, 0])
+    stack, garbage = messages(3), jax.tree.map(np.array, messages(3))
+    for leaf in garbage.values():
+        leaf[2:] = np.nan
+    np.testing.assert_array_equal(released(name, garbage, [1, 1, 0, 0])[0], released(name, stack, [1, 1, 0, 0])[0])
+    nobody, metrics = released(name, garbage, [0, 0, 0, 0])
     assert (np.abs(nobody) > 0).all() and (metrics["clipped"] == 0).all()
-    np.testing.assert_array_equal(nobody, released(aggregator, jax.tree.map(jnp.zeros_like, stack), [1, 1, 1, 1])[0])
+    np.testing.assert_array_equal(nobody, released(name, jax.tree.map(np.zeros_like, stack), [1, 1, 1, 1])[0])
 
 
 @names
 def test_parts_of_groups_add_and_half_precision_is_summed_in_float32(name):
-    aggregator, stack, cohort = PRIVATE[name], messages(4), cohort_of([1, 0, 1, 1])
-    state = aggregator.init(LIKE)
-    halves = [jax.tree.map(lambda x, i=i: x[i : i + 2], (stack, cohort)) for i in (0, 2)]
-    parts = jax.tree.map(jnp.add, *(aggregator.collect(*half, state) for half in halves))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), aggregator.collect(stack, cohort, state), parts)
+    """What is collected does not depend on the state: one program tells for all."""
+    aggregator, stack, weight = PRIVATE[name], messages(4), [1, 0, 1, 1]
     assert aggregator.additive
-    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), stack)
-    state = aggregator.init(jax.tree.map(lambda x: x[0], half))
-    mean, after, _ = aggregator.finish(aggregator.collect(half, cohort, state), state, KEYS[0])
+
+    def parts(stack):
+        cohort = cohort_of(weight)
+        halves = [jax.tree.map(lambda x, i=i: x[i : i + 2], (stack, cohort)) for i in (0, 2)]
+        return aggregator.collect(stack, cohort, ()), jax.tree.map(jnp.add, *(aggregator.collect(*half, ()) for half in halves))
+
+    if name == "tree":
+        whole, sums = jax.jit(parts)(stack)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), whole, sums)
+    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), stack)
+    state = jax.eval_shape(aggregator.init, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), half))
+    once = lambda stack, state, key: aggregator.finish(aggregator.collect(stack, cohort_of(weight), state), state, key)  # noqa: E731
+    mean, after, _ = jax.eval_shape(once, half, state, KEYS[0])
     assert mean["w"].dtype == jnp.float32 and jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
 
 
 @names
-def test_resuming_is_not_stopping_and_after_the_last_round_nothing_is_released(name):
-    aggregator, stack, found = PRIVATE[name], messages(5), []
-    whole, state = released(aggregator, stack, [1, 1, 1, 1])[0], aggregator.init(LIKE)
-    for first in (0, 6):
-        state, (aggregates, _) = rounds_of(aggregator, state, stack, cohort_of([1, 1, 1, 1]), KEYS[first : first + 6])
-        found.append(flat(aggregates))
-        state = jax.tree.map(lambda x: jnp.asarray(np.array(x)), state)  # saved and loaded
-    np.testing.assert_array_equal(whole, np.concatenate(found)[:ROUNDS])
-    assert np.isfinite(whole).all() and np.isnan(found[1][ROUNDS - 6 :]).all()
+def test_after_the_last_round_nothing_is_released(name):
+    aggregates, _ = released(name, messages(5), [1, 1, 1, 1], rounds=2 * PART)
+    assert np.isfinite(aggregates[:ROUNDS]).all() and np.isnan(aggregates[ROUNDS:]).all()
+
+
+@pytest.mark.deep
+@names
+def test_resuming_is_not_stopping(name):
+    whole = rounds_of(name, start(name), messages(5), np.ones(4, np.float32), KEYS[: 2 * PART])[1][0]
+    np.testing.assert_array_equal(released(name, messages(5), [1, 1, 1, 1], rounds=2 * PART)[0], flat(whole))
 
 
 def test_a_traced_multiplier_scales_the_noise():
@@ -256,17 +166,29 @@ def test_a_traced_multiplier_scales_the_noise():
         part, state = aggregator.collect(messages(6), cohort_of([1, 1, 0, 1]), ()), aggregator.init(LIKE)
         return aggregator.finish(part, state, KEYS[0])[0]["w"]
 
-    found = jax.jit(jax.vmap(sums))(jnp.array([0.0, 1.0, 2.0]))
-    np.testing.assert_allclose(found[1], sums(1.0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found[2] - found[0], 2 * (found[1] - found[0]), rtol=1e-4, atol=1e-6)
+    found = np.asarray(jax.jit(jax.vmap(sums))(np.array([0.0, 1.0, 2.0], np.float32)))
+    for z in (1, 2):  # over two clients a round
+        np.testing.assert_allclose(found[z] - found[0], z * np.asarray(DRAWN["w"])[0] / 2, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("strategy", "variance"), [("independent", 64), ("tree", 1), ("banded", (square_root(64) ** 2).sum())])
+@pytest.mark.parametrize(("strategy", "variance"), [
+    ("tree", 1),
+    ("banded", (square_root(64) ** 2).sum()),
+    pytest.param("independent", 64, marks=pytest.mark.deep),
+])  # fmt: skip
 def test_sgd_is_moved_by_little_noise(strategy, variance):
     """Of the sum of 64 rounds: one node's; that of the best Toeplitz matrix, whose inverse's prefix sums it is."""
     aggregator = dp_ftrl(1.0, 1.0, 1, 64, strategy, bands=64)
-    sums = jnp.sum(rounds_of(aggregator, aggregator.init(jnp.zeros(4000)), jnp.zeros((1, 4000)), cohort_of([1]), KEYS)[1][0], axis=0)
-    assert float(jnp.var(sums)) == pytest.approx(variance, rel=0.12)  # five standard deviations
+
+    @jax.jit
+    def moved(keys, zeros):
+        def step(state, key):
+            aggregate, state, _ = aggregator.finish(aggregator.collect(zeros, cohort_of([1]), state), state, key)
+            return state, aggregate
+
+        return jax.lax.scan(step, aggregator.init(zeros[0]), keys)[1].sum(axis=0)
+
+    assert np.var(moved(KEYS, np.zeros((1, 4000), np.float32))) == pytest.approx(variance, rel=0.12)  # five standard deviations
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -26,7 +26,7 @@ def mean(V):
 
 
 def weighted_mean(V, a):
-    return sum(a[i] * V[i] for i in range(len(V))) / sum(a)
+    return np.asarray(a) @ V / np.sum(a)
 
 
 def median(V):
@@ -125,7 +125,7 @@ def geometric_median(V, a, iterations=8, smoothing=1e-6):
     """Pillutla et al. 2022, algorithm 2: the smoothed Weiszfeld iteration from the weighted mean."""
     z = weighted_mean(V, a)
     for _ in range(iterations):
-        z = weighted_mean(V, [a[i] / max(smoothing, np.linalg.norm(V[i] - z)) for i in range(len(V))])
+        z = weighted_mean(V, a / np.maximum(smoothing, np.linalg.norm(V - z, axis=1)))
     return z
 
 

@@ -1,4 +1,5 @@
-"""Every robust rule beside the NumPy statement of its paper, and cohorts to try them on."""
+"""The one list of robust rules: how each is made, the NumPy statement of its paper, what it needs, promises and keeps; and cohorts to try
+them on. A new rule is tested by adding its row."""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +8,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import robust_oracles as oracles
-from grouping import grouped
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
 
 SLOTS, WIDTH, TRUSTED = 11, 9, 3
 SIZES = np.array([3, 9, 1, 4, 6, 2, 7, 5, 8, 4, 10, 1, 6])  # by client id
+ALIKE = np.ones_like(SIZES)  # sizes with which all weigh the same
+TRUSTED_FIRST = np.array([TRUSTED, *(i for i in range(SLOTS) if i != TRUSTED)], np.int32)  # ids with which slot 0 is the trusted client's
 
 
 class Who(NamedTuple):
@@ -28,127 +31,295 @@ class Who(NamedTuple):
 class Rule(NamedTuple):
     make: Callable  # f, policy -> aggregator
     oracle: Callable  # V, f, Who -> aggregate
-    times: int  # n >= times f + plus
-    plus: int
+    times: int = 0  # n >= times f + plus; with times 0 the rule has no f
+    plus: int = 1
+    # What it keeps: a shift of all messages ("shift"), a scale ("scale"), a rotation ("turn"), a message that all send ("same"), a message
+    # that a majority of n-f sends ("majority"), the mean where f = 0 ("mean"), the range of every honest set ("range"), the messages'
+    # convex hull ("hull").
+    keeps: str = ""
+    kappa: Callable | None = None  # n, f -> the bound of (f, kappa)-robustness
     static: bool = False  # f is no tracer
+    sums: bool = False  # it reports no "too_few"
+    variant: bool = False  # of another row: what does not depend on its arguments is tested once
+    deep: bool = False  # the row is asked in the deeper tier alone
     before: Callable | None = None  # the oracle of a pre-aggregator: V, f -> V
     inner: str | None = None  # the rule behind it
 
     def fits(self, n, f):
         return n >= self.times * f + self.plus
 
+    def withstands(self, n, f):
+        """Also where the rule does not know f."""
+        return n >= (self.times or 2) * f + self.plus
 
-def pre(make, before, inner):
+
+def pre(make, before, inner, keeps="", kappa=None, deep=False):
     """A rule behind a pre-aggregator."""
     rule = RULES[inner]
     return Rule(
         lambda f, policy: make(rule.make(f, policy), f),
         lambda V, f, who: rule.oracle(before(V, f), f, who),
-        *(rule.times, rule.plus),
+        *(2, max(rule.plus, 1)),
+        keeps=keeps,
+        kappa=kappa,
+        deep=deep,
         before=before,
         inner=inner,
     )
 
 
-# With times 0 a rule has no f.
+def ratio(n, f):
+    return f / (n - 2 * f)
+
+
+def after_nnm(kappa):
+    """Allouah et al. 2023, "Fixing by mixing", lemma 1."""
+    return lambda n, f: 8 * f / (n - f) * (kappa(n, f) + 1)
+
+
+def middle(n, f):
+    return 4 * (1 + ratio(n, f)) ** 2
+
+
+ALL = "shift scale turn same"
 RULES = {
-    "median": Rule(lambda f, p: aggregators.median(non_finite=p), lambda V, f, who: oracles.median(V), 0, 1),
+    "mean": Rule(
+        lambda f, p: aggregators.mean(p),
+        lambda V, f, who: oracles.mean(V),
+        keeps=f"{ALL} mean hull",
+        sums=True,
+    ),
+    "median": Rule(
+        lambda f, p: aggregators.median(non_finite=p),
+        lambda V, f, who: oracles.median(V),
+        keeps="shift scale same majority range",
+        kappa=middle,
+    ),
     "weighted_median": Rule(
-        lambda f, p: aggregators.weighted_median(non_finite=p), lambda V, f, who: oracles.weighted_median(V, who.weight), 0, 1
+        lambda f, p: aggregators.weighted_median(non_finite=p),
+        lambda V, f, who: oracles.weighted_median(V, who.weight),
+        keeps="shift scale same range",
     ),
-    "trimmed_mean": Rule(lambda f, p: aggregators.trimmed_mean(f, non_finite=p), lambda V, f, who: oracles.trimmed_mean(V, f), 2, 1),
-    "meamed": Rule(lambda f, p: aggregators.meamed(f, non_finite=p), lambda V, f, who: oracles.meamed(V, f), 2, 1),
-    "krum": Rule(lambda f, p: aggregators.krum(f, non_finite=p), lambda V, f, who: oracles.krum(V[who.by_id], f), 2, 3),
+    "trimmed_mean": Rule(
+        lambda f, p: aggregators.trimmed_mean(f, non_finite=p),
+        lambda V, f, who: oracles.trimmed_mean(V, f),
+        *(2, 1),
+        keeps="shift scale same majority mean range",
+        kappa=lambda n, f: 6 * ratio(n, f) * (1 + ratio(n, f)),
+    ),
+    "meamed": Rule(
+        lambda f, p: aggregators.meamed(f, non_finite=p),
+        lambda V, f, who: oracles.meamed(V, f),
+        *(2, 1),
+        keeps="shift scale same majority mean",
+    ),
+    "krum": Rule(
+        lambda f, p: aggregators.krum(f, non_finite=p),
+        lambda V, f, who: oracles.krum(V[who.by_id], f),
+        *(2, 3),
+        keeps=f"{ALL} majority hull",
+        # With n-f-2 neighbours the proof below has one honest neighbour fewer to average over.
+        kappa=lambda n, f: 6 * (n - f) / (n - 2 * f - 1),
+    ),
     "krum byzfl": Rule(
-        lambda f, p: aggregators.krum(f, neighbors="byzfl", non_finite=p), lambda V, f, who: oracles.krum(V[who.by_id], f, "byzfl"), 2, 1
+        lambda f, p: aggregators.krum(f, neighbors="byzfl", non_finite=p),
+        lambda V, f, who: oracles.krum(V[who.by_id], f, "byzfl"),
+        *(2, 1),
+        keeps=f"{ALL} majority hull",
+        # The paper's Krum sums over n-f neighbours and itself, which is byzfl's.
+        kappa=lambda n, f: 6 * (1 + ratio(n, f)),
+        variant=True,
     ),
-    "multi_krum": Rule(lambda f, p: aggregators.multi_krum(f, non_finite=p), lambda V, f, who: oracles.multi_krum(V[who.by_id], f), 2, 3),
-    "multi_krum 2": Rule(
-        lambda f, p: aggregators.multi_krum(f, num_selected=2, neighbors="byzfl", non_finite=p),
-        lambda V, f, who: oracles.multi_krum(V[who.by_id], f, min(2, len(V) - f), "byzfl"),
-        2,
-        1,
+    "multi_krum": Rule(
+        lambda f, p: aggregators.multi_krum(f, non_finite=p),
+        lambda V, f, who: oracles.multi_krum(V[who.by_id], f),
+        *(2, 3),
+        keeps=f"{ALL} majority mean hull",
     ),
-    "bulyan": Rule(lambda f, p: aggregators.bulyan(f, non_finite=p), lambda V, f, who: oracles.bulyan(V, f, who.by_id), 4, 3),
+    "multi_krum byzfl": Rule(
+        lambda f, p: aggregators.multi_krum(f, neighbors="byzfl", non_finite=p),
+        lambda V, f, who: oracles.multi_krum(V[who.by_id], f, None, "byzfl"),
+        *(2, 1),
+        keeps=f"{ALL} majority mean hull",
+        variant=True,
+    ),
+    "bulyan": Rule(
+        lambda f, p: aggregators.bulyan(f, non_finite=p),
+        lambda V, f, who: oracles.bulyan(V, f, who.by_id),
+        *(4, 3),
+        keeps="shift scale same majority mean",
+    ),
     "geometric_median": Rule(
-        lambda f, p: aggregators.geometric_median(non_finite=p), lambda V, f, who: oracles.geometric_median(V, who.weight), 0, 1
+        lambda f, p: aggregators.geometric_median(non_finite=p),
+        lambda V, f, who: oracles.geometric_median(V, who.weight),
+        keeps=f"{ALL} hull",
     ),
-    "geometric_median uniform": Rule(
-        lambda f, p: aggregators.geometric_median(20, 1e-2, "uniform", p),
-        # "uniform" is the sampler's weight alone; the tests that use other weights name them.
-        lambda V, f, who: oracles.geometric_median(V, np.ones(len(V)), 20, 1e-2),
-        0,
-        1,
+    "geometric_median exact": Rule(  # so many steps that what is left of the way does not show
+        lambda f, p: aggregators.geometric_median(300, 1e-9, non_finite=p),
+        lambda V, f, who: oracles.geometric_median(V, who.weight, 300, 1e-9),
+        keeps=f"{ALL} majority hull",
+        kappa=middle,
+        variant=True,
     ),
     "centered_clipping": Rule(
         lambda f, p: aggregators.centered_clipping(2.0, non_finite=p),
         lambda V, f, who: oracles.centered_clipping(V, np.zeros(WIDTH), 2.0),
-        0,
-        1,
+        keeps="turn",
+        sums=True,
     ),
     "centered_clipping 3": Rule(
         lambda f, p: aggregators.centered_clipping(2.0, 3, p),
         lambda V, f, who: oracles.centered_clipping(V, np.zeros(WIDTH), 2.0, 3),
-        0,
-        1,
+        keeps="turn",
+        sums=True,
     ),
-    "norm_bounding": Rule(lambda f, p: aggregators.norm_bounding(2.5, p), lambda V, f, who: oracles.norm_bounding(V, 2.5), 0, 1),
-    "sign_majority": Rule(lambda f, p: aggregators.sign_majority(0.5, p), lambda V, f, who: oracles.sign_majority(V, 0.5), 0, 1),
-    "rlr": Rule(lambda f, p: aggregators.rlr(3, 0.5, non_finite=p), lambda V, f, who: oracles.rlr(V, who.weight, 3, 0.5), 0, 1),
-    "fltrust": Rule(lambda f, p: aggregators.fltrust(TRUSTED, p), lambda V, f, who: oracles.fltrust(V, who.trusted), 0, 1),
-    "monna": Rule(lambda f, p: aggregators.monna(f, TRUSTED, p), lambda V, f, who: oracles.monna(V, f, who.trusted), 2, 1),
-    "mda": Rule(lambda f, p: aggregators.mda(f, p), lambda V, f, who: oracles.mda(V, f), 2, 1, static=True),
-    "caf": Rule(lambda f, p: aggregators.caf(f, p), lambda V, f, who: oracles.caf(V, f), 2, 1),
+    "norm_bounding": Rule(
+        lambda f, p: aggregators.norm_bounding(2.5, p),
+        lambda V, f, who: oracles.norm_bounding(V, 2.5),
+        keeps="turn",
+        sums=True,
+    ),
+    "sign_majority": Rule(
+        lambda f, p: aggregators.sign_majority(0.5, p),
+        lambda V, f, who: oracles.sign_majority(V, 0.5),
+        sums=True,
+    ),
+    "rlr": Rule(
+        lambda f, p: aggregators.rlr(3, 0.5, non_finite=p),
+        lambda V, f, who: oracles.rlr(V, who.weight, 3, 0.5),
+        keeps="scale",
+        sums=True,
+    ),
+    "fltrust": Rule(
+        lambda f, p: aggregators.fltrust(TRUSTED, p),
+        lambda V, f, who: oracles.fltrust(V, who.trusted),
+        keeps="scale turn",
+    ),
+    "monna": Rule(
+        lambda f, p: aggregators.monna(f, TRUSTED, p),
+        lambda V, f, who: oracles.monna(V, f, who.trusted),
+        *(2, 1),
+        keeps=f"{ALL} hull",
+    ),
+    "mda": Rule(
+        lambda f, p: aggregators.mda(f, p),
+        lambda V, f, who: oracles.mda(V, f),
+        *(2, 1),
+        keeps=f"{ALL} majority mean hull",
+        static=True,
+    ),
+    "caf": Rule(
+        lambda f, p: aggregators.caf(f, p),
+        lambda V, f, who: oracles.caf(V, f),
+        *(2, 1),
+        keeps=f"{ALL} majority mean hull",
+    ),
+    "bucketing mean": Rule(
+        lambda f, p: aggregators.bucketing(aggregators.mean(p), 1),
+        lambda V, f, who: oracles.mean(V),
+        keeps=f"{ALL} mean hull",
+        sums=True,
+    ),
 }
 RULES |= {
-    "nnm": pre(aggregators.nnm, oracles.nnm, "multi_krum 2"),
-    "arc": pre(aggregators.arc, oracles.arc, "multi_krum 2"),
+    f"nnm {name}": pre(
+        aggregators.nnm,
+        oracles.nnm,
+        name,
+        keeps=keeps,
+        kappa=after_nnm(RULES[name].kappa),
+        deep=name != "krum byzfl",
+    )
+    for name, keeps in {
+        "median": "shift scale same majority mean",
+        "trimmed_mean": "shift scale same majority mean",
+        "krum byzfl": f"{ALL} majority mean hull",
+        "geometric_median exact": f"{ALL} majority mean",
+    }.items()
+}
+RULES |= {
+    "arc mean": pre(aggregators.arc, oracles.arc, "mean", keeps="scale turn same mean"),
+    "arc multi_krum byzfl": pre(aggregators.arc, oracles.arc, "multi_krum byzfl", keeps="scale turn same mean", deep=True),
 }
 WITH_F = [name for name, rule in RULES.items() if rule.times]
-SUMS = "centered_clipping", "centered_clipping 3", "norm_bounding", "sign_majority", "rlr"  # no metric "too_few"
-VARIANTS = "krum byzfl", "multi_krum 2", "geometric_median uniform"  # what does not depend on their arguments is tested once
+ONCE = [name for name, rule in RULES.items() if not rule.variant and not rule.deep]  # one for each piece of code
 
-each_rule, each_rule_with_f = grouped("name", list(RULES)), grouped("name", WITH_F)
-once_a_rule = grouped("name", [name for name in RULES if name not in VARIANTS])
-# One for each piece of code that deals with the policy.
-each_policy_code = grouped(
-    "name", "median krum geometric_median centered_clipping norm_bounding rlr fltrust monna nnm arc".split() + ["centered_clipping 3"]
-)
+
+def each(names, argument="name", deep=()):
+    """Parametrise over rules; one worker of a parallel run gets all tests of a rule, and its compiled programs."""
+    marks = {name: [pytest.mark.deep] if RULES[name].deep or name in deep else [] for name in names}
+    return pytest.mark.parametrize(
+        argument, [pytest.param(name, id=name, marks=[pytest.mark.xdist_group(name), *marks[name]]) for name in names]
+    )
+
+
+def keeping(*wanted):
+    """The rules that keep one of these."""
+    return each([name for name, rule in RULES.items() if set(wanted) & set(rule.keeps.split())])
+
+
+each_rule, each_rule_with_f = each(RULES), each(WITH_F)
 
 
 def split(V):
-    """Rows `[..., 9]` as leaves of several shapes."""
-    lead = V.shape[:-1]
-    return {"matrix": V[..., :6].reshape(*lead, 3, 2), "scalar": V[..., 6], "vector": V[..., 7:]}
+    """Rows `[..., 9]` as leaves of two shapes."""
+    return {"matrix": V[..., :8].reshape(*V.shape[:-1], 4, 2), "scalar": V[..., 8]}
 
 
 def join(tree):
     """The inverse of `split`."""
     lead = tree["scalar"].shape
-    return jnp.concatenate([tree["matrix"].reshape(*lead, 6), tree["scalar"][..., None], tree["vector"]], axis=-1)
+    return jnp.concatenate([tree["matrix"].reshape(*lead, 8), tree["scalar"][..., None]], axis=-1)
 
 
-def cohort_of(ids, weight):
-    return fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES, jnp.int32), jnp.asarray(ids), jnp.asarray(weight))
+def cohort_of(ids, weight, sizes=SIZES):
+    return fl.sampling.cohort(jax.random.key(0), jnp.asarray(sizes, jnp.int32), jnp.asarray(ids), jnp.asarray(weight))
 
 
-def apply(aggregator, V, ids, weight, key=None):
-    """The aggregate as one vector, and the metrics."""
-    stack, cohort = split(jnp.asarray(V)), cohort_of(ids, weight)
+def apply(aggregator, V, ids, weight, sizes=SIZES, key=1):
+    """The aggregate as one vector, and the metrics; to be compiled."""
+    stack, cohort = split(jnp.asarray(V)), cohort_of(ids, weight, sizes)
     state = aggregator.init(jax.tree.map(lambda x: x[0], stack))
-    aggregate, _, metrics = aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(1) if key is None else key)
+    aggregate, _, metrics = aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(key))
     return join(aggregate), metrics
 
 
 @functools.cache
 def compiled(name, policy="drop", f=None):
-    """V `[slots, 9]`, ids, weight, f -> aggregate, metrics. Compiled once a rule: f and how many clients there are can change."""
-    return jax.jit(lambda V, ids, weight, traced: apply(RULES[name].make(traced if f is None else f, policy), V, ids, weight))
+    """V `[slots, 9]`, ids, weight, sizes, f -> aggregate, metrics. Compiled once a rule: f and how many clients there are can change."""
+    return jax.jit(lambda V, ids, weight, sizes, traced: apply(RULES[name].make(traced if f is None else f, policy), V, ids, weight, sizes))
 
 
-def run(name, V, ids, weight, f, policy="drop"):
-    aggregate, metrics = compiled(name, policy, f if RULES[name].static else None)(V, ids, weight, jnp.int32(f))
+@functools.cache
+def seen_behind(make):
+    """V, ids, weight, f -> the messages as the rule behind a pre-aggregator sees them."""
+    seen = aggregators.from_stack(lambda messages, cohort: messages)
+    return jax.jit(lambda V, ids, weight, f: apply(make(seen, f), V, ids, weight)[0])
+
+
+def run(name, V, ids, weight, f, policy="drop", sizes=SIZES):
+    """The aggregate and the metrics, in the precision of V."""
+    program = compiled(name, policy, f if RULES[name].static else None)
+    with jax.enable_x64(V.dtype == np.float64):
+        aggregate, metrics = program(V, np.asarray(ids, np.int32), np.asarray(weight, V.dtype), sizes, np.int32(f))
     return np.asarray(aggregate), {key: float(value) for key, value in metrics.items()}
+
+
+def padded(V):
+    """Rows `[n, d]` in the first slots; coordinates that are all 0 do not matter."""
+    stack = np.full((SLOTS, WIDTH), np.nan)
+    stack[: len(V)] = np.pad(V, ((0, 0), (0, WIDTH - V.shape[1])))
+    return stack
+
+
+def of_rows(name, V, f):
+    """R(V) of messages that all weigh the same, the first of them the trusted client's."""
+    return run(name, padded(V), TRUSTED_FIRST, np.arange(SLOTS) < len(V), f, sizes=ALIKE)[0][: V.shape[1]]
+
+
+def too_few(name, value):
+    """That metric, where the rule has it."""
+    return {} if RULES[name].sums else {"too_few": float(value)}
 
 
 class Case(NamedTuple):
@@ -206,11 +377,16 @@ def pairs(rule, most=SLOTS):
     return [(n, f) for n in range(1, most + 1) for f in range(n) if rule.fits(n, f) and (rule.times or f == 0)]
 
 
+def fitting(name, most=SLOTS - 1):
+    """Every n and f that a rule withstands."""
+    return [(n, f) for n in range(1, most + 1) for f in range(n) if RULES[name].withstands(n, f)]
+
+
 def check(name, kind, tolerance, most=SLOTS, dtype=float):
     rule = RULES[name]
     for n, f in pairs(rule, most):
         values = kind(np.random.default_rng([n, f]), n, f).astype(dtype)
-        given = case(n, values, seed=f, weighted="uniform" not in name)
+        given = case(n, values, seed=f, weighted=True)
         left, who = given.who()
         result, metrics = run(name, given.V.astype(dtype), given.ids, given.weight, f)
         expected = rule.oracle(values.astype(float), f, who)
@@ -219,10 +395,10 @@ def check(name, kind, tolerance, most=SLOTS, dtype=float):
 
 
 def poisoned(name, lost, f, seed, n=9):
-    """A cohort of n in which some messages are NaN, infinite, or too long for their squared norm in float32."""
-    values = normal(np.random.default_rng(seed), n, f).astype(np.float32)
+    """A cohort of n in which some messages are NaN, infinite, or too long for their squared norm."""
+    values = normal(np.random.default_rng(seed), n, f)
     given = case(n, values, seed)
     where = [slot for slot in given.some if given.ids[slot] != TRUSTED][:lost]
-    for slot, value in zip(where, (np.nan, -np.inf, 1e30), strict=False):
+    for slot, value in zip(where, (np.nan, -np.inf, 1e160), strict=False):
         given.V[slot, slot % WIDTH] = value
     return given, where

@@ -1,0 +1,99 @@
+"""The means against NumPy, over random cohorts with empty slots; and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from robust_rules import of_rows
+
+import fedjax_lite as fl
+from fedjax_lite import aggregators
+
+SIZES = np.array([3, 9, 1, 4, 6])
+
+
+@functools.cache
+def compiled(aggregator):
+    def aggregate(stack, weight, ids):
+        cohort = fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES, jnp.int32), ids, weight)
+        return aggregator.finish(aggregator.collect(stack, cohort, ()), (), jax.random.key(1))[0]
+
+    return jax.jit(aggregate)
+
+
+def aggregate(aggregator, stack, weight, ids=None):
+    """The aggregate of a stack `[5, 4]`."""
+    return np.asarray(compiled(aggregator)(stack, np.asarray(weight, stack.dtype), np.arange(5) if ids is None else ids))
+
+
+RULES = {
+    "mean": (aggregators.mean(), lambda x, w, n: oracles.weighted_mean(x, np.ones(len(x)))),
+    "weighted_mean": (aggregators.weighted_mean(), lambda x, w, n: oracles.weighted_mean(x, w * n)),
+    "uniform": (aggregators.weighted_mean("uniform"), lambda x, w, n: oracles.weighted_mean(x, w)),
+    "capped": (aggregators.weighted_mean(cap=4), lambda x, w, n: oracles.weighted_mean(x, w * np.minimum(n, 4))),
+    "function": (aggregators.weighted_mean(lambda c: c.size**2), lambda x, w, n: oracles.weighted_mean(x, w * n**2)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_equal_numpy(rule, x64):
+    aggregator, oracle = RULES[rule]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 10**6), st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=5, max_size=5).filter(any))
+    def holds(seed, present):
+        weight = np.array(present)
+        stack, some = np.random.default_rng(seed).normal(size=(5, 4)), weight > 0
+        actual = aggregate(aggregator, np.where(some[:, None], stack, np.nan), weight)
+        np.testing.assert_allclose(actual, oracle(stack[some], weight[some], SIZES[some]), atol=1e-12)
+
+    holds()
+
+
+@pytest.mark.parametrize("rule, withstands", [("median", True), ("trimmed_mean", True), ("mean", False)])
+@pytest.mark.parametrize("poison", [1e10, -1e18])
+def test_one_huge_message_moves_only_the_mean(rule, withstands, poison):
+    honest = np.random.default_rng(0).normal(size=(4, 3))
+    result = of_rows(rule, np.vstack([honest, np.full(3, poison)]), 1)
+    inside = (result >= honest.min(0)).all() and (result <= honest.max(0)).all()
+    assert inside == withstands
+
+
+TABLE = aggregators.weighted_mean(np.array([5.0, 0.0, 1.0]))  # of clients 0, 1 and 2
+
+
+def test_own_weights_follow_the_client_not_the_slot():
+    stack = np.repeat([[6.0], [0.0], [7.0], [8.0], [9.0]], 4, axis=1)
+    assert (aggregate(TABLE, stack, [1, 1, 0, 0, 0], np.array([2, 0, 1, 3, 4])) == 1).all()  # (1 * 6 + 5 * 0) / 6
+
+
+def test_examples_without_weight_leave_the_mean_at_zero():
+    assert (aggregate(TABLE, np.ones((5, 4)), [0, 1, 0, 0, 0]) == 0).all()
+
+
+def test_a_client_without_a_weight_of_its_own_shows():
+    """An array shorter than the population must not lend a client the weight of another."""
+    assert np.isnan(aggregate(TABLE, np.ones((5, 4)), np.ones(5))).all()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match='needs weights="examples"'):
+        aggregators.weighted_mean("uniform", cap=3)
+    with pytest.raises(ValueError, match="cap must be positive, got 0"):
+        aggregators.weighted_mean(cap=0)
+    with pytest.raises(ValueError, match="'example'"):
+        aggregators.weighted_mean("example")
+    with pytest.raises(ValueError, match=r"shape \[population\]"):
+        aggregators.weighted_mean(np.ones((2, 2)))
+    with pytest.raises(ValueError, match="whole number of at least 0, got -1"):
+        aggregators.trimmed_mean(-1)
+
+
+def test_a_fractional_number_of_byzantine_clients_is_refused():
+    with pytest.raises(ValueError, match="whole number of at least 0, got 1.5"):
+        aggregators.trimmed_mean(1.5)
