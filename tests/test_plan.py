@@ -33,7 +33,7 @@ KEEPS = algorithm(uplink=optax.trace(0.5))
 def call(function, built, data=None, **more):
     options = {"rounds": 4, "key": jax.random.key(0), "evaluate_every": 2, "loss_fn": softmax_loss} | more
     data = softmax_data() if data is None else data
-    return function(built, data, softmax_params(), fl.sampling.uniform(5), **options)
+    return function(built, data, softmax_params(), fl.sampling.cyclic(5), **options)
 
 
 def plan(built, **more):

@@ -1,5 +1,6 @@
 """What clients keep, in host memory: the same run as with all of it on the device, and only rows that were touched are stored."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -37,10 +38,14 @@ def keyed_work():
     return fl.ClientWork(lambda params, key: (plain.init(params, key), key), start, step, finish)
 
 
-ALGORITHM = fl.federate(
-    keyed_work(), fl.aggregators.weighted_mean(), fl.optimizer_server(optax.adam(0.1)),
-    batches=fl.Batches(4), population=len(SIZES), uplink=optax.trace(0.5),
-)  # fmt: skip
+def stateful(work=None, uplink=None):
+    return fl.federate(
+        work or fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.weighted_mean(), fl.optimizer_server(optax.adam(0.1)),
+        batches=fl.Batches(4, shuffle=False), population=len(SIZES), uplink=uplink, engine=fl.sequential(),
+    )  # fmt: skip
+
+
+ALGORITHM = stateful(keyed_work(), optax.trace(0.5))
 
 
 def trained(on_host, sampler=SOME, data=None, rounds=4, algorithm=ALGORITHM, **more):
@@ -53,11 +58,16 @@ def words(x):
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
 
+@functools.cache
+def started():
+    return jax.jit(ALGORITHM.init)(softmax_params(), jax.random.key(5))
+
+
 def same(host, device):
     """The host's rows are those of the clients that took part; the others are as they started."""
     assert host.history == device.history
     np.testing.assert_array_equal(host.params, device.params)
-    start = ALGORITHM.init(softmax_params(), jax.random.key(5))
+    start = started()
     for part in ("own", "uplink"):
         touched, whole, first = (getattr(state, part) for state in (host.state, device.state, start))
         assert isinstance(touched, Touched) and len(set(touched.ids.tolist())) == len(touched.ids)
@@ -78,7 +88,7 @@ def test_rows_in_host_memory_are_rows_on_the_device_to_the_bit(whole):
     assert 0 < len(ids) < len(SIZES)
 
 
-@pytest.mark.parametrize("name", ["everyone", "poisson"])
+@pytest.mark.parametrize("name", ["poisson", pytest.param("everyone", marks=pytest.mark.deep)])
 def test_with_other_cohorts(name):
     same(trained(True, SAMPLERS[name]), trained(False, SAMPLERS[name]))
 
@@ -115,13 +125,6 @@ def kept_work():
     )
 
 
-def stateful(work=None, uplink=None):
-    return fl.federate(
-        work or fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4), population=len(SIZES), uplink=uplink,
-    )  # fmt: skip
-
-
 KEPT = {
     "own and uplink": ALGORITHM,
     "uplink alone": stateful(uplink=optax.trace(0.9)),
@@ -130,7 +133,9 @@ KEPT = {
 }
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize(
+    "name", ["own and uplink", "own alone", *(pytest.param(name, marks=pytest.mark.deep) for name in ("uplink alone", "nothing"))]
+)
 def test_saved_in_one_place_resumed_in_the_other(name, tmp_path):
     """From a resumed run on the device to the bit the state of one that was never stopped."""
     algorithm = KEPT[name]
@@ -151,16 +156,9 @@ def test_a_resumed_run_goes_on_with_the_key_it_began_with(tmp_path, whole):
     np.testing.assert_array_equal(resumed.params, whole.params)
 
 
-def test_slots_outside_the_population_are_nobody_s():
+def test_slots_outside_the_population_are_nobody_s_and_a_client_may_come_twice():
     def sample(key, sizes, round):
-        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round]))
-
-    same(trained(True, sample), trained(False, sample))
-
-
-def test_a_client_twice_in_a_cohort_keeps_what_it_keeps_on_the_device():
-    def sample(key, sizes, round):
-        return fl.sampling.cohort(key, sizes, jnp.array([6, 1, 6]))
+        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round, 6]))
 
     same(trained(True, sample), trained(False, sample))
 
@@ -169,14 +167,13 @@ def test_a_client_twice_in_a_cohort_keeps_what_it_keeps_on_the_device():
 def test_rounds_are_one_program_where_rows_are_few(held, monkeypatch, whole):
     """The segment's rows on the device, or one round's: the same bits."""
     monkeypatch.setattr(stream, "HELD", held)
-    jax.clear_caches()
     lengths = []
     monkeypatch.setattr(stream, "_rounds", lambda *args, rounds=stream._rounds: (lengths.append(len(args[-1].id)), rounds(*args))[1])
     same(trained(True), whole)
     assert lengths == ([2, 2] if held else [1] * 4)
 
 
-@pytest.mark.parametrize("on_host", [True, None])
+@pytest.mark.parametrize("on_host", [None, pytest.param(True, marks=pytest.mark.deep)])
 def test_a_population_of_which_few_are_touched(on_host):
     """10^7 clients of 18 numbers each would be 720 MB; three rounds of five clients keep fifteen rows, whether asked for or not."""
     population = 10**7
@@ -185,7 +182,7 @@ def test_a_population_of_which_few_are_touched(on_host):
     data = fl.FederatedData(jax.tree.map(jnp.asarray, ones), jnp.asarray(start), jnp.ones(population, jnp.int32), 1)
     algorithm = fl.federate(
         fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(1), population=population, uplink=optax.trace(0.5),
+        batches=fl.Batches(1), population=population, uplink=optax.trace(0.5), engine=fl.sequential(),
     )  # fmt: skip
     key = jax.random.key(0)
     result = fl.run(algorithm, data, softmax_params(), fl.sampling.uniform(5), rounds=3, key=key, own_on_host=on_host, progress=False)

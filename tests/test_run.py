@@ -2,18 +2,19 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from problems import softmax_params
-from segments import DATA, FEDAVG, KEY, SAMPLER, TEST, TRACED, loss, run, same_bits
+from segments import DATA, FEDSGD, KEY, SAMPLER, TEST, TRACED, loss, run, same_bits
 
 import fedjax_lite as fl
 
 
 def test_segments_are_one_simulation():
     result = run()
-    state, history = jax.jit(lambda data: fl.simulate(FEDAVG, data, softmax_params(), SAMPLER, rounds=7, key=KEY))(DATA)
+    state, history = jax.jit(lambda data: fl.simulate(FEDSGD, data, softmax_params(), SAMPLER, rounds=7, key=KEY))(DATA)
     same_bits(result.state, state)
-    same_bits(result.params, FEDAVG.params(state))
+    same_bits(result.params, FEDSGD.params(state))
     assert result.status == "finished"
     assert [record["round"] for record in result.history] == list(range(1, 8))
     for name, values in history.items():
@@ -32,12 +33,16 @@ def test_the_model_is_evaluated_after_each_segment_and_at_the_end():
     assert len(history[5]["test_clients"]["accuracy"]["deciles"]) == 9
 
 
-def test_without_a_test_part_or_a_loss():
-    history = run(rounds=3, test=None).history
-    assert "train_loss" in history[-1] and "test_loss" not in history[-1]
+def test_without_a_test_part():
+    record = run(rounds=3, test=None).history[-1]
+    assert "train_loss" in record and "test_loss" not in record
+
+
+def test_without_a_loss_there_is_what_training_tells():
+    fedavg = fl.algorithms.fedavg(loss, optax.sgd(0.1), batches=fl.Batches(4), population=7, engine=fl.sequential())
     bits = {"uplink_bits", "uplink_side_bits", "downlink_bits"}
     from_training = {"round", "loss", "initial_loss", "accuracy", "clients", "update_norm", "non_finite"}
-    assert set(run(rounds=3, loss_fn=None).history[-1]) == from_training | bits
+    assert set(run(rounds=3, algorithm=fedavg, loss_fn=None).history[-1]) == from_training | bits
 
 
 def test_one_host_synchronisation_a_segment(monkeypatch):

@@ -4,9 +4,9 @@ import os
 import signal
 
 import jax.numpy as jnp
-import numpy as np
+import optax
 import pytest
-from segments import KEY, fedavg, run, same_bits, summary
+from segments import by_hand, loss, run, same_bits, summary
 
 import fedjax_lite as fl
 from fedjax_lite.folder import read_records
@@ -84,17 +84,16 @@ def test_a_second_signal_ends_it_at_once_and_it_can_be_resumed(tmp_path, monkeyp
 
 
 def test_a_run_that_diverges_names_the_round_and_keeps_its_last_good_checkpoint(tmp_path):
-    """Its model is a number."""
+    """Its model is a number, which falls by 1 a round; from round 6 on the loss is NaN."""
 
-    def loss_fn(params, batch, key):  # the loss is 1 at first, falls by 1 a round, and from round 6 on is NaN
-        return jnp.where(params < -4.5, jnp.nan, 1.0) + params * batch["one"]
+    def fall(state, data, cohort):
+        metrics = {"loss": jnp.where(state.server < -4.5, jnp.nan, 1.0), "clients": jnp.float32(2)}
+        return state._replace(round=state.round + 1, server=state.server - 1), metrics
 
-    data = fl.FederatedData.from_clients([{"one": np.ones(1)}] * 2)
-    algorithm = fl.algorithms.fedsgd(loss_fn, population=2, learning_rate=1.0, engine=fl.sequential())
+    algorithm = by_hand(fall)
 
     def start(rounds, **options):
-        everyone = fl.sampling.everyone()
-        return fl.run(algorithm, data, 0.0, everyone, rounds=rounds, key=KEY, evaluate_every=2, out=tmp_path / "run", **options)
+        return run(rounds, algorithm, params=0.0, loss_fn=None, evaluate_every=2, out=tmp_path / "run", **options)
 
     for resume in (False, True):  # to resume it is to diverge again
         with pytest.raises(FloatingPointError, match=r"round 6 is no longer finite \(loss=nan\).*checkpoint after round 4"):
@@ -111,5 +110,9 @@ def test_an_evaluation_that_is_not_finite_stops_too():
     overflow = lambda params, batch, key: jnp.full(batch["y"].shape, jnp.inf)  # noqa: E731
     with pytest.raises(FloatingPointError, match=r"round 3 .*test_loss=inf"):
         run(loss_fn=overflow)
+
+
+def test_rounds_that_lose_all_messages_stop_too():
+    fedavg = fl.algorithms.fedavg(loss, optax.sgd(3e38), batches=fl.Batches(4, shuffle=False), population=7, engine=fl.sequential())
     with pytest.raises(FloatingPointError, match=r"round 1 .*non_finite=\d.0, all messages"):
-        run(algorithm=fedavg(rate=3e38))
+        run(algorithm=fedavg, loss_fn=None)

@@ -23,9 +23,9 @@ def algorithm(engine=None):
         fl.sgd_work(softmax_loss, optax.sgd, learning_rate=rate),
         fl.aggregators.weighted_mean(),
         fl.optimizer_server(optax.adam(0.1)),
-        batches=fl.Batches(4, epochs=2),
+        batches=fl.Batches(4, epochs=2, shuffle=False),
         population=len(SIZES),
-        engine=engine,
+        engine=engine or fl.sequential(),
     )
 
 
