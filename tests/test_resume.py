@@ -60,7 +60,7 @@ def status(out):
 
 def killed_and_resumed(config, tmp_path, out, done):
     """Kill a run in the middle of a line and of a checkpoint, and compare it, once resumed, with one that is not killed."""
-    process = started_until(done + 6, command(config, out, 10**9, "--resume"), out)
+    process = started_until(done + 6, command(config, out, 10**9, *(["--resume"] if done else [])), out)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and status(out) == "running"
