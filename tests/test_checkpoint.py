@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +101,15 @@ def test_the_last_ones_stay_and_half_written_ones_are_none(opened, tmp_path):
     assert sorted(os.listdir(folder)) == ["round_6", "round_8"]
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of one checkpoint."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with closing(Checkpoints(folder, IDENTITY)) as first:
+        first.save(1, state())
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -111,12 +121,10 @@ def test_the_last_ones_stay_and_half_written_ones_are_none(opened, tmp_path):
         ({"state": ["a float32[" + "3, " * 99 + "]"]}, r"state\[0\] was 'a float32\[3\]', is now 'a float32.{60,80}\.\.\.;"),
     ],
 )
-def test_another_run_is_refused_with_the_first_difference(opened, change, message):
-    first = opened()
-    first.save(1, state())
-    first.wait()
+def test_another_run_is_refused_with_the_first_difference(saved, change, message):
     with pytest.raises(ValueError, match=f"belongs to another configuration: {message}"):
-        opened(IDENTITY | change).restore(1, state())
+        with closing(Checkpoints(saved, IDENTITY | change)) as other:
+            other.restore(1, state())
 
 
 def test_a_damaged_checkpoint_is_named(opened, tmp_path):

@@ -10,9 +10,12 @@ from problems import softmax_data, softmax_loss, softmax_params
 import fedjax_lite as fl
 from fedjax_lite.base import Mean
 
+POPULATIONS = (5, 1, 12, 3, 8, 2, 7), (0, 4, 0, 1, 0), (6,), (1,) * 30
+FEW = (POPULATIONS[0], 4), (POPULATIONS[1], 1), (POPULATIONS[2], 7), (POPULATIONS[3], 1000)
+ALL = [(sizes, batch) for sizes in POPULATIONS for batch in (1, 4, 7, 1000)]
 
-@pytest.mark.parametrize("sizes", [(5, 1, 12, 3, 8, 2, 7), (0, 4, 0, 1, 0), (6,), (1,) * 30])
-@pytest.mark.parametrize("batch", [1, 4, 7, 1000])
+
+@pytest.mark.parametrize(("sizes", "batch"), [*FEW, *(pytest.param(*each, marks=pytest.mark.deep) for each in ALL if each not in FEW)])
 def test_evaluate_equals_the_loop_over_clients(x64, sizes, batch):
     data, weights = softmax_data(sizes, empty=True), np.asarray(softmax_params())
     sums = jax.jit(lambda params, data: fl.evaluate(softmax_loss, params, data, batch=batch))(weights, data)
@@ -65,7 +68,7 @@ def test_half_precision_and_whole_numbers_are_summed_in_single():
     def loss_fn(params, batch, key):
         return batch["x"].astype(jnp.bfloat16), {"right": batch["x"] > 0, "count": batch["x"].astype(jnp.int32)}
 
-    for mean in fl.evaluate(loss_fn, 0.0, data).values():
+    for mean in jax.jit(lambda data: fl.evaluate(loss_fn, 0.0, data))(data).values():
         assert mean.total.dtype == jnp.float32 and mean.total[0] == mean.count[0] == 3000
 
 
@@ -81,7 +84,7 @@ def test_what_evaluation_refuses():
 
 def test_a_loss_is_evaluated_without_a_key():
     seen = []
-    fl.evaluate(lambda params, batch, key: seen.append(key) or batch["x"][:, 0], 0.0, softmax_data())
+    jax.eval_shape(lambda data: fl.evaluate(lambda params, batch, key: seen.append(key) or batch["x"][:, 0], 0.0, data), softmax_data())
     assert set(seen) == {None}
 
 

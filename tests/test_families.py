@@ -48,6 +48,9 @@ def families(models=True, digest=None, then=None, applies=APPLIES):
     return [fl.Family(w, n, u) for w, n, u in zip(works, (FIRST, POPULATION - FIRST), uplinks, strict=True)]
 
 
+BATCHES = fl.Batches(4, shuffle=False)
+
+
 def algorithm(soft=None, model=None, engine=fl.padded(), attack=None, **parts):  # noqa: B008 - padded() compiles fastest
     work = families(**parts)
     rule = distill.pooled(LOGITS, soft or aggregators.mean(), model or aggregators.weighted_mean(), PUBLIC, (FIRST, POPULATION - FIRST))
@@ -55,26 +58,41 @@ def algorithm(soft=None, model=None, engine=fl.padded(), attack=None, **parts): 
         work = [family._replace(work=fl.attacks.attacked(*attack, family.work, rule)[0]) for family in work]
         rule = fl.attacks.attacked(*attack, WORKS[0], rule)[1]
     server = distill.distillation_server(HOW, APPLIES, PUBLIC)
-    return fl.federate(work, rule, server, batches=fl.Batches(4), population=POPULATION, engine=engine)
+    return fl.federate(work, rule, server, batches=BATCHES, population=POPULATION, engine=engine)
 
 
-def trained(built, rounds=1, sampler=None, key=3, params=PARAMS):
-    sampler = sampler or fl.sampling.everyone()
-    return jax.jit(lambda data, params: fl.simulate(built, data, params, sampler, rounds=rounds, key=jax.random.key(key)))(
-        softmax_data(), params
-    )
+def a_round(built):
+    """The models after one round and what it tells, as a function of data, clients, whether each came, and key."""
+
+    def run(data, ids, weight, key):
+        sampler = lambda key, sizes, round: fl.sampling.cohort(key, sizes, ids, weight)  # noqa: E731
+        state, history = fl.simulate(built, data, PARAMS, sampler, rounds=1, key=key)
+        return built.params(state), history
+
+    return run
+
+
+BUILT = algorithm()
+compiled = jax.jit(a_round(BUILT))
+KEY = jax.random.key(3)
+
+
+def slots(came):
+    """Every client, and whether it came."""
+    return np.arange(POPULATION, dtype=np.int32), np.isin(np.arange(POPULATION), came).astype(np.float32)
 
 
 @functools.cache
 def models_of(k):
     """Each client's model after its round, had it the architecture of family k and were it there alone."""
-    plain = fl.federate(WORKS[k], aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(4), population=POPULATION)
+    server, engine = fl.optimizer_server(optax.sgd(1.0)), fl.sequential()
+    plain = fl.federate(WORKS[k], aggregators.mean(), server, batches=BATCHES, population=POPULATION, engine=engine)
 
     def one(id):
         sampler = lambda key, sizes, round: fl.sampling.cohort(key, sizes, id[None])  # noqa: E731
-        return plain.params(fl.simulate(plain, softmax_data(), PARAMS[k], sampler, rounds=1, key=jax.random.key(3))[0])
+        return plain.params(fl.simulate(plain, softmax_data(), PARAMS[k], sampler, rounds=1, key=KEY)[0])
 
-    return jax.jit(lambda ids: jax.lax.map(one, ids))(jnp.arange(POPULATION))
+    return jax.tree.map(np.asarray, jax.jit(lambda ids: jax.lax.map(one, ids))(jnp.arange(POPULATION)))
 
 
 def alone(client):
@@ -82,115 +100,132 @@ def alone(client):
 
 
 def logits(clients):
-    return np.stack([APPLIES[int(k >= FIRST)](alone(k), PUBLIC.examples, None) for k in clients])
+    public = {"x": np.asarray(PUBLIC.examples["x"])}
+    return np.stack([APPLIES[int(k >= FIRST)](alone(k), public, None) for k in clients])
 
 
 def means(clients):
-    """The weighted mean of each family's models."""
+    """The weighted mean of each family's models; what it started with where nobody came."""
     size = np.array(SIZES)
     groups = [[k for k in clients if k < FIRST], [k for k in clients if k >= FIRST]]
-    return [
-        jax.tree.map(
-            lambda *x, mine=mine: sum(size[k] * leaf for k, leaf in zip(mine, x, strict=True)) / size[mine].sum(), *map(alone, mine)
-        )
-        for mine in groups
-    ]
+    mean = lambda mine: lambda *x: sum(size[k] * leaf for k, leaf in zip(mine, x, strict=True)) / size[mine].sum()  # noqa: E731
+    return [jax.tree.map(mean(mine), *map(alone, mine)) if mine else PARAMS[k] for k, mine in enumerate(groups)]
 
 
-def test_each_family_is_averaged_and_all_teach_all():
-    state, history = trained(built := algorithm())
-    everyone = range(POPULATION)
-    target = jnp.asarray(scipy.special.softmax(logits(everyone).mean(0), axis=-1), jnp.float32)
-    key = jax.random.fold_in(aggregate_key(jax.random.fold_in(jax.random.key(3), 0)), 1)  # the server's
-    for k, average in enumerate(means(everyone)):
-        expected = distill.taught(HOW, APPLIES[k], average, PUBLIC.examples, target, jax.random.fold_in(key, k))[0]
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), built.params(state)[k], expected)
-    assert history["teacher_accuracy"][0] == pytest.approx(np.mean(logits(everyone).argmax(-1) == LABELS))
+@functools.partial(jax.jit, static_argnums=0)
+def taught(k, average, target):
+    key = jax.random.fold_in(aggregate_key(jax.random.fold_in(KEY, 0)), 1)  # the server's
+    return distill.taught(HOW, APPLIES[k], average, PUBLIC.examples, target, jax.random.fold_in(key, k))[0]
+
+
+@pytest.mark.parametrize("came", [range(POPULATION), [1], [5], [6, 2], [0, 1, 2, 3]], ids=str)
+def test_each_family_is_averaged_and_all_teach_all(came):
+    """A family that nobody came of keeps its average, and is taught."""
+    params, history = compiled(softmax_data(), *slots(came), KEY)
+    target = scipy.special.softmax(logits(came).mean(0), axis=-1).astype(np.float32)
+    for k, average in enumerate(means(came)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), params[k], taught(k, average, target))
+    assert history["teacher_accuracy"][0] == pytest.approx(np.mean(logits(came).argmax(-1) == LABELS))
     assert history["ensemble_accuracy"][0] == pytest.approx(np.mean(target.argmax(-1) == LABELS))
-    bits = 32 * (FIRST * FEATURES * CLASSES + (POPULATION - FIRST) * 2 * CLASSES)  # each its own model, there and back
-    assert history["uplink_bits"][0] == bits == history["downlink_bits"][0] and history["clients"][0] == POPULATION
+    bits = 32 * sum(FEATURES * CLASSES if k < FIRST else 2 * CLASSES for k in came)  # each its own model, there and back
+    assert history["uplink_bits"][0] == bits == history["downlink_bits"][0] and history["clients"][0] == len(came)
 
 
+def close(found, expected):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
+
+
+def test_another_engine_s_runs_side_by_side_are_the_same():
+    keys, came = jax.vmap(jax.random.key)(np.arange(2)), [1, 2, 4, 6]
+    found = jax.jit(jax.vmap(a_round(algorithm(engine=fl.packed(2))), (None, None, None, 0)))(softmax_data(), *slots(came), keys)
+    for i in range(2):
+        close(jax.tree.map(lambda x, i=i: x[i], found), compiled(softmax_data(), *slots(came), keys[i]))
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize(  # parts that add, and parts that stand beside each other
     ("soft", "engine", "other"), [("mean", fl.padded(), fl.packed(2)), ("median", fl.sequential(), fl.packed(2))], ids=["mean", "median"]
 )
 def test_engines_agree_and_empty_slots_are_inert(soft, engine, other):
     rule, poisson = getattr(aggregators, soft)(), fl.sampling.poisson(0.5)
     expected, found = (trained(algorithm(rule, engine=each), 2, poisson) for each in (engine, other))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found[0].server.clients, expected[0].server.clients)
+    close(found[0].server.clients, expected[0].server.clients)
     np.testing.assert_allclose(found[1]["teacher_accuracy"], expected[1]["teacher_accuracy"], atol=1e-6)
 
 
-@pytest.mark.parametrize("ids", [[1], [5], [6, 2], [0, 1, 2, 3]])
-def test_a_family_that_nobody_came_of_keeps_its_average(ids):
-    state, _ = trained(built := algorithm(), sampler=lambda key, sizes, round: fl.sampling.cohort(key, sizes, jnp.array(ids)))
-    target = jnp.asarray(scipy.special.softmax(logits(ids).mean(0), axis=-1), jnp.float32)
-    key = jax.random.fold_in(aggregate_key(jax.random.fold_in(jax.random.key(3), 0)), 1)
-    for k in range(2):
-        came = [i for i in ids if (i >= FIRST) == k]
-        average = means([*came, *([0, 1, 2, 3] if k else [4, 5, 6])])[k] if came else PARAMS[k]
-        expected = distill.taught(HOW, APPLIES[k], average, PUBLIC.examples, target, jax.random.fold_in(key, k))[0]
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), built.params(state)[k], expected)
+def trained(built, rounds, sampler):
+    return jax.jit(lambda data, params: fl.simulate(built, data, params, sampler, rounds=rounds, key=KEY))(softmax_data(), PARAMS)
 
 
+ATTACK = fl.attacks.ipm(100.0), fl.attacks.byzantine(2, POPULATION, ids=[1, 5])
+
+
+@functools.cache
+def under_attack(robust):
+    """How far a client of each family that attacks moves the models of a round."""
+    rules = {"soft": aggregators.median(), "model": aggregators.median()} if robust else {}
+    everyone = softmax_data(), *slots(range(POPULATION)), KEY
+    attacked, clean = jax.jit(a_round(algorithm(attack=ATTACK, **rules)))(*everyone)[0], compiled(*everyone)[0]
+    return optax.tree.norm(optax.tree.sub(attacked, clean)) / optax.tree.norm(clean)
+
+
+def test_a_median_bears_attackers_of_both_families():
+    assert 0 < under_attack(robust=True) < 1
+
+
+@pytest.mark.deep
+def test_a_mean_does_not_bear_them():
+    assert under_attack(robust=False) > 3 * under_attack(robust=True)
+
+
+@pytest.mark.deep
 def test_eight_devices_are_one():
-    built, data = algorithm(aggregators.median()), softmax_data()
-    state = built.init(PARAMS, jax.random.key(0))
-    cohort = fl.sampling.cohort(fl.round_key(state), data.size, jnp.array([6, 0, 3, 4]))
-    expected = jax.jit(built.round)(state, data, cohort)[0]
+    run, operands = a_round(algorithm(aggregators.median())), (softmax_data(), *slots([0, 3, 4, 6]), KEY)
     with jax.set_mesh(mesh_of(jax.devices())):
-        found = jax.jit(lambda *operands: built.round(*operands))(everywhere(state), everywhere(data), everywhere(cohort))[0]
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), found.server.clients, expected.server.clients)
+        found = jax.jit(lambda *operands: run(*operands))(*everywhere(operands))
+    close(found, jax.jit(run)(*operands))
 
 
-def test_seeds_are_vmapped():
-    built = algorithm()
-
-    def run(key):
-        return built.params(fl.simulate(built, softmax_data(), PARAMS, fl.sampling.uniform(4), rounds=2, key=key)[0])
-
-    found = jax.jit(jax.vmap(run))(jax.vmap(jax.random.key)(jnp.arange(2)))
-    one = built.params(trained(built, 2, fl.sampling.uniform(4), key=1)[0])
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y, atol=1e-5), found, one)
+def run_of_models_that_stay(out, rounds, **more):
+    sampler = fl.sampling.uniform(4)
+    return fl.run(STAY, softmax_data(), PARAMS, sampler, rounds=rounds, evaluate_every=1, key=KEY, progress=False, out=out, **more)
 
 
-def test_attackers_of_both_families_move_a_mean_and_not_a_median():
-    attack = fl.attacks.ipm(100.0), fl.attacks.byzantine(2, POPULATION, ids=[1, 5])
-    clean, mean, median = (
-        built.params(trained(built)[0])
-        for built in (algorithm(), algorithm(attack=attack), algorithm(aggregators.median(), aggregators.median(), attack=attack))
-    )
-    assert optax.tree.norm(optax.tree.sub(mean, clean)) > 3 * optax.tree.norm(optax.tree.sub(median, clean))
+STAY = fl.federate(
+    families(models=False, digest=distill.lessons(optax.sgd(0.1), 2, batch_size=10)),
+    distill.pooled(LOGITS, aggregators.mean(), public=PUBLIC), distill.consensus_server(PUBLIC, CLASSES),
+    batches=BATCHES, population=POPULATION, engine=fl.sequential(),
+)  # fmt: skip
 
 
-def test_models_that_stay_have_rows_of_their_own_family_only():
-    digest = distill.lessons(optax.sgd(0.1), 2, batch_size=10)
-    built = fl.federate(
-        families(models=False, digest=digest), distill.pooled(LOGITS, aggregators.mean(), public=PUBLIC),
-        distill.consensus_server(PUBLIC, CLASSES), batches=fl.Batches(4), population=POPULATION,
-    )  # fmt: skip
-    state, history = trained(built, 2, fl.sampling.uniform(4))
+@pytest.fixture(scope="module")
+def stayed(tmp_path_factory):
+    """Two rounds of them."""
+    return run_of_models_that_stay(tmp_path_factory.mktemp("stayed") / "run", 2)
+
+
+def test_models_that_stay_have_rows_of_their_own_family_only(stayed):
+    state, _, history, _ = stayed
     assert state.own[0].model.shape == (FIRST, FEATURES, CLASSES) and state.own[1].model["narrow"].shape == (3, 2, CLASSES)
-    assert history["uplink_bits"].tolist() == [4 * 32 * 20 * CLASSES] * 2 == history["downlink_bits"].tolist()
+    bits = 4 * 32 * 20 * CLASSES
+    assert [(record["uplink_bits"], record["downlink_bits"]) for record in history] == [(bits, bits)] * 2
     moved = [np.abs(np.asarray(x) - np.asarray(y)).reshape(len(x), -1).max(1) > 0 for x, y in (
         (state.own[0].model, PARAMS[0][None]), (state.own[1].model["narrow"], NARROW["narrow"][None]))]  # fmt: skip
-    cohorts = [fl.sampling.uniform(4)(jax.random.fold_in(jax.random.key(3), t), softmax_data().size, t).id for t in range(2)]
-    np.testing.assert_array_equal(np.flatnonzero(np.concatenate(moved)), np.unique(np.concatenate(cohorts)))
+    cohort = jax.jit(lambda size, t: fl.sampling.uniform(4)(jax.random.fold_in(KEY, t), size, t).id)
+    came = np.unique([cohort(softmax_data().size, t) for t in range(2)])
+    np.testing.assert_array_equal(np.flatnonzero(np.concatenate(moved)), came)
 
 
-def test_a_run_resumes_to_the_same_bits(tmp_path):
-    def start(rounds, out, **more):
-        built = algorithm()
-        return fl.run(
-            built, softmax_data(), PARAMS, fl.sampling.uniform(3), rounds=rounds, evaluate_every=1, key=jax.random.key(0), progress=False,
-            out=tmp_path / out, **more,
-        )  # fmt: skip
+@pytest.mark.deep
+def test_a_run_resumes_to_the_same_bits(stayed, tmp_path):
+    run_of_models_that_stay(tmp_path / "parts", 1)
+    resumed = run_of_models_that_stay(tmp_path / "parts", 2, resume=True)
+    jax.tree.map(np.testing.assert_array_equal, (resumed.params, resumed.state.own), (stayed.params, stayed.state.own))
 
-    whole = start(3, "whole")
-    start(2, "parts")
-    jax.tree.map(np.testing.assert_array_equal, start(3, "parts", resume=True).params, whole.params)
+
+def test_rows_of_families_stay_on_the_device(tmp_path):
     with pytest.raises(ValueError, match="own_on_host=True needs an algorithm whose layout tells how each client starts"):
-        start(1, "host", own_on_host=True)
+        run_of_models_that_stay(tmp_path / "host", 1, own_on_host=True)
 
 
 def three_classes_and_four():
@@ -200,7 +235,7 @@ def three_classes_and_four():
         families(models=False, digest=digest), distill.pooled(LOGITS, aggregators.mean()), distill.consensus_server(PUBLIC, CLASSES),
         batches=fl.Batches(4), population=POPULATION,
     )  # fmt: skip
-    built.init((PARAMS[0], wide), jax.random.key(0))
+    jax.eval_shape(built.init, (PARAMS[0], wide), jax.random.key(0))
 
 
 def other_messages():
@@ -221,7 +256,7 @@ def federate(work, **more):
     [
         (three_classes_and_four, r"distillation: a model says \[20, 4\] of the public examples, their soft labels are \[20, 3\]"),
         (
-            lambda: federate(other_messages()).init(PARAMS, jax.random.key(0)),
+            lambda: jax.eval_shape(federate(other_messages()).init, PARAMS, jax.random.key(0)),
             r"families: .* alike, family 0 sends \[\(6, 3\)\], family 1 \[\(2, 3\)\]",
         ),
         (lambda: federate(families()[:1]), r"families of \[4\] clients are not the population of 7"),

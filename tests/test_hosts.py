@@ -4,8 +4,11 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from contract import KINDS
 from filelock import FileLock
@@ -13,10 +16,13 @@ from problems import SIZES, softmax_data
 from streamed import SAMPLERS, trained
 
 import fedjax_lite as fl
-from fedjax_lite.folder import read_records
+from fedjax_lite import cli, folder, hosts
+from fedjax_lite.folder import RunFolder, read_records
 
 ROOT = Path(__file__).parent.parent
 WORKER = ROOT / "tests" / "support" / "one_of_two.py"
+TWO = ["random at every place", "median"]  # what is kept and drawn at every place; messages that are gathered
+SIX = [*TWO, "work scheduled", "adaptive rate", "distilled", "fedgkt"]
 
 
 def free_port():
@@ -35,42 +41,87 @@ def in_two_processes(*arguments, limit=300, well=True):
     return [out if well else err for out, err in outputs]
 
 
-def test_every_algorithm_on_two_processes():
-    for out in in_two_processes("contract", limit=900):
-        assert re.findall("agrees: (.*)", out) == KINDS
+@pytest.mark.parametrize(
+    "names", [TWO, pytest.param(SIX, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["two", "six", "all"]
+)
+def test_algorithms_on_two_processes(names):
+    for out in in_two_processes(",".join(names), limit=900):
+        assert re.findall("agrees: (.*)", out) == names
 
 
+@pytest.mark.deep
 def test_a_streamed_run_of_two_processes_is_one_of_one_and_each_resumes_the_other(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
     whole = trained(store, SAMPLERS["uniform"], loss_fn=None)
 
-    outputs = in_two_processes("run", tmp_path / "run", tmp_path / "store", 3, "host")
+    outputs = in_two_processes("", tmp_path / "run", store.path, 3, "host")
     assert outputs[0].split("loss:")[1] == outputs[1].split("loss:")[1]
     read = [set(map(int, re.search(r"read: \[(.*)\]", out)[1].split(", "))) for out in outputs]
     assert all(0 < len(clients) < len(SIZES) for clients in read)  # nobody read everything
-    assert [record["loss"] for record in read_records(tmp_path / "run")] == pytest.approx([r["loss"] for r in whole.history[:3]], rel=1e-6)
+    assert losses(read_records(tmp_path / "run")) == pytest.approx(losses(whole.history[:3]), rel=1e-6)
 
-    resumed = trained(
-        softmax_data(), SAMPLERS["uniform"], loss_fn=None, rounds=4, out=tmp_path / "run", resume=True
-    )  # one process, in memory
+    options = {"loss_fn": None, "rounds": 4, "out": tmp_path / "run", "resume": True}
+    resumed = trained(softmax_data(), SAMPLERS["uniform"], **options)  # one process, in memory
     assert len(resumed.history) == 4
-    in_two_processes("run", tmp_path / "run", tmp_path / "store", 6, "device")
-    records = read_records(tmp_path / "run")
-    assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in whole.history], rel=1e-6)
+    in_two_processes("", tmp_path / "run", store.path, 6, "device")
+    assert losses(read_records(tmp_path / "run")) == pytest.approx(losses(whole.history), rel=1e-6)
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def losses(records):
+    return [record["loss"] for record in records]
+
+
+@pytest.mark.deep
 def test_what_only_the_leader_runs_into_ends_all(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
     with FileLock(tmp_path / ".run.lock"):
-        leader, other = in_two_processes("run", tmp_path / "run", store.path, 3, "device", well=False, limit=100)
+        leader, other = in_two_processes("", tmp_path / "run", store.path, 3, "device", well=False, limit=100)
     assert "run is being written by another run" in leader and "the process that writes has failed: it says why" in other
 
 
+@pytest.mark.deep
 def test_a_folder_that_is_not_the_same_for_all_is_refused(tmp_path):
     store = fl.data.save(tmp_path / "store", softmax_data())
-    for errors in in_two_processes("run", tmp_path / "run-PROCESS", store.path, 3, "device", well=False, limit=100):
+    for errors in in_two_processes("", tmp_path / "run-PROCESS", store.path, 3, "device", well=False, limit=100):
         assert "is not one folder that all processes see" in errors
+
+
+# The same, as one process sees it: what the others do is put in its way.
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_who_does_not_write_fails_with_who_does(leads, monkeypatch):
+    monkeypatch.setattr(hosts, "leads", lambda: leads)
+    monkeypatch.setattr(hosts, "agreed", lambda failed: failed or not leads)
+    done = []
+    kind, message = (ValueError, "mine") if leads else (OSError, "the process that writes has failed: it says why")
+    with pytest.raises(kind, match=message):
+        hosts.by_leader(lambda: done.append(1) or fail("mine"))
+    assert len(done) == leads
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def test_a_folder_that_this_process_does_not_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for name, value in (("common", lambda number: number), ("by_leader", lambda fn: None), ("agreed", lambda flag: flag)):
+        monkeypatch.setattr(folder, name, value)
+    with pytest.raises(ValueError, match="is not one folder that all processes see: give all the same one, on a shared disk"):
+        RunFolder(tmp_path / "run", {}, None)._check_seen()
+
+
+def test_processes_with_different_things_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for others, same in ((lambda x: x, True), (lambda x: x + 1, False)):
+        monkeypatch.setattr(hosts.multihost_utils, "process_allgather", lambda x, others=others: np.array([x, others(x)]))
+        if same:
+            hosts.check_same("data")
+        else:
+            with pytest.raises(ValueError, match="the processes have different data, models, keys or settings"):
+                hosts.check_same("data")
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -83,15 +134,38 @@ def test_a_port_that_is_taken_is_refused():
 
 
 def command(*arguments):
-    """The command line's exit status and what it says."""
+    """The command line's exit status and what it says, in a process of its own."""
     line = [sys.executable, "-m", "fedjax_lite", "run", "configs/quickstart.toml", *arguments]
     process = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100)
     return process.returncode, process.stderr
 
 
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """The same in this process, where jax is told what to do when it should join."""
+
+    def here(initialize, *arguments):
+        monkeypatch.setattr(jax.distributed, "initialize", initialize)
+        monkeypatch.setattr(jax.config, "update", lambda *args: None)
+        return cli.main(["run", str(ROOT / "configs" / "quickstart.toml"), *arguments]), capsys.readouterr().err
+
+    return here
+
+
+def joining(*process):
+    return ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process", *process, "--timeout"]
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_a_process_that_never_joins_is_reported(process, here):
+    status, errors = here(lambda *args, **more: time.sleep(1), *joining(process), "0.1")
+    assert status == 1 and "not all of 2 processes at 127.0.0.1:" in errors and "joined within 0.1 s" in errors
+
+
+@pytest.mark.deep
 @pytest.mark.parametrize("process", ["0", "1"])
 def test_a_process_that_never_joins_is_reported_with_the_time_out(process):
-    status, errors = command("--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process", process, "--timeout", "1")
+    status, errors = command(*joining(process), "1")
     assert status == 1 and "not all of 2 processes at 127.0.0.1:" in errors and "joined within 1 s" in errors
 
 
@@ -111,6 +185,12 @@ def test_what_does_not_name_a_job_is_refused(arguments, message):
         fl.join_hosts(**arguments)
 
 
-def test_outside_a_job_joining_says_what_to_give():
+def test_outside_a_job_joining_says_what_to_give(here):
+    status, errors = here(lambda *args, **more: fail("coordinator_address should be defined."), "--hosts", "--timeout", "9")
+    assert status == 2 and "give coordinator, processes and process" in errors
+
+
+@pytest.mark.deep
+def test_outside_a_job_joining_says_what_to_give_in_a_process_of_its_own():
     status, errors = command("--hosts")
     assert status == 2 and "give coordinator, processes and process" in errors

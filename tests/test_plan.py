@@ -1,5 +1,6 @@
 """What a run will cost: counted by hand from shapes, refused before compilation where it cannot fit."""
 
+import functools
 import sys
 
 import jax
@@ -21,18 +22,34 @@ EXAMPLES = sum(SIZES) * (4 * FEATURES + 4) + 8 * len(SIZES)  # with start and si
 def algorithm(aggregator=None, engine=None, uplink=None):
     return fl.federate(
         fl.sgd_work(softmax_loss, optax.sgd(0.1)), aggregator or fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4), population=len(SIZES), engine=engine, uplink=uplink,
+        batches=fl.Batches(4, shuffle=False), population=len(SIZES), engine=engine or fl.sequential(), uplink=uplink,
     )  # fmt: skip
+
+
+WHOLE = algorithm(fl.aggregators.median(), fl.packed(3), optax.trace(0.5))  # has one of each part
+KEEPS = algorithm(uplink=optax.trace(0.5))
 
 
 def call(function, built, data=None, **more):
     options = {"rounds": 4, "key": jax.random.key(0), "evaluate_every": 2, "loss_fn": softmax_loss} | more
     data = softmax_data() if data is None else data
-    return function(built, data, softmax_params(), fl.sampling.uniform(5), **options)
+    return function(built, data, softmax_params(), fl.sampling.cyclic(5), **options)
 
 
 def plan(built, **more):
     return call(fl.plan, built, **more)
+
+
+@functools.cache
+def planned(built):
+    """A plan that several tests look at."""
+    return plan(built, test=softmax_data((2, 1)), evaluate_every=1)
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """No rounds are run: their program is one more to compile."""
+    monkeypatch.setattr(plan_module, "_trial", lambda *args: 0.0)
 
 
 def bytes_of(found):
@@ -40,7 +57,7 @@ def bytes_of(found):
 
 
 def test_parts_are_counted():
-    found = plan(algorithm(fl.aggregators.median(), fl.packed(3), optax.trace(0.5)), test=softmax_data((2, 1)))
+    found = planned(WHOLE)
     parts = bytes_of(found)
     assert parts["data"] == EXAMPLES and parts["test data"] == 3 * (4 * FEATURES + 4) + 16
     assert parts["server"] == 2 * MODEL  # the state's and those given
@@ -55,8 +72,8 @@ def test_parts_are_counted():
 
 @pytest.mark.parametrize(("engine", "lanes"), [(fl.padded(), 5), (fl.sequential(), 1), (fl.packed(2), 2), (fl.packed("auto"), 5)])
 def test_lanes_of_each_engine(engine, lanes):
-    shapes = jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0))
     built = algorithm(engine=engine)
+    shapes = jax.eval_shape(built.init, softmax_params(), jax.random.key(0))
     found = memory.needs(built, softmax_data(), softmax_params(), shapes, fl.sampling.uniform(5), None)
     assert found["lane stack"].note.split()[0] == str(lanes) and found["messages"].bytes == 0
     with jax.set_mesh(mesh_of(jax.devices()[:4])):  # two clients a device
@@ -65,17 +82,16 @@ def test_lanes_of_each_engine(engine, lanes):
 
 
 def test_a_store_needs_a_few_cohorts_and_rows_in_host_memory_theirs(tmp_path):
-    store = fl.data.save(tmp_path / "s", softmax_data())
-    whole, streamed = (bytes_of(plan(algorithm(uplink=optax.trace(0.5)), data=data, own_on_host=data is store)) for data in (None, store))
-    assert whole["clients' state"] == 7 * MODEL and streamed["clients' state"] == 5 * MODEL
-    assert streamed["data"] == int(3 * 5 * sum(SIZES) / 7 * (4 * FEATURES + 4)) + 4 * 7
+    found = bytes_of(plan(KEEPS, data=fl.data.save(tmp_path / "s", softmax_data()), own_on_host=True))
+    assert found["clients' state"] == 5 * MODEL
+    assert found["data"] == int(3 * 5 * sum(SIZES) / 7 * (4 * FEATURES + 4)) + 4 * 7
 
 
 REFUSED = {
     "messages": (algorithm(fl.aggregators.median(), fl.packed(1)), r"lower the clients a round \(5\), or take an aggregator that adds"),
     "lane stack": (algorithm(engine=fl.packed(4)), r"lower lanes \(4\) of packed\(lanes\)"),
     "data": (algorithm(engine=fl.packed(1)), "write the population with fl.data.save and stream it"),
-    "clients' state": (algorithm(engine=fl.packed(1), uplink=optax.trace(0.5)), r"keep it in host memory \(own_on_host = true\)"),
+    "clients' state": (KEEPS, r"keep it in host memory \(own_on_host = true\)"),
 }
 
 
@@ -93,36 +109,33 @@ def test_what_cannot_fit_is_refused_before_compilation(largest, function, monkey
     assert run_module.in_memory._cache_size() == before
 
 
-def test_working_memory_that_cannot_fit_is_refused_after_compilation(monkeypatch):
-    found = plan(algorithm())
-    monkeypatch.setattr(plan_module, "device_memory", lambda: found.peak - 1)
+def test_working_memory_that_cannot_fit_is_refused_after_compilation(monkeypatch, untimed):
+    peak = planned(WHOLE).peak
+    planned_again = functools.partial(plan, WHOLE, test=softmax_data((2, 1)), evaluate_every=1)
+    monkeypatch.setattr(plan_module, "device_memory", lambda: peak - 1)
     with pytest.raises(ValueError, match="lower the batch size|stream it"):
-        plan(algorithm())
-    monkeypatch.setattr(plan_module, "device_memory", lambda: found.peak)
-    assert plan(algorithm()).limit == found.peak
+        planned_again()
+    monkeypatch.setattr(plan_module, "device_memory", lambda: peak)
+    assert planned_again().limit == peak
 
 
 def test_rows_that_take_more_than_half_of_a_device_go_to_host_memory(monkeypatch):
-    built = algorithm(uplink=optax.trace(0.5))
     for limit, touched in [(10**9, False), (10 * MODEL, True)]:
         monkeypatch.setattr(memory, "device_memory", lambda limit=limit: limit)
-        result = call(fl.run, built, rounds=2, progress=False)
+        result = call(fl.run, KEEPS, rounds=1, loss_fn=None, evaluate_every=1, progress=False)
         assert isinstance(result.state.uplink, fl.Touched) == touched
 
 
-def test_rows_in_host_memory_are_not_in_the_peak():
-    built = algorithm(uplink=optax.trace(0.5))
-    peaks = [plan(built, own_on_host=on_host, evaluate_every=1).peak for on_host in (False, True)]
+def test_rows_in_host_memory_are_not_in_the_peak(untimed):
+    peaks = [plan(KEEPS, own_on_host=on_host, evaluate_every=1, loss_fn=None).peak for on_host in (False, True)]
     assert peaks[0] - peaks[1] >= 2 * MODEL - 100  # of seven clients and of a cohort of five
 
 
-def test_an_algorithm_without_a_layout_is_planned_as_far_as_it_tells(monkeypatch):
-    found = plan(algorithm(uplink=optax.trace(0.5))._replace(layout=None))
+def test_an_algorithm_without_a_layout_is_planned_as_far_as_it_tells(monkeypatch, untimed):
+    found = plan(KEEPS._replace(layout=None))
     assert "lane stack" not in found.needs and found.steps is None and "steps a round      not known" in str(found)
     monkeypatch.setattr(memory, "device_memory", lambda: 10)
-    assert not memory.goes_to_host(
-        None, algorithm()._replace(layout=None), jax.eval_shape(algorithm().init, softmax_params(), jax.random.key(0)), 1.0
-    )
+    assert not memory.goes_to_host(None, KEEPS._replace(layout=None), jax.eval_shape(KEEPS.init, softmax_params(), jax.random.key(0)), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +189,6 @@ def test_what_this_machine_has(monkeypatch, tmp_path):
 
 
 def test_the_table_is_for_a_person():
-    text = str(plan(algorithm()))
+    text = str(planned(WHOLE))
     assert text.startswith("parameters         18\non the device\n  data") and "expected peak" in text and "a round            " in text
     assert np.char.str_len(text.split("\n")).max() < 100

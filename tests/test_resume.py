@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from filelock import FileLock
 from problems import softmax_data, softmax_loss, softmax_params
 from tiny import TINY
 
@@ -19,14 +20,15 @@ from fedjax_lite import cli, folder
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.folder import read_records
 
-STATEFUL = (  # something of every part of the state: moments at the server, rows of an uplink, a count a client
+STATEFUL = (  # soon compiled, with something of every part of the state: moments at the server, rows of an uplink, a count a client
     TINY.replace('"mlp"\nhidden = [3]', '"linear"')
-    .replace("batch_size = 2", 'batch_size = 2\nuplink = { name = "trace", decay = 0.5 }')
+    .replace("batch_size = 2", 'batch_size = 2\nshuffle = false\nuplink = { name = "trace", decay = 0.5 }')
     .replace(
         "learning_rate = 0.1",
         "learning_rate = { name = 'exponential_decay', init_value = 0.1, transition_steps = 9, decay_rate = 0.5, clock = 'client_step' }",
     )
     .replace('[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }', '[server]\noptimizer = { name = "adam", learning_rate = 0.01 }')
+    + '[engine]\nname = "sequential"\n'
 )
 
 
@@ -56,20 +58,9 @@ def status(out):
     return json.loads((out / "summary.json").read_text())["status"]
 
 
-def test_killed_and_interrupted_runs_resume_to_the_same_bits(config, tmp_path):
-    out, whole = tmp_path / "killed", tmp_path / "whole"
-
-    # Ctrl-C: the segment in flight ends, and is saved.
-    process = started_until(4, command(config, out, 10**9), out)
-    process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    done = len(read_records(out))
-    assert status(out) == "interrupted" and f"interrupted after {done} rounds" in printed and "--resume" in printed
-    assert (out / "checkpoints" / f"round_{done}").is_dir() and (out / "params.safetensors").exists()
-
-    # SIGKILL, in the middle of a line and of a checkpoint.
-    process = started_until(done + 6, command(config, out, 10**9, "--resume"), out)
+def killed_and_resumed(config, tmp_path, out, done):
+    """Kill a run in the middle of a line and of a checkpoint, and compare it, once resumed, with one that is not killed."""
+    process = started_until(done + 6, command(config, out, 10**9, *(["--resume"] if done else [])), out)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and status(out) == "running"
@@ -80,7 +71,7 @@ def test_killed_and_interrupted_runs_resume_to_the_same_bits(config, tmp_path):
     (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (out / "summary.json.partial").write_text('{"status": "fin')
 
-    rounds = killed + 5
+    whole, rounds = tmp_path / "whole", killed + 4
     assert cli.main(command(config, out, rounds, "--resume")) == 0
     assert cli.main(command(config, whole, rounds)) == 0
     assert status(out) == status(whole) == "finished"
@@ -89,7 +80,26 @@ def test_killed_and_interrupted_runs_resume_to_the_same_bits(config, tmp_path):
     assert len(read_records(out)) == rounds and not (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp").exists()
 
 
-def test_a_folder_that_another_run_is_writing_to_is_refused(config, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path):
+    killed_and_resumed(config, tmp_path, tmp_path / "killed", 0)
+
+
+@pytest.mark.deep
+def test_a_run_that_was_interrupted_and_then_killed_resumes_to_the_same_bits(config, tmp_path):
+    """Ctrl-C: the segment in flight ends, and is saved."""
+    out = tmp_path / "killed"
+    process = started_until(4, command(config, out, 10**9), out)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    done = len(read_records(out))
+    assert status(out) == "interrupted" and f"interrupted after {done} rounds" in printed and "--resume" in printed
+    assert (out / "checkpoints" / f"round_{done}").is_dir() and (out / "params.safetensors").exists()
+    killed_and_resumed(config, tmp_path, out, done)
+
+
+@pytest.mark.deep
+def test_a_folder_that_another_process_is_writing_to_is_refused(config, tmp_path):
     out = tmp_path / "run"
     process = started_until(2, command(config, out, 10**9), out)
     try:
@@ -106,7 +116,13 @@ def test_a_folder_that_another_run_is_writing_to_is_refused(config, tmp_path):
 # The rest kills by hand: it leaves the folder as a kill would.
 
 DATA, KEY, SAMPLER = softmax_data(), jax.random.key(0), fl.sampling.uniform(3)
-FEDAVG = fl.algorithms.fedavg(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7)
+
+
+def averaging(engine, make=fl.algorithms.fedavg):
+    return make(softmax_loss, optax.adam(0.1), batches=fl.Batches(4, shuffle=False), population=7, engine=engine)
+
+
+FEDAVG = averaging(fl.sequential())  # segments of 2 rounds, and of 1: two compiled programs
 
 
 def run(out, rounds=6, algorithm=FEDAVG, data=DATA, evaluate_every=2, **options):
@@ -132,6 +148,15 @@ def test_a_run_without_a_checkpoint_starts_over(tmp_path, whole):
     assert (tmp_path / "new" / "metrics.jsonl").read_bytes() == whole
 
 
+def test_a_folder_that_another_run_is_writing_to_is_refused(tmp_path):
+    out = tmp_path / "run"
+    with FileLock(tmp_path / ".run.lock"):
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=f"out={out} is being written by another run: wait for it, stop it"):
+                run(out, resume=resume)
+    assert run(out).status == "finished" and os.listdir(tmp_path) == ["run"]
+
+
 def test_lines_after_the_last_checkpoint_are_made_again(tmp_path, whole):
     out = tmp_path / "run"
     run(out, rounds=4)
@@ -144,7 +169,7 @@ def test_lines_after_the_last_checkpoint_are_made_again(tmp_path, whole):
 def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
     run(tmp_path / "a", rounds=3)
     a = run(tmp_path / "a", rounds=7, evaluate_every=5, resume=True)
-    b = run(tmp_path / "b", rounds=7, evaluate_every=7)
+    b = run(tmp_path / "b", rounds=7, evaluate_every=1)
     np.testing.assert_array_equal(a.params, b.params)
     assert [record["round"] for record in a.history if "train_loss" in record] == [2, 3, 5, 7]
     assert [record["loss"] for record in a.history] == [record["loss"] for record in b.history]
@@ -152,15 +177,25 @@ def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
     assert shorter.status == "finished" and len(shorter.history) == 7
 
 
-def test_saved_on_one_device_and_lane_resumed_on_several(tmp_path):
-    def algorithm(engine):
-        return fl.algorithms.fedavgm(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7, engine=engine)
+def test_saved_on_one_device_resumed_on_several(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "run", rounds=2)
+    with jax.set_mesh(mesh_of(jax.devices()[:2])):
+        resumed = run(tmp_path / "run", resume=True)
+    same_but_for_sums(resumed, whole)
 
-    whole = run(tmp_path / "whole", algorithm=algorithm(fl.packed(3)))
-    run(tmp_path / "run", rounds=2, algorithm=algorithm(fl.packed(1)))
+
+@pytest.mark.deep
+def test_saved_by_one_engine_resumed_by_others(tmp_path):
+    whole = run(tmp_path / "whole", algorithm=averaging(fl.packed(3), fl.algorithms.fedavgm))
+    run(tmp_path / "run", rounds=2, algorithm=averaging(fl.packed(1), fl.algorithms.fedavgm))
     with jax.set_mesh(mesh_of(jax.devices()[:4])):
-        run(tmp_path / "run", rounds=4, algorithm=algorithm(fl.padded()), resume=True)
-    resumed = run(tmp_path / "run", algorithm=algorithm(fl.packed(2)), resume=True)
+        run(tmp_path / "run", rounds=4, algorithm=averaging(fl.padded(), fl.algorithms.fedavgm), resume=True)
+    resumed = run(tmp_path / "run", algorithm=averaging(fl.packed(2), fl.algorithms.fedavgm), resume=True)
+    same_but_for_sums(resumed, whole)
+
+
+def same_but_for_sums(resumed, whole):
     assert [record["loss"] for record in resumed.history] == pytest.approx([record["loss"] for record in whole.history], rel=1e-5)
     np.testing.assert_allclose(resumed.params, whole.params, rtol=1e-5, atol=1e-6)
 
@@ -179,7 +214,7 @@ def test_what_makes_another_run_is_refused(tmp_path):
     out = tmp_path / "run"
     run(out, rounds=2)
     before = (out / "summary.json").read_bytes(), (out / "config.toml").read_bytes()
-    momentum = fl.algorithms.fedavgm(softmax_loss, optax.adam(0.1), batches=fl.Batches(4), population=7)
+    momentum = averaging(fl.sequential(), fl.algorithms.fedavgm)
     with pytest.raises(ValueError, match="config.client.rate was 0.1, is now 0.2; resume with the configuration it was made with"):
         run(out, resume=True, config={"client": {"rate": 0.2}})
     with pytest.raises(ValueError, match="another configuration: data.sha256 was '"):

@@ -1,5 +1,6 @@
 """What clients keep, in host memory: the same run as with all of it on the device, and only rows that were touched are stored."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -19,32 +20,48 @@ from fedjax_lite.rows import Rows, Touched, untouched
 SOME = fl.sampling.dropout(fl.sampling.uniform(2), 0.3)  # in four rounds, not everyone is met
 
 
+class Kept(NamedTuple):
+    """State whose fields are called like those of `Touched`."""
+
+    ids: jax.Array
+    rows: dict
+
+
 def keyed_work():
-    """Work whose clients keep a random key, which they pass on, beside the point they drew at the start."""
+    """Work whose clients keep, in a tuple that looks like `Touched`, how often they came, a random key, which they pass on, and the point
+    they drew at the start."""
     plain = noisy_work(0.1)
 
+    def init(params, key):
+        return Kept(jnp.int32(0), {"point": plain.init(params, key), "key": key})
+
     def start(shared, own, client):
-        return plain.start(shared, own[0], client), jax.random.split(own[1])[0]
+        return plain.start(shared, own.rows["point"], client), own
 
     def step(carry, batch):
         inner, metrics = plain.step(carry[0], batch)
         return (inner, carry[1]), metrics
 
     def finish(shared, carry, client):
-        message, own, metrics = plain.finish(shared, carry[0], client)
-        return message, (own, carry[1]), metrics
+        inner, own = carry
+        message, point, metrics = plain.finish(shared, inner, client)
+        return message, Kept(own.ids + 1, {"point": point, "key": jax.random.split(own.rows["key"])[0]}), metrics
 
-    return fl.ClientWork(lambda params, key: (plain.init(params, key), key), start, step, finish)
+    return fl.ClientWork(init, start, step, finish)
 
 
-ALGORITHM = fl.federate(
-    keyed_work(), fl.aggregators.weighted_mean(), fl.optimizer_server(optax.adam(0.1)),
-    batches=fl.Batches(4), population=len(SIZES), uplink=optax.trace(0.5),
-)  # fmt: skip
+def stateful(work=None, uplink=None):
+    return fl.federate(
+        work or fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.weighted_mean(), fl.optimizer_server(optax.adam(0.1)),
+        batches=fl.Batches(4, shuffle=False), population=len(SIZES), uplink=uplink, engine=fl.sequential(),
+    )  # fmt: skip
+
+
+ALGORITHM = stateful(keyed_work(), optax.trace(0.5))
 
 
 def trained(on_host, sampler=SOME, data=None, rounds=4, algorithm=ALGORITHM, **more):
-    options = {"key": jax.random.key(5), "evaluate_every": 2, "loss_fn": softmax_loss, "progress": False} | more
+    options = {"key": jax.random.key(5), "evaluate_every": 2, "progress": False} | more
     data = softmax_data() if data is None else data
     return fl.run(algorithm, data, softmax_params(), sampler, rounds=rounds, own_on_host=on_host, **options)
 
@@ -53,11 +70,19 @@ def words(x):
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
 
 
-def same(host, device):
+LIGHT = stateful(uplink=optax.trace(0.9))  # soon compiled
+
+
+@functools.cache
+def started(algorithm):
+    return jax.jit(algorithm.init)(softmax_params(), jax.random.key(5))
+
+
+def same(host, device, algorithm=ALGORITHM):
     """The host's rows are those of the clients that took part; the others are as they started."""
     assert host.history == device.history
     np.testing.assert_array_equal(host.params, device.params)
-    start = ALGORITHM.init(softmax_params(), jax.random.key(5))
+    start = started(algorithm)
     for part in ("own", "uplink"):
         touched, whole, first = (getattr(state, part) for state in (host.state, device.state, start))
         assert isinstance(touched, Touched) and len(set(touched.ids.tolist())) == len(touched.ids)
@@ -68,9 +93,14 @@ def same(host, device):
     return host.state.own.ids
 
 
-@pytest.fixture(scope="module")
+@functools.cache
+def on_device(name):
+    return trained(False, algorithm=KEPT[name])
+
+
+@pytest.fixture
 def whole():
-    return trained(False)
+    return on_device("own and uplink")
 
 
 def test_rows_in_host_memory_are_rows_on_the_device_to_the_bit(whole):
@@ -78,9 +108,14 @@ def test_rows_in_host_memory_are_rows_on_the_device_to_the_bit(whole):
     assert 0 < len(ids) < len(SIZES)
 
 
-@pytest.mark.parametrize("name", ["everyone", "poisson"])
+@pytest.mark.deep
+@pytest.mark.parametrize("name", ["some", "everyone", "poisson"])
 def test_with_other_cohorts(name):
-    same(trained(True, SAMPLERS[name]), trained(False, SAMPLERS[name]))
+    same_as_on_the_device(SAMPLERS[name])
+
+
+def same_as_on_the_device(sampler):
+    same(*(trained(on_host, sampler, algorithm=LIGHT, loss_fn=softmax_loss) for on_host in (True, False)), LIGHT)
 
 
 def test_examples_on_disk_too(tmp_path, whole):
@@ -92,57 +127,29 @@ def test_on_several_devices(whole):
         np.testing.assert_allclose(trained(True).params, whole.params, rtol=1e-5, atol=1e-6)
 
 
-class Kept(NamedTuple):
-    """State whose fields are called like those of `Touched`."""
-
-    ids: jax.Array
-    rows: dict
-
-
-def kept_work():
-    """Work whose clients count their rounds, in a tuple that looks like `Touched`."""
-    plain = fl.sgd_work(softmax_loss, optax.sgd(0.1))
-
-    def finish(shared, carry, client):
-        message, _, metrics = plain.finish(shared, carry[0], client)
-        return message, Kept(carry[1].ids + 1, carry[1].rows), metrics
-
-    return fl.ClientWork(
-        lambda params, key: Kept(jnp.int32(0), {"nothing": jnp.zeros(0)}),
-        lambda shared, own, client: (plain.start(shared, (), client), own),
-        lambda carry, batch: (lambda inner, metrics: ((inner, carry[1]), metrics))(*plain.step(carry[0], batch)),
-        finish,
-    )
-
-
-def stateful(work=None, uplink=None):
-    return fl.federate(
-        work or fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4), population=len(SIZES), uplink=uplink,
-    )  # fmt: skip
-
-
 KEPT = {
     "own and uplink": ALGORITHM,
-    "uplink alone": stateful(uplink=optax.trace(0.9)),
-    "own alone": stateful(kept_work()),
+    "uplink alone": LIGHT,
+    "own alone": stateful(keyed_work()),
     "nothing": stateful(),
 }
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_saved_in_one_place_resumed_in_the_other(name, tmp_path):
-    """From a resumed run on the device to the bit the state of one that was never stopped."""
-    algorithm = KEPT[name]
-    whole = trained(False, algorithm=algorithm)
-    for first, second in [(True, True), (True, False), (False, True), (False, False)]:
-        out = tmp_path / f"{first}{second}"
-        trained(first, rounds=2, out=out, algorithm=algorithm)
-        resumed = trained(second, out=out, resume=True, algorithm=algorithm)
-        assert resumed.history == whole.history
-        np.testing.assert_array_equal(resumed.params, whole.params)
-        if not second:
-            jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), resumed.state, whole.state)
+FEW = ("own and uplink", True, False), ("own and uplink", False, True)
+ALL = [(name, *places) for name in KEPT for places in ((True, True), (True, False), (False, True), (False, False))]
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [*FEW, *(pytest.param(*x, marks=pytest.mark.deep) for x in ALL if x not in FEW)])
+def test_saved_in_one_place_resumed_in_the_other(name, first, second, tmp_path):
+    """To the bit the state of a run that was never stopped."""
+    algorithm, out = KEPT[name], tmp_path / "run"
+    whole = on_device(name)
+    trained(first, rounds=2, out=out, algorithm=algorithm)
+    resumed = trained(second, out=out, resume=True, algorithm=algorithm)
+    assert resumed.history == whole.history
+    np.testing.assert_array_equal(resumed.params, whole.params)
+    if not second:
+        jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), resumed.state, whole.state)
 
 
 def test_a_resumed_run_goes_on_with_the_key_it_began_with(tmp_path, whole):
@@ -151,32 +158,24 @@ def test_a_resumed_run_goes_on_with_the_key_it_began_with(tmp_path, whole):
     np.testing.assert_array_equal(resumed.params, whole.params)
 
 
-def test_slots_outside_the_population_are_nobody_s():
+def test_slots_outside_the_population_are_nobody_s_a_client_may_come_twice_and_a_round_may_be_empty():
     def sample(key, sizes, round):
-        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round]))
+        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round, 6]), jnp.ones(5) * (round != 1))
 
-    same(trained(True, sample), trained(False, sample))
-
-
-def test_a_client_twice_in_a_cohort_keeps_what_it_keeps_on_the_device():
-    def sample(key, sizes, round):
-        return fl.sampling.cohort(key, sizes, jnp.array([6, 1, 6]))
-
-    same(trained(True, sample), trained(False, sample))
+    same_as_on_the_device(sample)
 
 
 @pytest.mark.parametrize("held", [stream.HELD, 0])
 def test_rounds_are_one_program_where_rows_are_few(held, monkeypatch, whole):
     """The segment's rows on the device, or one round's: the same bits."""
     monkeypatch.setattr(stream, "HELD", held)
-    jax.clear_caches()
     lengths = []
     monkeypatch.setattr(stream, "_rounds", lambda *args, rounds=stream._rounds: (lengths.append(len(args[-1].id)), rounds(*args))[1])
     same(trained(True), whole)
     assert lengths == ([2, 2] if held else [1] * 4)
 
 
-@pytest.mark.parametrize("on_host", [True, None])
+@pytest.mark.parametrize("on_host", [None, pytest.param(True, marks=pytest.mark.deep)])
 def test_a_population_of_which_few_are_touched(on_host):
     """10^7 clients of 18 numbers each would be 720 MB; three rounds of five clients keep fifteen rows, whether asked for or not."""
     population = 10**7
@@ -185,7 +184,7 @@ def test_a_population_of_which_few_are_touched(on_host):
     data = fl.FederatedData(jax.tree.map(jnp.asarray, ones), jnp.asarray(start), jnp.ones(population, jnp.int32), 1)
     algorithm = fl.federate(
         fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(1), population=population, uplink=optax.trace(0.5),
+        batches=fl.Batches(1), population=population, uplink=optax.trace(0.5), engine=fl.sequential(),
     )  # fmt: skip
     key = jax.random.key(0)
     result = fl.run(algorithm, data, softmax_params(), fl.sampling.uniform(5), rounds=3, key=key, own_on_host=on_host, progress=False)

@@ -1,6 +1,6 @@
-"""Samplers: who is drawn, how often, and in which form; all as one compiled program with a traced round."""
+"""Samplers: who is drawn, how often, and in which form; all in one compiled program with a traced round."""
 
-from functools import partial
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +12,65 @@ import fedjax_lite as fl
 from fedjax_lite.base import NO_LIMIT
 from fedjax_lite.sampling import availability, cohort, cyclic, dropout, everyone, poisson, stragglers, uniform, weighted
 
-SIZES = jnp.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], jnp.int32)
+SIZES = np.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], np.int32)
 POPULATION, ROUNDS = len(SIZES), 4000
+
+
+def backwards(key, sizes, round):
+    return cohort(key, sizes, jnp.arange(POPULATION)[::-1])
+
 
 SAMPLERS = {
     "uniform": uniform(3),
     "everyone": everyone(),
     "cyclic": cyclic(3),
     "weighted": weighted(3),
-    "poisson": poisson(0.3, 10),
     "dropout": dropout(uniform(3), 0.4),
     "stragglers": stragglers(uniform(3), 0.5, 4),
     "availability": availability(uniform(3), 0.5, 8),
 }
+OTHERS = {
+    "uniform of all": uniform(POPULATION),
+    "backwards": backwards,
+    "dropout of everyone": dropout(everyone(), 0.5),
+    "dropout backwards": dropout(backwards, 0.5),
+    "dropout twice": dropout(dropout(everyone(), 0.5), 0.5),
+    "no dropout": dropout(uniform(3), 0),
+    "stragglers of everyone": stragglers(everyone(), 0.5, 9),
+    "stragglers backwards": stragglers(backwards, 0.5, 9),
+    "stragglers twice": stragglers(stragglers(uniform(3), 1, 2), 1, 4),
+    "weighted one": weighted(1),
+    "weighted two": weighted(2),
+    "weighted without examples": lambda key, sizes, round: weighted(4)(key, sizes.at[:6].set(0), round),
+    "poisson small": poisson(0.3, 4),
+    "availability of everyone": availability(everyone(), 0.5, 8),
+    "always available": availability(everyone(), 1, 8),
+}
 
 
-@partial(jax.jit, static_argnums=0)
-def rounds(sampler, sizes=SIZES, count=jnp.arange(ROUNDS)):
-    """The cohorts of many rounds, as `advance` draws them: a traced round, a key a round."""
-    return jax.lax.map(lambda t: sampler(jax.random.fold_in(jax.random.key(0), t), sizes, t), count)
+POISSON = {"poisson": 0.3, "poisson of all": 1.0, "poisson of nobody": 1e-6}  # one sampler for all rates
+
+
+@functools.cache
+def drawn():
+    """The cohorts of many rounds of each, as `advance` draws them: a traced round, a key a round."""
+
+    def one(sizes, t):
+        key = jax.random.fold_in(jax.random.key(0), t)
+        found = {name: sampler(key, sizes, t) for name, sampler in (SAMPLERS | OTHERS).items()}
+        rates = jax.vmap(lambda rate: poisson(rate, 10)(key, sizes, t))(jnp.array(list(POISSON.values())))
+        found |= {name: jax.tree.map(lambda x, i=i: x[i], rates) for i, name in enumerate(POISSON)}
+        return found | {"dropout of poisson": dropout(lambda *args: found["poisson"], 0.5)(key, sizes, t)}
+
+    found = jax.jit(jax.vmap(one, (None, 0)))(SIZES, np.arange(ROUNDS))
+    return {
+        name: chosen._replace(**{f: np.asarray(getattr(chosen, f)) for f in ("id", "size", "weight", "steps")})
+        for name, chosen in found.items()
+    }
+
+
+def rounds(name):
+    return drawn()[name]
 
 
 def plausible(counts, probability, trials):
@@ -46,9 +86,9 @@ def counts(chosen):
     return np.bincount(np.asarray(chosen.id)[np.asarray(chosen.weight) > 0], minlength=POPULATION)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [*SAMPLERS, "poisson"])
 def test_every_sampler_keeps_the_contract(name):
-    chosen = rounds(SAMPLERS[name])
+    chosen = rounds(name)
     assert isinstance(chosen, fl.Client)
     assert chosen.id.dtype == jnp.int32 and chosen.steps.dtype == jnp.int32 and chosen.weight.dtype == jnp.float32
     ids = np.asarray(chosen.id)
@@ -59,50 +99,49 @@ def test_every_sampler_keeps_the_contract(name):
 
 
 def test_uniform_draws_every_client_and_every_pair_equally_often():
-    chosen = rounds(SAMPLERS["uniform"])
+    chosen = rounds("uniform")
     assert chosen.id.shape == (ROUNDS, 3)
     assert plausible(counts(chosen), np.full(POPULATION, 0.3), ROUNDS)
     ids = np.sort(np.asarray(chosen.id), axis=1)
     pairs = np.concatenate([ids[:, [0, 1]], ids[:, [0, 2]], ids[:, [1, 2]]]) @ [POPULATION, 1]
     seen = np.bincount(pairs, minlength=POPULATION**2).reshape(POPULATION, POPULATION)[np.triu_indices(POPULATION, 1)]
     assert plausible(seen, np.full(len(seen), 3 / 45), ROUNDS)
-    assert (np.asarray(rounds(uniform(POPULATION)).id).sum(axis=1) == 45).all()
+    assert (np.sort(rounds("uniform of all").id, axis=1) == np.arange(POPULATION)).all()
 
 
-def test_what_wrappers_draw_is_a_clients_own():
-    def backwards(key, sizes, round):
-        return cohort(key, sizes, jnp.arange(POPULATION)[::-1])
+@pytest.mark.parametrize("wrapper", ["dropout", "stragglers"])
+def test_what_wrappers_draw_is_a_clients_own(wrapper):
+    forth, back = rounds(f"{wrapper} of everyone"), rounds(f"{wrapper} backwards")
+    np.testing.assert_array_equal(forth.weight, back.weight[:, ::-1])
+    np.testing.assert_array_equal(forth.steps, back.steps[:, ::-1])
 
-    for wrap in (lambda sampler: dropout(sampler, 0.5), lambda sampler: stragglers(sampler, 0.5, 9)):
-        forth, back = rounds(wrap(everyone()), count=jnp.arange(9)), rounds(wrap(backwards), count=jnp.arange(9))
-        np.testing.assert_array_equal(forth.weight, back.weight[:, ::-1])
-        np.testing.assert_array_equal(forth.steps, back.steps[:, ::-1])
-    twice = np.asarray(rounds(dropout(dropout(everyone(), 0.5), 0.5)).weight)  # each wrapper tosses a coin of its own
+
+def test_each_wrapper_tosses_a_coin_of_its_own():
+    """Two drop-outs of one half leave a quarter; equal draws would leave a half."""
+    twice = rounds("dropout twice").weight
     assert plausible([twice.sum()] * 2, np.full(2, 0.25), twice.size)
 
 
 def test_everyone_is_everyone():
-    np.testing.assert_array_equal(rounds(SAMPLERS["everyone"]).id, np.tile(np.arange(POPULATION), (ROUNDS, 1)))
+    np.testing.assert_array_equal(rounds("everyone").id, np.tile(np.arange(POPULATION), (ROUNDS, 1)))
 
 
 def test_cyclic_goes_round():
-    ids = np.asarray(rounds(SAMPLERS["cyclic"]).id)
-    np.testing.assert_array_equal(ids.reshape(-1), np.arange(3 * ROUNDS) % POPULATION)
+    np.testing.assert_array_equal(rounds("cyclic").id.reshape(-1), np.arange(3 * ROUNDS) % POPULATION)
 
 
 def test_weighted_draws_one_after_another_by_size():
-    first = np.asarray(rounds(weighted(1)).id)[:, 0]
-    share = np.asarray(SIZES) / np.asarray(SIZES).sum()
+    first = rounds("weighted one").id[:, 0]
+    share = SIZES / SIZES.sum()
     assert plausible(np.bincount(first, minlength=POPULATION), share, ROUNDS)
     # Two draws without replacement: P(k) = p_k + sum_j p_j p_k / (1 - p_j).
     twice = share + [sum(share[j] * share[k] / (1 - share[j]) for j in range(POPULATION) if j != k) for k in range(POPULATION)]
-    assert plausible(counts(rounds(weighted(2))), twice, ROUNDS)
-    without_examples = np.asarray(rounds(weighted(4), SIZES.at[:6].set(0)).id)
-    assert (np.sort(without_examples, axis=1) == [6, 7, 8, 9]).all()
+    assert plausible(counts(rounds("weighted two")), twice, ROUNDS)
+    assert (np.sort(rounds("weighted without examples").id, axis=1) == [6, 7, 8, 9]).all()
 
 
 def test_poisson_counts_are_binomial_and_clients_equally_likely():
-    chosen = rounds(SAMPLERS["poisson"])
+    chosen = rounds("poisson")
     present = np.asarray(chosen.weight).sum(axis=1).astype(int)
     assert plausible(counts(chosen), np.full(POPULATION, 0.3), ROUNDS)
     seen, expected = np.bincount(present, minlength=11), stats.binom.pmf(np.arange(11), 10, 0.3) * ROUNDS
@@ -113,43 +152,42 @@ def test_poisson_counts_are_binomial_and_clients_equally_likely():
 
 
 def test_poisson_has_a_capacity():
-    small = np.asarray(rounds(poisson(0.3, 4)).weight)
+    small = rounds("poisson small").weight
     assert small.shape == (ROUNDS, 4) and small.sum(axis=1).max() == 4
-    assert (np.asarray(rounds(poisson(1, 99)).weight) == 1).all()  # no more slots than clients
-    rate = jax.jit(lambda rate: poisson(rate, 10)(jax.random.key(1), SIZES, jnp.int32(0)).weight)
-    assert rate(1.0).sum() == 10 and rate(1e-6).sum() == 0
+    assert (rounds("poisson of all").weight == 1).all() and rounds("poisson of nobody").weight.mean() < 1e-3
+    assert jax.eval_shape(poisson(1, 99), jax.random.key(0), jnp.asarray(SIZES), 0).id.shape == (POPULATION,)  # no more slots than clients
 
 
 def test_dropout_empties_slots_and_changes_nothing_else():
-    chosen, before = rounds(SAMPLERS["dropout"]), rounds(SAMPLERS["uniform"])
+    chosen, before = rounds("dropout"), rounds("uniform")
     np.testing.assert_array_equal(chosen.id, before.id)
     lost = np.asarray(chosen.weight).reshape(-1) == 0
     assert plausible([lost.sum()] * 2, np.full(2, 0.4), 3 * ROUNDS)
     assert plausible(counts(chosen), np.full(POPULATION, 0.3 * 0.6), ROUNDS)
-    np.testing.assert_array_equal(rounds(dropout(uniform(3), 0)).weight, 1)
+    np.testing.assert_array_equal(rounds("no dropout").weight, 1)
 
 
 def test_stragglers_take_fewer_steps():
-    chosen = rounds(SAMPLERS["stragglers"])
+    chosen = rounds("stragglers")
     steps = np.asarray(chosen.steps).reshape(-1)
     assert set(steps.tolist()) == {1, 2, 3, 4, int(NO_LIMIT)}
     assert plausible([np.sum(steps == NO_LIMIT), *(np.sum(steps == j) for j in (1, 2, 3, 4))], np.array([0.5] + [0.125] * 4), 3 * ROUNDS)
-    nested = rounds(stragglers(stragglers(uniform(3), 1, 2), 1, 4))  # the tighter limit holds
-    assert set(np.asarray(nested.steps).reshape(-1).tolist()) == {1, 2}
+    assert set(rounds("stragglers twice").steps.reshape(-1).tolist()) == {1, 2}  # the tighter limit holds
 
 
 def test_availability_is_a_window_of_each_clients_own():
-    reached = np.asarray(rounds(availability(everyone(), 0.5, 8)).weight)
+    reached = rounds("availability of everyone").weight
     np.testing.assert_array_equal(reached[:8], reached[8:16])  # day after day
     assert set(reached[:8].sum(axis=0).tolist()) <= {4.0} and len({tuple(column) for column in reached[:8].T}) > 3
     assert all(np.abs(np.diff(np.append(column, column[0]))).sum() == 2 for column in reached[:8].T)  # one window a day
-    assert (np.asarray(rounds(availability(everyone(), 1, 8)).weight) == 1).all()
+    assert (rounds("always available").weight == 1).all()
 
 
 def test_a_cohort_by_hand():
-    chosen = cohort(jax.random.key(0), SIZES, jnp.array([4, 0]), jnp.array([1, 0]))
-    assert cohort(jax.random.key(0), SIZES, jnp.array([10, -1, 9])).size.tolist() == [0, 0, 9]  # nobody has these numbers
+    by_hand = jax.jit(lambda ids, weight: cohort(jax.random.key(0), jnp.asarray(SIZES), ids, weight))
+    chosen = by_hand(np.array([4, 0]), np.array([1, 0]))
     assert chosen.size.tolist() == [8, 5] and chosen.weight.tolist() == [1, 0] and chosen.steps.tolist() == [NO_LIMIT] * 2
+    assert by_hand(np.array([10, -1, 9]), None).size.tolist() == [0, 0, 9]  # nobody has these numbers
 
 
 @pytest.mark.parametrize(
@@ -166,7 +204,7 @@ def test_a_cohort_by_hand():
         (lambda: availability(uniform(3), 0, 5), r"availability: share must be in \(0, 1\], got 0"),
         (lambda: availability(uniform(3), 0.5, 0), "availability: period must be"),
         *(
-            (lambda make=make: rounds(make(11)), "clients=11 is more than the population of 10: lower it")
+            (lambda make=make: make(11)(jax.random.key(0), jnp.asarray(SIZES), 0), "clients=11 is more than the population of 10: lower it")
             for make in (uniform, cyclic, weighted)
         ),
     ],
@@ -176,25 +214,13 @@ def test_what_samplers_refuse(make, message):
         make()
 
 
-def test_nested_wrappers_draw_on_their_own():
-    """Two drop-outs of one half leave a quarter; equal draws would leave a half."""
-    sampler = fl.sampling.dropout(fl.sampling.dropout(fl.sampling.uniform(100), 0.5), 0.5)
-    draw = jax.jit(jax.vmap(lambda key: sampler(key, jnp.ones(1000, jnp.int32), jnp.int32(0)).weight))
-    present = np.asarray(draw(jax.random.split(jax.random.key(0), 200))) > 0
-    assert abs(present.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / present.size)
-
-
 def test_drop_outs_do_not_know_how_many_were_drawn():
     """Each client of a Poisson cohort is lost with the same probability, whatever the size of the cohort."""
-    sampler = dropout(poisson(0.4, capacity=8), 0.5)
-
-    def one(key):
-        drawn, kept = poisson(0.4, capacity=8)(key, jnp.ones(8, jnp.int32), 0), sampler(key, jnp.ones(8, jnp.int32), 0)
-        here = jnp.zeros(8).at[drawn.id].add(drawn.weight > 0)
-        return here, jnp.zeros(8).at[kept.id].add(kept.weight > 0), jnp.sum(drawn.weight > 0)
-
-    here, kept, size = (np.asarray(x) for x in jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 4000)))
-    for client in range(8):
-        chosen = here[:, client] > 0
+    here, kept = (
+        np.array([np.bincount(ids, weights > 0, POPULATION) for ids, weights in zip(chosen.id, chosen.weight, strict=True)])
+        for chosen in (rounds("poisson"), rounds("dropout of poisson"))
+    )
+    for client in range(POPULATION):
+        chosen, size = here[:, client] > 0, here.sum(axis=1)
         assert abs(kept[chosen, client].mean() - 0.5) < 5 * 0.5 / np.sqrt(chosen.sum())
         assert abs(np.corrcoef(kept[chosen, client], size[chosen])[0, 1]) < 5 / np.sqrt(chosen.sum())

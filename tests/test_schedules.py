@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from oracles import Plateau
-from problems import QUADRATIC_A, QUADRATIC_C, quadratic_data, quadratic_loss, simulate, slope_data, slope_loss, with_steps
+from problems import QUADRATIC_A, QUADRATIC_C, quadratic_data, quadratic_loss, slope_data, slope_loss, with_steps
 
 import fedjax_lite as fl
 
@@ -16,57 +16,72 @@ ROUNDS = 4
 DECAY = optax.exponential_decay(0.1, transition_steps=1, decay_rate=0.5)
 
 
-def falls(work, steps=3, sampler=None, clients=1, batches=None, rounds=ROUNDS, server=None):
-    """By how much the model falls in each round."""
+def simulated(data, start, work, server=None, sampler=None, rounds=ROUNDS, engine=fl.sequential(), **batches):  # noqa: B008
+    """The model, the server's state and the history of a run whose clients take their examples as they come; pure."""
     built = fl.federate(
         work,
         fl.aggregators.mean(),
         server or fl.optimizer_server(optax.sgd(1.0)),
-        batches=batches or fl.Batches(1, steps=steps),
-        population=clients,
+        batches=fl.Batches(**{"size": 1, **batches}, shuffle=False),
+        population=data.population,
+        engine=engine,
     )
-    _, history = simulate(built, slope_data(clients), jnp.zeros(()), sampler or fl.sampling.everyone(), rounds, jax.random.key(0))
-    return np.asarray(history["update_norm"])
+    state, history = fl.simulate(built, data, start, sampler or fl.sampling.everyone(), rounds=rounds, key=jax.random.key(0))
+    return built.params(state), state.server, history
+
+
+def run(data, start, work, **more):
+    """It compiled."""
+    return jax.jit(lambda data, start: simulated(data, start, work, **more))(data, start)
+
+
+def falls(work, data=None, **more):
+    """By how much the model falls in each round, of three steps if not told otherwise."""
+    steps = {} if "epochs" in more else {"steps": 3}
+    return np.asarray(run(slope_data(1) if data is None else data, np.zeros(()), work, **steps | more)[-1]["update_norm"])
 
 
 def scheduled(clock, schedule=DECAY, **options):
     return fl.sgd_work(slope_loss, optax.sgd, learning_rate=clock(schedule), **options)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_rates_on_three_clocks(steps):
-    rate = lambda count: 0.1 * 0.5**count  # noqa: E731
-    local = np.arange(steps)
-    rounds = np.arange(ROUNDS)
-    np.testing.assert_allclose(falls(scheduled(fl.on_round), steps), steps * rate(rounds), rtol=1e-7)
-    np.testing.assert_allclose(falls(scheduled(fl.on_step), steps), np.full(ROUNDS, rate(local).sum()), rtol=1e-7)
-    per_round = [rate(t * steps + local).sum() for t in rounds]
-    np.testing.assert_allclose(falls(scheduled(fl.on_client_step), steps), per_round, rtol=1e-7)
+RATES = {  # clock -> the rates of each round's local steps
+    "on_round": lambda round, steps: np.full(steps, 0.1 * 0.5**round),
+    "on_step": lambda round, steps: 0.1 * 0.5 ** np.arange(steps),
+    "on_client_step": lambda round, steps: 0.1 * 0.5 ** (round * steps + np.arange(steps)),
+}
+
+
+@pytest.mark.parametrize("clock", RATES)
+def test_rates_on_three_clocks(clock):
+    """Of clients that take one, two or three steps."""
+    one = lambda data, steps: simulated(data, jnp.zeros(()), scheduled(getattr(fl, clock)), steps=steps)[-1]["update_norm"]  # noqa: E731
+    found = jax.jit(jax.vmap(one, (None, 0)))(slope_data(1), np.array([1, 2, 3]))
+    expected = [[RATES[clock](round, steps).sum() for round in range(ROUNDS)] for steps in (1, 2, 3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
 def test_the_clients_own_clock_stands_still_while_it_does_not_take_part():
     """Clients 0, 1 and 2 in turn: each has taken no step before its first round, and two before its second."""
-    fall = falls(scheduled(fl.on_client_step), steps=2, sampler=fl.sampling.cyclic(1), clients=3, rounds=6)
+    fall = falls(scheduled(fl.on_client_step), slope_data(3), steps=2, sampler=fl.sampling.cyclic(1), rounds=6)
     np.testing.assert_allclose(fall, [0.15] * 3 + [0.0375] * 3, rtol=1e-7)
 
 
 def test_a_clients_clock_counts_the_steps_it_took():
     """A straggler that takes one step of three is at its own count, not at the cohort's."""
-    fall = falls(scheduled(fl.on_client_step), sampler=with_steps((1,)), steps=3)
+    fall = falls(scheduled(fl.on_client_step), sampler=with_steps((1,)))
     np.testing.assert_allclose(fall, 0.1 * 0.5 ** np.arange(ROUNDS), rtol=1e-7)
 
 
 def test_decay_after_each_local_epoch():
     data = fl.FederatedData.from_clients([{"x": np.ones(5)}])
-    work = fl.sgd_work(slope_loss, optax.sgd(0.1), epoch_decay=0.5)
-    built = fl.federate(work, fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(2, epochs=3), population=1)
-    _, history = simulate(built, data, jnp.zeros(()), fl.sampling.everyone(), 2, jax.random.key(0))
-    np.testing.assert_allclose(history["update_norm"], [3 * 0.1 * (1 + 0.5 + 0.25)] * 2, rtol=1e-7)
+    found = falls(fl.sgd_work(slope_loss, optax.sgd(0.1), epoch_decay=0.5), data, size=2, epochs=3, rounds=2)
+    np.testing.assert_allclose(found, [3 * 0.1 * (1 + 0.5 + 0.25)] * 2, rtol=1e-7)
 
 
 def test_epochs_on_the_rounds_clock():
-    batches = fl.Batches(1, epochs=fl.on_round(lambda round: 1 + round))
-    np.testing.assert_allclose(falls(fl.sgd_work(slope_loss, optax.sgd(0.1)), batches=batches), 0.1 * np.arange(1, 5), rtol=1e-7)
+    found = falls(fl.sgd_work(slope_loss, optax.sgd(0.1)), epochs=fl.on_round(lambda round: 1 + round))
+    np.testing.assert_allclose(found, 0.1 * np.arange(1, 5), rtol=1e-7)
 
 
 def test_server_rates():
@@ -75,34 +90,30 @@ def test_server_rates():
     inside = fl.optimizer_server(optax.sgd(DECAY))
     beside = fl.optimizer_server(optax.sgd, learning_rate=fl.on_round(DECAY))
     expected = 0.1 * 0.5 ** np.arange(ROUNDS)
-    np.testing.assert_allclose(falls(work, 1, server=inside), expected, rtol=1e-7)
-    np.testing.assert_allclose(falls(work, 1, server=beside), expected, rtol=1e-7)
+    np.testing.assert_allclose(falls(work, steps=1, server=inside), expected, rtol=1e-7)
+    np.testing.assert_allclose(falls(work, steps=1, server=beside), expected, rtol=1e-7)
 
 
 def test_schedules_do_not_recompile():
-    data, work = slope_data(1), scheduled(fl.on_round)
-    built = fl.federate(work, fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(1), population=1)
-    step, state = jax.jit(built.round), built.init(jnp.zeros(()), jax.random.key(0))
+    server, engine = fl.optimizer_server(optax.sgd(1.0)), fl.sequential()
+    built = fl.federate(scheduled(fl.on_round), fl.aggregators.mean(), server, batches=fl.Batches(1), population=1, engine=engine)
+    step = jax.jit(lambda data, state: fl.advance(built, data, state, fl.sampling.everyone(), rounds=1)[0])
+    state = jax.jit(built.init)(jnp.zeros(()), jax.random.key(0))
     for _ in range(3):
-        state, _ = step(state, data, fl.sampling.everyone()(fl.round_key(state), data.size, state.round))
-    assert step._cache_size() == 1
+        state = step(slope_data(1), state)
+    assert step._cache_size() == 1 and state.round == 3
 
 
 def test_plateau_at_the_server_follows_the_loss_before_training():
     """The losses of a quadratic run stall; the scale the server applied is that of the rule run beside it."""
     plateau = dict(factor=0.5, patience=2, cooldown=1, accumulation_size=2, rtol=0.05)
-    built = fl.federate(
-        fl.sgd_work(quadratic_loss, optax.sgd(0.1)),
-        fl.aggregators.mean(),
-        fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(**plateau))),
-        batches=fl.Batches(1, steps=5),
-        population=3,
-    )
-    state, history = simulate(built, quadratic_data(), jnp.zeros(2), fl.sampling.everyone(), 40, jax.random.key(0))
+    server = fl.optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(**plateau)))
+    work = fl.sgd_work(quadratic_loss, optax.sgd(0.1))
+    _, state, history = run(quadratic_data(), np.zeros(2), work, server=server, steps=5, rounds=40)
     rule = Plateau(**plateau)
     scales = [rule(value) for value in np.asarray(history["initial_loss"])]
     assert scales[-1] < 0.1 and scales[0] == 1
-    np.testing.assert_allclose(state.server.optimizer[1].scale, scales[-1], rtol=1e-7)
+    np.testing.assert_allclose(state.optimizer[1].scale, scales[-1], rtol=1e-7)
 
     # The same run by hand: each round's movement is the scale at that round times the mean of the clients' changes.
     x = np.zeros(2)
@@ -112,23 +123,28 @@ def test_plateau_at_the_server_follows_the_loss_before_training():
         x = x + scale * change
 
 
-@pytest.mark.parametrize("power", [1.0, 0.5, -1.0])
-def test_client_rate_follows_the_change_of_gradient_norms(power):
-    server = fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)), power=power, smallest=0.2, largest=2.0)
+def adaptive(data, start, power=1.0, rounds=30, engine=fl.sequential(), **limits):  # noqa: B008
+    """A run whose clients' rate follows their gradients' norms."""
+    server = fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)), power=power, **limits)
     work = fl.sgd_work(quadratic_loss, optax.sgd(0.1), gradient_norm=True)
-    built = fl.federate(work, fl.aggregators.mean(), server, batches=fl.Batches(1, steps=1), population=3)
-    _, history = simulate(built, quadratic_data(), jnp.array([9.0, -9.0]), fl.sampling.everyone(), 30, jax.random.key(0))
+    return simulated(data, start, work, server, rounds=rounds, engine=engine)
 
-    x, rate, before, rates = np.array([9.0, -9.0]), 1.0, None, []
-    for t in range(30):
-        gradients = QUADRATIC_A * (x - QUADRATIC_C)
-        norm = np.linalg.norm(gradients, axis=1).mean()
-        np.testing.assert_allclose(history["gradient_norm"][t], norm, rtol=1e-10)
-        change = -0.1 * rate * gradients.mean(0)
-        np.testing.assert_allclose(history["update_norm"][t], np.linalg.norm(change), rtol=1e-9)
-        rates.append(rate)
-        x, rate, before = x + change, np.clip(rate * (norm / (before or norm)) ** power, 0.2, 2.0), norm
-    assert rates[0] == 1 and (min(rates) < 0.5 if power > 0 else max(rates) > 1.5)
+
+def test_client_rate_follows_the_change_of_gradient_norms():
+    powers, start = np.array([1.0, 0.5, -1.0]), np.array([9.0, -9.0])
+    one = lambda data, power: adaptive(data, jnp.asarray(start), power, smallest=0.2, largest=2.0)[-1]  # noqa: E731
+    histories = jax.jit(jax.vmap(one, (None, 0)))(quadratic_data(), powers)
+    for i, power in enumerate(powers):
+        x, rate, before, rates = start, 1.0, None, []
+        for t in range(30):
+            gradients = QUADRATIC_A * (x - QUADRATIC_C)
+            norm = np.linalg.norm(gradients, axis=1).mean()
+            np.testing.assert_allclose(histories["gradient_norm"][i, t], norm, rtol=1e-10)
+            change = -0.1 * rate * gradients.mean(0)
+            np.testing.assert_allclose(histories["update_norm"][i, t], np.linalg.norm(change), rtol=1e-9)
+            rates.append(rate)
+            x, rate, before = x + change, np.clip(rate * (norm / (before or norm)) ** power, 0.2, 2.0), norm
+        assert rates[0] == 1 and (min(rates) < 0.5 if power > 0 else max(rates) > 1.5)
 
 
 def test_adaptive_rate_needs_the_gradient_norm():
@@ -202,13 +218,9 @@ def test_the_servers_rate_is_on_the_rounds_clock_and_its_value_exists():
 
 def test_a_run_with_an_adaptive_rate_can_be_differentiated():
     def moved(start):
-        server = fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)))
-        work = fl.sgd_work(quadratic_loss, optax.sgd(0.1), gradient_norm=True)
-        built = fl.federate(work, fl.aggregators.mean(), server, batches=fl.Batches(1), population=3, engine=fl.padded())
-        state, _ = fl.simulate(built, quadratic_data(), start, fl.sampling.everyone(), rounds=3, key=jax.random.key(0))
-        return jnp.sum(built.params(state))
+        return jnp.sum(adaptive(quadratic_data(), start, rounds=3, engine=fl.padded())[0])
 
-    start, step = jnp.array([2.0, -1.0]), 1e-6
-    gradient = jax.grad(moved)(start)
-    differences = [(moved(start + step * e) - moved(start - step * e)) / (2 * step) for e in jnp.eye(2)]
-    np.testing.assert_allclose(gradient, differences, rtol=1e-6)
+    start, step = np.array([2.0, -1.0]), 1e-6
+    gradient = jax.jit(jax.grad(moved))(start)
+    around = jax.jit(jax.vmap(moved))(start + step * np.concatenate([np.eye(2), -np.eye(2)]))
+    np.testing.assert_allclose(gradient, (around[:2] - around[2:]) / (2 * step), rtol=1e-6)

@@ -1,3 +1,7 @@
+"""The shuffle as a function: it is a bijection, and every order is equally likely."""
+
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,30 +13,48 @@ from scipy import stats
 from fedjax_lite.shuffle import permute
 
 
-def orders(n, draws, seed=0):
+@partial(jax.jit, static_argnames="width")
+def permuted(seed, n, width):
+    """Where the first `width` positions go; past n that means nothing."""
+    return permute(jax.random.key(seed), n, jnp.arange(width))
+
+
+@partial(jax.jit, static_argnames=("width", "draws"))
+def _orders(n, seed, width, draws):
+    return jax.vmap(lambda key: permute(key, n, jnp.arange(width)))(jax.random.split(jax.random.key(seed), draws))
+
+
+def orders(n, draws, seed=0, width=None):
     """Many permutations of n, one a row, with n traced."""
-    keys = jax.random.split(jax.random.key(seed), draws)
-    one = jax.vmap(lambda key, traced: permute(key, traced, jnp.arange(n)), (0, None))
-    return np.asarray(jax.jit(one)(keys, jnp.int32(n)))
+    return np.asarray(_orders(np.int32(n), seed, width or n, draws))[:, :n]
+
+
+def is_a_bijection(n, seed, width):
+    index = np.asarray(permuted(seed, np.int32(n), width))[:n]
+    assert index.dtype == np.int32 and np.array_equal(np.sort(index), np.arange(n))
 
 
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
 def test_is_a_bijection(n, seed):
-    index = permute(jax.random.key(seed), n, jnp.arange(n))
-    assert np.array_equal(np.sort(index), np.arange(n))
+    is_a_bijection(n, seed, width=3000)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, 65_536, 1_000_003])
-def test_is_a_bijection_with_traced_n(n):
-    index = jax.jit(lambda n, position: permute(jax.random.key(1), n, position))(jnp.int32(n), jnp.arange(n))
-    assert index.dtype == jnp.int32
-    assert np.array_equal(np.sort(index), np.arange(n))
+@pytest.mark.deep
+@settings(max_examples=1000, deadline=None)
+@given(n=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
+def test_is_a_bijection_at_length(n, seed):
+    is_a_bijection(n, seed, width=3000)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, *(pytest.param(n, marks=pytest.mark.deep) for n in (65_536, 1_000_003))])
+def test_is_a_bijection_at_the_edges(n):
+    is_a_bijection(n, 1, width=max(n, 3000))
 
 
 @pytest.mark.parametrize("n", [15_000_000, 2**31 - 1])
 def test_large_n_stays_in_range_without_repeats(n):
-    index = np.asarray(permute(jax.random.key(3), jnp.int32(n), jnp.arange(100_000)))
+    index = np.asarray(permuted(3, np.int32(n), width=100_000))
     assert index.min() >= 0 and index.max() < n
     assert len(np.unique(index)) == len(index)
     assert stats.kstest(index / n, "uniform").pvalue > 1e-3
@@ -40,8 +62,7 @@ def test_large_n_stays_in_range_without_repeats(n):
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_all_orders_are_equally_likely(n):
-    draws = 24_000
-    _, counts = np.unique(orders(n, draws), axis=0, return_counts=True)
+    _, counts = np.unique(orders(n, 24_000, width=5), axis=0, return_counts=True)
     assert len(counts) == np.prod(np.arange(1, n + 1))
     assert stats.chisquare(counts).pvalue > 1e-3
 
@@ -68,11 +89,11 @@ def test_every_position_and_value_pair_is_equally_likely():
 
 
 def test_other_keys_give_other_orders():
-    index = orders(1000, 2)
+    index = orders(1000, 2_000)
     assert np.mean(index[0] == index[1]) < 0.02
 
 
 def test_unrolled_and_looped_agree(monkeypatch):
-    looped = permute(jax.random.key(2), 37, jnp.arange(37))
+    looped = permuted(2, np.int32(37), width=3000)[:37]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert np.array_equal(looped, permute(jax.random.key(2), 37, jnp.arange(37)))
+    assert np.array_equal(looped, jax.jit(lambda: permute(jax.random.key(2), 37, jnp.arange(37)))())

@@ -3,18 +3,20 @@
 import re
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import softmax_data
+from problems import softmax_data, softmax_params
+from segments import DATA, FEDSGD, KEY, SAMPLER, TEST, loss, run
 from tiny import TINY, edited
 
 import fedjax_lite as fl
-from fedjax_lite.build import build
+from fedjax_lite.build import Parts, build
 from fedjax_lite.config import changed
 from fedjax_lite.data.federated import Source
 from fedjax_lite.study.alike import alike
-from fedjax_lite.study.configured import configured
+from fedjax_lite.study.configured import configured, curves
 from fedjax_lite.study.table import grid_of
 
 GRID = """
@@ -25,34 +27,62 @@ seeds = 2
 """
 
 
+RUN = TINY.replace("batch_size = 2", "batch_size = 2\nshuffle = false") + '[engine]\nname = "sequential"\n'  # soon compiled
+LINEAR = ('"mlp"\nhidden = [3]', '"linear"')
+
+
+def every_round(rounds):
+    """So many rounds, and the model evaluated after each."""
+    return ("rounds = 4", f"rounds = {rounds}"), ("evaluate_every = 2", "evaluate_every = 1")
+
+
 @pytest.fixture
 def loaded(tmp_path):
-    return lambda grid, *replace, overrides=(): edited(tmp_path, TINY + grid, *replace, overrides=overrides)
+    return lambda grid, *replace, text=TINY, overrides=(): edited(tmp_path, text + grid, *replace, overrides=overrides)
 
 
-def single(config, metric, **values):
-    """What a run of the same values records of a metric."""
-    values = {path.replace("__", "."): value for path, value in values.items()}
+def single(config, found, metric, **values):
+    """What a run of the same values records of a metric in the rounds that a study evaluates; it evaluates every round."""
+    values = {path.replace("__", "."): value for path, value in values.items()} | {"run.evaluate_every": 1}
     one = changed(
         config._replace(values={name: x for name, x in config.values.items() if name != "grid"}), values, dict.fromkeys(values, "")
     )
-    return [record[metric] for record in build(one)(progress=False).history if metric in record]
+    return [record[metric] for record in build(one)(progress=False).history if record["round"] in found.rounds[metric]]
 
 
 def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
+    config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseeds = 2\n", *every_round(2), text=RUN)
+    found = configured(config)(progress=False)
+    assert found.programs == 1 and found.seeds == (3, 4) and found.rounds["train_loss"] == (1, 2)
+    alone = single(config, found, "train_loss", client__optimizer__learning_rate=1, seed=4)
+    np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
+
+
+def test_the_last_rounds_are_evaluated_too():
+    made = Parts(FEDSGD, softmax_params(), SAMPLER, loss, KEY)
+    found = jax.jit(lambda source: curves(made, source, 3, 2))(Source(DATA, TEST))
+    history = run(rounds=3, evaluate_every=1).history
+    assert set(found) == {"test_loss", "test_accuracy"}
+    for name, values in found.items():
+        np.testing.assert_allclose(values, [history[1][name], history[2][name]], rtol=1e-6)
+
+
+@pytest.mark.deep
+def test_cells_of_several_programs(loaded):
     config = loaded(GRID, ("rounds = 4", "rounds = 5"))
     found = configured(config)(progress=False)
     assert found.programs == 2 and found.seeds == (3, 4) and found.rounds["train_loss"] == (2, 4, 5)
     assert found.results["train_loss"].shape == (2, 2, 2, 3)
     assert [axis.labels for axis in found.axes] == [("mean", "trimmed_mean"), ("0.1", "1")]
     for place, aggregator, rate, seed in (((0, 0, 0), "mean", 0.1, 3), ((1, 1, 1), {"name": "trimmed_mean", "num_byzantine": 0}, 1, 4)):
-        alone = single(config, "train_loss", aggregator=aggregator, client__optimizer__learning_rate=rate, seed=seed)
+        alone = single(config, found, "train_loss", aggregator=aggregator, client__optimizer__learning_rate=rate, seed=seed)
         np.testing.assert_allclose(found.results["train_loss"][place], alone, rtol=1e-6)
 
 
 def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
     grid = '[attack]\nnum_byzantine = 1\nseed = 5\n[grid]\nattack = [{ name = "label_flip" }, { name = "ipm", scale = 5 }]\nseeds = 2\n'
-    found = configured(loaded(grid))(progress=False)
+    found = configured(loaded(grid, LINEAR, *every_round(1), text=RUN))(progress=False)
+    assert found.programs == 2 and found.axes[0].labels == ("label_flip", "ipm")
     found.save(tmp_path / "study")
     for study_ in (found, fl.Study.load(tmp_path / "study")):
         assert study_.lacking == {"train_attack_success": (1,)}
@@ -71,20 +101,23 @@ def test_a_seed_decides_its_data_too(loaded):
     clients = re.search(r"\[\[data.clients\]\].*?(?=\[model\])", TINY, re.DOTALL)[0]
     digits = ('name = "table"', 'name = "digits"\npartition = { name = "dirichlet", clients = 4, alpha = 1.0 }')
     grid = '[grid]\n"data.partition.alpha" = [0.5, 5]\nseed = [1, 4]\n'
-    config = loaded(grid, (clients, ""), digits, ("batch_size = 2", "batch_size = 8\nsteps = 2"))
+    config = loaded(grid, (clients, ""), digits, ("batch_size = 2", "batch_size = 8\nsteps = 2"), LINEAR, *every_round(1), text=RUN)
     found = configured(config)(progress=False)
     assert found.programs == 2  # the seeds' data are of one shape once filled up
-    for place, values in (((0, 0), {"data__partition__alpha": 0.5, "seed": 1}), ((1, 1), {"data__partition__alpha": 5, "seed": 4})):
-        np.testing.assert_allclose(found.results["test_loss"][place], single(config, "test_loss", **values), rtol=1e-6)
+    alone = single(config, found, "test_loss", data__partition__alpha=5, seed=4)
+    np.testing.assert_allclose(found.results["test_loss"][1, 1], alone, rtol=1e-6)
+    assert len(np.unique(found.results["test_loss"][..., -1])) == 4
 
 
+@pytest.mark.deep
 def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monkeypatch):
-    config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseed = [2, 4]\n", ('"uniform"\nclients = 2', '"everyone"'))
+    everyone, rates = ('"uniform"\nclients = 2', '"everyone"'), "client.optimizer.learning_rate = [0.1, 1]"
+    config = loaded(f"[grid]\n{rates}\nseed = [2, 4]\n", everyone, LINEAR, *every_round(1), text=RUN)
     for module in ("fedjax_lite.build", "fedjax_lite.study.configured"):
         monkeypatch.setattr(sys.modules[module], "load_data", lambda config, seed: Source(softmax_data((5, 3, 4, 1)[:seed]), None))
     found = configured(config)(progress=False)
     assert found.programs == 2
-    alone = single(config, "train_loss", client__optimizer__learning_rate=1, seed=4)
+    alone = single(config, found, "train_loss", client__optimizer__learning_rate=1, seed=4)
     np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
 
 
@@ -124,7 +157,7 @@ MISTAKES = {
     "twice": ("[grid]\nclient.epochs = [1, 1]", 28, r"grid.client.epochs: has 1 twice"),
     "run": ("[grid]\nrun.rounds = [1]", 28, r"grid.run.rounds: run.rounds cannot vary in a study"),
     "nan": ("[grid]\nclient.optimizer.learning_rate = [nan]", 28, r"grid.client.optimizer.learning_rate\[0\]: must be text, a number"),
-    "inf": ("[grid]\nclient.optimizer.learning_rate = [0.1, inf]", 28, r"client.optimizer.learning_rate: must be finite"),
+    "inf": ("[grid]\nclient.optimizer.learning_rate = [inf, 0.1]", 28, r"client.optimizer.learning_rate: must be finite"),
     "truth": (
         "[grid]\nclient.optimizer.learning_rate = [true]",
         28,
@@ -132,7 +165,7 @@ MISTAKES = {
     ),
     "negative": ("[grid]\nclient.epochs = [1, 0]", 28, r"client.epochs: must be .* at least 1, .*got 0; in the cell client.epochs=0"),
     "key": ("[grid]\nclient.epoch = [1]", 28, r"client.epoch: unknown key; did you mean 'epochs'"),
-    "name": ('[grid]\naggregator = ["mean", "medan"]', 28, r"aggregator.name: unknown aggregator 'medan'; did you mean 'median'"),
+    "name": ('[grid]\naggregator = ["medan", "mean"]', 28, r"aggregator.name: unknown aggregator 'medan'; did you mean 'median'"),
     "name in a table": ('[grid]\naggregator = [{ name = "medan" }]', 28, r"aggregator.name: unknown .* in the cell aggregator=medan"),
     "not a table": ("[grid]\naggregator.name.x = [1]", 28, r"aggregator.name.x: aggregator.name is 'weighted_mean', not a table"),
     "argument": (

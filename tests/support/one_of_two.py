@@ -1,8 +1,8 @@
-"""One of two processes that are one set of devices: `python one_of_two.py PROCESS PORT contract`, or `... run OUT STORE ROUNDS ROWS`.
+"""One of two processes that are one set of devices: `python one_of_two.py PROCESS PORT NAMES [OUT STORE ROUNDS ROWS]`.
 
-With `contract` every algorithm's round over both, each with the examples of its own clients, must be that of one process.
-With `run` a store is streamed into OUT, from the checkpoint there on, what clients keep on the `device` or on the `host`; the clients
-whose examples this process read are printed.
+A round of each of the algorithms NAMES, which stand between commas, over both processes, each with the examples of its own clients, must
+be that of one process. Then a store is streamed into OUT, from the checkpoint there on, what clients keep on the `device` or on the `host`;
+the clients whose examples this process read are printed.
 """
 
 import os
@@ -15,16 +15,16 @@ import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
 
-def contract():
-    """Compare all algorithms; the cohort has an empty slot and a client without examples."""
+def contract(names):
+    """Compare algorithms; the cohort has an empty slot and a client without examples."""
     import numpy as np
-    from contract import ALGORITHMS, KINDS, assert_close, contract_data
+    from contract import ALGORITHMS, assert_close, contract_data
     from problems import dealt, softmax_params
 
     data = contract_data()
-    for name in KINDS:
+    for name in names:
         built = ALGORITHMS[name](None)
-        state = built.init(softmax_params(), jax.random.key(0))
+        state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
         cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 5, 1]), jax.numpy.array([1.0, 1, 0, 1, 1]))
         with jax.set_mesh(mesh_of(jax.devices())):
             together = jax.jit(partial(built.round))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
@@ -53,13 +53,13 @@ def run(out, store, rounds, rows):
 
 
 if __name__ == "__main__":
-    process, port, what, *arguments = sys.argv[1:]
+    process, port, names, *streaming = sys.argv[1:]
     os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("--xla_force_host_platform_device_count=8", "")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
     fl.join_hosts(f"127.0.0.1:{port}", 2, int(process), timeout=60)
-    if what == "contract":
+    if names:
         with jax.enable_x64(True):
-            contract()
-    else:
-        run(*arguments)
+            contract(names.split(","))
+    if streaming:
+        run(*streaming)
