@@ -56,8 +56,13 @@ def once(compressor, u, seed=0, state=None):
 
 def bits(compressor, u):
     """Payload and side bits of one message, as a round counts them."""
-    decoded, state = once(compressor, u)
-    return tuple(float(x) for x in jax.jit(sent)(state, decoded)[:2])
+
+    @jax.jit
+    def run(u):
+        decoded, state = update(compressor, u)
+        return sent(state, decoded)[:2]
+
+    return tuple(map(float, run(u)))
 
 
 def many(compressor, u, draws=DRAWS):
