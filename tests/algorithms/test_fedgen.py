@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
+from oracles import slope
 from problems import FEATURES, SIZES, simulate, softmax_data
+from rounds import advanced, batches_of, compiled, filled, spoilt
 
 import fedjax_lite as fl
 from fedjax_lite.algorithms import Generator
@@ -61,14 +63,9 @@ def default():
 
 def trained(built, *cohorts, round=0, data=None):
     """Rounds with these cohorts, each filled up with empty slots, so that most tests compile one program."""
-    data, told = data or softmax_data(), []
-    state = jax.jit(built.init)(arrays(MODEL), jax.random.key(KEY))._replace(round=jnp.int32(round))
-    step = jax.jit(built.round)
-    for ids in cohorts:
-        cohort = fl.sampling.cohort(fl.round_key(state), data.size, jnp.asarray((*ids, *[99] * (5 - len(ids)))))
-        state, metrics = step(state, data, cohort)
-        told.append(metrics)
-    return state, {name: np.array([metrics[name] for metrics in told]) for name in told[0]}
+    data, (start, _) = data or softmax_data(), compiled(built)
+    state = start(arrays(MODEL), jax.random.key(KEY))._replace(round=jnp.int32(round))
+    return advanced(built, data, state, [filled(ids, 5) for ids in cohorts])
 
 
 def close(found, expected, atol=1e-8):
@@ -86,23 +83,26 @@ def made(generator, noise, labels):
     return np.tanh(noise @ generator["g"] + np.eye(CLASSES)[labels] @ generator["h"])
 
 
-def slope(fn, params, step=1e-5):
-    """The gradient of a function of a dict of arrays."""
-    found = {}
-    for name, x in params.items():
-        found[name] = np.zeros_like(x)
-        for index in np.ndindex(x.shape):
-            nudge = np.zeros_like(x)
-            nudge[index] = step
-            found[name][index] = (fn(params | {name: x + nudge}) - fn(params | {name: x - nudge})) / (2 * step)
-    return found
+@functools.partial(jax.jit, static_argnames="width")
+def drawn_by_client(key, step, width):
+    """The labels and the noise of one local step; noise for each place of a batch of this width too."""
+    which, of_noise = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), np.uint32(HIGH_STREAM + 1)))
+    return jax.random.randint(which, (DRAWN,), 0, CLASSES), jax.random.normal(of_noise, (width + DRAWN, NOISE))
 
 
-def local_step(model, generator, x, y, width, key, strength):
-    """One step of a client on the real examples of a batch of this width; noise is drawn for each of its places."""
-    which, of_noise = jax.random.split(jax.random.fold_in(key, np.uint32(HIGH_STREAM + 1)))
-    drawn = np.asarray(jax.random.randint(which, (DRAWN,), 0, CLASSES))
-    noise = np.asarray(jax.random.normal(of_noise, (width + DRAWN, NOISE)))
+@jax.jit
+def drawn_by_server(round, step, counts):
+    """The labels and the noise of one step of the generator."""
+    key = jax.random.fold_in(jax.random.fold_in(aggregate_key(jax.random.fold_in(jax.random.key(KEY), round)), 1), step)
+    of_labels, of_noise = jax.random.split(key)
+    labels = jax.random.categorical(of_labels, jnp.log(counts.sum(0)), shape=(DRAWN,))
+    return labels, jax.random.normal(of_noise, (DRAWN, NOISE))
+
+
+def local_step(model, generator, x, y, draws, strength):
+    """One step of a client on the real examples of a batch."""
+    drawn, noise = map(np.asarray, draws)
+    width = len(noise) - DRAWN
     q = scipy.special.softmax(made(generator, noise[: len(y)], y) @ model["b"], axis=-1)  # a constant of the step
 
     def loss(params):
@@ -115,12 +115,8 @@ def local_step(model, generator, x, y, width, key, strength):
     return {name: model[name] - RATE * gradient[name] for name in model}
 
 
-def generator_step(generator, heads, counts, key):
-    of_labels, of_noise = jax.random.split(key)
-    with np.errstate(divide="ignore"):
-        chances = jnp.asarray(np.log(counts.sum(0)))
-    labels = np.asarray(jax.random.categorical(of_labels, chances, shape=(DRAWN,)))
-    noise = np.asarray(jax.random.normal(of_noise, (DRAWN, NOISE)))
+def generator_step(generator, heads, counts, draws):
+    labels, noise = map(np.asarray, draws)
     assert CLASSES - 1 not in labels
 
     def loss(params):
@@ -137,25 +133,25 @@ def generator_step(generator, heads, counts, key):
 
 def replayed(data, cohorts):
     """The model and the generator after rounds with these cohorts."""
-    model, generator = MODEL, GENERATOR
-    take = jax.jit(BATCHES.take)
+    model, generator, take = MODEL, GENERATOR, batches_of(data, BATCHES)
+    labels, steps = np.split(np.asarray(data.examples["y"]), np.cumsum(SIZES)[:-1]), BATCHES.steps_of(data.size).tolist()
     for round, ids in enumerate(cohorts):
-        round_key, models, counts = jax.random.fold_in(jax.random.key(KEY), round), [], []
+        models, counts = [], []
         for id in ids:
             mine = model
-            client = fl.Client(jnp.int32(id), jax.random.fold_in(round_key, id), data.size[id], 0, 1.0, data.start[id])
-            for j in range(int(BATCHES.steps_of(data.size[id]))):
-                batch = take(data, client, j, round)
+            for j in range(steps[id]):
+                key, batch = take(KEY, round, id, j)
                 x, y = (np.asarray(batch.examples[name])[np.asarray(batch.mask)] for name in "xy")
                 strength = DECAY**round if round > 0 and batch.epoch < 1 else 0
-                mine = local_step(mine, generator, x, y, len(batch.mask), jax.random.fold_in(client.key, j), strength)
+                mine = local_step(mine, generator, x, y, drawn_by_client(key, j, len(batch.mask)), strength)
             models.append(mine)
-            counts.append(np.bincount(np.asarray(data.client(id)["y"]), minlength=CLASSES))
+            counts.append(np.bincount(labels[id], minlength=CLASSES))
         weights = np.array([SIZES[id] for id in ids]) / sum(SIZES[id] for id in ids)
         model = {name: sum(w * mine[name] for w, mine in zip(weights, models, strict=True)) for name in model}
-        key = jax.random.fold_in(aggregate_key(round_key), 1)
         for j in range(STEPS):
-            generator = generator_step(generator, [mine["b"] for mine in models], np.array(counts), jax.random.fold_in(key, j))
+            generator = generator_step(
+                generator, [mine["b"] for mine in models], np.array(counts), drawn_by_server(round, j, np.array(counts, float))
+            )
     return model, generator
 
 
@@ -167,22 +163,6 @@ def test_rounds_equal_the_numpy_loop(cohorts):
     close(state.server.generator, generator)
 
 
-def spoilt(engine):
-    """The engine, whose empty slots hold NaN."""
-
-    def poison(messages, cohort):
-        return jax.tree.map(lambda x: jnp.where((cohort.weight > 0).reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan), messages)
-
-    def run(build, *rest):
-        def wrapped(*common):
-            local = build(*common)
-            return local._replace(collect=lambda messages, cohort: local.collect(poison(messages, cohort), cohort))
-
-        return engine.run(wrapped, *rest)
-
-    return engine._replace(run=run)
-
-
 ENGINES = {"packed": fl.packed(3), "padded, spoilt": spoilt(fl.padded())}
 
 
@@ -191,7 +171,7 @@ def plain():
     return trained(default(), (4, 2, 6), (2, 1, 4))
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", [pytest.param("packed", marks=pytest.mark.deep), "padded, spoilt"])
 def test_engines_and_whatever_empty_slots_hold_give_the_same(name):
     state, history = trained(algorithm(engine=ENGINES[name]), (4, 99, 2, 6, -1), (2, 1, 99, -1, 4))
     expected, measured = plain()
@@ -201,7 +181,9 @@ def test_engines_and_whatever_empty_slots_hold_give_the_same(name):
 
 def test_a_message_that_is_not_finite_is_left_out_of_both():
     data = softmax_data()
-    spoilt_data = replace(data, examples=data.examples | {"x": data.examples["x"].at[data.start[2] + 3].set(jnp.nan)})
+    x = np.array(data.examples["x"])
+    x[int(data.start[2]) + 3] = np.nan
+    spoilt_data = replace(data, examples=data.examples | {"x": jnp.asarray(x)})
     state, history = trained(default(), (4, 2, 6), data=spoilt_data)
     close(state.server, trained(default(), (4, 6))[0].server, atol=1e-9)
     assert history["non_finite"].tolist() == [1]
@@ -209,9 +191,10 @@ def test_a_message_that_is_not_finite_is_left_out_of_both():
 
 def test_a_round_without_clients_changes_nothing():
     state, _ = trained(default(), (99, -1))
-    jax.tree.map(np.testing.assert_array_equal, state.server, default().init(arrays(MODEL), jax.random.key(KEY)).server)
+    jax.tree.map(np.testing.assert_array_equal, state.server, compiled(default())[0](arrays(MODEL), jax.random.key(KEY)).server)
 
 
+@pytest.mark.deep
 def test_the_first_round_is_fedavg():
     """A generator that has learnt nothing teaches nothing."""
 
@@ -230,6 +213,7 @@ def test_bits_are_those_of_what_travels():
     assert history["downlink_bits"].tolist() == [3 * WORD * (model + generator)] * 2
 
 
+@pytest.mark.deep
 def test_seeds_and_strengths_are_vmapped():
     data = softmax_data()
 
@@ -246,6 +230,7 @@ def test_seeds_and_strengths_are_vmapped():
     assert all(np.isfinite(x).all() and (x[1] != x[0]).any() for x in jax.tree.leaves(found))
 
 
+@pytest.mark.deep
 @jax.enable_x64(False)
 def test_it_learns_digits():
     """With clients that hold few classes each; the generator of the library, from a tenth right."""

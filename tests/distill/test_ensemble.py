@@ -1,9 +1,8 @@
-"""Soft labels of an ensemble, and a student that learns them, against NumPy, scipy and closed forms."""
+"""Soft labels of an ensemble, and the loss of who learns them, against NumPy and scipy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import scipy.special
 import scipy.stats
@@ -16,22 +15,15 @@ LOGITS = np.random.default_rng(0).normal(scale=3.0, size=(CLIENTS, EXAMPLES, CLA
 SIZES = np.array([1, 2, 3, 4, 10])
 COUNTS = np.array([[3, 0, 1, 0], [0, 0, 2, 0], [1, 0, 1, 0], [5, 0, 0, 0], [1, 0, 1, 2]])
 LABELS = np.array([0, 1, 2, 3, -1, -1, 0])
+ALL = np.ones(CLIENTS, np.float32)
 
 
-def cohort(present=(1,) * CLIENTS):
-    return fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES), jnp.arange(CLIENTS), jnp.asarray(present, jnp.float32) > 0)
-
-
-def pooled(ensemble, aggregator=None, present=(1,) * CLIENTS, logits=LOGITS):
-    aggregator, clients = aggregator or aggregators.mean(), cohort(present)
-
-    @jax.jit
-    def run(logits, clients):
-        said = jax.vmap(ensemble.say)(logits, clients)
-        state = aggregator.init(jax.tree.map(lambda x: x[0], said))
-        return ensemble.target(aggregator.finish(aggregator.collect(said, clients, state), state, jax.random.key(0))[0])
-
-    return np.asarray(run(jnp.asarray(logits), clients))
+def pooled(ensemble, aggregator, logits, present):
+    """The soft labels of what models say, of those that are there."""
+    clients = fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES), jnp.arange(CLIENTS), present > 0)
+    said = jax.vmap(ensemble.say)(logits, clients)
+    state = aggregator.init(jax.tree.map(lambda x: x[0], said))
+    return ensemble.target(aggregator.finish(aggregator.collect(said, clients, state), state, jax.random.key(0))[0])
 
 
 def softmax(z):
@@ -101,129 +93,62 @@ RULES = {
 }
 
 
+TWO_SAW_CLASS_0 = distill.by_class_counts(np.array([[1, 0, 0, 0]] * 2 + [[0, 0, 0, 0]] * 3))
+FEW = {
+    "logits": (distill.mean_logits(weigh=TWO_SAW_CLASS_0), MEAN, None),
+    "probabilities": (distill.mean_probabilities(weigh=TWO_SAW_CLASS_0), MEAN, None),
+}
+
+
+def compiled(rules):
+    """The soft labels by every rule, of what models say and who of them is there; one program."""
+    return jax.jit(lambda *given: {name: pooled(ensemble, aggregator, *given) for name, (ensemble, aggregator, _) in rules.items()})
+
+
+EVERY = compiled(RULES)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_soft_labels_are_numpys(name):
-    ensemble, aggregator, oracle = RULES[name]
-    found = pooled(ensemble, aggregator)
-    np.testing.assert_allclose(found, oracle(), atol=2e-6)
+    found = np.asarray(EVERY(LOGITS, ALL)[name])
+    np.testing.assert_allclose(found, RULES[name][2](), atol=2e-6)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_an_empty_slot_has_no_say_whatever_it_holds(name):
-    ensemble, aggregator, _ = RULES[name]
-    present, garbage = np.array([1, 1, 0, 1, 1]), LOGITS.copy()
-    garbage[2] = np.nan
-    np.testing.assert_array_equal(
-        pooled(ensemble, aggregator, present, garbage), pooled(ensemble, aggregator, present, np.where(np.isnan(garbage), 0, garbage))
-    )
+    present, garbage, zeros = ALL.copy(), LOGITS.copy(), LOGITS.copy()
+    present[2], garbage[2], zeros[2] = 0, np.nan, 0
+    without = EVERY(garbage, present)[name]
+    np.testing.assert_array_equal(without, EVERY(zeros, present)[name])
+    assert np.isfinite(without).all() and not np.allclose(without, EVERY(LOGITS, ALL)[name])
 
 
 def test_what_nobody_may_speak_of_has_no_soft_label():
     """Two clients that saw class 0 alone: probability 1 for it; without any client that saw a class, no label."""
-    counts = np.array([[1, 0, 0, 0]] * 2 + [[0, 0, 0, 0]] * 3)
-    for rule in (distill.mean_logits, distill.mean_probabilities):
-        ensemble = rule(weigh=distill.by_class_counts(counts))
-        np.testing.assert_allclose(pooled(ensemble), np.tile([1.0, 0, 0, 0], (EXAMPLES, 1)), atol=1e-6)
-        np.testing.assert_array_equal(pooled(ensemble, present=(0, 0, 1, 1, 1)), np.zeros((EXAMPLES, CLASSES)))
+    run = compiled(FEW)
+    for found, none in zip(run(LOGITS, ALL).values(), run(LOGITS, np.float32([0, 0, 1, 1, 1])).values(), strict=True):
+        np.testing.assert_allclose(found, np.tile([1.0, 0, 0, 0], (EXAMPLES, 1)), atol=1e-6)
+        np.testing.assert_array_equal(none, np.zeros((EXAMPLES, CLASSES)))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 3.0, 0.5])
-def test_the_loss_is_scipys_and_its_gradient_the_closed_form(temperature):
+def test_the_loss_is_scipys_and_its_gradient_the_closed_form(x64):
     rng = np.random.default_rng(1)
     student, q = rng.normal(size=(EXAMPLES, CLASSES)), softmax(rng.normal(size=(EXAMPLES, CLASSES)))
     q[0], q[1] = 0, [1, 0, 0, 0]  # no label, and a hard one
-    p = softmax(student / temperature)
-    with jax.enable_x64(True):
-        losses = distill.distillation_loss(jnp.asarray(student), jnp.asarray(q), temperature)
-        gradient = jax.grad(lambda s: distill.distillation_loss(s, jnp.asarray(q), temperature).sum())(jnp.asarray(student))
-    np.testing.assert_allclose(losses, temperature**2 * scipy.special.rel_entr(q, p).sum(-1), rtol=1e-6, atol=1e-9)
-    expected = temperature * (p - q)
-    expected[0] = 0
-    np.testing.assert_allclose(gradient, expected, atol=1e-9)
 
+    @jax.jit
+    def run(student, q, temperature):
+        losses, back = jax.vjp(lambda s: distill.distillation_loss(s, q, temperature), student)
+        return losses, back(jnp.ones_like(losses))[0]
 
-# The student
-
-X = np.random.default_rng(2).normal(size=(40, 3)).astype(np.float32)
-TEACHER = np.random.default_rng(3).normal(size=(3, CLASSES)).astype(np.float32)
-TARGET = softmax(X @ TEACHER).astype(np.float32)
-
-
-def linear(params, batch, key):
-    del key
-    return batch["x"] @ params
-
-
-def learn(how, key=0, target=TARGET, params=None):
-    params = jnp.zeros((3, CLASSES)) if params is None else params
-    run = jax.jit(lambda p, t: distill.taught(how, linear, p, {"x": jnp.asarray(X)}, t, jax.random.key(key)))
-    return run(params, jnp.asarray(target))
-
-
-def test_a_single_teacher_is_matched():
-    params, steps, loss = learn(distill.lessons(optax.adam(optax.cosine_decay_schedule(0.3, 600)), 600, batch_size=10))
-    assert steps == 600 and loss < 1e-5
-    centered = lambda w: w - w.mean(-1, keepdims=True)  # noqa: E731  # a softmax does not see a common shift
-    np.testing.assert_allclose(centered(np.asarray(params)), centered(TEACHER), atol=1e-2)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_full_batches_are_gradient_descent_by_hand(temperature):
-    q = softmax(X @ TEACHER / temperature)
-    w, losses = np.zeros((3, CLASSES)), []
-    for _ in range(5):
-        p = softmax(X @ w / temperature)
-        losses.append(temperature**2 * scipy.special.rel_entr(q, p).sum(-1).mean())
-        w = w - 0.1 * X.T @ (temperature * (p - q)) / len(X)
-    params, _, loss = learn(distill.lessons(optax.sgd(0.1), 5, batch_size=1000, temperature=temperature), target=q.astype(np.float32))
-    np.testing.assert_allclose(params, w, atol=1e-5)
-    assert loss == pytest.approx(losses[-1], rel=1e-4)
-
-
-def test_each_epoch_sees_every_example_once_in_an_order_of_its_own():
-    """With a rate of 1 and a model that counts, what is learned is which examples were seen."""
-
-    def counting(params, batch, key):
-        return jnp.take(params, batch["row"], axis=0)
-
-    rows, q = jnp.arange(12), jax.nn.one_hot(jnp.zeros(12, int), 2)
-
-    def moved(steps, key):
-        how = distill.lessons(optax.sgd(1.0), steps, batch_size=4)
-        return np.asarray(distill.taught(how, counting, jnp.zeros((12, 2)), {"row": rows}, q, jax.random.key(key))[0])[:, 0]
-
-    once = moved(3, 0)
-    assert (once > 0).all() and np.ptp(once) < 1e-6
-    assert (moved(1, 0) > 0).sum() == 4 and ((moved(1, 0) > 0) != (moved(1, 1) > 0)).any()
-    assert ((moved(4, 0) > once[0] * 1.01) != (moved(1, 0) > 0)).any()
-
-
-def test_early_stopping_keeps_the_best_and_looks_at_what_is_held_out_alone():
-    """Soft labels of the last ten rows are the opposite of the others': what is learned makes them worse from the start."""
-    target = TARGET.copy()
-    target[30:] = softmax(-X[30:] @ TEACHER)
-    how = distill.lessons(optax.sgd(0.1), 100, batch_size=30, held_out=10, every=5, patience=20)
-    start = jnp.asarray(0.1 * np.random.default_rng(5).normal(size=(3, CLASSES)), jnp.float32)
-    params, steps, loss = learn(how, target=target, params=start)
-    assert steps == 20  # four looks without a better one
-    np.testing.assert_array_equal(params, start)
-    assert loss == pytest.approx(scipy.special.rel_entr(target[30:], softmax(X[30:] @ np.asarray(start))).sum(-1).mean(), rel=1e-4)
-    params, steps, loss = learn(how)  # the same labels for all: it goes on to the end
-    assert steps == 100 and loss < 0.5 * np.log(CLASSES)
-    unstopped = distill.lessons(optax.sgd(0.1), 100, batch_size=30, held_out=10, every=33, patience=1000)
-    np.testing.assert_allclose(learn(unstopped)[0], params, atol=1e-6)  # the last stretch is shorter
-
-
-def test_rows_without_a_soft_label_are_passed_over():
-    masked, q = TARGET.copy(), TARGET.copy()
-    masked[:20] = 0
-    how = distill.lessons(optax.sgd(0.1), 5, batch_size=40)
-    w = np.zeros((3, CLASSES))
-    for _ in range(5):
-        w = w - 0.1 * X[20:].T @ (softmax(X[20:] @ w) - q[20:]) / 20
-    np.testing.assert_allclose(learn(how, target=masked)[0], w, atol=1e-5)
-    np.testing.assert_array_equal(learn(how, target=0 * q)[0], np.zeros((3, CLASSES)))
+    for temperature in (1.0, 3.0, 0.5):
+        losses, gradient = run(student, q, temperature)
+        p = softmax(student / temperature)
+        np.testing.assert_allclose(losses, temperature**2 * scipy.special.rel_entr(q, p).sum(-1), rtol=1e-6, atol=1e-9)
+        expected = temperature * (p - q)
+        expected[0] = 0
+        np.testing.assert_allclose(gradient, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -235,10 +160,6 @@ def test_rows_without_a_soft_label_are_passed_over():
         (lambda: distill.sharpened(1.5), "sharpened: temperature must be at most 1, or it blurs the soft labels, got 1.5"),
         (lambda: distill.by_class_counts(np.zeros((3, 2))), "by_class_counts: counts must be .* not all 0"),
         (lambda: distill.by_accuracy(np.full(3, -1)), "by_accuracy: labels must be"),
-        (lambda: distill.lessons(optax.sgd(0.1), 0), "lessons: steps must be a whole number of at least 1, got 0"),
-        (lambda: distill.lessons(optax.sgd(0.1), 10, temperature=0.0), "lessons: temperature must be positive"),
-        (lambda: learn(distill.lessons(optax.sgd(0.1), 1, held_out=40)), "held_out=40 of 40 public examples leaves none"),
-        (lambda: learn(distill.lessons(optax.sgd(0.1), 1), target=TARGET[:7]), "7 soft labels for public examples of leading axes"),
     ],
 )
 def test_bad_input_is_refused(build, message):

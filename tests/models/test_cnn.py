@@ -1,5 +1,7 @@
 """The convolutional networks: an independent composition of XLA's operations, shapes, dropout, refusals."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,33 +28,38 @@ def plain(params, x, blocks, padding):
     return x @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None]
 
 
-@pytest.mark.parametrize(
-    "model, image, blocks, padding",
-    [(emnist_cnn(10, dropout=None), (28, 28, 1), (2,), "VALID"), (cifar_cnn(7), (32, 32, 3), (2, 2), "SAME")],
-    ids=["emnist", "cifar"],
-)
-def test_outputs_and_gradients_are_those_of_plain_operations(model, image, blocks, padding):
-    rng = np.random.default_rng(0)
-    batch = {"x": jnp.asarray(rng.standard_normal((2, *image)), jnp.float32), "y": jnp.array([1, 5])}
-    params = model.init(jax.random.key(0), {"x": batch["x"][0]})
-    outputs, back = jax.vjp(lambda p: model.apply(p, batch, None), params)
-    expected, expected_back = jax.vjp(lambda p: plain(p, batch["x"], blocks, padding), params)
+MODELS = {
+    "emnist": (emnist_cnn(10, dropout=None), (28, 28, 1), (2,), "VALID"),
+    "cifar": (cifar_cnn(7), (32, 32, 3), (2, 2), "SAME"),
+}
+
+
+def images(name):
+    return np.random.default_rng(0).standard_normal((2, *MODELS[name][1])).astype(np.float32)
+
+
+@functools.cache
+def params_of(name):
+    return jax.jit(MODELS[name][0].init)(jax.random.key(0), {"x": images(name)[0]})
+
+
+@pytest.mark.parametrize("backend, name", [("cpu", "emnist"), ("cpu", "cifar"), ("gpu", "emnist")])
+def test_outputs_and_gradients_are_those_of_plain_operations(backend, name, monkeypatch):
+    """On a CPU one example after another, elsewhere the whole batch."""
+    model, _, blocks, padding = MODELS[name]
+    params = params_of(name)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+    @jax.jit
+    def run(params, x):
+        functions = (lambda p: model.apply(p, {"x": x}, None)), (lambda p: plain(p, x, blocks, padding))
+        (ours, back), (theirs, back_of_theirs) = (jax.vjp(f, params) for f in functions)
+        return (ours, back(theirs)), (theirs, back_of_theirs(theirs))
+
+    (outputs, gradients), (expected, expected_gradients) = run(params, images(name))
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(back(outputs)), jax.tree.leaves(expected_back(outputs)), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-
-
-def test_one_example_after_another_is_the_whole_batch(monkeypatch):
-    batch = {"x": jnp.asarray(np.random.default_rng(0).standard_normal((3, 28, 28, 1)), jnp.float32), "y": jnp.zeros(3, int)}
-    model = emnist_cnn(10, dropout=None)
-    params = model.init(jax.random.key(0), {"x": batch["x"][0]})
-    results = []
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        outputs, back = jax.vjp(lambda p: model.apply(p, batch, None), params)
-        results.append([outputs, *jax.tree.leaves(back(outputs))])
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 class _Block(nn.Module):
@@ -67,50 +74,56 @@ class _UserCNN(nn.Module):
         return nn.Dense(3)(example_by_example(_Block(), x).reshape(len(x), -1))
 
 
-def test_dropout_within_differs_between_examples():
-    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 6, 6, 2)), (4, 6, 6, 2))
-    streams = {"params": jax.random.key(1), "dropout": jax.random.key(2)}
-    outputs, variables = _UserCNN().init_with_output(streams, x)
-    assert set(variables["params"]) == {"_Block_0", "Dense_0"}
-    assert len(np.unique(outputs[:, 0])) == 4
-
-
-def test_a_user_s_layers_under_vmap_over_clients():
-    x = jax.random.normal(jax.random.key(0), (5, 4, 6, 6, 2))
+def test_a_user_s_layers_under_vmap_over_clients_and_dropout_that_differs_between_examples():
+    x = np.random.default_rng(0).standard_normal((3, 4, 6, 6, 2)).astype(np.float32)
+    x[0] = x[0, :1]
     module = _UserCNN()
-
-    def init(key):
-        return module.init({"params": key, "dropout": key}, x[0])
 
     def apply(params, x):
         return module.apply(params, x, rngs={"dropout": jax.random.key(3)})
 
-    params = jax.vmap(init)(jax.random.split(jax.random.key(1), 5))
-    together = jax.vmap(apply)(params, x)
-    for client in range(5):
-        alone = apply(tree.take(params, jnp.int32(client)), x[client])
-        np.testing.assert_allclose(together[client], alone, rtol=1e-5, atol=1e-6)
+    @jax.jit
+    def run(keys, x):
+        params = jax.vmap(lambda key: module.init({"params": key, "dropout": key}, x[0]))(keys)
+        return params, jax.vmap(apply)(params, x)
+
+    params, together = run(jax.random.split(jax.random.key(1), 3), x)
+    assert set(params["params"]) == {"_Block_0", "Dense_0"}
+    assert len(np.unique(together[0, :, 0])) == 4  # of equal examples
+    alone = jax.jit(lambda params, x, client: apply(tree.take(params, client), x[client]))
+    for client in range(3):
+        np.testing.assert_allclose(together[client], alone(params, x, client), rtol=1e-5, atol=1e-6)
 
 
 def test_images_of_any_shape_are_the_same_images():
-    model = emnist_cnn(dropout=None)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 784)), jnp.float32)
-    params = model.init(jax.random.key(0), {"x": x[0]})
-    flat, square, image = (model.apply(params, {"x": x.reshape(2, *shape)}, None) for shape in ((784,), (28, 28), (28, 28, 1)))
+    model, x = MODELS["emnist"][0], images("emnist")
+
+    @jax.jit
+    def run(params, *shaped):
+        return [model.apply(params, {"x": x}, None) for x in shaped]
+
+    flat, square, image = run(params_of("emnist"), x.reshape(2, 784), x.reshape(2, 28, 28), x)
     np.testing.assert_array_equal(flat, square)
     np.testing.assert_array_equal(flat, image)
 
 
 def test_dropout_is_of_training_only():
-    model = emnist_cnn(3)
-    batch = {"x": jnp.ones((1, 28, 28, 1)), "y": jnp.array([0])}
-    params = model.init(jax.random.key(0), {"x": batch["x"][0]})
-    evaluated = model.apply(params, batch, None)
-    first, again, other = (model.apply(params, batch, jax.random.key(seed)) for seed in (0, 0, 1))
+    model, params = emnist_cnn(10), params_of("emnist")
+    batch = {"x": np.ones((1, 28, 28, 1), np.float32), "y": np.array([0])}
+    loss_fn = supervised(model)
+
+    @jax.jit
+    def run(params, batch, key):
+        plain = MODELS["emnist"][0].apply(params, batch, key)
+        return plain, model.apply(params, batch, None), model.apply(params, batch, key), loss_fn(params, batch, key)
+
+    plain, evaluated, first, (losses, metrics) = run(params, batch, jax.random.key(0))
+    again, other = (run(params, batch, jax.random.key(seed))[2] for seed in (0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other) and not np.allclose(first, evaluated)
-    losses, metrics = supervised(model)(params, batch, jax.random.key(0))
-    assert losses.shape == metrics["accuracy"].shape == (1,)
+    np.testing.assert_allclose(plain, evaluated, rtol=1e-5, atol=1e-6)  # with dropout=None there is none
+    np.testing.assert_allclose(losses, np.log(np.exp(first).sum(1)) - first[:, 0], rtol=1e-5)
+    assert metrics["accuracy"].shape == (1,)
 
 
 def test_refusals():

@@ -1,5 +1,7 @@
 """Every compressor, what becomes of a message, and statistics of many draws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,28 +31,50 @@ COMPRESSORS = {
 each_compressor = grouped("compressor", COMPRESSORS)
 
 
-def message(seed=0, dtype=jnp.float32):
+def message(seed=0, dtype=np.float32):
     rng = np.random.default_rng(seed)
-    return {"b": jnp.asarray(rng.normal(size=5), dtype), "w": jnp.asarray(rng.normal(size=(4, 6)), dtype)}
+    return {"b": rng.normal(size=5).astype(dtype), "w": rng.normal(size=(4, 6)).astype(dtype)}
 
 
-def once(compressor, u, seed=0, state=None):
+def update(compressor, u, seed=0, state=None):
     """The decoded message and the state after it."""
+    u = jax.tree.map(jnp.asarray, u)
     state = compressor.init(u) if state is None else state
     return optax.with_extra_args_support(compressor).update(u, state, None, key=jax.random.key(seed), round=0, weight=1.0)
 
 
+@functools.cache
+def compiled(compressor):
+    """`update` as one program for each shape of a message."""
+    return jax.jit(lambda u, seed, state: update(compressor, u, seed, state))
+
+
+def once(compressor, u, seed=0, state=None):
+    """`update`, compiled."""
+    return compiled(compressor)(u, seed, compressor.init(jax.tree.map(jnp.asarray, u)) if state is None else state)
+
+
 def bits(compressor, u):
     """Payload and side bits of one message, as a round counts them."""
-    decoded, state = once(compressor, u)
-    return tuple(float(x) for x in sent(state, decoded)[:2])
+
+    @jax.jit
+    def run(u):
+        decoded, state = update(compressor, u)
+        return sent(state, decoded)[:2]
+
+    return tuple(map(float, run(u)))
 
 
 def many(compressor, u, draws=DRAWS):
-    """Decoded messages of independent draws, float64 `[draws, ...]`, of one array."""
-    state = compressor.init(u)
-    keys = jax.random.split(jax.random.key(7), draws)
-    return np.asarray(jax.jit(jax.vmap(lambda key: compressor.update(u, state, None, key=key)[0]))(keys), np.float64)
+    """Decoded messages of independent draws, float64 `[draws, coordinates]`, the leaves one after the other."""
+
+    @jax.jit
+    def run(keys, u):
+        state = compressor.init(u)
+        stack = jax.vmap(lambda key: compressor.update(u, state, None, key=key)[0])(keys)
+        return jnp.concatenate([x.reshape(draws, -1) for x in jax.tree.leaves(stack)], axis=1)
+
+    return np.asarray(run(jax.random.split(jax.random.key(7), draws), u), np.float64)
 
 
 def flat(u):
@@ -72,4 +96,4 @@ def vnmse(drawn, u):
 
 def lognormal(d=4096):
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.lognormal(size=d) * rng.choice([-1, 1], d), jnp.float32)
+    return (rng.lognormal(size=d) * rng.choice([-1, 1], d)).astype(np.float32)

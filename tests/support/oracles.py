@@ -41,6 +41,18 @@ def trimmed_mean(messages, f):
     return np.sort(messages, axis=0)[f : n - f].mean(axis=0)
 
 
+def slope(fn, params, step=1e-5):
+    """The gradient of a function of a dict of arrays, by central differences."""
+    found = {}
+    for name, x in params.items():
+        found[name] = np.zeros_like(x)
+        for index in np.ndindex(x.shape):
+            nudge = np.zeros_like(x)
+            nudge[index] = step
+            found[name][index] = (fn(params | {name: x + nudge}) - fn(params | {name: x - nudge})) / (2 * step)
+    return found
+
+
 class Plateau:
     """The reduce-on-plateau rule of optax: an accumulated mean, a relative tolerance, a patience, a cooldown."""
 
