@@ -13,6 +13,7 @@ from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 import accelerator
+import accelerator_conduct
 import accelerator_jobs
 import accelerator_worker
 import correct
@@ -43,14 +44,14 @@ def run(tmp_path, monkeypatch, plan, minutes=1.0, longest=60.0, worker=WORKER):
     with open(tmp_path / "log", "w") as log:
         until = time.time() + 60 * minutes
         command, take = [sys.executable, "-S", "-c", worker], lambda line: lines.setdefault(line["job"], line)
-        stopped = accelerator.conduct(command, lambda: until - time.time(), take, log, longest)
+        stopped = accelerator_conduct.conduct(command, lambda: until - time.time(), take, log, longest)
     assert list(plan) == sorted(lines, key=list(plan).index)
     return lines, stopped
 
 
 def test_a_job_that_takes_the_process_with_it_is_told_and_the_others_go_on(tmp_path, monkeypatch):
     died = "print('F0000 check failed', file=sys.stderr, flush=True); os._exit(3)"
-    lines, stopped = run(tmp_path, monkeypatch, dict(zip(PLAN, (FINE, died, FINE, "print('hello'); " + FINE), strict=True)))
+    lines, stopped = run(tmp_path, monkeypatch, dict(zip(PLAN, (FINE, died, FINE, "print('hello', 7, sep='\\n'); " + FINE), strict=True)))
     assert lines.pop("study/b") == {"job": "study/b", "failed": "its process ended with status 3: F0000 check failed"}
     assert not stopped and all(line == {"job": name, "norm": 1.0} for name, line in lines.items())
 
@@ -62,7 +63,7 @@ def test_a_job_that_hangs_is_told_and_the_others_go_on(tmp_path, monkeypatch):
 
 def test_what_is_not_reached_in_time_is_listed(tmp_path, monkeypatch):
     lines, _ = run(tmp_path, monkeypatch, dict(zip(PLAN, (FINE, "time.sleep(60)", FINE, FINE), strict=True)), minutes=0.015)
-    assert lines["study/b"]["skipped"] == accelerator.OVER
+    assert lines["study/b"]["skipped"] == accelerator_conduct.OVER
     assert [lines[name]["skipped"] for name in PLAN[2:]] == ["no time was left"] * 2
 
 
@@ -75,7 +76,7 @@ def test_a_worker_that_begins_nothing_is_not_started_again(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_it_keeps_what_it_has(tmp_path, number):
-    plan = dict(zip(PLAN, (f"say(job=name, failed='OSError: no')\nprint({os.getpid()})", "time.sleep(60)", FINE, FINE), strict=True))
+    plan = dict(zip(PLAN, ("say(job=name, failed='OSError: no')", "time.sleep(60)", FINE, FINE), strict=True))
     program = f"import sys; sys.path.append({str(ROOT / 'benchmarks')!r})\nimport accelerator\n"
     program += f"sys.exit(accelerator.main(['--out', {str(tmp_path / 'out.jsonl')!r}], [sys.executable, '-S', '-c', {WORKER!r}]))"
     process = subprocess.Popen(
@@ -194,10 +195,18 @@ def test_tables():
     assert "Study" not in text and tables([]) == ""
 
 
-def test_a_file_of_another_kind_is_refused(capsys):
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--out", "results.md"], "--out must end in .jsonl, got results.md"),
+        (["--minutes", "0"], "--minutes must be more than 0, got 0"),
+        (["--only", "speed"], "invalid choice: 'speed'"),
+    ],
+)
+def test_arguments_that_are_refused(arguments, said, capsys):
     with pytest.raises(SystemExit):
-        accelerator.main(["--out", "results.md"])
-    assert "--out must end in .jsonl, got results.md" in capsys.readouterr().err
+        accelerator.main(arguments)
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.deep
@@ -213,9 +222,10 @@ def test_the_rehearsal_does_every_part_with_few_packages(tmp_path):
     """As where nothing is installed but what the program itself needs."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))")
     out = tmp_path / "out.jsonl"
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", "import filelock"], env=environment, capture_output=True).returncode
     command = [sys.executable, str(ROOT / "benchmarks/accelerator.py"), "--rehearse", "--minutes", "20", "--out", str(out)]
-    result = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + out.with_suffix(".log").read_text()
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["job"] for line in lines] == [job.name for job in accelerator_jobs.jobs(accelerator_jobs.MINIATURE)]
