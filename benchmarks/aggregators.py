@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import report, use_devices
+from measure import compiled, program_memory, report, use_devices
 from peers import Contender
 from rules import BOUND, TRUSTED, F, messages
 
@@ -56,16 +56,30 @@ PRIVATE = {  # of the clients' number and the coordinates of a message with padd
 PEERS = "byzfl", "byzfl on torch", "numpy"
 
 
-def compiled(aggregator, stack, cohort):
-    """A call of one rule, and how long its compilation took."""
-    state = aggregator.init(jax.tree.map(lambda x: x[0], stack))
+def problem(clients, coordinates):
+    """Every rule by name, a stack of messages for them, and its cohort."""
+    V = messages(clients, coordinates)
+    width = coordinates // 1000  # a matrix and a vector, as a network's layers are
+    stack = jax.tree.map(jnp.asarray, {"kernel": V[:, : 999 * width].reshape(-1, 999, width), "bias": V[:, 999 * width :]})
+    padded = aggregators.padded(jax.tree.map(lambda x: x[0], stack))
+    cohort = fl.sampling.cohort(jax.random.key(0), jnp.full(clients, 10, jnp.int32), jnp.arange(clients))
+    return RULES | {name: make(clients, padded) for name, make in PRIVATE.items()}, stack, cohort
+
+
+def prepared(aggregator, stack, cohort):
+    """A call of one rule, warmed up, and what is known of its program."""
 
     def aggregate(stack, cohort, state, key):
         return aggregator.finish(aggregator.collect(stack, cohort, state), state, key)[0]
 
-    start = time.perf_counter()
-    program = jax.jit(aggregate).lower(stack, cohort, state, jax.random.key(1)).compile()
-    return lambda: program(stack, cohort, state, jax.random.key(1)), time.perf_counter() - start
+    operands = stack, cohort, aggregator.init(jax.tree.map(lambda x: x[0], stack)), jax.random.key(1)
+    program, seconds = compiled(aggregate, *operands)
+
+    def call():
+        return program(*operands)
+
+    timed(call)
+    return call, {"compile_seconds": round(seconds, 2), "memory_gb": round(program_memory(program), 3)}
 
 
 def timed(call):
@@ -74,6 +88,11 @@ def timed(call):
     result = jax.block_until_ready(call())
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "norm": float(np.sqrt(sum(np.sum(np.square(x, dtype=float)) for x in jax.tree.leaves(result))))}
+
+
+def summary(turns):
+    """What is reported of the turns of one rule."""
+    return {"seconds": round(statistics.median(turn["seconds"] for turn in turns), 5), "norm": round(turns[0]["norm"], 3)}
 
 
 def main():
@@ -85,13 +104,7 @@ def main():
     parser.add_argument("--peer-python", metavar="PATH", help="interpreter that can import byzfl and torch")
     options = parser.parse_args()
     use_devices(1)
-    V = messages(options.clients, options.coordinates)
-    width = options.coordinates // 1000  # a matrix and a vector, as a network's layers are
-    stack = {"kernel": V[:, : 999 * width].reshape(-1, 999, width), "bias": V[:, 999 * width :]}
-    stack = jax.tree.map(jnp.asarray, stack)
-    padded = aggregators.padded(jax.tree.map(lambda x: x[0], stack))
-    rules = RULES | {name: make(options.clients, padded) for name, make in PRIVATE.items()}
-    cohort = fl.sampling.cohort(jax.random.key(0), jnp.full(options.clients, 10, jnp.int32), jnp.arange(options.clients))
+    rules, stack, cohort = problem(options.clients, options.coordinates)
 
     with tempfile.TemporaryDirectory() as folder:
         peer = None
@@ -101,8 +114,7 @@ def main():
             print("ready:", peer.hello, file=sys.stderr)
         rows = ["| rule | ms | times this: byzfl | byzfl on PyTorch | NumPy |", "|---|---|---|---|---|"]
         for name in options.only:
-            call, compile_seconds = compiled(rules[name], stack, cohort)
-            timed(call)
+            call, facts = prepared(rules[name], stack, cohort)
             ours, theirs = [], {program: [] for program in (PEERS if peer else ())}
             for _ in range(options.repeats):
                 ours.append(timed(call))
@@ -111,12 +123,9 @@ def main():
                         turns.append(turn)
             theirs = {program: turns for program, turns in theirs.items() if turns}
             ratios = {p: [t["seconds"] / o["seconds"] for t, o in zip(turns, ours, strict=True)] for p, turns in theirs.items()}
-            seconds = statistics.median(turn["seconds"] for turn in ours)
+            line = {"rule": name} | summary(ours) | facts
             report(
-                rule=name,
-                seconds=round(seconds, 4),
-                compile_seconds=round(compile_seconds, 2),
-                norm=round(ours[0]["norm"], 3),
+                **line,
                 ratio={program: round(statistics.median(found), 2) for program, found in ratios.items()},
                 range={program: [round(min(found), 2), round(max(found), 2)] for program, found in ratios.items()},
                 norms={program: round(turns[0]["norm"], 3) for program, turns in theirs.items()},
@@ -124,7 +133,7 @@ def main():
             cells = [
                 f"{statistics.median(ratios[p]):.2g} ({min(ratios[p]):.2g}-{max(ratios[p]):.2g})" if p in ratios else "" for p in PEERS
             ]
-            rows.append(f"| `{name}` | {1000 * seconds:.3g} | {' | '.join(cells)} |")
+            rows.append(f"| `{name}` | {1000 * line['seconds']:.3g} | {' | '.join(cells)} |")
         print("", *rows, sep="\n")
         if peer:
             peer.close()

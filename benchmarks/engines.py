@@ -10,7 +10,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from measure import MODELS, fedavg, federated, listed, report, spread, use_devices
+from measure import MODELS, compiled, fedavg, federated, listed, report, spread, use_devices
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
@@ -36,9 +36,7 @@ def main():
         def rounds(data, params, key, table, algorithm=algorithm):
             return fl.simulate(algorithm, data, params, listed(table), rounds=options.rounds, key=key)[1]["loss"]
 
-        start = time.perf_counter()
-        programs[name] = jax.jit(rounds).lower(data, params, jax.random.key(1), table).compile()
-        compiling[name] = time.perf_counter() - start
+        programs[name], compiling[name] = compiled(rounds, data, params, jax.random.key(1), table)
         programs[name](data, params, jax.random.key(1), table).block_until_ready()
     for _ in range(options.repeats):
         for name, program in programs.items():

@@ -6,6 +6,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,15 +59,24 @@ def listed(table: jax.Array) -> fl.sampling.Sampler:
     return lambda key, sizes, round: fl.sampling.cohort(key, sizes, table[round % table.shape[0]])
 
 
-def matmul_peak() -> Callable[[float], float]:
-    """A function of seconds: the GFLOP/s of square float32 matmuls on all devices of the mesh in use, the fastest of its tries.
+def compiled(fn: Callable, *operands: Any) -> tuple[jax.stages.Compiled, float]:
+    """The program, and the seconds it took to trace, lower and compile."""
+    began = time.perf_counter()
+    program = jax.jit(fn).lower(*operands).compile()
+    return program, time.perf_counter() - began
 
-    Call it beside every timing that is to be a share of it: a shared machine's speed changes from second to second.
+
+def matmul_peak(precision: str = "float32", size: int | None = None) -> Callable[[float], float]:
+    """A function of seconds: the GFLOP/s of square matmuls on all devices of the mesh in use, the fastest of its tries.
+
+    Float32 is as jax multiplies it by default, on some accelerators in fewer bits. Call it beside every timing that is to be a share of it:
+    a shared machine's speed changes from second to second.
     """
-    size, loops = (1024, 8) if jax.default_backend() == "cpu" else (8192, 16)
+    usual, loops = (1024, 8) if jax.default_backend() == "cpu" else (8192, 4)
+    size = size or usual
 
     def loop(x):
-        return jax.lax.fori_loop(0, loops, lambda _, y: x @ y * (1 / size), x)
+        return jax.lax.fori_loop(0, loops, lambda _, y: x @ y, x)
 
     split = jax.sharding.PartitionSpec("clients")
 
@@ -74,15 +84,17 @@ def matmul_peak() -> Callable[[float], float]:
         return jax.shard_map(lambda x: loop(x[0])[None], in_specs=split, out_specs=split)(x)
 
     devices = jax.sharding.get_abstract_mesh().size or 1
-    x = jnp.ones((devices, size, size) if devices > 1 else (size, size))
+    # Random, since chips draw less power on equal numbers and so run faster; of a scale at which products stay as large as they are.
+    x = (jax.random.normal(jax.random.key(0), (size, size)) / size**0.5).astype(precision)
     if devices > 1:
+        x = jnp.broadcast_to(x, (devices, size, size))
         x = jax.device_put(x, jax.sharding.NamedSharding(jax.sharding.get_mesh(), split))
-    program = jax.jit(split_loop if devices > 1 else loop).lower(x).compile()
+    program, _ = compiled(split_loop if devices > 1 else loop, x)
     jax.block_until_ready(program(x))
 
     def measure(seconds):
         times, began = [], time.perf_counter()
-        while time.perf_counter() - began < seconds:
+        while not times or time.perf_counter() - began < seconds:
             start = time.perf_counter()
             jax.block_until_ready(program(x))
             times.append(time.perf_counter() - start)
@@ -106,8 +118,14 @@ def useful_share(steps: np.ndarray, lanes: int, devices: int = 1) -> float:
     return float(steps.sum() / (spent * lanes * devices))
 
 
+def program_memory(program: jax.stages.Compiled) -> float:
+    """What a program holds while it runs, in GB, by XLA's own account: arguments, results and temporaries."""
+    of = program.memory_analysis()
+    return (of.argument_size_in_bytes + of.output_size_in_bytes + of.temp_size_in_bytes - of.alias_size_in_bytes) / 1e9
+
+
 def peak_memory() -> float:
-    """The most memory used so far, in GB: of the device where it counts, else of the process."""
+    """The most memory used so far, in GB: of the device where it counts, else of the process. It never falls."""
     counted = jax.devices()[0].memory_stats() or {}
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return counted.get("peak_bytes_in_use", kilobytes * 1024) / 1e9

@@ -2,8 +2,9 @@
 
     python benchmarks/round_time.py softmax|mlp|emnist_cnn|char_lstm [--devices 2] [--lanes 4|auto] [--precision bfloat16]
 
-One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak measured beside each timing
-and the share of it that was reached, the share of the lane-steps that trained a client, compile seconds, peak memory, losses.
+One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak of the same precision measured
+beside each timing and the share of it that was reached, the share of the lane-steps that trained a client, compile seconds, memory of the
+program and the most of the process, losses.
 On a CPU every core is a device of its own, unless --devices says otherwise.
 """
 
@@ -16,7 +17,20 @@ from importlib.metadata import version
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import MODELS, fedavg, federated, listed, matmul_peak, peak_memory, report, spread, use_devices, useful_share
+from measure import (
+    MODELS,
+    compiled,
+    fedavg,
+    federated,
+    listed,
+    matmul_peak,
+    peak_memory,
+    program_memory,
+    report,
+    spread,
+    use_devices,
+    useful_share,
+)
 from peers import say
 from workloads import WORKLOADS
 
@@ -55,55 +69,75 @@ def main():
         np.savez(options.save_start, **{str(i): leaf for i, leaf in enumerate(in_forward_order(start))})
         return
     lanes = options.lanes if options.lanes == "auto" else int(options.lanes) if options.lanes else None
-    algorithm = fedavg(workload, fl.packed(lanes), precision=options.precision, shuffle=options.shuffle)
-    cohorts = workload.cohorts(COHORTS)
-    programs = {}
+    if options.serve:
+        return serve(started(workload, data, start, lanes, options.precision, options.shuffle), devices, lanes)
+    how = {name: getattr(options, name) for name in ("precision", "shuffle", "rounds", "repeats")}
+    report(**measured(workload, data, start, matmul_peak(options.precision), devices=devices, lanes=lanes, **how))
+
+
+def started(workload, data, start, lanes=None, precision="float32", shuffle=False):
+    """Rounds as one program: `run(rounds, state)`, its programs and the seconds to compile each by rounds, the state at the start."""
+    algorithm = fedavg(workload, fl.packed(lanes), precision=precision, shuffle=shuffle)
+    table, programs = jnp.asarray(workload.cohorts(COHORTS), jnp.int32), {}
 
     def run(rounds, state):
-        """Rounds as one program: the state after them, the last loss, seconds a round."""
-        operands = (state, data, jnp.asarray(cohorts, jnp.int32))
+        """The state after so many rounds, their losses, seconds a round."""
+        operands = (state, data, table)
         if rounds not in programs:
-            began = time.perf_counter()
-            program = jax.jit(lambda state, data, table: fl.advance(algorithm, data, state, listed(table), rounds=rounds))
-            programs[rounds] = program.lower(*operands).compile(), time.perf_counter() - began
+            advance = lambda state, data, table: fl.advance(algorithm, data, state, listed(table), rounds=rounds)  # noqa: E731
+            programs[rounds] = compiled(advance, *operands)
         began = time.perf_counter()
         state, history = jax.block_until_ready(programs[rounds][0](*operands))
-        return state, float(history["loss"][-1]), (time.perf_counter() - began) / rounds
+        return state, np.asarray(history["loss"]), (time.perf_counter() - began) / rounds
 
-    state = everywhere(jax.jit(algorithm.init)(start, jax.random.key(1)))
-    _, first_loss, seconds = run(1, state)
-    compile_seconds = round(programs[1][1], 2)
-    if options.serve:
-        versions = {"jax": jax.__version__, "fedjax_lite": version("fedjax_lite")}
-        variant = f"{devices} devices, lanes {options.lanes or 'default'}"
-        say({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": compile_seconds})
-        for line in sys.stdin:
-            if int(line) not in programs:
-                run(int(line), state)  # compiles and warms up
-            state, loss, seconds = run(int(line), state)
-            say({"seconds": seconds, "loss": loss})
-        return
+    return run, programs, everywhere(jax.jit(algorithm.init)(start, jax.random.key(1)))
 
-    rounds = options.rounds or max(1, round(1 / min(run(1, state)[2] for _ in range(3))))
-    state, *_ = run(rounds, state)  # compiles and warms up
-    peak, times, examples, peaks, shares = matmul_peak(), [], [], [], []
-    for _ in range(options.repeats):
+
+def serve(rounds, devices, lanes):
+    """Run as many rounds as each line of the standard input says."""
+    run, programs, state = rounds
+    run(1, state)
+    versions = {"jax": jax.__version__, "fedjax_lite": version("fedjax_lite")}
+    variant = f"{devices} devices, lanes {lanes or 'default'}"
+    say({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": round(programs[1][1], 2)})
+    for line in sys.stdin:
+        if int(line) not in programs:
+            run(int(line), state)  # compiles and warms up
+        state, losses, seconds = run(int(line), state)
+        say({"seconds": seconds, "loss": float(losses[-1])})
+
+
+def measured(workload, data, start, peak, *, devices=1, lanes=None, precision="float32", shuffle=False, rounds=0, repeats=7):
+    """What is reported of a workload's rounds.
+
+    Args:
+        start: the initial parameters.
+        peak: from `matmul_peak`, of the same precision.
+        rounds: of one timing; 0: about a second's worth, which takes a second program.
+    """
+    run, programs, state = started(workload, data, start, lanes, precision, shuffle)
+    first_loss = run(rounds or 1, state)[1][0]
+    rounds = rounds or max(1, round(1 / min(run(1, state)[2] for _ in range(3))))
+    state, *_ = run(rounds, state)  # warms up
+    cohorts, times, examples, peaks, shares = workload.cohorts(COHORTS), [], [], [], []
+    for _ in range(repeats):
         taken = cohorts[np.arange(int(state.round), int(state.round) + rounds) % COHORTS]
         before = peak(0.2)
-        state, loss, seconds = run(rounds, state)
+        state, losses, seconds = run(rounds, state)
         times.append(seconds)
         examples.append(workload.sizes[taken].sum(axis=1).mean())
         peaks.append(max(before, peak(0.2)))
         shares.append(3 * workload.flops * examples[-1] / 1e9 / seconds / peaks[-1])
     seconds, steps = statistics.median(times), -(-workload.sizes[cohorts[0]] // workload.batch)
-    report(
-        workload=workload.name, devices=devices, lanes=options.lanes or "default", precision=options.precision, clients=workload.cohort,
-        **spread(times), compile_seconds=compile_seconds, clients_a_second=round(workload.cohort / seconds, 1),
+    width = None if lanes == "auto" else min(lanes or default_lanes(start), -(-workload.cohort // devices))
+    return dict(
+        workload=workload.name, devices=devices, lanes=lanes or "default", width=width, precision=precision, clients=workload.cohort,
+        **spread(times), compile_seconds=round(next(iter(programs.values()))[1], 2), clients_a_second=round(workload.cohort / seconds, 1),
         examples_a_second=round(statistics.mean(examples) / seconds),
         gflops=round(3 * workload.flops * statistics.mean(examples) / 1e9 / seconds, 1), matmul_peak=round(statistics.median(peaks), 1),
-        share=round(statistics.median(shares), 3),
-        useful=None if lanes == "auto" else round(useful_share(steps, lanes or default_lanes(start), devices), 3),
-        memory_gb=round(peak_memory(), 2), first_loss=round(first_loss, 4), loss=round(loss, 4),
+        share=round(statistics.median(shares), 4), useful=width and round(useful_share(steps, width, devices), 3),
+        memory_gb=round(program_memory(programs[rounds][0]), 3), peak_memory_gb=round(peak_memory(), 2),
+        first_loss=round(float(first_loss), 4), loss=round(float(losses[-1]), 4),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from measure import MODELS, fedavg, federated, listed, report, use_devices
+from measure import MODELS, compiled, fedavg, federated, listed, program_memory, report, use_devices
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
@@ -36,38 +36,43 @@ def main():
     options = parser.parse_args()
     devices = use_devices(options.devices)
     workload = WORKLOADS[options.workload]._replace(cohort=options.clients)
-    data, model = federated(workload), MODELS[workload.name]()
-    table = jnp.asarray(workload.cohorts(options.rounds), jnp.int32)
+    sizes = {name: getattr(options, name) for name in ("seeds", "rates", "singles", "rounds", "lanes", "repeats")}
+    report(**measured(workload, federated(workload), devices=devices, **sizes))
+
+
+def measured(workload, data, *, seeds, rates, singles, rounds, lanes=None, repeats=5, devices=1):
+    """What is reported of a study of `seeds` times `rates` runs, beside so many single runs."""
+    model, table = MODELS[workload.name](), jnp.asarray(workload.cohorts(rounds), jnp.int32)
 
     def experiment(data, table, key, rate):
         params = model.init(jax.random.fold_in(key, 0), data.example)
-        algorithm = fedavg(workload, fl.packed(options.lanes), rate, shuffle=True)
-        return fl.simulate(algorithm, data, params, listed(table), rounds=options.rounds, key=key)[1]["loss"]
+        algorithm = fedavg(workload, fl.packed(lanes), rate, shuffle=True)
+        return fl.simulate(algorithm, data, params, listed(table), rounds=rounds, key=key)[1]["loss"]
 
-    keys = jax.random.split(jax.random.key(1), options.seeds)
-    rates = workload.rate * jnp.geomspace(0.1, 1.0, options.rates)
+    keys, runs = jax.random.split(jax.random.key(1), seeds), seeds * rates
+    rates = workload.rate * jnp.geomspace(0.1, 1.0, rates)
     over_grid = jax.vmap(jax.vmap(experiment, (None, None, None, 0)), (None, None, 0, None))
     study, study_compiles = compiled(over_grid, data, table, keys, rates)
     single, single_compiles = compiled(experiment, data, table, keys[0], rates[0])
-    seeds = np.arange(options.singles) % options.seeds
-    alone = [(keys[seed], rates[-1]) for seed in seeds]
-    runs = options.seeds * options.rates
+    of_singles = np.arange(singles) % seeds
+    alone = [(keys[seed], rates[-1]) for seed in of_singles]
     calls = {  # name: what to call, and how many runs that is
-        "single": (lambda: [jax.block_until_ready(single(data, table, *one)) for one in alone], options.singles),
+        "single": (lambda: [jax.block_until_ready(single(data, table, *one)) for one in alone], singles),
         "study": (lambda: study(data, table, keys, rates), runs),
     }
     if devices > 1:
         dealt, dealt_compiles = over_runs(experiment, devices, data, table, keys, rates)
         calls["dealt"] = (dealt, runs)
-    times, losses = taking_turns(calls, options.repeats)
+    times, losses = taking_turns(calls, repeats)
     seconds = {name: statistics.median(column) for name, column in times.items()}
     ratio = {name: statistics.median(np.divide(column, times["single"])) for name, column in times.items()}
     line = dict(
-        workload=workload.name, clients=workload.cohort, rounds=options.rounds, runs=runs, devices=devices,
+        workload=workload.name, clients=workload.cohort, rounds=rounds, runs=runs, devices=devices,
         study_seconds_a_run=round(seconds["study"], 5), single_seconds=round(seconds["single"], 5), ratio=round(ratio["study"], 3),
         study_in_single_runs=round(runs * seconds["study"] / seconds["single"], 1),
         study_compile_seconds=round(study_compiles, 2), single_compile_seconds=round(single_compiles, 2),
-        loss=round(float(losses["single"][-1, -1]), 4), difference=largest(losses["study"][seeds, -1] - losses["single"]),
+        study_memory_gb=round(program_memory(study), 3), single_memory_gb=round(program_memory(single), 3),
+        loss=round(float(losses["single"][-1, -1]), 4), difference=largest(losses["study"][of_singles, -1] - losses["single"]),
     )  # fmt: skip
     if devices > 1:
         line |= dict(
@@ -75,17 +80,18 @@ def main():
             dealt_compile_seconds=round(dealt_compiles, 2),
             dealt_difference=largest(losses["dealt"] - losses["study"].reshape(losses["dealt"].shape)),
         )  # fmt: skip
-    report(**line)
+    return line
 
 
 def taking_turns(calls, repeats):
     """Of each of several calls, `name: (function, how many runs that is)`: seconds a run, repeat by repeat, and its losses."""
     times, losses = {name: [] for name in calls}, {}
-    for _ in range(repeats):
+    for turn in range(repeats + 1):  # of which the first warms up
         for name, (call, runs) in calls.items():
             start = time.perf_counter()
             result = jax.block_until_ready(call())
-            times[name].append((time.perf_counter() - start) / runs)
+            if turn:
+                times[name].append((time.perf_counter() - start) / runs)
             losses[name] = np.asarray(result)
     return times, losses
 
@@ -102,13 +108,6 @@ def over_runs(experiment, devices, data, table, keys, rates):
 def largest(differences) -> float:
     """The largest of them, whatever its sign."""
     return float(np.abs(differences).max())
-
-
-def compiled(fn, *operands):
-    """The program, and the seconds it took to compile."""
-    start = time.perf_counter()
-    program = jax.jit(fn).lower(*operands).compile()
-    return program, time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tomli_w
-from filelock import FileLock, Timeout
 from safetensors.numpy import save_file
 
 from fedjax_lite.base import State, Tree
@@ -43,6 +41,8 @@ class RunFolder:
 
     def __init__(self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> None:
         self.path, self._facts, self._config = path, dict(facts), dict(config or {})
+        from filelock import FileLock  # here, so that all that needs no folder runs where this package is absent
+
         self._toml = toml_text(self._config)
         self._lock = FileLock(path.resolve().with_name(f".{path.resolve().name}.lock"))
         self._checkpoints: Checkpoints | None = None
@@ -104,6 +104,8 @@ class RunFolder:
 
     def _take(self, resume: bool) -> None:
         """Make the folder, and make sure that no other run writes to it."""
+        from filelock import Timeout
+
         try:
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
@@ -242,6 +244,8 @@ def toml_text(values: Mapping[str, Any]) -> str:
     >>> print(toml_text({"hidden": [200, 200]}), end="")
     hidden = [200, 200]
     """
+    import tomli_w
+
     return re.sub(
         r"\[\n((?: *[^\[\]{}\n]+,\n)+) *\]",
         lambda match: f"[{' '.join(line.strip() for line in match[1].splitlines())[:-1]}]",
