@@ -101,13 +101,3 @@ def test_a_fractional_number_of_byzantine_clients_is_refused():
 def test_a_client_without_a_weight_of_its_own_shows():
     """An array shorter than the population must not lend a client the weight of another."""
     assert np.isnan(aggregate(aggregators.weighted_mean(np.array([1.0, 3.0])), jnp.ones(5), np.ones(5)))
-
-
-def test_a_rule_and_all_that_stands_before_it_have_keys_of_their_own():
-    def before(inner):
-        return aggregators.transformed(lambda messages, cohort, state, key: (messages, cohort, jax.random.key_data(key)), inner)
-
-    rule = aggregators.from_stack(lambda messages, cohort: messages)
-    nested = before(before(rule._replace(finish=lambda part, state, key: (jax.random.key_data(key), state, {}))))
-    part, (first, (second, _)), _ = nested.finish((jnp.ones(2), None), ((), ((), ())), jax.random.key(0))
-    assert len({tuple(words.tolist()) for words in (first, second, part)}) == 3
