@@ -1,0 +1,35 @@
+"""How an attack comes into a round: what attackers draw, and of whom they learn."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+import fedjax_lite as fl
+from fedjax_lite import aggregators
+from fedjax_lite.attacks import Attack, attacked
+
+SHOWS = fl.ClientWork(lambda params, key: (), lambda *_: (), lambda carry, batch: (batch.examples, {}), lambda *_: ())
+
+
+def cohort(weight):
+    return fl.sampling.cohort(jax.random.key(0), jnp.full(len(weight), 3), jnp.arange(len(weight)), jnp.asarray(weight))
+
+
+def test_every_batch_is_poisoned_by_a_draw_of_its_own():
+    words = Attack(examples=lambda examples, key: jax.random.key_data(key))
+    work, _ = attacked(words, jnp.ones(2, bool), SHOWS, aggregators.mean())
+    drawn = set()
+    for client, epoch, step in itertools.product(range(2), range(2), range(3)):
+        carry = work.start((), (), jax.tree.map(lambda x, k=client: x[k], cohort([1.0, 1.0])))
+        batch = fl.Batch(jnp.zeros(2, jnp.uint32), jnp.ones(2, bool), jnp.int32(step), jnp.int32(epoch), jnp.int32(0))
+        drawn.add(tuple(work.step(carry, batch)[0][0].tolist()))
+    assert len(drawn) == 2 * 2 * 3
+
+
+def test_nothing_is_learned_of_attackers_nor_of_messages_that_are_not_finite_or_not_there():
+    seen_honest = Attack(lambda seen, state: (seen.messages, seen.honest), init=lambda message: jnp.zeros(4, bool))
+    _, rule = attacked(seen_honest, jnp.arange(4) == 1, SHOWS, aggregators.mean())
+    messages, here = jnp.array([1.0, 2.0, jnp.nan, jnp.nan]), cohort([1.0, 1.0, 1.0, 0.0])
+    aggregate, (honest, _), _ = rule.finish(rule.collect(messages, here, ()), (rule.init(messages[0])), jax.random.key(0))
+    assert honest.tolist() == [True, False, False, False] and aggregate == 1.5
