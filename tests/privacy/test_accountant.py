@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from losses import steps_of
+from accounting import steps_of
 
 import fedjax_lite as fl
 from fedjax_lite import privacy
 from fedjax_lite.base import Mechanism
 from fedjax_lite.privacy.accountant import noise_for
+
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.special
-from losses import COARSE, steps_of
+from accounting import COARSE, steps_of
 
 from fedjax_lite import privacy
 from fedjax_lite.privacy.gaussian import INTERVAL
@@ -21,7 +21,11 @@ TABLE = [
     (1.0, 1.0, 1, 1e-5, 4.728507, 4.377178),
 ]
 # epsilon, delta, sampling rate, rounds: noise multiplier by RDP, by PLD
-NOISE = [(1.0, 1e-5, 0.01, 1000, 1.513122, 1.414631), (8.0, 1e-6, 0.01, 500, 0.602711, 0.572581), (4.0, 1e-5, 0.05, 100, 1.004565, 0.939450)]
+NOISE = [
+    (1.0, 1e-5, 0.01, 1000, 1.513122, 1.414631),
+    (8.0, 1e-6, 0.01, 500, 0.602711, 0.572581),
+    (4.0, 1e-5, 0.05, 100, 1.004565, 0.939450),
+]
 
 
 @pytest.fixture(params=[COARSE, pytest.param(INTERVAL, marks=pytest.mark.deep)])

@@ -1,4 +1,4 @@
-"""The text of a small configuration, and how tests change one."""
+"""The texts of small configurations, one plain and one private, and how tests change one."""
 
 from fedjax_lite.config import load
 
@@ -29,6 +29,40 @@ optimizer = { name = "sgd", learning_rate = 1.0 }
 [run]
 rounds = 4
 evaluate_every = 2
+"""
+
+PRIVATE = """\
+name = "private"
+seed = 0
+[data]
+name = "digits"
+partition = { name = "iid", clients = 60 }
+[model]
+name = "mlp"
+hidden = []
+[client]
+optimizer = { name = "sgd", learning_rate = 0.1 }
+batch_size = "all"
+epochs = 1
+shuffle = false
+[sampling]
+name = "poisson"
+rate = 0.2
+[aggregator]
+name = "dp_mean"
+clip = 0.3
+noise_multiplier = "auto"
+clients_per_round = 12
+[privacy]
+target_epsilon = 2.0
+delta = 1e-3
+[engine]
+name = "padded"
+[server]
+optimizer = { name = "sgd", learning_rate = 1.0 }
+[run]
+rounds = 6
+evaluate_every = 3
 """
 
 
