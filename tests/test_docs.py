@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pages import PAGES, ROOT, blocks, calls, run_blocks
 
-# Page -> pairs of its text: each stands there once, so that a page that changes is noticed. Nothing that is left asks for a number of rounds.
+# Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
 CUTS = {
     "docs/attacks.md": [],
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
@@ -52,9 +52,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_what_blocks_name_exists_and_takes_what_it_is_given():
-    found = {page: calls(page) for page in PAGES}
-    assert all(found[page] > 0 for page in found if any("fl." in block for block in blocks(page)) and page != "docs/speed.md"), found
-    assert sum(found.values()) > 150, found
+    found = {page: calls(page) for page in PAGES if list(blocks(page))}
+    assert len(found) > 10 and min(found.values()) > 5, found
 
 
 def test_every_page_has_its_line():

@@ -8,14 +8,13 @@ import numpy as np
 import optax
 import pytest
 from problems import softmax_data, softmax_loss, softmax_params
-from tiny import PRIVATE
+from tiny import PRIVATE, after_a_round
 
 import fedjax_lite as fl
 from fedjax_lite import cli
-from fedjax_lite.build import build, parts
+from fedjax_lite.build import build
 from fedjax_lite.config import load
 from fedjax_lite.report.page import report
-from fedjax_lite.sources import load_data, outputs_of
 from fedjax_lite.study.configured import configured
 
 
@@ -104,23 +103,12 @@ def test_without_privacy_nothing_is_said(tmp_path):
     assert "Privacy" not in page
 
 
-def after_a_round(config):
-    """The model of a configuration's parts after one round."""
-    source = load_data(config, 0)
-    algorithm, params, sampler, _, key = parts(config, source, outputs_of(config, source), 0)
-
-    def round(data, params):
-        return algorithm.params(algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))[0])
-
-    return jax.jit(round)(source.train, params)
-
-
 def test_examples_can_be_private_in_a_configuration(config):
     """With a clip norm that cuts nothing and no noise it is plain training, for a batch that is always full."""
     changes = ['aggregator={ name = "mean" }', "privacy={}", "client.batch_size=5", 'sampling={ name = "everyone" }']
-    plain = after_a_round(config(*changes))
-    private = after_a_round(config(*changes, "client.record={ clip = 1e6, noise_multiplier = 0.0, microbatch = 2 }"))
-    noisy = after_a_round(config(*changes, "client.record={ clip = 1.0, noise_multiplier = 1.0 }"))
+    plain, _ = after_a_round(config(*changes))
+    private, _ = after_a_round(config(*changes, "client.record={ clip = 1e6, noise_multiplier = 0.0, microbatch = 2 }"))
+    noisy, _ = after_a_round(config(*changes, "client.record={ clip = 1.0, noise_multiplier = 1.0 }"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), private, plain)
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(noisy), jax.tree.leaves(plain), strict=True))
     for table, message in [

@@ -1,6 +1,10 @@
 """The texts of small configurations, one plain and one private, and how tests change one."""
 
+import jax
+
+from fedjax_lite.build import parts
 from fedjax_lite.config import load
+from fedjax_lite.sources import load_data, outputs_of
 
 TINY = """\
 name = "tiny"
@@ -73,3 +77,15 @@ def edited(folder, text, *replace, overrides=()):
         text = text.replace(old, new)
     (folder / "tiny.toml").write_text(text)
     return load(folder / "tiny.toml", overrides)
+
+
+def after_a_round(config):
+    """The model after the first round of a configuration's parts, and what the round says, in one program."""
+    source = load_data(config, 0)
+    algorithm, params, sampler, _, key = parts(config, source, outputs_of(config, source), 0)
+
+    def round(data, params):
+        state, metrics = algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))
+        return algorithm.params(state), metrics
+
+    return jax.jit(round)(source.train, params)
