@@ -5,17 +5,20 @@ import re
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import QUICK, TINY, replaced
 
+import fedjax_lite as fl
 from fedjax_lite import cli
 from fedjax_lite.data import save
+
+TEXT = replaced(TINY, *QUICK)
 
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch, capsys):
     """Runs a command line in an empty folder that holds tiny.toml; returns the exit status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "tiny.toml").write_text(TEXT)
 
     def run(line):
         status = cli.main(line.split())
@@ -33,7 +36,7 @@ def test_a_plan_is_a_table_and_writes_nothing(shell, tmp_path):
 
 
 def test_a_run_from_start_to_resume(shell, tmp_path):
-    status, out, err = shell("run tiny.toml")
+    status, out, err = shell("run tiny.toml --devices 1")
     assert status == 0 and err == ""
     assert re.match(r"finished after 4 rounds\n  train_accuracy 0\.\d+\n  train_loss \d\.\d+\n  global parameters\n    Dense_0/bias ", out)
     assert out.endswith("written to runs/tiny: report.html, metrics.jsonl, summary.json, params.safetensors\n")
@@ -44,15 +47,15 @@ def test_a_run_from_start_to_resume(shell, tmp_path):
     assert (folder / "report.html").read_text().startswith("<!doctype html>")
 
     # Another one is put beside it, with the resolved configuration of its own.
-    status, _, err = shell("run tiny.toml --set run.rounds=2")
+    status, _, err = shell("run tiny.toml --devices 1 --set run.rounds=2")
     assert status == 0 and "runs/tiny held a run (status finished): moved to" in err
     assert (tmp_path / "runs" / "tiny.1" / "metrics.jsonl").read_bytes() == first
     assert "rounds = 2" in (folder / "config.toml").read_text()
 
     # To go on is to end where the longer one did.
-    status, _, err = shell("run tiny.toml --resume")
+    status, _, err = shell("run tiny.toml --devices 1 --resume")
     assert (status, err) == (0, "") and (folder / "metrics.jsonl").read_bytes() == first
-    assert shell("run tiny.toml --resume")[0] == 0
+    assert shell("run tiny.toml --devices 1 --resume")[0] == 0
     assert (folder / "metrics.jsonl").read_bytes() == first
     for name in ("params.safetensors", "config.toml"):
         assert (folder / name).read_bytes() == (tmp_path / "runs" / "tiny.1" / name).read_bytes()
@@ -97,7 +100,7 @@ def test_an_interrupted_run_is_130(shell, monkeypatch):
 
 
 def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
-    (tmp_path / "grid.toml").write_text(TINY + '[grid]\nclient.optimizer.learning_rate = [0.1, 1]\n"model.hidden" = [[], [3]]\nseeds = 2\n')
+    (tmp_path / "grid.toml").write_text(TEXT + '[grid]\nclient.optimizer.learning_rate = [0.1, 1]\n"model.hidden" = [[], [3]]\nseeds = 2\n')
     status, out, err = shell("study grid.toml --devices 2 --target train_accuracy=0")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -123,7 +126,7 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         ("study grid.toml --out grid.toml", "error: out=grid.toml is a file: name a folder"),
         (
             "run grid.toml",
-            "error: grid.toml:27: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
+            "error: grid.toml:30: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
         ),
     ):
         status, out, err = shell(line)
@@ -136,10 +139,10 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cli, "configured", interrupted)
     assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was written\n")
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    status, out, err = shell("study grid.toml --set grid.seeds=1 --devices 1")
-    assert status == 0 and "4 cells, 1 seed each, 2 programs" in out and "runs/tiny held a study or a run: moved to" in err
+    found = fl.study(lambda key, rate: {"x": rate}, {"rate": [1.0, 2.0]}, seeds=1)
+    monkeypatch.setattr(cli, "configured", lambda config: lambda **options: found)
+    status, out, err = shell("study grid.toml --devices 1")
+    assert status == 0 and "2 cells, 1 seed each, 1 program" in out and "runs/tiny held a study or a run: moved to" in err
     assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
     status, _, err = shell("run grid.toml --set grid={}")
     assert status == 2 and "runs/tiny is not empty and holds no run: name another folder" in err
@@ -170,15 +173,25 @@ def test_devices_share_the_clients(shell, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_store_is_streamed_to_the_results_of_memory(shell, tmp_path):
+@pytest.fixture
+def stored(tmp_path):
+    """A store on disk, and stored.toml, which names it."""
     save(tmp_path / "clients", ({"x": np.full((n, 2), n, np.float32), "y": np.arange(n) % 2} for n in (4, 2, 3)))
-    config = TINY[: TINY.index("[data]")] + '[data]\nname = "store"\npath = "clients"\n' + TINY[TINY.index("[model]") :]
+    config = TEXT[: TEXT.index("[data]")] + '[data]\nname = "store"\npath = "clients"\n' + TEXT[TEXT.index("[model]") :]
     (tmp_path / "stored.toml").write_text(config)
-    status, out, err = shell("run stored.toml --devices 1 --out streamed")
-    assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")
+
+
+@pytest.mark.deep
+def test_a_store_is_streamed_to_the_results_of_memory(shell, stored, tmp_path):
+    assert shell("run stored.toml --devices 1 --out streamed")[0] == 0
     assert shell("run stored.toml --devices 1 --out whole --set data.in_memory=true")[0] == 0
     for name in ("metrics.jsonl", "params.safetensors"):
         assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_store_is_streamed(shell, stored, tmp_path):
+    status, out, err = shell("run stored.toml --devices 1 --out streamed")
+    assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")
     (tmp_path / "clients" / "size.npy").write_bytes(b"")
     status, _, err = shell("run stored.toml")
     assert status == 2 and "size.npy is missing or cut off" in err and "write the store again" in err

@@ -3,13 +3,11 @@
 import jax
 import numpy as np
 import pytest
-from tiny import TINY, after_a_round, edited
+from tiny import QUICK, TINY, after_a_round, edited
 
 from fedjax_lite.build import build
 from fedjax_lite.config import Config, load
 from fedjax_lite.names import KINDS, names
-
-QUICK = ("batch_size = 2", "batch_size = 2\nshuffle = false"), ("[run]", '[engine]\nname = "sequential"\n[run]')
 
 
 @pytest.fixture

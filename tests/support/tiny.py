@@ -35,6 +35,11 @@ rounds = 4
 evaluate_every = 2
 """
 
+QUICK = (
+    ("batch_size = 2", "batch_size = 2\nshuffle = false"),
+    ("[run]", '[engine]\nname = "sequential"\n[run]'),
+)  # sooner traced, compiled
+
 PRIVATE = """\
 name = "private"
 seed = 0
@@ -72,20 +77,32 @@ evaluate_every = 3
 
 def edited(folder, text, *replace, overrides=()):
     """The configuration of a text with pairs of it replaced, from the file `tiny.toml`, and overrides."""
-    for old, new in replace:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "tiny.toml").write_text(text)
+    (folder / "tiny.toml").write_text(replaced(text, *replace))
     return load(folder / "tiny.toml", overrides)
 
 
-def after_a_round(config):
-    """The model after the first round of a configuration's parts, and what the round says, in one program."""
-    source = load_data(config, 0)
-    algorithm, params, sampler, _, key = parts(config, source, outputs_of(config, source), 0)
+def replaced(text, *replace):
+    """A text with pairs of it replaced."""
+    for old, new in replace:
+        assert old in text
+        text = text.replace(old, new)
+    return text
 
-    def round(data, params):
+
+def first_round(config):
+    """The first round of a configuration, a function of its data that returns the model and what the round says; and the data."""
+    source = load_data(config, 0)
+    outputs = outputs_of(config, source)
+
+    def round(data):
+        algorithm, params, sampler, _, key = parts(config, source, outputs, 0)
         state, metrics = algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))
         return algorithm.params(state), metrics
 
-    return jax.jit(round)(source.train, params)
+    return round, source.train
+
+
+def after_a_round(config):
+    """The model after the first round, and what the round says, in one program."""
+    round, data = first_round(config)
+    return jax.jit(round)(data)
