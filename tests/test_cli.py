@@ -1,27 +1,17 @@
-"""The command line, in this process: exit codes, folders, what is printed."""
+"""`fedjax-lite plan`, `study` and `list`, in this process: what is printed and written, and what is refused."""
 
-import json
 import re
 
-import numpy as np
 import pytest
-from tiny import TINY
+from shells import TEXT, shell_in
 
+import fedjax_lite as fl
 from fedjax_lite import cli
-from fedjax_lite.data import save
 
 
 @pytest.fixture
 def shell(tmp_path, monkeypatch, capsys):
-    """Runs a command line in an empty folder that holds tiny.toml; returns the exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.toml").write_text(TINY)
-
-    def run(line):
-        status = cli.main(line.split())
-        return (status, *capsys.readouterr())
-
-    return run
+    return shell_in(tmp_path, monkeypatch, capsys)
 
 
 def test_a_plan_is_a_table_and_writes_nothing(shell, tmp_path):
@@ -32,79 +22,15 @@ def test_a_plan_is_a_table_and_writes_nothing(shell, tmp_path):
     assert status == 2 and "run.own_on_host" in err and "'maybe'" in err
 
 
-def test_a_run_from_start_to_resume(shell, tmp_path):
-    status, out, err = shell("run tiny.toml")
-    assert status == 0 and err == ""
-    assert re.match(r"finished after 4 rounds\n  train_accuracy 0\.\d+\n  train_loss \d\.\d+\n  global parameters\n    Dense_0/bias ", out)
-    assert out.endswith("written to runs/tiny: report.html, metrics.jsonl, summary.json, params.safetensors\n")
-    folder = tmp_path / "runs" / "tiny"
-    first = (folder / "metrics.jsonl").read_bytes()
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "finished" and summary["rounds"] == 4 and 0 <= summary["final"]["train_accuracy"] <= 1
-    assert (folder / "report.html").read_text().startswith("<!doctype html>")
-
-    # Another one is put beside it, with the resolved configuration of its own.
-    status, _, err = shell("run tiny.toml --set run.rounds=2")
-    assert status == 0 and "runs/tiny held a run (status finished): moved to" in err
-    assert (tmp_path / "runs" / "tiny.1" / "metrics.jsonl").read_bytes() == first
-    assert "rounds = 2" in (folder / "config.toml").read_text()
-
-    # To go on is to end where the longer one did.
-    status, _, err = shell("run tiny.toml --resume")
-    assert (status, err) == (0, "") and (folder / "metrics.jsonl").read_bytes() == first
-    assert shell("run tiny.toml --resume")[0] == 0
-    assert (folder / "metrics.jsonl").read_bytes() == first
-    for name in ("params.safetensors", "config.toml"):
-        assert (folder / name).read_bytes() == (tmp_path / "runs" / "tiny.1" / name).read_bytes()
-
-    # What would be another run is refused, and nothing is touched.
-    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    status, _, err = shell("run tiny.toml --resume --set client.batch_size=3")
-    assert status == 2 and "another configuration: config.client.batch_size was 2, is now 3; resume with the configuration" in err
-    status, _, err = shell("run tiny.toml --resume --set run.rounds=0")
-    assert status == 2 and "--set run.rounds=0: run.rounds: rounds must be" in err
-    assert shell("run tiny.toml --set client.epochs=zero")[0] == 2
-    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["tiny", "tiny.1"]
-
-
-def test_bad_input_is_2_and_leaves_nothing(shell, tmp_path):
-    assert shell("run absent.toml") == (2, "", "error: cannot read absent.toml: No such file or directory\n")
-    assert shell("run tiny.toml --resume")[2] == (
-        "error: --resume: there is no run in runs/tiny; name its folder with --out, or start without --resume\n"
-    )
-    status, _, err = shell("run tiny.toml --out tiny.toml")
-    assert status == 2 and err == "error: out=tiny.toml is a file: name a folder\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
-    with pytest.raises(SystemExit) as usage:
-        shell("run")
-    assert usage.value.code == 2
-
-
-def test_a_run_that_diverges_is_1(shell, tmp_path):
-    status, _, err = shell("run tiny.toml --out there --set client.optimizer.learning_rate=1e38")
-    assert status == 1 and re.match(r"error: round \d is no longer finite \(.*\): lower the learning rate", err)
-    assert json.loads((tmp_path / "there" / "summary.json").read_text())["status"] == "diverged"
-
-
-def test_an_interrupted_run_is_130(shell, monkeypatch):
-    def interrupted(config):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "build", interrupted)
-    status, _, err = shell("run tiny.toml")
-    assert status == 130 and "interrupted" in err
-
-
 def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
-    (tmp_path / "grid.toml").write_text(TINY + '[grid]\nclient.optimizer.learning_rate = [0.1, 1]\n"model.hidden" = [[], [3]]\nseeds = 2\n')
+    (tmp_path / "grid.toml").write_text(TEXT + "[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseeds = 2\n")
     status, out, err = shell("study grid.toml --devices 2 --target train_accuracy=0")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "4 cells, 2 seeds each, 2 programs"
-    assert re.match(r"rank  client.optimizer.learning_rate  model.hidden  train_accuracy  95 % interval +diverged  rounds to 0$", lines[1])
-    assert lines[2].startswith("1 ") and lines[2].endswith(" 2") and len(lines) == 7
-    assert lines[6] == "written to runs/tiny: report.html, table.csv, study.json"
+    assert lines[0] == "2 cells, 2 seeds each, 1 program"
+    assert re.match(r"rank  client.optimizer.learning_rate  train_accuracy  95 % interval +diverged  rounds to 0$", lines[1])
+    assert lines[2].startswith("1 ") and lines[2].endswith(" 2") and len(lines) == 5
+    assert lines[4] == "written to runs/tiny: report.html, table.csv, study.json"
     folder = tmp_path / "runs" / "tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "study.json", "table.csv"]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -123,7 +49,7 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         ("study grid.toml --out grid.toml", "error: out=grid.toml is a file: name a folder"),
         (
             "run grid.toml",
-            "error: grid.toml:27: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
+            "error: grid.toml:30: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
         ),
     ):
         status, out, err = shell(line)
@@ -136,10 +62,10 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cli, "configured", interrupted)
     assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was written\n")
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
-    status, out, err = shell("study grid.toml --set grid.seeds=1 --devices 1")
-    assert status == 0 and "4 cells, 1 seed each, 2 programs" in out and "runs/tiny held a study or a run: moved to" in err
+    found = fl.study(lambda key, rate: {"x": rate}, {"rate": [1.0, 2.0]}, seeds=1)
+    monkeypatch.setattr(cli, "configured", lambda config: lambda **options: found)
+    status, out, err = shell("study grid.toml --devices 1")
+    assert status == 0 and "2 cells, 1 seed each, 1 program" in out and "runs/tiny held a study or a run: moved to" in err
     assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
     status, _, err = shell("run grid.toml --set grid={}")
     assert status == 2 and "runs/tiny is not empty and holds no run: name another folder" in err
@@ -155,30 +81,3 @@ def test_the_list_of_names(shell):
     assert len(names) > 60 and all(len(line.split()) > 1 for line in names)  # each with its line
     status, out, _ = shell("list aggregator")
     assert "trimmed_mean" in out and "keys: num_byzantine" in out and "optimizer" not in out
-
-
-def test_devices_share_the_clients(shell, tmp_path):
-    """On three devices the same run to rounding; what is not there is refused before anything is written."""
-    for devices, message in (("0", "--devices must be at least 1, got 0"), ("99", "--devices 99: there are only 8")):
-        status, _, err = shell(f"run tiny.toml --devices {devices}")
-        assert status == 2 and message in err and not (tmp_path / "runs").exists()
-    losses = []
-    for devices in ("1", "3"):
-        assert shell(f"run tiny.toml --out runs/{devices} --devices {devices}")[0] == 0
-        lines = (tmp_path / "runs" / devices / "metrics.jsonl").read_text().splitlines()
-        losses.append([json.loads(line)["loss"] for line in lines])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_a_store_is_streamed_to_the_results_of_memory(shell, tmp_path):
-    save(tmp_path / "clients", ({"x": np.full((n, 2), n, np.float32), "y": np.arange(n) % 2} for n in (4, 2, 3)))
-    config = TINY[: TINY.index("[data]")] + '[data]\nname = "store"\npath = "clients"\n' + TINY[TINY.index("[model]") :]
-    (tmp_path / "stored.toml").write_text(config)
-    status, out, err = shell("run stored.toml --devices 1 --out streamed")
-    assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")
-    assert shell("run stored.toml --devices 1 --out whole --set data.in_memory=true")[0] == 0
-    for name in ("metrics.jsonl", "params.safetensors"):
-        assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    (tmp_path / "clients" / "size.npy").write_bytes(b"")
-    status, _, err = shell("run stored.toml")
-    assert status == 2 and "size.npy is missing or cut off" in err and "write the store again" in err

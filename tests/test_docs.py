@@ -1,21 +1,48 @@
-"""Every Python block of the README and the docs runs, top to bottom, as it stands; every link leads somewhere."""
+"""Every Python block of the README and the docs runs, top to bottom; every link leads somewhere; what a block names exists.
+
+The dearer pages run in the deeper tests, the README as it stands in the slow ones. Elsewhere rounds and seeds are cut."""
 
 import re
+from pathlib import Path
 
+import accounting
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from pages import PAGES, ROOT, blocks, calls, run_blocks
 
-PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+# Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
+CUTS = {
+    "docs/attacks.md": [],
+    "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
+    "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
+    "docs/privacy.md": [],
+    "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2")],
+    "docs/scale.md": [],
+    "docs/studies.md": [],
+    "docs/aggregators.md": [],
+    "docs/data.md": [],
+    "docs/schedules.md": [],
+    "docs/speed.md": [],
+}
+CHEAP = ("docs/data.md", "docs/schedules.md", "docs/speed.md")
+README = [
+    ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),
+    ("rounds=100", "rounds=3"),
+]
+README_RULES = [
+    ('    "median": fl.aggregators.median(),\n    "trimmed_mean": fl.aggregators.trimmed_mean(num_byzantine=4),\n', ""),
+    (', "alie": fl.attacks.alie(z=1.5)', ""),
+    ("rounds=30", "rounds=2"),
+    ("seeds=3", "seeds=1"),
+]
 
 
-def run_blocks(page):
-    text, namespace = (ROOT / page).read_text(), {}
-    for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
-        line = text[: match.start()].count("\n") + 1
-        exec(compile("\n" * line + match[1], str(ROOT / page), "exec"), namespace)
-    return namespace
+@pytest.fixture(autouse=True)
+def a_users_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_rank_promotion("allow"), accounting.coarse():
+        yield
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -24,26 +51,48 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (ROOT / page).parent.joinpath(target).exists(), target
 
 
-@pytest.mark.parametrize("page", sorted({page for page in PAGES if page != "README.md" and "```python" in (ROOT / page).read_text()}))
+def test_what_blocks_name_exists_and_takes_what_it_is_given():
+    found = {page: calls(page) for page in PAGES if list(blocks(page))}
+    assert len(found) > 10 and min(found.values()) > 5, found
+
+
+def test_every_page_has_its_line():
+    assert set(CUTS) == {page for page in PAGES if list(blocks(page)) and page != "README.md"}
+
+
+@pytest.mark.parametrize("page", [page if page in CHEAP else pytest.param(page, marks=pytest.mark.deep) for page in CUTS])
 def test_blocks_run(page):
-    with jax.numpy_rank_promotion("allow"):  # a user's setting
-        run_blocks(page)
+    run_blocks(page, CUTS[page])
 
 
-def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with jax.numpy_rank_promotion("allow"):
-        said = run_blocks("README.md")
-    curves = np.asarray(said["curves"])
+def test_the_first_block_of_the_readme_runs():
+    curves = np.asarray(run_blocks("README.md", README, first=1)["curves"])
+    assert curves.shape == (2, 1, 3) and (curves[..., -1] < curves[..., 0]).all()
+
+
+@pytest.mark.deep
+def test_the_readme_with_few_rounds():
+    check_readme(run_blocks("README.md", README + README_RULES))
+
+
+@pytest.mark.slow
+def test_the_readme_does_what_it_says():
+    names = run_blocks("README.md")
+    curves = np.asarray(names["curves"])
     assert curves.shape == (5, 3, 100) and np.isfinite(curves).all()
     assert (curves[..., -1] < 0.3 * curves[..., 0]).all()
-    assert said["report"].broken and said["report"].breakdown == 2
-    assert (tmp_path / "runs/median_of_means/table.csv").exists()
-    assert [rule for _, rule in said["ranking"]][-1] == "mean"
+    check_readme(names)
+
+
+def check_readme(names):
+    """What holds of the names of the README's blocks, whatever the number of rounds."""
+    assert names["report"].broken and names["report"].breakdown == 2
+    assert [rule for _, rule in names["ranking"]][-1] == "mean"
 
     # The round by hand is the round that federate compiles.
-    fl, data = said["fl"], said["data"]
-    algorithm = fl.federate(said["work"], said["aggregator"], said["server"], batches=said["batches"], population=data.population)
-    state = algorithm.init(said["params"], jax.random.key(0))
-    after, _ = jax.jit(algorithm.round)(state, data.train, said["cohort"])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), algorithm.params(after), said["by_hand"].params)
+    fl, data = names["fl"], names["data"]
+    algorithm = fl.federate(names["work"], names["aggregator"], names["server"], batches=names["batches"], population=data.population)
+    state = algorithm.init(names["params"], jax.random.key(0))
+    after, _ = jax.jit(algorithm.round)(state, data.train, names["cohort"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), algorithm.params(after), names["by_hand"].params)
+    assert Path("runs/median_of_means/table.csv").exists()

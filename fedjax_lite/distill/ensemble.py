@@ -117,8 +117,9 @@ def by_class_counts(counts: Any) -> Weigh:
     >>> by_class_counts([[3, 0], [1, 1]])(None, Client(0, None, 4, 0, 1.0)).tolist()
     [[3.0, 0.0]]
     """
-    table = np.asarray(counts, np.float32)
-    if table.ndim != 2 or not np.isfinite(table).all() or (table < 0).any() or not table.any():
+    traced = isinstance(counts, jax.core.Tracer)  # as in a study, whose seeds have data of their own
+    table = counts.astype(jnp.float32) if traced else np.asarray(counts, np.float32)
+    if table.ndim != 2 or not traced and (not np.isfinite(table).all() or (table < 0).any() or not table.any()):
         raise ValueError(f"by_class_counts: counts must be [population, classes], not negative and not all 0, got {counts!r}")
     return lambda logits, client: jnp.take(jnp.asarray(table), client.id, axis=0, mode="clip")[None]
 
@@ -136,14 +137,15 @@ def by_accuracy(labels: Any, power: Number = 1.0) -> Weigh:
     >>> by_accuracy([0, 1, -1])(jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), None).tolist()
     0.5
     """
-    known = np.asarray(labels)
-    if known.ndim != 1 or not (known >= 0).any():
+    traced = isinstance(labels, jax.core.Tracer)
+    known = labels if traced else np.asarray(labels)
+    if known.ndim != 1 or not traced and not (known >= 0).any():
         raise ValueError(f"by_accuracy: labels must be [examples], with a class from 0 for one at least, got {labels!r}")
 
     def weigh(logits, client):
         del client
         right = (jnp.argmax(logits, axis=-1) == known) & (known >= 0)
-        return (jnp.sum(right) / np.sum(known >= 0)).astype(logits.dtype) ** power
+        return (jnp.sum(right) / (known >= 0).sum()).astype(logits.dtype) ** power
 
     return weigh
 

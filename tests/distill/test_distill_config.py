@@ -3,14 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from tiny import edited
+from tiny import after_a_round, edited
 
 import fedjax_lite as fl
 from fedjax_lite import distill
-from fedjax_lite.build import build
+from fedjax_lite.build import build, parts
 from fedjax_lite.config import ConfigError
-from fedjax_lite.sources import load_data
-from fedjax_lite.study.configured import configured
+from fedjax_lite.sources import load_data, outputs_of
+from fedjax_lite.study.configured import configured, curves
 
 TEXT = """\
 name = "tiny"
@@ -43,6 +43,7 @@ evaluate_every = 1
 """
 STUDENT, MODELS = 'student = { name = "mlp", hidden = [4] }\n', 'models = "weighted_mean"\n'
 DIGEST = 'digest = { optimizer = { name = "sgd", learning_rate = 0.1 }, steps = 3 }\n'
+QUICK = ["client.shuffle=false"]
 FAMILIES = 'families = [{ name = "mlp", hidden = [], clients = 3 }, { name = "mlp", hidden = [3], clients = 2 }]\n'
 
 
@@ -70,22 +71,47 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_what_travels(config, name):
     replace, up, down = KINDS[name]
-    start = build(config(*replace))
-    algorithm, data, params, sampler = start.args
-    shapes = jax.eval_shape(algorithm.init, params, start.keywords["key"])
-    assert start.keywords["test"].size.tolist() == [100] and int(data.size.sum()) == 1797 - 150
-    assert [x.shape[0] for x in jax.tree.leaves(shapes.server.public.examples)] == [50]
-    result = fl.run(algorithm, data, params, sampler, rounds=1, evaluate_every=1, key=start.keywords["key"], progress=False)
-    told = result.history[0]
+    _, told = after_a_round(config(*replace, overrides=QUICK))
     assert told["uplink_bits"] == 5 * up
     assert told["downlink_bits"] == 5 * down and 0 <= told["student_accuracy"] <= 1 and 0 < told["teacher_accuracy"] < 1
 
 
-def test_a_study_of_seeds_is_one_program_and_tells_of_teachers(config):
-    study = configured(config(("[run]", "[grid]\nseeds = 2\n[run]")))(progress=False)
+def test_public_and_test_examples_are_held_out_in_their_numbers(config):
+    source = load_data(config(), 0)
+    assert source.test.size.tolist() == [100] and source.public.size.tolist() == [50] and int(source.train.size.sum()) == 1797 - 150
+    shapes = jax.eval_shape(lambda: state_of(parts(config(), source, outputs_of(config(), source), 0)))
+    assert [x.shape[0] for x in jax.tree.leaves(shapes.server.public.examples)] == [50]
+
+
+def state_of(made):
+    return made.algorithm.init(made.params, made.key)
+
+
+def test_a_study_tells_of_teachers(config):
+    source = load_data(config(), 0)
+    found = jax.eval_shape(lambda: curves(parts(config(), source, outputs_of(config(), source), 0), source, rounds=2, every=1))
+    names = {"test_accuracy", "teacher_accuracy", "ensemble_accuracy", "student_accuracy"}
+    assert names <= set(found) and {found[name].shape for name in names} == {(2,)}
+
+
+@pytest.mark.deep
+def test_a_study_of_seeds_is_one_program(config):
+    study = configured(config(("[run]", "[grid]\nseeds = 2\n[run]"), overrides=QUICK))(progress=False)
     assert study.programs == 1
-    assert {"test_accuracy", "teacher_accuracy", "ensemble_accuracy", "student_accuracy"} <= set(study.results)
     assert np.shape(study.results["teacher_accuracy"])[-2:] == (2, 2)  # seeds, evaluations
+
+
+def test_what_weighs_models_may_be_traced():
+    """In a study each seed has clients and public examples of its own."""
+    logits, client = np.eye(3, dtype=np.float32), fl.Client(1, None, 4, 0, 1.0)
+
+    def weights(counts, labels):
+        return distill.by_class_counts(counts)(logits, client), distill.by_accuracy(labels)(logits, client)
+
+    given = np.array([[3, 0, 1], [1, 2, 0]], np.int32), np.array([0, 2, -1], np.int32)
+    for found in (jax.jit(weights)(*given), weights(*given)):
+        np.testing.assert_array_equal(found[0], [[1, 2, 0]])
+        assert float(found[1]) == 0.5
 
 
 def test_public_examples_of_another_kind(config):

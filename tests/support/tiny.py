@@ -1,6 +1,10 @@
-"""The text of a small configuration, and how tests change one."""
+"""The texts of small configurations, one plain and one private, and how tests change one."""
 
+import jax
+
+from fedjax_lite.build import parts
 from fedjax_lite.config import load
+from fedjax_lite.sources import load_data, outputs_of
 
 TINY = """\
 name = "tiny"
@@ -31,11 +35,74 @@ rounds = 4
 evaluate_every = 2
 """
 
+QUICK = (
+    ("batch_size = 2", "batch_size = 2\nshuffle = false"),
+    ("[run]", '[engine]\nname = "sequential"\n[run]'),
+)  # sooner traced, compiled
+
+PRIVATE = """\
+name = "private"
+seed = 0
+[data]
+name = "digits"
+partition = { name = "iid", clients = 60 }
+[model]
+name = "mlp"
+hidden = []
+[client]
+optimizer = { name = "sgd", learning_rate = 0.1 }
+batch_size = "all"
+epochs = 1
+shuffle = false
+[sampling]
+name = "poisson"
+rate = 0.2
+[aggregator]
+name = "dp_mean"
+clip = 0.3
+noise_multiplier = "auto"
+clients_per_round = 12
+[privacy]
+target_epsilon = 2.0
+delta = 1e-3
+[engine]
+name = "padded"
+[server]
+optimizer = { name = "sgd", learning_rate = 1.0 }
+[run]
+rounds = 6
+evaluate_every = 3
+"""
+
 
 def edited(folder, text, *replace, overrides=()):
     """The configuration of a text with pairs of it replaced, from the file `tiny.toml`, and overrides."""
+    (folder / "tiny.toml").write_text(replaced(text, *replace))
+    return load(folder / "tiny.toml", overrides)
+
+
+def replaced(text, *replace):
+    """A text with pairs of it replaced."""
     for old, new in replace:
         assert old in text
         text = text.replace(old, new)
-    (folder / "tiny.toml").write_text(text)
-    return load(folder / "tiny.toml", overrides)
+    return text
+
+
+def first_round(config):
+    """The first round of a configuration, a function of its data that returns the model and what the round says; and the data."""
+    source = load_data(config, 0)
+    outputs = outputs_of(config, source)
+
+    def round(data):
+        algorithm, params, sampler, _, key = parts(config, source, outputs, 0)
+        state, metrics = algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))
+        return algorithm.params(state), metrics
+
+    return round, source.train
+
+
+def after_a_round(config):
+    """The model after the first round, and what the round says, in one program."""
+    round, data = first_round(config)
+    return jax.jit(round)(data)

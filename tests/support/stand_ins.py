@@ -1,0 +1,24 @@
+"""Files of the forms that shipped configurations read: as many examples as they deal out, and nothing to learn."""
+
+import json
+
+import numpy as np
+
+
+def idx_files(folder):
+    """10,000 images of ten classes, as MNIST's t10k files."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10_000, 28, 28), dtype=np.uint8), np.arange(10_000, dtype=np.uint8) % 10
+    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        (folder / f"t10k-{name}-ubyte").write_bytes(header + array.tobytes())
+
+
+def leaf_shards(folder):
+    """25 writers of three images to train on and one to test, as LEAF's FEMNIST."""
+    for part, examples in (("train", 3), ("test", 1)):
+        (folder / part).mkdir()
+        x, y = np.linspace(0, 1, 784).round(2).tolist(), [0, 30, 61][:examples]
+        users = [f"f{i:04}" for i in range(25)]
+        shard = {"users": users, "num_samples": [examples] * 25, "user_data": {user: {"x": [x] * examples, "y": y} for user in users}}
+        (folder / part / "all.json").write_text(json.dumps(shard))
