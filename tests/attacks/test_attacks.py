@@ -71,6 +71,7 @@ FORMULAS = {
     "alie": (attacks.alie(1.5), lambda V: mean(V) - 1.5 * deviation(V)),
     "alie z_max": (attacks.alie(), lambda V: mean(V) - z_max(PRESENT, F) * deviation(V)),
     "scaling": (attacks.scaling(10.0), lambda V: 10 * V[BAD]),
+    "backdoor boosted": (attacks.backdoor(boost=3.0), lambda V: 3 * V[BAD]),
     "model_replacement": (
         attacks.model_replacement(server_rate=0.5),
         lambda V: SIZES[~EMPTY].sum() / SIZES[BAD].sum() / 0.5 * V[BAD],
@@ -150,7 +151,7 @@ def mimicked(rounds, warmup):
     attack, V = attacks.mimic(warmup), [stack(seed) for seed in range(rounds)]
     state = start(attack)
     z = np.asarray(flat(jax.tree.map(lambda x: np.asarray(x)[None], state[0].direction)))[0]
-    mu, sent = np.zeros(WIDTH), []
+    mu, sent, learned = np.zeros(WIDTH), [], []
     for t, M in enumerate(V):
         if t < warmup:
             mu = t / (1 + t) * mu + mean(M) / (1 + t)
@@ -159,7 +160,8 @@ def mimicked(rounds, warmup):
             sent.append(M[BAD])
         else:
             sent.append(np.tile(M[HONEST][np.argmax(M[HONEST] @ z)], (F, 1)))
-    return V, sent
+        learned.append((mu, z))
+    return V, sent, learned
 
 
 @jax.jit
@@ -170,11 +172,13 @@ def mimicking(V, warmup, state, key):
 
 @pytest.mark.parametrize("warmup", [0, 2, 4])
 def test_mimic_learns_the_direction_and_copies(warmup):
-    V, expected = mimicked(6, warmup)
+    V, expected, learned = mimicked(6, warmup)
     state = start(attacks.mimic())
-    for M, sent in zip(V, expected, strict=True):
+    for M, sent, after in zip(V, expected, learned, strict=True):
         messages, state = mimicking(M, warmup, state, 0)
         np.testing.assert_allclose(np.asarray(flat(jax.tree.map(np.asarray, messages)))[BAD], sent, rtol=1e-9)
+        for found, vector in zip((state[0].mean, state[0].direction), after, strict=True):
+            np.testing.assert_allclose(np.append(np.ravel(found["w"]), found["b"]), vector, rtol=1e-6)
 
 
 def test_z_max_is_the_papers_and_finite_at_the_edges():
