@@ -57,17 +57,13 @@ def test_rounds_equal_the_numpy_loop(cohorts):
             np.testing.assert_allclose(last.table[id][said], table[id], atol=1e-8)
 
 
-ENGINES = {"packed": fl.packed(3), "padded, spoilt": spoilt(fl.padded())}
-
-
 @functools.cache
 def plain():
     return trained(default(), (4, 2, 6), (2, 1, 4))
 
 
-@pytest.mark.parametrize("name", [pytest.param("packed", marks=pytest.mark.deep), "padded, spoilt"])
-def test_engines_and_whatever_empty_slots_hold_give_the_same(name):
-    state, history = trained(algorithm(engine=ENGINES[name]), (4, 99, 2, 6, -1), (2, 1, 99, -1, 4))
+def test_another_engine_and_whatever_empty_slots_hold_give_the_same():
+    state, history = trained(algorithm(engine=spoilt(fl.padded())), (4, 99, 2, 6, -1), (2, 1, 99, -1, 4))
     expected, measured = plain()
     close((state.own.model, state.server), (expected.own.model, expected.server), atol=1e-9)
     assert history.keys() == measured.keys()

@@ -119,7 +119,8 @@ def test_noised_and_quantised_soft_labels_count_their_bits_and_their_epsilon():
     assert not np.allclose(a, b) and np.isfinite(a).all()
     np.testing.assert_allclose(a.sum(-1), (a > 0).any(-1), atol=1e-5)  # probabilities, or nothing where noise left none
     with pytest.raises(ValueError, match="with a private aggregator the client work can't keep"):
-        fedmd(ensemble=probabilities, aggregator=aggregators.dp_mean(1.0, 1.0, 3)).init((PARAMS,), jax.random.key(KEY))
+        built = fedmd(ensemble=probabilities, aggregator=aggregators.dp_mean(1.0, 1.0, 3))
+        jax.eval_shape(built.init, (PARAMS,), jax.random.key(KEY))
 
 
 def test_clients_start_where_their_key_says():

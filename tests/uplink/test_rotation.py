@@ -13,10 +13,11 @@ from fedjax_lite.uplink.drive import CENTROIDS
 from fedjax_lite.uplink.rotation import hadamard, rotated, rotated_back
 
 
-@pytest.mark.parametrize("n", [1, 8, 128, *(pytest.param(n, marks=pytest.mark.deep) for n in (2, 64, 1024, 8192))])
+@pytest.mark.parametrize("n", [1, 8, 128, 8192, *(pytest.param(n, marks=pytest.mark.deep) for n in (2, 64, 1024))])
 def test_hadamard_is_scipys(n):
-    x = np.random.default_rng(0).integers(-9, 10, (2, n)).astype(np.float32)
-    np.testing.assert_array_equal(jax.jit(hadamard)(x), x @ scipy.linalg.hadamard(n).astype(np.float32))
+    x, side = np.random.default_rng(0).integers(-9, 10, (2, n)).astype(np.float32), min(n, 64)
+    left, right = scipy.linalg.hadamard(side), scipy.linalg.hadamard(n // side)  # whose Kronecker product is that of n
+    np.testing.assert_array_equal(jax.jit(hadamard)(x), (left @ x.reshape(2, side, -1) @ right).reshape(2, n))
 
 
 @pytest.mark.parametrize("shape, rows", [((), (1, 1)), ((3,), (1, 4)), ((8, 8), (1, 64)), ((5, 20), (1, 128)), ((300,), (3, 128))])
