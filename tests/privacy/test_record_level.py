@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from problems import CLASSES, FEATURES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
+from fedjax_lite import forms
 from fedjax_lite.base import HIGH_STREAM, Batch, Mean
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.refuse import integer
@@ -69,11 +70,12 @@ def test_it_is_what_jax_privacy_clips(x64):
 
 @pytest.mark.parametrize("microbatch", [1, 3, 5, 64])
 @pytest.mark.parametrize("real", [7, ROWS])
-def test_in_microbatches_and_row_by_row_it_is_the_same(x64, monkeypatch, microbatch, real):
+def test_in_microbatches_and_row_by_row_it_is_the_same(x64, microbatch, real):
     params, batch = softmax_params(), a_batch(real)
-    row_by_row = gradient_of(params, batch, z=1.0)  # on a CPU
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *operands, cpu, default: default(*operands))
-    at_once, in_turn = gradient_of(params, batch, z=1.0), gradient_of(params, batch, z=1.0, microbatch=microbatch)
+    with forms.use("cpu"):
+        row_by_row = gradient_of(params, batch, z=1.0)
+    with forms.use("accelerator"):
+        at_once, in_turn = gradient_of(params, batch, z=1.0), gradient_of(params, batch, z=1.0, microbatch=microbatch)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), row_by_row, at_once)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), in_turn, at_once)
 
