@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt32
 
+from fedjax_lite import forms
 from fedjax_lite.base import Key
 
 ROUNDS = 24  # each moves about half of the positions; 24 leave no measurable trace of the order before
@@ -43,7 +44,7 @@ def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> I
         return jnp.where(swap == 1, partner, x), None
 
     # On CPU the loop is as fast and compiles sooner; elsewhere 24 small kernels would cost more than one fused one.
-    unroll = 1 if jax.default_backend() == "cpu" else ROUNDS
+    unroll = 1 if forms.cpu() else ROUNDS
     x, _ = jax.lax.scan(swap_or_not, position.astype(jnp.uint32), (offsets, salts), unroll=unroll)
     return x.astype(jnp.int32)
 

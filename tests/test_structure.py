@@ -40,6 +40,19 @@ def test_the_engine_knows_no_algorithm():
         assert not known, f"{name} mentions {known}"
 
 
+def test_one_module_decides_which_form_of_a_computation_is_taken():
+    """What else asks for the backend asks about hardware: how many devices, what lies in a CPU's memory."""
+    known = {str(path.relative_to(PACKAGE)): identifiers(ast.parse(path.read_text())) for path in SOURCES}
+    asking = {
+        name: {path for path in known if name in known[path]} for name in ("platform_dependent", "register_lowering", "default_backend")
+    }
+    assert asking == {
+        "platform_dependent": {"forms.py"},
+        "register_lowering": {"models/convolution.py"},  # which asks forms what to lower
+        "default_backend": {"forms.py", "cli.py", "memory.py", "engine/placement.py"},
+    }
+
+
 def test_the_contract_is_short():
     assert len((PACKAGE / "base.py").read_text().splitlines()) < 200
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite import tree
+from fedjax_lite import forms, tree
 from fedjax_lite.aggregators.gram import lowest, squared_distances
 from fedjax_lite.aggregators.lift import transformed
 from fedjax_lite.aggregators.rule import Needs, fitting
@@ -174,4 +174,4 @@ def _collected(inner: Aggregator, fn: Callable[..., Tree], stacks: tuple[Tree, .
 
     if not inner.additive:
         return at_once(stacks, cohort, state)
-    return jax.lax.platform_dependent(stacks, cohort, state, cpu=by_rows, default=at_once)
+    return forms.by_platform(stacks, cohort, state, cpu=by_rows, accelerator=at_once)

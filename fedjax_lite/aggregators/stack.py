@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fedjax_lite import tree
+from fedjax_lite import forms, tree
 from fedjax_lite.base import Tree
 
 CHUNK = 5000  # coordinates
@@ -41,7 +41,7 @@ def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
             sums = jax.lax.scan(lambda sums, row: (jax.tree.map(jnp.add, sums, term(*row)), None), first, (present, *stacks))[0]
         return tree.cast_like(sums, one)
 
-    return jax.lax.platform_dependent(present, *stacks, cpu=by_rows, default=at_once)
+    return forms.by_platform(present, *stacks, cpu=by_rows, accelerator=at_once)
 
 
 def squared_norms(messages: Tree, present: Present) -> Float[Array, " clients"]:
@@ -178,4 +178,4 @@ def _over_chunks(step: Callable[[Array, Any, Array], Array], x: Array, present: 
     number, rest = divmod(x.shape[1], size)
     if number <= 1:  # the same everywhere, and compiled once
         return at_once(x, total)
-    return jax.lax.platform_dependent(x, total, cpu=in_chunks, default=at_once)
+    return forms.by_platform(x, total, cpu=in_chunks, accelerator=at_once)

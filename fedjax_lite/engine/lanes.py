@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite import tree
+from fedjax_lite import forms, tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
 from fedjax_lite.engine.devices import over_devices
 from fedjax_lite.engine.layout import Engine, Local, total
@@ -52,7 +52,7 @@ def packed(lanes: int | str | None = None) -> Engine:
             engine = over_devices(lambda local, cohort, rows: _train(local, cohort, rows, width, step_by_step))
             return partial(engine, build)
 
-        return when_vmapped(train(False), None if jax.default_backend() == "cpu" else train(True))(common, examples, cohort, rows)
+        return when_vmapped(train(False), None if forms.cpu() else train(True))(common, examples, cohort, rows)
 
     def width_of(carry, clients):
         return min(clients, max(CANDIDATES) if isinstance(lanes, str) else lanes or default_lanes(carry))
@@ -149,7 +149,7 @@ def _measured(known: dict[Any, int], local: Local, cohort: Client, rows: Tree) -
 def default_lanes(carry: Tree) -> int:
     """How many lanes keep the device busy: on CPU what stays in cache, elsewhere what a few gigabytes hold."""
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
-    budget, most = (2**17, 8) if jax.default_backend() == "cpu" else (2**31, 1024)
+    budget, most = (2**17, 8) if forms.cpu() else (2**31, 1024)
     return max(1, min(most, budget // max(size, 1)))
 
 

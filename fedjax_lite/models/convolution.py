@@ -19,6 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 
+from fedjax_lite import forms
 from fedjax_lite.models.convolution_forms import Form, Pair, alike, as_matmuls, on_cpu, result_shape
 
 __all__ = ["matmul_conv"]
@@ -181,6 +182,10 @@ ad.primitive_jvps[_convolution] = _jvp
 ad.primitive_transposes[_convolution] = _transpose
 
 
-_convolution.def_impl(lambda a, b, **params: (on_cpu if jax.default_backend() == "cpu" else as_matmuls)(a, b, **params))
-mlir.register_lowering(_convolution, mlir.lower_fun(as_matmuls, multiple_results=False))
-mlir.register_lowering(_convolution, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+def _computed(cpu, a, b, **params):
+    return (on_cpu if forms.cpu(cpu) else as_matmuls)(a, b, **params)
+
+
+_convolution.def_impl(functools.partial(_computed, None))
+mlir.register_lowering(_convolution, mlir.lower_fun(functools.partial(_computed, False), multiple_results=False))
+mlir.register_lowering(_convolution, mlir.lower_fun(functools.partial(_computed, True), multiple_results=False), platform="cpu")

@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from fedjax_lite import forms
+
 __all__ = ["example_by_example"]
 
 
@@ -37,7 +39,7 @@ def example_by_example(layers: nn.Module | Callable[..., jax.Array], x: jax.Arra
     method: Any = layers.__call__ if isinstance(layers, nn.Module) else layers
     if not isinstance(getattr(method, "__self__", None), nn.Module):
         raise ValueError(f"example_by_example: layers must be a flax linen module, or a method of one, got {layers}")
-    if jax.default_backend() != "cpu":
+    if not forms.cpu():
         return layers(x)
     module, function = method.__self__, method.__func__
     split: dict[Any, bool] = {"params": False, "dropout": True}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from fedjax_lite import tree
+from fedjax_lite import forms, tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
 from fedjax_lite.privacy.norms import clipped, normal_like
 from fedjax_lite.refuse import integer, positive
@@ -77,7 +77,7 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
 
         # XLA multiplies a stack of matrices on a CPU up to twenty times slower than one after another.
         by_rows, by_parts = partial(_in_turn, several, width=1), partial(_in_turn, several, width=microbatch)
-        total, sums = jax.lax.platform_dependent(batch.examples, batch.mask, cpu=by_rows, default=by_parts)
+        total, sums = forms.by_platform(batch.examples, batch.mask, cpu=by_rows, accelerator=by_parts)
         noise = normal_like(jax.random.fold_in(key, _NOISE), total, noise_multiplier * clip)
         gradient = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(batch_size, x.dtype), total, noise)
         loss = sums["loss"].total / jnp.maximum(sums["loss"].count, 1)

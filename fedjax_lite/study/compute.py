@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from fedjax_lite import forms
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.runs import AXIS
 from fedjax_lite.study.programs import Program
@@ -46,7 +47,7 @@ def _lowered(program: Program, together: int | None) -> tuple[Any, tuple[Any, ..
     """A program ready to be compiled, and its operands."""
     runs, devices = len(program.runs), jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
     # On a CPU a run's arrays stay in the cache; runs side by side do not.
-    together = min(together or (1 if jax.default_backend() == "cpu" else TOGETHER), -(-runs // devices))
+    together = min(together or (1 if forms.cpu() else TOGETHER), -(-runs // devices))
     share = -(-runs // (devices * together)) * together
     index = jnp.minimum(jnp.arange(devices * share), runs - 1)  # to fill up, the last run is repeated
 

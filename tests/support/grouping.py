@@ -16,3 +16,8 @@ def grouped(argument, values, deep=(), quick=()):
             yield pytest.mark.quick
 
     return pytest.mark.parametrize(argument, [pytest.param(value, id=name, marks=list(marks(name))) for name, value in named.items()])
+
+
+def tiered(argument, values, ordinary):
+    """Parametrise over names: those in `ordinary` for every run, the others for the deeper tests."""
+    return grouped(argument, list(values), deep=[name for name in values if name not in ordinary])

@@ -1,0 +1,93 @@
+"""Which form of a computation is taken, a CPU's or an accelerator's: decided here alone.
+
+A form is how something is computed, never what: one row after another, whose arrays stay in a CPU's cache, or a whole stack at once.
+Unless somebody asks, it follows the platform of the program. What is a question of the hardware, how many devices there are, how much
+memory and what lies in it, is none of this module's.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+
+from fedjax_lite.base import Tree
+
+VARIABLE = "FEDJAX_LITE_FORMS"
+NAMES = ("auto", "cpu", "accelerator")
+_asked: list[str] = []  # by the contexts that are open, the innermost last
+
+
+def asked() -> str:
+    """The forms asked for: by the innermost `use`, or by the environment variable FEDJAX_LITE_FORMS; "auto" by nobody.
+
+    Raises:
+        ValueError: if the variable has another value.
+
+    >>> asked() in NAMES
+    True
+    """
+    return _asked[-1] if _asked else _known(os.environ.get(VARIABLE) or "auto", f"the environment variable {VARIABLE}")
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Takes a CPU's or an accelerator's forms, whatever the platform: so an accelerator's are tested, or looked at, on a CPU.
+
+    The form is chosen while a program is traced, so where the choice changes, on the way in and on the way out, jax forgets every program
+    of this process. Not for code that is traced itself, nor for several threads. What `lower().compile()` returned stays as it is.
+
+    Args:
+        name: "cpu", "accelerator", or "auto": by the platform, also where the environment asks otherwise.
+
+    Raises:
+        ValueError: for another name.
+
+    >>> with use("accelerator"):
+    ...     asked(), cpu()
+    ('accelerator', False)
+    """
+    changes = _known(name, "forms.use") != asked()
+    _asked.append(name)
+    try:
+        if changes:
+            jax.clear_caches()
+        yield
+    finally:
+        _asked.pop()
+        if changes:
+            jax.clear_caches()
+
+
+def cpu(platform: bool | None = None) -> bool:
+    """Whether a CPU's form is taken, for a choice made in Python while a program is traced or lowered.
+
+    Args:
+        platform: whether the program is for a CPU, where that is known; None: whether jax's default backend is one.
+
+    >>> with use("cpu"):
+    ...     cpu(platform=False)
+    True
+    """
+    name = asked()
+    if name != "auto":
+        return name == "cpu"
+    return jax.default_backend() == "cpu" if platform is None else platform
+
+
+def by_platform(*operands: Tree, cpu: Callable[..., Tree], accelerator: Callable[..., Tree]) -> Tree:
+    """`cpu(*operands)` or `accelerator(*operands)`, chosen where the program is lowered, so that one exported program serves both.
+
+    >>> float(jax.jit(lambda x: by_platform(x, cpu=lambda x: x + 1, accelerator=lambda x: 1 + x))(1.0))
+    2.0
+    """
+    name = asked()
+    if name == "auto":
+        return jax.lax.platform_dependent(*operands, cpu=cpu, default=accelerator)
+    return cpu(*operands) if name == "cpu" else accelerator(*operands)
+
+
+def _known(name: str, where: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"{where}: must be one of {', '.join(NAMES)}, got {name!r}")
+    return name
