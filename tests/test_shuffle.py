@@ -41,7 +41,7 @@ def test_is_a_bijection(n, seed):
 
 
 @pytest.mark.deep
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(n=st.integers(1, 3000), seed=st.integers(0, 2**31 - 1))
 def test_is_a_bijection_at_length(n, seed):
     is_a_bijection(n, seed, width=3000)

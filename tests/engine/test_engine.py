@@ -40,7 +40,7 @@ def test_devices_share_an_evaluation(x64):
         assert_same(jax.jit(lambda data: measured(data))(softmax_data()), one)
 
 
-@pytest.mark.parametrize("engine", ["padded", deep("packed(1)"), deep("packed(3)"), deep("sequential")])
+@pytest.mark.parametrize("engine", ["padded", deep("packed(1)")])
 def test_arrays_that_lie_on_all_devices_already(engine):
     """As `fl.run` places them: zeros like one of them, of an optimizer's start, must be a device's own."""
     algorithm = fl.algorithms.fedavg(

@@ -12,11 +12,14 @@ import fedjax_lite as fl
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.fixture(params=["cpu", "gpu"])
-def backend(request, monkeypatch):
-    """Whose form a study of the packed engine takes: run by run as on a CPU, or all at once as on an accelerator."""
-    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
-    return request.param
+@pytest.fixture
+def on(monkeypatch):
+    """Asks for the form of a platform: the packed engine takes a study run by run as on a CPU, or all at once as on an accelerator."""
+    return lambda backend: monkeypatch.setattr(jax, "default_backend", lambda: backend)
+
+
+def deep(*values):
+    return pytest.param(*values, marks=pytest.mark.deep)
 
 
 def keys(number):
@@ -29,9 +32,10 @@ def one_by_one(several, keys, rates):
     return jax.tree.map(lambda *x: np.stack(x), *(jax.tree.map(lambda *x: np.stack(x), *row) for row in results))
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.deep)])
-def test_a_study_is_its_runs(backend, devices):
+@pytest.mark.parametrize(("backend", "devices"), [("cpu", 1), ("gpu", 1), deep("gpu", 2)])
+def test_a_study_is_its_runs(backend, devices, on):
     """Vmapped over rates, and over keys with data of their own."""
+    on(backend)
     several, rates = [softmax_data(seed=seed) for seed in (0, 1)], np.array([0.1, 0.3, 0.5])
     run, stacked = experiment(fl.packed(3)), jax.tree.map(lambda *x: np.stack(x), *several)
     with axes_mesh(clients=devices):
@@ -40,7 +44,8 @@ def test_a_study_is_its_runs(backend, devices):
 
 
 @pytest.mark.deep
-def test_a_study_of_one_set_of_data(backend):
+def test_a_study_of_one_set_of_data(on):
+    on("gpu")
     rates = np.array([0.1, 0.3])
     run = jax.vmap(jax.vmap(experiment(fl.packed(3)), (None, None, 0)), (None, 0, None))
     assert_same(jax.jit(run)(softmax_data(), keys(2), rates), one_by_one([softmax_data()] * 2, keys(2), rates))
@@ -73,9 +78,10 @@ def test_a_study_s_runs_on_several_devices_that_share_each_run():
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("axes", [{"runs": 2}, {"runs": 2, "clients": 2}, {"clients": 2, "runs": 3}])
-def test_packed_runs_on_several_devices(axes, backend):
-    dealt(fl.packed(3), adds=len(axes) == 1, evaluated=True, **axes)
+@pytest.mark.parametrize(("backend", "axes"), [("gpu", {"runs": 2, "clients": 2}), ("cpu", {"clients": 2, "runs": 3})])
+def test_packed_runs_on_several_devices_that_share_each_run(backend, axes, on):
+    on(backend)
+    dealt(fl.packed(3), adds=False, evaluated=True, **axes)
 
 
 def test_a_study_of_arguments_that_do_not_go_together_is_refused():

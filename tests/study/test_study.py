@@ -47,7 +47,7 @@ def federated(key, rate, f, aggregator, size):
     """Six rounds of a small federated problem, by the same."""
     data, makers = softmax_data(), {"mean": fl.aggregators.mean, "trimmed_mean": functools.partial(fl.aggregators.trimmed_mean, f)}
     work = fl.sgd_work(softmax_loss, optax.sgd(rate))
-    server, batches = fl.optimizer_server(optax.sgd(1.0)), fl.Batches(size)
+    server, batches = fl.optimizer_server(optax.sgd(1.0)), fl.Batches(size, shuffle=False)
     algorithm = fl.federate(work, makers[aggregator](), server, batches=batches, population=data.population)
     params = softmax_params() + 0.01 * jax.random.normal(key, softmax_params().shape)
     state, history = fl.simulate(algorithm, data, params, fl.sampling.uniform(5), rounds=6, key=key)
@@ -63,54 +63,76 @@ def compiled(records):
     return sum("XLA compilation of jit(on_device)" in record.getMessage() for record in records)
 
 
-@pytest.fixture(scope="module", params=[(descent, descent_alone), pytest.param((federated, federated_alone), marks=pytest.mark.deep)])
-def small(request):
-    """An experiment, its oracle, a study of it over every kind of value, and the messages of the compiler."""
-    experiment, oracle = request.param
-    grid = {"rate": [0.05, 0.2], "f": [0, 1, 2], "aggregator": ["mean", "trimmed_mean"], "size": [6, 8]}
+GRID = {"rate": [0.05, 0.2], "f": [0, 1, 2], "aggregator": ["mean", "trimmed_mean"], "size": [6, 8]}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A study of every kind of value, and the messages of the compiler."""
     records, logger, handler = [], logging.getLogger("jax"), logging.Handler()
     handler.emit, propagate = records.append, logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
     jax.config.update("jax_log_compiles", True)  # not jax.log_compiles: that is for this thread only
     try:
-        return experiment, oracle, study(experiment, grid, seeds=[3, 1]), records
+        return study(descent, GRID, seeds=[3, 1]), records
     finally:
         jax.config.update("jax_log_compiles", False)
         logger.removeHandler(handler)
         logger.propagate = propagate
 
 
-def test_each_cell_is_its_single_run(small):
-    _, oracle, found, _ = small
+def are_single_runs(found, alone, places):
+    """Whether cells of a study of `GRID` are what `alone` gives for their seeds and values, and all differ."""
     assert found.results["loss"].shape == (2, 3, 2, 2, 2, 6) and found.results["norm"].shape == (2, 3, 2, 2, 2)
-    for place in ((0, 0, 0, 0), (1, 2, 1, 1), (0, 1, 1, 0), (1, 0, 0, 1)):
+    for place in places:
         values = {name: x for axis, i in zip(found.axes, place, strict=True) for name, x in zip(axis.names, axis.rows[i], strict=True)}
         for i, seed in enumerate(found.seeds):
-            alone = oracle(seed, **values)
+            expected = alone(seed, **values)
             for name in ("loss", "norm"):
-                np.testing.assert_allclose(found.results[name][(*place, i)], alone[name], rtol=2e-6, atol=1e-6)
+                np.testing.assert_allclose(found.results[name][(*place, i)], expected[name], rtol=2e-6, atol=1e-6)
     different = np.unique(found.results["norm"].round(4))
     assert len(different) == 2 * 2 * 2 * 3  # seeds, rates, sizes, f; the trimmed mean of f = 0 is the mean
 
 
+def test_each_cell_is_its_single_run(small):
+    are_single_runs(small[0], descent_alone, [(0, 0, 0, 0), (1, 2, 1, 1), (0, 1, 1, 0), (1, 0, 0, 1)])
+
+
+@pytest.mark.deep
+def test_each_cell_of_a_federated_study_is_its_single_run():
+    are_single_runs(study(federated, GRID, seeds=[3, 1]), federated_alone, [(0, 0, 0, 0), (1, 2, 1, 1)])
+
+
 def test_numbers_share_a_program_and_names_and_shapes_do_not(small):
-    _, _, found, records = small
+    found, records = small
     assert found.programs == 4 == compiled(records)  # aggregators x sizes
     assert found.rounds == {"loss": (1, 2, 3, 4, 5, 6)}
+
+
+def side_by_side(experiment, together, axis, devices):
+    """Three seeds of two cells."""
+    mesh = jax.make_mesh((devices,), (axis,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+    grid = {"rate": [0.05, 0.2], "f": [0], "aggregator": ["mean"], "size": [8]}
+    with jax.set_mesh(mesh):
+        found = study(experiment, grid, seeds=[3, 1, 2], together=together)
+    assert found.programs == 1 and len(np.unique(found.results["norm"])) == 6
+    return found.results["loss"][:, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
     "together, axis, devices", [(1, AXIS, 1), (3, AXIS, 1), (None, AXIS, 4), (2, AXIS, 2), (50, AXIS, 2), (None, "clients", 2)]
 )
 def test_runs_side_by_side_and_on_several_devices_are_the_same(small, together, axis, devices):
-    experiment, _, found, _ = small
-    mesh = jax.make_mesh((devices,), (axis,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-    grid = {"rate": [0.05, 0.2], "f": [0], "aggregator": ["mean"], "size": [8]}
-    with jax.set_mesh(mesh):
-        again = study(experiment, grid, seeds=[3, 1, 2], together=together)
-    np.testing.assert_allclose(again.results["loss"][:, 0, 0, 0, :2], found.results["loss"][:, 0, 0, 1], rtol=1e-5, atol=1e-9)
-    assert again.programs == 1 and len(np.unique(again.results["norm"])) == 6
+    found = side_by_side(descent, together, axis, devices)
+    np.testing.assert_allclose(found[:, :2], small[0].results["loss"][:, 0, 0, 1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.deep
+def test_federated_runs_side_by_side_and_on_several_devices_are_the_same():
+    one, *others = (side_by_side(federated, *how) for how in ((1, AXIS, 1), (2, AXIS, 2), (None, "clients", 2)))
+    for other in others:
+        np.testing.assert_allclose(other, one, rtol=1e-5)
 
 
 def test_arrays_that_lie_on_several_devices_already():
