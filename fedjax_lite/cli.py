@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where process 0 listens")
     hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
     hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
-    hosts.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="how long to wait for the others (default: 300)")
+    hosts.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to wait for the others (default: 300)")
     budget = commands.add_parser("privacy", help="what a configuration gives away: epsilon by rounds")
     budget.add_argument("config", help="a TOML file")
     budget.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
