@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -37,14 +36,13 @@ for name in names[names.index(after) + 1 if after else 0 :]:
 FINE = "say(job=name, norm=1.0)"
 
 
-def run(tmp_path, monkeypatch, plan, minutes=1.0, longest=60.0, worker=WORKER):
+def run(tmp_path, monkeypatch, plan, left=lambda: 60.0, longest=60.0, worker=WORKER):
     """`conduct` of such a worker: its lines by job, and by what it was stopped."""
     monkeypatch.setenv("PLAN", json.dumps(plan))
     lines = {}
     with open(tmp_path / "log", "w") as log:
-        until = time.time() + 60 * minutes
         command, take = [sys.executable, "-S", "-c", worker], lambda line: lines.setdefault(line["job"], line)
-        stopped = accelerator_conduct.conduct(command, lambda: until - time.time(), take, log, longest)
+        stopped = accelerator_conduct.conduct(command, left, take, log, longest)
     assert list(plan) == sorted(lines, key=list(plan).index)
     return lines, stopped
 
@@ -57,12 +55,14 @@ def test_a_job_that_takes_the_process_with_it_is_told_and_the_others_go_on(tmp_p
 
 
 def test_a_job_that_hangs_is_told_and_the_others_go_on(tmp_path, monkeypatch):
-    lines, _ = run(tmp_path, monkeypatch, dict(zip(PLAN, ("time.sleep(60)", FINE, FINE, FINE), strict=True)), longest=1.0)
-    assert lines["correct/a"]["failed"] == "not done after 1 s" and lines["lanes/d"]["norm"] == 1
+    lines, _ = run(tmp_path, monkeypatch, dict(zip(PLAN, ("time.sleep(60)", FINE, FINE, FINE), strict=True)), longest=3.0)
+    assert lines["correct/a"]["failed"] == "not done after 3 s" and lines["lanes/d"]["norm"] == 1
 
 
 def test_what_is_not_reached_in_time_is_listed(tmp_path, monkeypatch):
-    lines, _ = run(tmp_path, monkeypatch, dict(zip(PLAN, (FINE, "time.sleep(60)", FINE, FINE), strict=True)), minutes=0.015)
+    over = tmp_path / "over"
+    plan = dict(zip(PLAN, (FINE, f"open({str(over)!r}, 'w').close(); time.sleep(60)", FINE, FINE), strict=True))
+    lines, _ = run(tmp_path, monkeypatch, plan, left=lambda: 0.0 if over.exists() else 60.0, longest=3.0)
     assert lines["study/b"]["skipped"] == accelerator_conduct.OVER
     assert [lines[name]["skipped"] for name in PLAN[2:]] == ["no time was left"] * 2
 
