@@ -7,7 +7,18 @@ import jax
 import numpy as np
 import pytest
 import robust_oracles as oracles
-from robust_rules import SIZES, SLOTS, apply, case, cohort_of, join, normal, split
+from robust_rules import (
+    SIZES,
+    SLOTS,
+)
+from robust_trials import (
+    apply,
+    case,
+    cohort_of,
+    join,
+    normal,
+    split,
+)
 from scipy import stats
 
 from fedjax_lite import aggregators

@@ -15,7 +15,15 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
-from robust_rules import SLOTS, TRUSTED_FIRST, of_rows, padded, seen_behind
+from robust_rules import (
+    SLOTS,
+    TRUSTED_FIRST,
+)
+from robust_trials import (
+    of_rows,
+    padded,
+    seen_behind,
+)
 
 from fedjax_lite import aggregators
 

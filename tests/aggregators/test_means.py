@@ -9,7 +9,9 @@ import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robust_rules import of_rows
+from robust_trials import (
+    of_rows,
+)
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators

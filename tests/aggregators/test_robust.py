@@ -12,6 +12,8 @@ from robust_rules import (
     SLOTS,
     WIDTH,
     WITH_F,
+)
+from robust_trials import (
     apply,
     attacked,
     case,

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robust_rules import RULES, SLOTS, each, fitting, keeping, of_rows, ratio
+from robust_rules import (
+    RULES,
+    SLOTS,
+    ratio,
+)
+from robust_trials import (
+    each,
+    fitting,
+    keeping,
+    of_rows,
+)
 from scipy.optimize import nnls
 
 DIMENSION = 3

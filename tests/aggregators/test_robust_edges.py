@@ -5,7 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import robust_oracles as oracles
-from robust_rules import ONCE, RULES, SLOTS, TRUSTED, WIDTH, WITH_F, apply, case, each, each_rule, normal, run, split
+from robust_rules import (
+    ONCE,
+    RULES,
+    SLOTS,
+    TRUSTED,
+    WIDTH,
+    WITH_F,
+)
+from robust_trials import (
+    apply,
+    case,
+    each,
+    each_rule,
+    normal,
+    run,
+    split,
+)
 
 from fedjax_lite.aggregators.gram import squared_distances
 

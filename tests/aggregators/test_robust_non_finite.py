@@ -10,6 +10,8 @@ from robust_rules import (
     TRUSTED,
     WIDTH,
     WITH_F,
+)
+from robust_trials import (
     case,
     each,
     each_rule,

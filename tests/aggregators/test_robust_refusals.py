@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from robust_rules import RULES, WIDTH, apply, each_rule
+from robust_rules import (
+    RULES,
+    WIDTH,
+)
+from robust_trials import (
+    apply,
+    each_rule,
+)
 
 from fedjax_lite import aggregators
 

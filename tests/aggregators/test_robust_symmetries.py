@@ -3,7 +3,16 @@
 For messages without ties, where the order of the slots decides."""
 
 import numpy as np
-from robust_rules import RULES, SLOTS, each_rule, fitting, keeping, of_rows
+from robust_rules import (
+    RULES,
+    SLOTS,
+)
+from robust_trials import (
+    each_rule,
+    fitting,
+    keeping,
+    of_rows,
+)
 
 DIMENSION = 3
 
