@@ -75,6 +75,10 @@ def traced(x):
 
 # what is wrong -> the property that must say so, and what makes the algorithm.
 BROKEN = {
+    "NaN for a client": (
+        "order of clients does not matter",
+        after(lambda b, c, s, m: (s, louder(m, jnp.where(c.id[0] == 1, jnp.nan, 0.0)))),
+    ),
     "the first slot is told apart": ("order of clients does not matter", after(lambda b, c, s, m: (s, louder(m, c.id[0] * 1e-2)))),
     "empty slots are counted": ("empty slots do not matter", after(lambda b, c, s, m: (s, louder(m, len(c.weight))))),
     "an empty slot's id matters": ("empty slots do not matter", after(lambda b, c, s, m: (s, louder(m, jnp.sum(c.id) * 1e-2)))),

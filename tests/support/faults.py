@@ -95,8 +95,17 @@ IN_FOLDERS = (
 
     # checks
     Fault("a checker's empty slots hold a message and no garbage", "checks/required.py", "checks",
-        "rows = np.where(absent[:, None], np.float32(value), built.messages[index])",
+        "rows = np.where(absent[:, None], built.messages.dtype.type(value), built.messages[index])",
         "rows = built.messages[index]"),
+    Fault("an algorithm's empty slots hold its own clients", "checks/promised.py", "checks/test_broken_algorithms.py",
+        "ids, weights = np.full(slots, fill), np.full(slots, weight)",
+        "ids, weights = np.roll(tried.ids, -FEW), np.full(slots, weight)"),
+    Fault("states that are not finite are the same", "checks/trial.py", "checks/test_broken_algorithms.py",
+        "    if not np.isfinite(x[~same]).all() or not np.isfinite(y[~same]).all():\n        return np.inf\n",
+        "    if not np.isfinite(x[~same]).all() or not np.isfinite(y[~same]).all():\n        return 0.0\n"),
+    Fault("whoever asks for one property is answered all", "checks/answers.py", "checks/test_checks.py",
+        "if only is None or name in only}",
+        "}"),
     Fault("the breakdown is one too high", "checks/breakdown.py", "checks",
         'return f - 1, ("yes" if f > 1',
         'return f, ("yes" if f > 1'),
