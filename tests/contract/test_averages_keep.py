@@ -1,4 +1,4 @@
-"""Federated averages, and one that draws at every place, keep the contract of algorithms."""
+"""Federated averages keep the contract of algorithms."""
 
 from contract import AVERAGES
 from keeps import algorithms

@@ -1,4 +1,4 @@
-"""Secure and private sums keep the contract of aggregators."""
+"""Private means keep the contract of aggregators."""
 
 from contract import PRIVATE
 from keeps import aggregators

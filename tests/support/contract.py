@@ -15,9 +15,13 @@ POPULATION = len(SIZES)
 DATA = dict(sizes=(5, 1, 12, 3, 8, 0, 7), empty=True)
 
 
-@functools.cache
 def contract_data():
     """Ragged clients, one without an example; examples know their place, as FedGKT's must."""
+    return _in_precision(jax.config.jax_enable_x64)
+
+
+@functools.cache
+def _in_precision(double):
     return fl.algorithms.with_rows(softmax_data(**DATA))
 
 
@@ -81,16 +85,18 @@ BEHIND = {
     "bucketing": aggregators.bucketing(aggregators.trimmed_mean(num_byzantine=1), size=2),
     "arc": aggregators.arc(aggregators.mean(), num_byzantine=1),
 }
-PRIVATE = {
+SECURE = {
     "secure_mean": aggregators.secure_mean(),
     "secure_mean ring": aggregators.secure_mean(bound=8.0, neighbors=2),
-    "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
-    "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
-    "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
     "ddgauss": distributed(aggregators.ddgauss, 8),
     "skellam": distributed(aggregators.skellam, 8),
 }
-AGGREGATORS = SUMS | COORDINATES | DISTANCES | BOUNDED | BEHIND | PRIVATE
+PRIVATE = {
+    "dp_mean": aggregators.dp_mean(clip=1e6, noise_multiplier=0.0, clients_per_round=4),
+    "dp_mean adaptive": aggregators.dp_mean(clip=0.1, noise_multiplier=0.1, clients_per_round=4, quantile=0.5, weights="examples", cap=9),
+    "dp_ftrl": aggregators.dp_ftrl(clip=0.1, noise_multiplier=0.1, clients_per_round=4, rounds=20),
+}
+AGGREGATORS = SUMS | COORDINATES | DISTANCES | BOUNDED | BEHIND | SECURE | PRIVATE
 
 # Rules that refuse one client, because they need more for the f given above.
 MORE_THAN_ONE = "trimmed_mean meamed krum multi_krum bulyan monna mda caf nnm bucketing arc".split()
@@ -252,8 +258,12 @@ ALGORITHMS |= {
 
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
-AVERAGES = "fedavg", "fedavgm", "fedsgd", "random at every place", "uplink with state"
+AVERAGES = "fedavg", "fedavgm", "fedsgd"
+DRAWING = "random at every place", "uplink with state"
 DISTILLED = "distilled", "families that keep their models", "fd"
+SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
+ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
+QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.

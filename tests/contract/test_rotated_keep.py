@@ -1,0 +1,6 @@
+"""Uplinks that rotate keep the contract of algorithms."""
+
+from contract import ROTATED
+from keeps import algorithms
+
+globals().update(algorithms(ROTATED))

@@ -1,0 +1,6 @@
+"""Sums that hide their terms keep the contract of aggregators."""
+
+from contract import SECURE
+from keeps import aggregators
+
+globals().update(aggregators(SECURE))
