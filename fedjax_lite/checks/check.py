@@ -44,7 +44,8 @@ def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, only
         ValueError: for fewer than 3 clients, a message without numbers, or an unknown property.
 
     >>> import fedjax_lite as fl
-    >>> report = fl.checks.aggregator(fl.aggregators.median(), clients=7)
+    >>> asked = ["order of clients does not matter", "empty slots do not matter", "withstands far-away messages"]
+    >>> report = fl.checks.aggregator(fl.aggregators.median(), clients=7, only=asked)
     >>> report.ok, report.breakdown
     (True, 3)
     """
