@@ -119,6 +119,7 @@ def test_every_property_has_an_algorithm_that_breaks_it():
     assert set(PROMISED) == {property for property, _ in BROKEN.values()}
 
 
+@pytest.mark.deep
 def test_an_algorithm_that_keeps_the_contract():
     report = checks.algorithm(quadratic, DATA, jnp.zeros(()), clients=4)
     assert [(row.holds, row.required) for row in report.rows] == [("yes", True)] * len(PROMISED), report

@@ -74,6 +74,7 @@ def test_good_rules_keep_the_contract(name):
     assert report.holds(SHIFTED) == report.holds(SAME) == "yes"
 
 
+@pytest.mark.deep
 def test_the_whole_table():
     report = checks.aggregator(aggregators.median(), clients=5)
     assert report.ok and not report.broken and str(report).endswith("\nkeeps the contract"), report
