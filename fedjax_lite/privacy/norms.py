@@ -58,6 +58,17 @@ def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
 
 def norm_of(message: Tree) -> Float[Array, ""]:
     """The Euclidean norm over all leaves, at least float32."""
-    square = sum((jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)), jnp.zeros(()))
-    some = square > 0  # the root has no slope at 0
-    return jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
+    squares = [jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)]
+    return _root(sum(squares, jnp.zeros(())))
+
+
+@jax.custom_jvp
+def _root(x: Array) -> Array:
+    """sqrt(x), with slope 0 at 0, where it has none."""
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _root_jvp(primals, tangents):
+    root = _root(*primals)
+    return root, jnp.where(root > 0, tangents[0] / (2 * jnp.where(root > 0, root, 1)), 0)
