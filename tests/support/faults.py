@@ -126,7 +126,7 @@ IN_FOLDERS = (
     Fault("pixels are divided by 256", "data/idx.py", "data/test_idx.py",
         "x.astype(np.float32) / 255",
         "x.astype(np.float32) / 256"),
-    Fault("what is held out can leave a client without an example", "data/public.py", "data distill/test_distill_config.py",
+    Fault("what is held out can leave a client without an example", "data/public.py", "data/test_public.py",
         "spare = np.delete(order, np.unique(owner[order], return_index=True)[1])",
         "spare = order"),
     Fault("what a client holds out is its first examples", "data/_split.py", "data/test_digits.py",
