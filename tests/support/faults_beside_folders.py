@@ -42,7 +42,7 @@ BESIDE_FOLDERS = (
     Fault("partners in a shuffle do not agree whether to swap", "shuffle.py", "test_shuffle.py",
         "jnp.maximum(x, partner) ^ salt",
         "x ^ salt"),
-    Fault("every round has the same cohort", "simulate.py", "test_run.py",
+    Fault("every round has the same cohort", "simulate.py", "test_simulate.py",
         "sampler(round_key(state), data.size, state.round)",
         "sampler(state.key, data.size, state.round)"),
     Fault("an index past the end writes the last row", "tree.py", "algorithms/test_fedgkt.py",
