@@ -31,25 +31,15 @@ ALONE = "one client is its own aggregate"
 # Of one client they make something else: a sign, zero (there is nobody beside the server's own), a share, whole numbers, noise.
 OTHERS_ALONE = "sign_majority", "fltrust", "dp_mean", "secure_mean", "secure_mean ring", *NOISY, *NOISE_OF_CLIENTS
 
-# What is asked of all in the deeper tests, and of three in the ordinary ones.
-DEEPER_OF_AGGREGATORS = (
-    "half precision loses nothing",
-    "jit equals eager",
-    "called twice, the same",
-    "vmap equals the loop",
-    "nothing touches the host",
-)
-THREE_AGGREGATORS = "weighted_mean", "krum", "dp_mean adaptive"
-THREE_ALGORITHMS = "work sgd", "random at every place", "distilled"
+# In the ordinary tests these are asked of three, in the deeper ones of all.
+DEEPER_OF_AGGREGATORS = "half precision loses nothing", "vmap equals the loop", "nothing touches the host"
+DEEPER_OF_ALGORITHMS = "several devices equal one", "vmap equals the loop", "pieces equal the whole", "nothing touches the host"
+THREE_AGGREGATORS, THREE_ALGORITHMS = ("weighted_mean", "krum", "dp_mean adaptive"), ("work sgd", "random at every place", "distilled")
 ON_DEVICES = "weighted_mean", "median"
-DEEPER_OF_ALGORITHMS = (
-    "jit equals eager",
-    "several devices equal one",
-    "vmap equals the loop",
-    "pieces equal the whole",
-    "nothing touches the host",
-)
-OF_KINDS = ("engines agree",)  # not of what differs in one pure function
+# In the deeper tests these are asked of three, in the slow ones of all: hundreds of operations, each a program.
+BY_OPERATIONS = "jit equals eager", "called twice, the same"
+# Compressors differ in one pure function: of them all the deeper tests ask this alone.
+OF_ALIKE = "engines agree", "several devices equal one"
 
 
 def not_so(report):
@@ -63,6 +53,12 @@ def each(names, ordinary=(), quick=()):
     return grouped("name", list(names), [name for name in names if ordinary and name not in ordinary], quick)
 
 
+def by_operations(names, deep):
+    """Parametrise over names: those in `deep` for the deeper tests, the others for the slow ones."""
+    marks = {name: [pytest.mark.xdist_group(name), pytest.mark.deep if name in deep else pytest.mark.slow] for name in names}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
+
+
 def aggregators(names):
     """The tests of these aggregators."""
 
@@ -73,7 +69,7 @@ def aggregators(names):
     def test_keeps_the_contract(name, x64):
         alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
         expected = {"no clients give zero": "no"} if name in NOISY else {}
-        properties = [ALONE, *(row for row in REQUIRED if row not in DEEPER_OF_AGGREGATORS)]
+        properties = [ALONE, *(row for row in REQUIRED if row not in DEEPER_OF_AGGREGATORS + BY_OPERATIONS)]
         assert asked(name, properties) == expected | ({} if alone == "yes" else {ALONE: alone})
 
     @each(names, THREE_AGGREGATORS)
@@ -81,23 +77,21 @@ def aggregators(names):
         drawn = {"half precision loses nothing": "not applicable"} if name in NOISY else {}
         assert asked(name, DEEPER_OF_AGGREGATORS) == drawn
 
+    @by_operations(names, THREE_AGGREGATORS)
+    def test_is_the_same_by_operations(name, x64):
+        assert asked(name, BY_OPERATIONS) == {}
+
     @each(names, ON_DEVICES)
-    def test_on_eight_devices_and_with_poisson_cohorts(name, x64):
-        """A round with slots that a Poisson cohort left empty, on eight devices and on one, is that of the clients present alone."""
+    def test_on_eight_devices(name, x64):
+        """Slots that a Poisson cohort left empty among them."""
         aggregator = distributed(getattr(fl.aggregators, name), 32) if name in NOISE_OF_CLIENTS else AGGREGATORS[name]
         data, built = contract_data(), federate(aggregator=aggregator)
         state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
-        with_empty = jax.jit(fl.sampling.poisson(0.6, capacity=POPULATION))(jax.random.key(2), data.size, np.int32(0))
-        present = np.flatnonzero((np.asarray(with_empty.weight) > 0) & (np.asarray(with_empty.size) > 0))
-        assert len(present) == 5
-        expected = jax.jit(built.round)(state, data, jax.tree.map(lambda x: x[present], with_empty))
-        assert_close(jax.jit(built.round)(state, data, with_empty), expected)
-        assert_close(over_devices(built, state, data, with_empty), expected)
+        cohort = jax.jit(fl.sampling.poisson(0.6, capacity=POPULATION))(jax.random.key(2), data.size, np.int32(0))
+        assert 0 < np.count_nonzero(cohort.weight) < POPULATION
+        assert_close(over_devices(built, state, data, cohort), jax.jit(built.round)(state, data, cohort))
 
-    return {
-        test.__name__: test
-        for test in (test_keeps_the_contract, test_keeps_the_rest_of_the_contract, test_on_eight_devices_and_with_poisson_cohorts)
-    }
+    return tests_in(locals())
 
 
 def algorithms(names):
@@ -107,18 +101,21 @@ def algorithms(names):
         return not_so(checks.algorithm(ALGORITHMS[name], contract_data(), softmax_params(), values=(0.1, 0.2), only=properties))
 
     def deeper(name):
-        return DEEPER_OF_ALGORITHMS if name in KINDS else DEEPER_OF_ALGORITHMS + OF_KINDS
+        return DEEPER_OF_ALGORITHMS if name in KINDS else OF_ALIKE
 
     @each(names, quick=SIX)
     def test_keeps_the_contract(name, x64):
-        assert asked(name, [row for row in PROMISED if row not in deeper(name)]) == {}
+        assert asked(name, [row for row in PROMISED if row not in BY_OPERATIONS + DEEPER_OF_ALGORITHMS + deeper(name)]) == {}
 
     @each(names, THREE_ALGORITHMS)
     def test_keeps_the_rest_of_the_contract(name, x64):
         assert asked(name, deeper(name)) == {}
 
-    @pytest.mark.deep
-    @each(names)
+    @by_operations(names, SIX)
+    def test_is_the_same_by_operations(name, x64):
+        assert asked(name, BY_OPERATIONS[:1]) == {}
+
+    @by_operations(names, THREE_ALGORITHMS)
     def test_eight_devices_with_their_clients_examples_only_are_one_with_all(name, x64):
         built, data = ALGORITHMS[name](fl.packed(3)), contract_data()
         state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
@@ -126,14 +123,12 @@ def algorithms(names):
         cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 4, 1]), weight)
         assert_close(over_devices(built, state, data, cohort), jax.jit(built.round)(state, data, cohort))
 
-    return {
-        test.__name__: test
-        for test in (
-            test_keeps_the_contract,
-            test_keeps_the_rest_of_the_contract,
-            test_eight_devices_with_their_clients_examples_only_are_one_with_all,
-        )
-    }
+    return tests_in(locals())
+
+
+def tests_in(names):
+    """Those of a function's names that are tests."""
+    return {name: value for name, value in names.items() if name.startswith("test_")}
 
 
 def over_devices(built, state, data, cohort):
