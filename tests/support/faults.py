@@ -180,7 +180,7 @@ IN_FOLDERS = (
     Fault("pooling pads with zeros", "models/pooling.py", "models/test_convolution.py models/test_convolution_arguments.py models/test_pooling.py",
         "jnp.array(-jnp.inf, x.dtype)",
         "jnp.array(0, x.dtype)"),
-    Fault("the second dropout has the rate of the first", "models/cnn.py", "models/test_cnn.py",
+    Fault("the second dropout has the rate of the first", "models/cnn.py", "models/test_dropout.py",
         "nn.Dropout(self.dropout[1], deterministic=not train)",
         "nn.Dropout(self.dropout[0], deterministic=not train)"),
     Fault("an example's dropout is that of all", "models/examples.py", "models/test_cnn.py",
