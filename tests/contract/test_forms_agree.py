@@ -9,12 +9,12 @@ import pytest
 from contract import (
     AGGREGATORS,
     ALGORITHMS,
+    FIXED_POINT,
     NOISE_OF_CLIENTS,
     POPULATION,
     WORKS,
     assert_close,
     contract_data,
-    distributed,
     federate,
     plain,
 )
@@ -22,7 +22,7 @@ from grouping import tiered
 from problems import SIZES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite import aggregators, forms
+from fedjax_lite import forms
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.privacy.record import record_level
@@ -46,23 +46,15 @@ ORDER, PRESENT = np.array([4, 2, 6, 0, 5, 1, 3]), np.array([1, 0, 1, 1, 0, 1, 1]
 NOBODY = np.zeros(POPULATION, bool)
 
 
-def coordinates(name):
-    """So many that a CPU takes them in chunks, one not full: of 5,000, or of 20,000 where each coordinate is taken alone."""
-    return 40_003 if name == "median" else 10_003
-
-
-def aggregator_of(name):
-    if name not in NOISE_OF_CLIENTS:
-        return AGGREGATORS[name]
-    padded = aggregators.padded({"w": jax.ShapeDtypeStruct((coordinates(name),), np.float64), "b": jax.ShapeDtypeStruct((), np.float64)})
-    return distributed(getattr(aggregators, name), padded)
+# A CPU takes coordinates in chunks of 5,000, or of 20,000 where each is taken alone: enough of them for several chunks, the last not full.
+COORDINATES = {"median": 40_003} | dict.fromkeys(FIXED_POINT + NOISE_OF_CLIENTS, 7)  # these draw for each, and have no chunks
 
 
 @pytest.mark.usefixtures("x64")
 @tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"))
 def test_aggregators_equal_the_cpu_s(name):
-    aggregator, rng = aggregator_of(name), np.random.default_rng(0)
-    messages = {"w": rng.normal(size=(POPULATION, coordinates(name))), "b": rng.normal(size=(POPULATION,))}
+    aggregator, rng = AGGREGATORS[name], np.random.default_rng(0)
+    messages = {"w": rng.normal(size=(POPULATION, COORDINATES.get(name, 10_003))), "b": rng.normal(size=(POPULATION,))}
     ids, everyone = np.arange(POPULATION, dtype=np.int32), ~NOBODY
     spoilt = jax.tree.map(lambda x: np.where(PRESENT.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan), messages)
 
