@@ -9,9 +9,8 @@ import pytest
 from contract import (
     AGGREGATORS,
     ALGORITHMS,
-    FIXED_POINT,
-    NOISE_OF_CLIENTS,
     POPULATION,
+    SECURE,
     WORKS,
     assert_close,
     contract_data,
@@ -47,7 +46,7 @@ NOBODY = np.zeros(POPULATION, bool)
 
 
 # A CPU takes coordinates in chunks of 5,000, or of 20,000 where each is taken alone: enough of them for several chunks, the last not full.
-COORDINATES = {"median": 40_003} | dict.fromkeys(FIXED_POINT + NOISE_OF_CLIENTS, 7)  # these draw for each, and have no chunks
+COORDINATES = {"median": 40_003} | dict.fromkeys(SECURE, 7)  # these draw for each, and have no chunks
 
 
 @pytest.mark.usefixtures("x64")
