@@ -19,7 +19,7 @@ _asked: list[str] = []  # by the contexts that are open, the innermost last
 
 
 def asked() -> str:
-    """The forms asked for: by the innermost `use`, or by the environment variable FEDJAX_LITE_FORMS; "auto" by nobody.
+    """The forms asked for, by the innermost `use` or else by the environment variable FEDJAX_LITE_FORMS; "auto" where nobody asks.
 
     Raises:
         ValueError: if the variable has another value.

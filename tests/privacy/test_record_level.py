@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from problems import CLASSES, FEATURES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
+from fedjax_lite import forms
 from fedjax_lite.base import HIGH_STREAM, Batch, Mean
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.work import mean_loss
@@ -111,7 +112,8 @@ def test_a_program_holds_the_gradients_of_a_microbatch_and_on_a_cpu_of_one_examp
     operands = jnp.asarray(np.ones((3, 7), np.float32)), batch_of({"x": np.ones((64, 3), np.float32)}, np.ones(64, bool))
     if lanes:
         gradient, operands = jax.vmap(gradient), jax.tree.map(lambda x: np.stack([x] * lanes), operands)
-    program = jax.jit(gradient).trace(*operands).lower(lowering_platforms=(platform,)).as_text()
+    with forms.use("auto"):
+        program = jax.jit(gradient).trace(*operands).lower(lowering_platforms=(platform,)).as_text()
     stacks = {tuple(map(int, shape.split("x"))) for shape in re.findall(r"tensor<([0-9x]+)x3x7xf32>", program)}
     assert max(shape[-1] for shape in stacks - {(lanes,)}) == held  # of gradients like the parameters
 
