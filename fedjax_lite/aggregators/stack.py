@@ -24,7 +24,8 @@ def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
     """The sum of `fn(*row)` over the rows present, taken in float32 where fn gives half precision."""
 
     def at_once(present, *stacks):
-        return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=x.dtype), tree.zero_where_not(present, jax.vmap(fn)(*stacks)))
+        terms = tree.zero_where_not(present, jax.vmap(fn)(*stacks))
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_sum_dtype(x)).astype(x.dtype), terms)
 
     def by_rows(present, *stacks):
         one = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))

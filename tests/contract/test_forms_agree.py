@@ -22,6 +22,7 @@ from problems import SIZES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import forms
+from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.privacy.record import record_level
@@ -74,6 +75,14 @@ def test_aggregators_equal_the_cpu_s(name):
     aggregates = there[0]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(aggregates))
     assert_close(*(jax.tree.map(lambda x, i=i: x[i], aggregates) for i in (1, 0)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_summed_in_single(dtype):
+    """A thousand equal numbers, which drown in a sum of theirs."""
+    for total in in_both(lambda rows: sum_rows(lambda row: row, jnp.ones(1000, bool), rows), np.full((1000, 2), 1.23, dtype)):
+        assert total.dtype == dtype
+        np.testing.assert_allclose(total.astype(float), 1230, rtol=2**-7)
 
 
 # Algorithms: a round of five clients, of the same in another order, and of none.
