@@ -9,6 +9,7 @@ from shells import TEXT, shell_in
 
 from fedjax_lite import cli
 from fedjax_lite.data import save
+from fedjax_lite.run import Result
 
 
 @pytest.fixture
@@ -78,6 +79,9 @@ def test_an_interrupted_run_is_130(shell, monkeypatch):
     monkeypatch.setattr(cli, "build", interrupted)
     status, _, err = shell("run tiny.toml")
     assert status == 130 and "interrupted" in err
+    monkeypatch.setattr(cli, "build", lambda config: lambda **options: Result((), {}, [], "interrupted"))
+    status, out, _ = shell("run tiny.toml")
+    assert status == 130 and out.endswith("go on with the same command and --resume\n")
 
 
 def test_devices_that_are_not_there_are_refused(shell, tmp_path):

@@ -30,7 +30,7 @@ MISTAKES = {
     "value for table": (('[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }', ""), "server: this section is missing"),
     "not TOML": (("[run]", "[run"), r"tiny.toml is not valid TOML: .*line 24"),
     "date": (('"tiny"', "2020-01-01"), r"tiny.toml:1: name: must be text, a number, .* got 2020-01-01"),
-    "nan": (("rounds = 4", "rounds = nan"), r"tiny.toml:25: run.rounds: must be .* got nan"),
+    "nan": (("rounds = 4", "rounds = nan"), r"tiny.toml:25: run.rounds: must be text, a number, .* got nan"),
     "name": (('"tiny"', '"a/b"'), r"tiny.toml:1: name: must be text that can name a folder, got 'a/b'"),
     "seed": (("seed = 3", "seed = true"), r"tiny.toml:2: seed: must be a whole number from 0 to 2\^32 - 1, got True"),
     "negative seed": (("seed = 3", "seed = -1"), r"seed: must be a whole number .* got -1"),
