@@ -83,6 +83,14 @@ def test_public_and_test_examples_are_held_out_in_their_numbers(config):
     assert [x.shape[0] for x in jax.tree.leaves(shapes.server.public.examples)] == [50]
 
 
+def test_what_is_held_out_is_not_drawn_as_the_partition_is(config):
+    """Not with the run's seed itself, which permutes as many examples when a data set is dealt out."""
+    source, whole = load_data(config(), 3), load_data(config(("central_test = 100\npublic = 50\n", "")), 3)
+    left, test = fl.data.hold_out(whole.train, 100, seed=3)
+    for ours, theirs in ((source.test, test), (source.public, fl.data.hold_out(left, 50, seed=3)[1])):
+        assert ours.size == theirs.size and not np.array_equal(ours.examples["x"], theirs.examples["x"])
+
+
 def state_of(made):
     return made.algorithm.init(made.params, made.key)
 
