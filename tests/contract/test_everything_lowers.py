@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import AGGREGATORS, ALGORITHMS, ALIKE, POPULATION, UPLINKS, contract_data
-from grouping import tiered
+from grouping import FORMS, tiered
 from problems import CLASSES, FEATURES, SIZES
 
 import fedjax_lite as fl
@@ -41,7 +41,7 @@ def shaped(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"))
+@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"), group=FORMS)
 def test_aggregators_lower(name):
     aggregator = AGGREGATORS[name]
 
@@ -54,7 +54,7 @@ def test_aggregators_lower(name):
     assert not lacking(aggregate, stack, shaped(POPULATION, dtype=np.int32), shaped(POPULATION), KEY)
 
 
-@tiered("name", UPLINKS, ordinary=("power_sgd", "top_k", "rotate"))
+@tiered("name", UPLINKS, ordinary=("power_sgd", "top_k", "rotate"), group=FORMS)
 def test_uplinks_lower(name):
     uplink = UPLINKS[name]
 
@@ -66,7 +66,7 @@ def test_uplinks_lower(name):
     )
 
 
-@tiered("name", [name for name in ALGORITHMS if not name.startswith("uplink ") or name not in ALIKE], ordinary=("work adam",))
+@tiered("name", [name for name in ALGORITHMS if not name.startswith("uplink ") or name not in ALIKE], ordinary=("work adam",), group=FORMS)
 def test_algorithms_lower(name):
     """With their work and servers; an uplink that only compresses lowers alone, above."""
     built = ALGORITHMS[name](None)
@@ -94,7 +94,7 @@ def test_every_model_has_its_line():
     assert sorted(made) == sorted(MODELS)
 
 
-@tiered("name", MODELS, ordinary=("emnist_cnn", "char_lstm"))
+@tiered("name", MODELS, ordinary=("emnist_cnn", "char_lstm"), group=FORMS)
 def test_models_lower(name):
     """From their start to a step of training, several clients' side by side."""
     model, example = MODELS[name]

@@ -17,7 +17,7 @@ from contract import (
     federate,
     plain,
 )
-from grouping import tiered
+from grouping import FORMS, tiered
 from problems import SIZES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
@@ -51,7 +51,7 @@ COORDINATES = {"median": 40_003} | dict.fromkeys(SECURE, 7)  # these draw for ea
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"))
+@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), group=FORMS)
 def test_aggregators_equal_the_cpu_s(name):
     aggregator, rng = AGGREGATORS[name], np.random.default_rng(0)
     messages = {"w": rng.normal(size=(POPULATION, COORDINATES.get(name, 10_003))), "b": rng.normal(size=(POPULATION,))}
@@ -158,7 +158,7 @@ KINDS = {
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("kind", KINDS, ordinary=("plain",))
+@tiered("kind", KINDS, ordinary=("plain",), group=FORMS)
 def test_algorithms_equal_the_cpu_s(kind):
     run, data, params = KINDS[kind]()
     here, there = in_both(lambda data, params: run(data, params, jax.random.key(0)), data, params)

@@ -1,8 +1,10 @@
 """The contract's tests, for a group of names: `globals().update(aggregators(SUMS))` in a test file."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
-import pytest
 from contract import (
     AGGREGATORS,
     ALGORITHMS,
@@ -14,11 +16,10 @@ from contract import (
     SIX,
     assert_close,
     contract_data,
-    distributed,
     federate,
 )
-from grouping import grouped
-from problems import dealt, softmax_params
+from grouping import grouped, tiered
+from problems import FEATURES, dealt, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import checks
@@ -36,10 +37,16 @@ DEEPER_OF_AGGREGATORS = "half precision loses nothing", "vmap equals the loop", 
 DEEPER_OF_ALGORITHMS = "several devices equal one", "vmap equals the loop", "pieces equal the whole", "nothing touches the host"
 THREE_AGGREGATORS, THREE_ALGORITHMS = ("weighted_mean", "krum", "dp_mean adaptive"), ("work sgd", "random at every place", "distilled")
 ON_DEVICES = "weighted_mean", "median"
-# In the deeper tests these are asked of three, in the slow ones of all: hundreds of operations, each a program.
+# In the deeper tests these are asked of three, in the slow ones of all: each takes hundreds of operations, each a program.
 BY_OPERATIONS = "jit equals eager", "called twice, the same"
-# Compressors differ in one pure function: of them all the deeper tests ask this alone.
+# Compressors differ in one pure function, and families are parts of one: this the slow tests ask of them all.
 OF_ALIKE = "engines agree", "several devices equal one"
+SUMS_OF_EXAMPLES = fl.ClientWork(
+    init=lambda params, key: (),
+    start=lambda shared, own, client: shared.params,
+    step=lambda carry, batch: (carry + jnp.sum(batch.mask[:, None] * batch.examples["x"], axis=0), {}),
+    finish=lambda shared, carry, client: (carry - shared.params, (), {}),
+)
 
 
 def not_so(report):
@@ -48,48 +55,32 @@ def not_so(report):
     return {row.property: row.holds for row in report.rows if row.holds != "yes"}
 
 
-def each(names, ordinary=(), quick=()):
-    """Parametrise over names; those that are not in `ordinary`, if there are any, for the deeper tests."""
-    return grouped("name", list(names), [name for name in names if ordinary and name not in ordinary], quick)
-
-
-def by_operations(names, deep):
-    """Parametrise over names: those in `deep` for the deeper tests, the others for the slow ones."""
-    marks = {name: [pytest.mark.xdist_group(name), pytest.mark.deep if name in deep else pytest.mark.slow] for name in names}
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in names])
-
-
 def aggregators(names):
     """The tests of these aggregators."""
 
     def asked(name, properties):
         return not_so(checks.aggregator(AGGREGATORS[name], clients=POPULATION, message=MESSAGE, only=properties))
 
-    @each(names)
+    @grouped("name", names)
     def test_keeps_the_contract(name, x64):
         alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
         expected = {"no clients give zero": "no"} if name in NOISY else {}
         properties = [ALONE, *(row for row in REQUIRED if row not in DEEPER_OF_AGGREGATORS + BY_OPERATIONS)]
         assert asked(name, properties) == expected | ({} if alone == "yes" else {ALONE: alone})
 
-    @each(names, THREE_AGGREGATORS)
+    @tiered("name", names, THREE_AGGREGATORS)
     def test_keeps_the_rest_of_the_contract(name, x64):
         drawn = {"half precision loses nothing": "not applicable"} if name in NOISY else {}
         assert asked(name, DEEPER_OF_AGGREGATORS) == drawn
 
-    @by_operations(names, THREE_AGGREGATORS)
+    @tiered("name", names, (), THREE_AGGREGATORS)
     def test_is_the_same_by_operations(name, x64):
         assert asked(name, BY_OPERATIONS) == {}
 
-    @each(names, ON_DEVICES)
+    @tiered("name", names, ON_DEVICES)
     def test_on_eight_devices(name, x64):
-        """Slots that a Poisson cohort left empty among them."""
-        aggregator = distributed(getattr(fl.aggregators, name), 32) if name in NOISE_OF_CLIENTS else AGGREGATORS[name]
-        data, built = contract_data(), federate(aggregator=aggregator)
-        state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
-        cohort = jax.jit(fl.sampling.poisson(0.6, capacity=POPULATION))(jax.random.key(2), data.size, np.int32(0))
-        assert 0 < np.count_nonzero(cohort.weight) < POPULATION
-        assert_close(over_devices(built, state, data, cohort), jax.jit(built.round)(state, data, cohort))
+        """Slots that a Poisson cohort left empty among them; a client's message is the sum of its examples."""
+        check_on_eight_devices(federate(SUMS_OF_EXAMPLES, AGGREGATORS[name]), np.zeros(FEATURES), some_of_the_clients())
 
     return tests_in(locals())
 
@@ -103,25 +94,23 @@ def algorithms(names):
     def deeper(name):
         return DEEPER_OF_ALGORITHMS if name in KINDS else OF_ALIKE
 
-    @each(names, quick=SIX)
+    @grouped("name", names, quick=SIX)
     def test_keeps_the_contract(name, x64):
         assert asked(name, [row for row in PROMISED if row not in BY_OPERATIONS + DEEPER_OF_ALGORITHMS + deeper(name)]) == {}
 
-    @each(names, THREE_ALGORITHMS)
+    @tiered("name", names, THREE_ALGORITHMS, KINDS)
     def test_keeps_the_rest_of_the_contract(name, x64):
         assert asked(name, deeper(name)) == {}
 
-    @by_operations(names, SIX)
+    @tiered("name", names, (), THREE_ALGORITHMS)
     def test_is_the_same_by_operations(name, x64):
         assert asked(name, BY_OPERATIONS[:1]) == {}
 
-    @by_operations(names, THREE_ALGORITHMS)
+    @tiered("name", names, (), THREE_ALGORITHMS)
     def test_eight_devices_with_their_clients_examples_only_are_one_with_all(name, x64):
-        built, data = ALGORITHMS[name](fl.packed(3)), contract_data()
-        state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
-        weight = jax.numpy.array([1.0, 1, 0, 1, 1])
-        cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 4, 1]), weight)
-        assert_close(over_devices(built, state, data, cohort), jax.jit(built.round)(state, data, cohort))
+        ids, weight = jnp.array([2, 0, 6, 4, 1]), jnp.array([1.0, 1, 0, 1, 1])
+        cohort = fl.sampling.cohort(jax.random.key(2), contract_data().size, ids, weight)
+        check_on_eight_devices(ALGORITHMS[name](fl.packed(3)), softmax_params(), cohort)
 
     return tests_in(locals())
 
@@ -131,7 +120,22 @@ def tests_in(names):
     return {name: value for name, value in names.items() if name.startswith("test_")}
 
 
-def over_devices(built, state, data, cohort):
-    """A round on eight devices, each with the examples of its own clients only."""
+@functools.cache
+def some_of_the_clients():
+    """A Poisson cohort, which leaves slots empty."""
+    cohort = jax.jit(fl.sampling.poisson(0.6, capacity=POPULATION))(jax.random.key(2), contract_data().size, np.int32(0))
+    assert 0 < np.count_nonzero(cohort.weight) < POPULATION
+    return cohort
+
+
+def check_on_eight_devices(built, params, cohort):
+    """A first round on eight devices, each with the examples of its own clients only, is that of one with all."""
+    data, key = contract_data(), jax.random.key(0)
+
+    def first_round(params, key, data, cohort):
+        return built.round(built.init(params, key), data, cohort)
+
+    expected = jax.jit(first_round)(params, key, data, cohort)
     with jax.set_mesh(mesh_of(jax.devices())):
-        return jax.jit(lambda *operands: built.round(*operands))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
+        found = jax.jit(lambda *operands: first_round(*operands))(*everywhere((params, key)), dealt(data, cohort.id), everywhere(cohort))
+    assert_close(found, expected)
