@@ -61,7 +61,7 @@ def aggregators(names):
     def asked(name, properties):
         return not_so(checks.aggregator(AGGREGATORS[name], clients=POPULATION, message=MESSAGE, only=properties))
 
-    @grouped("name", names)
+    @grouped("name", list(names))
     def test_keeps_the_contract(name, x64):
         alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
         expected = {"no clients give zero": "no"} if name in NOISY else {}
@@ -94,7 +94,7 @@ def algorithms(names):
     def deeper(name):
         return DEEPER_OF_ALGORITHMS if name in KINDS else OF_ALIKE
 
-    @grouped("name", names, quick=SIX)
+    @grouped("name", list(names), quick=SIX)
     def test_keeps_the_contract(name, x64):
         assert asked(name, [row for row in PROMISED if row not in BY_OPERATIONS + DEEPER_OF_ALGORITHMS + deeper(name)]) == {}
 
