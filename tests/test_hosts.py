@@ -21,8 +21,8 @@ from fedjax_lite.folder import RunFolder, read_records
 
 ROOT = Path(__file__).parent.parent
 WORKER = ROOT / "tests" / "support" / "one_of_two.py"
-TWO = ["random at every place", "median"]  # what is kept and drawn at every place; messages that are gathered
-FOUR = ["work scheduled", "adaptive rate", "distilled", "fedgkt"]
+ONE = ["random at every place"]  # what is kept and drawn at every place
+FIVE = ["median", "work scheduled", "adaptive rate", "distilled", "fedgkt"]
 
 
 def free_port():
@@ -42,7 +42,7 @@ def in_two_processes(*arguments, limit=300, well=True):
 
 
 @pytest.mark.parametrize(
-    "names", [TWO, pytest.param(FOUR, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["two", "four", "all"]
+    "names", [ONE, pytest.param(FIVE, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["one", "five", "all"]
 )
 def test_algorithms_on_two_processes(names):
     for out in in_two_processes(",".join(names), limit=900):

@@ -35,7 +35,7 @@ OTHERS_ALONE = "sign_majority", "fltrust", "dp_mean", "secure_mean", "secure_mea
 # In the ordinary tests these are asked of three, in the deeper ones of all.
 DEEPER_OF_AGGREGATORS = "half precision loses nothing", "vmap equals the loop", "nothing touches the host"
 DEEPER_OF_ALGORITHMS = "several devices equal one", "vmap equals the loop", "pieces equal the whole", "nothing touches the host"
-THREE_AGGREGATORS, THREE_ALGORITHMS = ("weighted_mean", "krum", "dp_mean adaptive"), ("work sgd", "random at every place", "distilled")
+THREE_AGGREGATORS, THREE_ALGORITHMS = ("weighted_mean", "krum", "dp_mean adaptive"), ("work sgd", "random at every place", "uplink top_k")
 ON_DEVICES = "weighted_mean", "median"
 # In the deeper tests these are asked of three, in the slow ones of all: each takes hundreds of operations, each a program.
 BY_OPERATIONS = "jit equals eager", "called twice, the same"
