@@ -1,6 +1,7 @@
 """Every Python block of the README and the docs runs, top to bottom; every link leads somewhere; what a block names exists.
 
-The dearer pages run in the deeper tests, the README as it stands in the slow ones. Elsewhere rounds and seeds are cut."""
+The dearer pages run in the deeper tests, the dearest in the slow ones, as the README does: as it stands. Elsewhere rounds and seeds are
+cut."""
 
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import accounting
 import jax
 import numpy as np
 import pytest
+from grouping import tiered
 from pages import PAGES, ROOT, blocks, calls, run_blocks
 
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
@@ -25,16 +27,11 @@ CUTS = {
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
-CHEAP = ("docs/data.md", "docs/schedules.md", "docs/speed.md")
+CHEAP = "docs/data.md", "docs/schedules.md", "docs/speed.md"
+DEAR = "docs/aggregators.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),
     ("rounds=100", "rounds=3"),
-]
-README_RULES = [
-    ('    "median": fl.aggregators.median(),\n    "trimmed_mean": fl.aggregators.trimmed_mean(num_byzantine=4),\n', ""),
-    (', "alie": fl.attacks.alie(z=1.5)', ""),
-    ("rounds=30", "rounds=2"),
-    ("seeds=3", "seeds=1"),
 ]
 
 
@@ -60,7 +57,7 @@ def test_every_page_has_its_line():
     assert set(CUTS) == {page for page in PAGES if list(blocks(page)) and page != "README.md"}
 
 
-@pytest.mark.parametrize("page", [page if page in CHEAP else pytest.param(page, marks=pytest.mark.deep) for page in CUTS])
+@tiered("page", CUTS, CHEAP, [page for page in CUTS if page not in DEAR], group="docs")
 def test_blocks_run(page):
     run_blocks(page, CUTS[page])
 
@@ -70,22 +67,12 @@ def test_the_first_block_of_the_readme_runs():
     assert curves.shape == (2, 1, 3) and (curves[..., -1] < curves[..., 0]).all()
 
 
-@pytest.mark.deep
-def test_the_readme_with_few_rounds():
-    check_readme(run_blocks("README.md", README + README_RULES))
-
-
 @pytest.mark.slow
 def test_the_readme_does_what_it_says():
     names = run_blocks("README.md")
     curves = np.asarray(names["curves"])
     assert curves.shape == (5, 3, 100) and np.isfinite(curves).all()
     assert (curves[..., -1] < 0.3 * curves[..., 0]).all()
-    check_readme(names)
-
-
-def check_readme(names):
-    """What holds of the names of the README's blocks, whatever the number of rounds."""
     assert names["report"].broken and names["report"].breakdown == 2
     assert [rule for _, rule in names["ranking"]][-1] == "mean"
 

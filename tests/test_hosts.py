@@ -5,48 +5,19 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from contract import KINDS
+from conftest import ROOT
 from filelock import FileLock
 from problems import SIZES, softmax_data
+from processes import free_port, in_two_processes
 from streamed import SAMPLERS, trained
 
 import fedjax_lite as fl
 from fedjax_lite import cli, folder, hosts
 from fedjax_lite.folder import RunFolder, read_records
-
-ROOT = Path(__file__).parent.parent
-WORKER = ROOT / "tests" / "support" / "one_of_two.py"
-ONE = ["random at every place"]  # what is kept and drawn at every place
-FIVE = ["median", "work scheduled", "adaptive rate", "distilled", "fedgkt"]
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def in_two_processes(*arguments, limit=300, well=True):
-    """Their outputs, and what they complain of if they must not end well."""
-    port = free_port()
-    lines = [[sys.executable, str(WORKER), str(i), str(port), *(str(x).replace("PROCESS", str(i)) for x in arguments)] for i in range(2)]
-    processes = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for line in lines]
-    outputs = [process.communicate(timeout=limit) for process in processes]
-    assert [process.returncode == 0 for process in processes] == [well, well], "\n".join(err[-3000:] for _, err in outputs)
-    return [out if well else err for out, err in outputs]
-
-
-@pytest.mark.parametrize(
-    "names", [ONE, pytest.param(FIVE, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["one", "five", "all"]
-)
-def test_algorithms_on_two_processes(names):
-    for out in in_two_processes(",".join(names), limit=900):
-        assert re.findall("agrees: (.*)", out) == names
 
 
 @pytest.mark.deep

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import AGGREGATORS, ALGORITHMS, ALIKE, POPULATION, UPLINKS, contract_data
+from contract import AGGREGATORS, ALGORITHMS, ALIKE, ONE_OF_EACH, POPULATION, UPLINKS, contract_data
 from grouping import FORMS, tiered
 from problems import CLASSES, FEATURES, SIZES
 
@@ -41,7 +41,7 @@ def shaped(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"), group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"), deep=ONE_OF_EACH, group=FORMS)
 def test_aggregators_lower(name):
     aggregator = AGGREGATORS[name]
 

@@ -9,6 +9,7 @@ import pytest
 from contract import (
     AGGREGATORS,
     ALGORITHMS,
+    ONE_OF_EACH,
     POPULATION,
     SECURE,
     WORKS,
@@ -51,7 +52,7 @@ COORDINATES = {"median": 40_003} | dict.fromkeys(SECURE, 7)  # these draw for ea
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), deep=ONE_OF_EACH, group=FORMS)
 def test_aggregators_equal_the_cpu_s(name):
     aggregator, rng = AGGREGATORS[name], np.random.default_rng(0)
     messages = {"w": rng.normal(size=(POPULATION, COORDINATES.get(name, 10_003))), "b": rng.normal(size=(POPULATION,))}

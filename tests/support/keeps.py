@@ -12,6 +12,7 @@ from contract import (
     MORE_THAN_ONE,
     NOISE_OF_CLIENTS,
     NOISY,
+    ONE_OF_EACH,
     POPULATION,
     SIX,
     assert_close,
@@ -68,7 +69,7 @@ def aggregators(names):
         properties = [ALONE, *(row for row in REQUIRED if row not in DEEPER_OF_AGGREGATORS + BY_OPERATIONS)]
         assert asked(name, properties) == expected | ({} if alone == "yes" else {ALONE: alone})
 
-    @tiered("name", names, THREE_AGGREGATORS)
+    @tiered("name", names, THREE_AGGREGATORS, ONE_OF_EACH)
     def test_keeps_the_rest_of_the_contract(name, x64):
         drawn = {"half precision loses nothing": "not applicable"} if name in NOISY else {}
         assert asked(name, DEEPER_OF_AGGREGATORS) == drawn
@@ -77,7 +78,7 @@ def aggregators(names):
     def test_is_the_same_by_operations(name, x64):
         assert asked(name, BY_OPERATIONS) == {}
 
-    @tiered("name", names, ON_DEVICES)
+    @tiered("name", names, ON_DEVICES, ONE_OF_EACH)
     def test_on_eight_devices(name, x64):
         """Slots that a Poisson cohort left empty among them; a client's message is the sum of its examples."""
         check_on_eight_devices(federate(SUMS_OF_EXAMPLES, AGGREGATORS[name]), np.zeros(FEATURES), some_of_the_clients())
