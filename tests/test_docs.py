@@ -28,7 +28,7 @@ CUTS = {
     "docs/speed.md": [],
 }
 CHEAP = "docs/data.md", "docs/schedules.md", "docs/speed.md"
-DEAR = "docs/aggregators.md", "docs/studies.md"
+DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),
     ("rounds=100", "rounds=3"),

@@ -173,7 +173,7 @@ def test_a_median_bears_attackers_of_both_families():
     assert 0 < under_attack(robust=True) < 1
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_a_mean_does_not_bear_them():
     assert under_attack(robust=False) > 3 * under_attack(robust=True)
 

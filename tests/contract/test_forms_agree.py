@@ -52,7 +52,7 @@ COORDINATES = {"median": 40_003} | dict.fromkeys(SECURE, 7)  # these draw for ea
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), deep=ONE_OF_EACH, group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), deep=set(ONE_OF_EACH) - {"ddgauss"}, group=FORMS)
 def test_aggregators_equal_the_cpu_s(name):
     aggregator, rng = AGGREGATORS[name], np.random.default_rng(0)
     messages = {"w": rng.normal(size=(POPULATION, COORDINATES.get(name, 10_003))), "b": rng.normal(size=(POPULATION,))}
@@ -159,7 +159,7 @@ KINDS = {
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("kind", KINDS, ordinary=("plain",), group=FORMS)
+@tiered("kind", KINDS, ordinary=("plain",), deep=set(KINDS) - {"distilled"}, group=FORMS)  # the dearest are slow, here and above
 def test_algorithms_equal_the_cpu_s(kind):
     run, data, params = KINDS[kind]()
     here, there = in_both(lambda data, params: run(data, params, jax.random.key(0)), data, params)
