@@ -58,36 +58,36 @@ def status(out):
     return json.loads((out / "summary.json").read_text())["status"]
 
 
-def killed_and_resumed(config, tmp_path, out, done):
-    """Kill a run in the middle of a line and of a checkpoint, and compare it, once resumed, with one that is not killed."""
-    process = started_until(done + 6, command(config, out, 10**9, *(["--resume"] if done else [])), out)
+def resumed_to_the_same_bits(config, out, rounds):
+    """Go on with a run that was stopped, and compare it with one that was not."""
+    whole = out.with_name("whole")
+    assert cli.main(command(config, out, rounds, "--resume")) == 0
+    assert cli.main(command(config, whole, rounds)) == 0
+    assert status(out) == status(whole) == "finished" and len(read_records(out)) == rounds
+    for name in ("metrics.jsonl", "params.safetensors"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_killed_in_the_middle_of_a_line_and_of_a_checkpoint_resumes_to_the_same_bits(config, tmp_path):
+    out = tmp_path / "killed"
+    process = started_until(6, command(config, out, 10**9), out)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and status(out) == "running"
     killed = len(read_records(out))
-    assert killed > done
     with open(out / "metrics.jsonl", "a") as file:
         file.write('{"round": 999, "lo')
-    (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    half = out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
     (out / "summary.json.partial").write_text('{"status": "fin')
-
-    whole, rounds = tmp_path / "whole", killed + 4
-    assert cli.main(command(config, out, rounds, "--resume")) == 0
-    assert cli.main(command(config, whole, rounds)) == 0
-    assert status(out) == status(whole) == "finished"
-    for name in ("metrics.jsonl", "params.safetensors"):
-        assert (out / name).read_bytes() == (whole / name).read_bytes()
-    assert len(read_records(out)) == rounds and not (out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp").exists()
-
-
-def test_a_killed_run_resumes_to_the_same_bits(config, tmp_path):
-    killed_and_resumed(config, tmp_path, tmp_path / "killed", 0)
+    resumed_to_the_same_bits(config, out, killed + 4)
+    assert not half.exists()
 
 
 @pytest.mark.deep
-def test_a_run_that_was_interrupted_and_then_killed_resumes_to_the_same_bits(config, tmp_path):
+def test_a_run_that_was_interrupted_resumes_to_the_same_bits(config, tmp_path):
     """Ctrl-C: the segment in flight ends, and is saved."""
-    out = tmp_path / "killed"
+    out = tmp_path / "interrupted"
     process = started_until(4, command(config, out, 10**9), out)
     process.send_signal(signal.SIGINT)
     printed, errors = process.communicate(timeout=60)
@@ -95,7 +95,7 @@ def test_a_run_that_was_interrupted_and_then_killed_resumes_to_the_same_bits(con
     done = len(read_records(out))
     assert status(out) == "interrupted" and f"interrupted after {done} rounds" in printed and "--resume" in printed
     assert (out / "checkpoints" / f"round_{done}").is_dir() and (out / "params.safetensors").exists()
-    killed_and_resumed(config, tmp_path, out, done)
+    resumed_to_the_same_bits(config, out, done + 4)
 
 
 @pytest.mark.deep
