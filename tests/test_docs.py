@@ -1,7 +1,6 @@
 """Every Python block of the README and the docs runs, top to bottom; every link leads somewhere; what a block names exists.
 
-The dearer pages run in the deeper tests, the dearest in the slow ones, as the README does: as it stands. Elsewhere rounds and seeds are
-cut."""
+The dearer pages run in the deeper tests, the dearest and the whole README in the slow ones; all but that with rounds and seeds cut."""
 
 import re
 from pathlib import Path

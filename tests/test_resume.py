@@ -75,6 +75,7 @@ def test_a_run_killed_in_the_middle_of_a_line_and_of_a_checkpoint_resumes_to_the
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and status(out) == "running"
     killed = len(read_records(out))
+    assert killed > 0
     with open(out / "metrics.jsonl", "a") as file:
         file.write('{"round": 999, "lo')
     half = out / "checkpoints" / f"round_{killed + 2}.orbax-checkpoint-tmp"

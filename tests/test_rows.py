@@ -1,6 +1,7 @@
 """What clients keep, in host memory: the same run as with all of it on the device, and only rows that were touched are stored."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -108,8 +109,9 @@ def test_rows_in_host_memory_are_rows_on_the_device_to_the_bit(whole):
     assert 0 < len(ids) < len(SIZES)
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("name", ["everyone", "poisson"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("some", marks=pytest.mark.slow), *(pytest.param(x, marks=pytest.mark.deep) for x in ("everyone", "poisson"))]
+)
 def test_with_other_cohorts(name):
     same_as_on_the_device(SAMPLERS[name])
 
@@ -137,9 +139,11 @@ KEPT = {
 
 FEW = ("own and uplink", True, False), ("own and uplink", False, True)
 MORE = ("own and uplink", True, True), *((name, first, not first) for name in list(KEPT)[1:] for first in (True, False))
+REST = [x for x in itertools.product(KEPT, (True, False), (True, False)) if x not in FEW + MORE]
+TIERS = (*FEW, *(pytest.param(*x, marks=pytest.mark.deep) for x in MORE), *(pytest.param(*x, marks=pytest.mark.slow) for x in REST))
 
 
-@pytest.mark.parametrize(("name", "first", "second"), [*FEW, *(pytest.param(*x, marks=pytest.mark.deep) for x in MORE)])
+@pytest.mark.parametrize(("name", "first", "second"), TIERS)
 def test_saved_in_one_place_resumed_in_the_other(name, first, second, tmp_path):
     """To the bit the state of a run that was never stopped."""
     algorithm, out = KEPT[name], tmp_path / "run"

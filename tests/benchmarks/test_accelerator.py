@@ -20,10 +20,7 @@ from accelerator_tables import tables
 
 from fedjax_lite import aggregators
 
-PARTS, SOME = (
-    tuple(accelerator.PARTS),
-    ("emnist_cnn", "study", "lanes"),
-)  # the others are run by tests of their own, in the forms' and rules'
+PARTS, SOME = tuple(accelerator.PARTS), ("emnist_cnn", "study", "lanes")  # the deeper tests rehearse some, the slow ones all
 TITLES = {"correct": "Beside the CPU's numbers", "emnist_cnn": "Rounds", "study": "Study", "aggregators": "Aggregators", "lanes": "Lanes"}
 ABSENT = "filelock", "tomli_w", "dp_accounting", "jax_privacy", "sklearn", "pytest", "hypothesis", "beartype"
 PLAN = ["correct/a", "study/b", "study/c", "lanes/d"]
@@ -231,17 +228,8 @@ def test_the_rehearsal_does_its_parts_with_few_packages(parts, tmp_path):
     out = tmp_path / "out.jsonl"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", "import filelock"], env=environment, capture_output=True).returncode
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks/accelerator.py"),
-        "--rehearse",
-        "--minutes",
-        "20",
-        "--only",
-        *parts,
-        "--out",
-        str(out),
-    ]
+    options = ["--rehearse", "--minutes", "20", "--only", *parts, "--out", str(out)]
+    command = [sys.executable, str(ROOT / "benchmarks/accelerator.py"), *options]
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr + out.with_suffix(".log").read_text()
     lines = [json.loads(line) for line in out.read_text().splitlines()]

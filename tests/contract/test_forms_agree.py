@@ -28,6 +28,8 @@ from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.privacy.record import record_level
 
+DEAR = {"ddgauss", "distilled"}  # to compile: in the slow tests
+
 
 def in_both(fn, *operands):
     """A function's results in a CPU's forms and in an accelerator's."""
@@ -52,7 +54,7 @@ COORDINATES = {"median": 40_003} | dict.fromkeys(SECURE, 7)  # these draw for ea
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), deep=set(ONE_OF_EACH) - {"ddgauss"}, group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("multi_krum", "nnm", "arc"), deep=set(ONE_OF_EACH) - DEAR, group=FORMS)
 def test_aggregators_equal_the_cpu_s(name):
     aggregator, rng = AGGREGATORS[name], np.random.default_rng(0)
     messages = {"w": rng.normal(size=(POPULATION, COORDINATES.get(name, 10_003))), "b": rng.normal(size=(POPULATION,))}
@@ -159,7 +161,7 @@ KINDS = {
 
 
 @pytest.mark.usefixtures("x64")
-@tiered("kind", KINDS, ordinary=("plain",), deep=set(KINDS) - {"distilled"}, group=FORMS)  # the dearest are slow, here and above
+@tiered("kind", KINDS, ordinary=("plain",), deep=set(KINDS) - DEAR, group=FORMS)
 def test_algorithms_equal_the_cpu_s(kind):
     run, data, params = KINDS[kind]()
     here, there = in_both(lambda data, params: run(data, params, jax.random.key(0)), data, params)

@@ -46,10 +46,11 @@ def test_losses_are_by_default_as_fine_as_six_digits(rate, z, rounds, delta, pld
     assert privacy.epsilon(z, rate, rounds, delta) == pytest.approx(pld, rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", [COARSE, pytest.param(INTERVAL, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("epsilon", "delta", "rate", "rounds", "rdp", "pld"), NOISE)
-def test_noise_for_an_epsilon_is_that_of_the_table(epsilon, delta, rate, rounds, rdp, pld):
+def test_noise_for_an_epsilon_is_that_of_the_table(steps, epsilon, delta, rate, rounds, rdp, pld):
     assert privacy.calibrate(epsilon, rate, rounds, delta, "rdp") == pytest.approx(rdp, rel=1e-4)
-    with steps_of(COARSE):
+    with steps_of(steps):
         z = privacy.calibrate(epsilon, rate, rounds, delta)
         assert z == pytest.approx(pld, rel=1e-3)
         assert privacy.epsilon(z, rate, rounds, delta) == pytest.approx(epsilon, rel=1e-3)

@@ -33,7 +33,7 @@ ALONE = "one client is its own aggregate"
 # Of one client they make something else: a sign, zero (there is nobody beside the server's own), a share, whole numbers, noise.
 OTHERS_ALONE = "sign_majority", "fltrust", "dp_mean", "secure_mean", "secure_mean ring", *NOISY, *NOISE_OF_CLIENTS
 
-# In the ordinary tests these are asked of three, in the deeper ones of all.
+# In the ordinary tests these are asked of three, in the deeper ones of one of each kind, in the slow ones of all.
 DEEPER_OF_AGGREGATORS = "half precision loses nothing", "vmap equals the loop", "nothing touches the host"
 DEEPER_OF_ALGORITHMS = "several devices equal one", "vmap equals the loop", "pieces equal the whole", "nothing touches the host"
 THREE_AGGREGATORS, THREE_ALGORITHMS = ("weighted_mean", "krum", "dp_mean adaptive"), ("work sgd", "random at every place", "uplink top_k")
