@@ -95,7 +95,7 @@ def prepared(axis: str, value: int | tuple[int, ...], keep: str, rounds: int) ->
     if keep == "host":  # the program has the rows of the clients drawn
         lowered = stream.lowered(data, partial(algorithm.layout.rows, params), algorithm, sampler, rounds, state)[0]
     else:
-        lowered = in_memory.lower(algorithm, sampler, None, rounds, state, data=data, held_out=None)
+        lowered = in_memory.of(algorithm, sampler, None).lower(rounds, state, data=data, held_out=None)
     memory = lowered.compile().memory_analysis()
     sizes = data.size.nbytes if keep == "host" else 0  # used when cohorts are drawn, by a program of its own
     compile_seconds = time.perf_counter() - began

@@ -92,7 +92,7 @@ def plan(
         evaluation = lowered_evaluation(loss_fn, params, data if test is None else test) if loss_fn else None
     else:
         operands = {"data": data, "held_out": data if test is None else test}
-        program = in_memory.lower(algorithm, sampler, loss_fn, first, placement.shapes(shapes), **placement.shapes(operands))
+        program = in_memory.of(algorithm, sampler, loss_fn).lower(first, placement.shapes(shapes), **placement.shapes(operands))
         beside = -nbytes(data) if test is None and loss_fn else 0  # the program has it twice, the device once
         evaluation = None  # is part of it
     named = sum(need.bytes for need in found.values())

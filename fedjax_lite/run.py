@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
+from fedjax_lite.compiled import Compiled
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public import check_public
@@ -209,9 +210,9 @@ def started(algorithm: Algorithm, data: FederatedData | Store, params: Tree, key
     return state, streamed(data, lambda key, ids: first(params, key, ids))
 
 
-@partial(jax.jit, static_argnames=("algorithm", "sampler", "loss_fn", "rounds"), donate_argnames="state")
+@partial(Compiled, parts=3, static_argnames="rounds", donate_argnames="state")
 def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
-    """Rounds and the evaluation after them in one program, compiled once for a process."""
+    """Rounds and the evaluation after them in one program, compiled once for an algorithm."""
     state, history = advance(algorithm, data, state, sampler, rounds=rounds)
     return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
 
@@ -221,7 +222,7 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
     data = data.shapes() if isinstance(data, Store) else data
     state = jax.eval_shape(algorithm.init, params, key)
     held_out = data if test is None else test
-    _, measured, sums = in_memory.eval_shape(algorithm, sampler, loss_fn, rounds, state, data=data, held_out=held_out)
+    _, measured, sums = in_memory.of(algorithm, sampler, loss_fn).eval_shape(rounds, state, data=data, held_out=held_out)
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")

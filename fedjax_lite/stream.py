@@ -17,6 +17,7 @@ import numpy as np
 
 from fedjax_lite import tree
 from fedjax_lite.base import Algorithm, Client, Mean, State, Tree, round_key
+from fedjax_lite.compiled import Compiled
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import devices, placement
@@ -92,7 +93,7 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
         own, uplink = jax.eval_shape(first_rows, state.key, clients)
         state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=jnp.asarray(rows))
     examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
-    return _rounds.lower(algorithm, *placement.shapes((state, held, cohort))), examples
+    return _rounds.of(algorithm).lower(*placement.shapes((state, held, cohort))), examples
 
 
 def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
@@ -127,7 +128,7 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
     return pieces
 
 
-@partial(jax.jit, static_argnames=("algorithm", "sampler", "rounds", "among"))
+@partial(Compiled, parts=2, static_argnames=("rounds", "among"))
 def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, key, first, sizes) -> tuple[Client, Any, Any]:
     """The cohorts of the next rounds, a stack, with the id of who trains in each slot, outside the population where nobody does, and the
     device: who takes part depends on no result."""
@@ -141,7 +142,7 @@ def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, ke
     return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
 
 
-@partial(jax.jit, static_argnames="algorithm", donate_argnames="state")
+@partial(Compiled, parts=1, donate_argnames="state")
 def _rounds(algorithm, state, data, cohorts):
     return jax.lax.scan(lambda state, cohort: algorithm.round(state, data, cohort), state, cohorts)
 
@@ -178,8 +179,8 @@ def _evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[s
 def lowered_evaluation(loss_fn, params: Tree, held_out: FederatedData | Store) -> jax.stages.Lowered:
     """The program of an evaluation, or of one group of a store's clients."""
     if isinstance(held_out, FederatedData):
-        return _evaluate.lower(loss_fn, *placement.shapes((params, held_out)))
-    return _evaluate_apart.lower(loss_fn, *placement.shapes((params, next(_groups(held_out))[0])))
+        return _evaluate.of(loss_fn).lower(*placement.shapes((params, held_out)))
+    return _evaluate_apart.of(loss_fn).lower(*placement.shapes((params, next(_groups(held_out))[0])))
 
 
 def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
@@ -203,11 +204,11 @@ def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
         yield placement.split(parts), ids[first : first + places].reshape(-1) < held_out.population
 
 
-@partial(jax.jit, static_argnames="loss_fn")
+@partial(Compiled, parts=1)
 def _evaluate(loss_fn, params, data) -> dict[str, Mean]:
     return evaluate(loss_fn, params, data)
 
 
-@partial(jax.jit, static_argnames="loss_fn")
+@partial(Compiled, parts=1)
 def _evaluate_apart(loss_fn, params, data) -> dict[str, Mean]:
     return evaluate_apart(loss_fn, params, data)
