@@ -1,6 +1,7 @@
 """Checkpoints: the state of a run on disk, whole or not at all."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ class Checkpoints:
             yield
         except Exception as error:
             last = self.latest()
-            why = str(error).strip().rsplit('": ', 1)[-1]  # after the paths of files inside
+            why = _first_line(error).rsplit('": ', 1)[-1]  # after the paths of files inside
             raise OSError(
                 f"no checkpoint could be written to {self._manager.directory} ({why}): make room, then "
                 + (f"resume after round {last}, which is saved whole" if last else "start again")
@@ -115,7 +116,7 @@ class Checkpoints:
         except Exception as error:  # orbax raises many kinds for files that are damaged
             folder = self._manager.directory / f"round_{round}"
             raise ValueError(
-                f"{folder} cannot be read: remove that folder to go on from the checkpoint before it, if any ({error})"
+                f"{folder} cannot be read: remove that folder to go on from the checkpoint before it, if any ({_first_line(error)})"
             ) from error
 
 
@@ -161,14 +162,25 @@ def _restored(stored: dict[str, Any], template: State) -> State:
 
 
 def _first_difference(saved: Any, current: Any, path: str = "") -> str:
-    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values."""
+    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values.
+
+    Numbers that stand as "about" were computed, and may be so by another device: they differ where rounding can't tell why.
+    """
+    if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
+        near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
+        return "" if near else f"{path} was about {_short(saved['about'])}, is now {_short(current['about'])}"
     if isinstance(saved, dict) and isinstance(current, dict):
         pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
     else:
-        return "" if saved == current else f"{path} was {_short(saved)}, is now {_short(current)}"
+        same = saved == current or (saved != saved and current != current)  # NaN is what it is
+        return "" if same else f"{path} was {_short(saved)}, is now {_short(current)}"
     return next(filter(None, (_first_difference(a, b, key) for key, a, b in pairs)), "")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 _ABSENT = object()

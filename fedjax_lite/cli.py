@@ -14,7 +14,8 @@ import jax
 from fedjax_lite.build import build
 from fedjax_lite.config import load
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.folder import holds_run, named_leaves, toml_text
+from fedjax_lite.files import holds, named_leaves, place_of, toml_text
+from fedjax_lite.folder import CHECKPOINTS
 from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
 from fedjax_lite.plan import plan
@@ -85,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FloatingPointError, OSError, jax.errors.JaxRuntimeError) as error:
         return _failed(error, 1)
     except KeyboardInterrupt:
-        saved = "nothing was written" if options.command == "study" else "what was saved can be resumed with --resume"
-        print(f"interrupted; {saved}", file=sys.stderr)
+        saved = options.command == "run" and options.out and any((options.out / CHECKPOINTS).glob("round_*"))
+        print(f"interrupted; {'what was saved can be resumed with --resume' if saved else 'nothing was saved yet'}", file=sys.stderr)
         return 130
 
 
@@ -97,8 +98,8 @@ def _failed(error: Exception, status: int) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
-    out = options.out or Path("runs") / config.values["name"]
-    if options.resume and not holds_run(out):
+    out = options.out = options.out or Path("runs") / config.values["name"]
+    if options.resume and holds(place_of(out)) != "run":
         raise ValueError(f"--resume: there is no run in {out}; name its folder with --out, or start without --resume")
     if options.hosts or not (options.coordinator is options.processes is options.process is None):
         jax.config.update("jax_num_cpu_devices", 1)  # with more in a process, overlapping programs can wait for each other for ever
@@ -176,7 +177,7 @@ def _print(result: Result, out: Path) -> None:
                 print(f"    {name:<16}" + " ".join(f"{x: .6f}" for x in row.tolist()))
     print(f"written to {out}: report.html, metrics.jsonl, summary.json, params.safetensors")
     if result.status == "interrupted":
-        print("go on with the same command and --resume")
+        print("go on with the same command and --resume" if result.history else "no round is finished: start again")
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -18,12 +18,15 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
-from fedjax_lite.folder import Records, RunFolder, plain, records_of
+from fedjax_lite.files import check_room, leaf_names
+from fedjax_lite.folder import RunFolder
 from fedjax_lite.hosts import agreed, check_same, leads
+from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
+from fedjax_lite.records import Records, plain, records_of
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
@@ -43,7 +46,7 @@ class Convergence(NamedTuple):
     patience: int = 5
 
     def reached(self, history: Records) -> bool:
-        """Whether the records of the evaluated rounds say so; one without clients says nothing.
+        """Whether the records of the evaluated rounds say so; one without clients, or without the metric, says nothing.
 
         >>> Convergence("loss", tolerance=0.1, patience=2).reached([{"loss": 1.0}, {"loss": 0.95}, {"loss": 0.91}])
         True
@@ -51,7 +54,7 @@ class Convergence(NamedTuple):
         sign = 1 if lower_is_better(self.metric) else -1
         best, waited = math.inf, 0
         for record in history:
-            value = record[self.metric]
+            value = record.get(self.metric)
             if value is None or record.get("clients") == 0:
                 continue
             improved = sign * value < best - self.tolerance
@@ -104,14 +107,18 @@ def run(
         out: folder for config.toml, metrics.jsonl, summary.json, params.safetensors, report.html and checkpoints/; None: nothing
             is written. A run that is already there is moved aside to `out`.1, .2 ... unless it is resumed.
         checkpoint_every: rounds between checkpoints, a multiple of `evaluate_every`; by default every segment.
-        resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before.
+        resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before, and so
+            may `evaluate_every` and `converge`, which looks at the multiples of `evaluate_every` that were evaluated. The evaluation
+            after the last round of a run stays in its record when it is lengthened.
         own_on_host: keep what clients keep between rounds in host memory, the rows of those that took part, and give the device the
             cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where all rows would be more than half of a
             device, or more than 16 MB and fewer than one client in ten can take part.
         delta: of a private run (`fl.aggregators.dp_mean`), for the epsilons in its summary and report; by default population^-1.1.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
-            "engine" and "data", which do not change what a round computes: the data itself is compared.
+            "engine" and "data", which do not change what a round computes. Without them it is compared of what functions the
+            algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
+            parameters are compared in any case.
 
     Returns:
         A `Result`.
@@ -124,6 +131,9 @@ def run(
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
+    if out is not None:
+        out = check_room(out, resume)
+        leaf_names(params)
     params, shapes, on_host, _ = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     hides = hidden(shapes.own, shapes.uplink)
     check_private(algorithm.privacy, sampler, data.size, rounds, converge, hides, is_central(test))
@@ -139,9 +149,11 @@ def run(
     folder = None
     if out is not None or jax.process_count() > 1:
         facts = {"data": data.fingerprint(), "test": None if test is None else test.fingerprint(), "state": _structure(shapes)}
-        check_same(str((facts, config, rounds, evaluate_every, jax.random.key_data(key).tolist())))
+        facts |= {"key": jax.random.key_data(key).tolist(), "params": sketch(params)}
+        facts |= {} if config else {"parts": parts_of(algorithm=algorithm, sampler=sampler, loss_fn=loss_fn)}
+        check_same(str((facts, config, rounds, evaluate_every)))
     if out is not None:
-        folder = RunFolder(Path(out), facts, config)
+        folder = RunFolder(out, facts, config)
         state, history = folder.open(state, resume)
 
     with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():

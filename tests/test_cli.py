@@ -45,7 +45,7 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
             "error: study: no curve 'accuracy' that could have a target; there are train_accuracy, train_loss",
         ),
         ("study grid.toml --together 0", "error: study: together must be a whole number of at least 1, got 0"),
-        ("study grid.toml --out .", "error: out=. is not empty and holds neither a study nor a run: name another folder"),
+        ("study grid.toml --out .", "error: out=. is not empty and holds no run or study: name another folder"),
         ("study grid.toml --out grid.toml", "error: out=grid.toml is a file: name a folder"),
         (
             "run grid.toml",
@@ -61,14 +61,12 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "configured", interrupted)
-    assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was written\n")
+    assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
     found = fl.study(lambda key, rate: {"x": rate}, {"rate": [1.0, 2.0]}, seeds=1)
     monkeypatch.setattr(cli, "configured", lambda config: lambda **options: found)
     status, out, err = shell("study grid.toml --devices 1")
-    assert status == 0 and "2 cells, 1 seed each, 1 program" in out and "runs/tiny held a study or a run: moved to" in err
+    assert status == 0 and "2 cells, 1 seed each, 1 program" in out and "runs/tiny held a study: moved to" in err
     assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
-    status, _, err = shell("run grid.toml --set grid={}")
-    assert status == 2 and "runs/tiny is not empty and holds no run: name another folder" in err
 
 
 def test_the_list_of_names(shell):

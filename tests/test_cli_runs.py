@@ -72,16 +72,18 @@ def test_a_run_that_diverges_is_1(shell, tmp_path):
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["status"] == "diverged"
 
 
-def test_an_interrupted_run_is_130(shell, monkeypatch):
+def test_an_interrupted_run_is_130(shell, tmp_path, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "build", interrupted)
-    status, _, err = shell("run tiny.toml")
-    assert status == 130 and "interrupted" in err
-    monkeypatch.setattr(cli, "build", lambda config: lambda **options: Result((), {}, [], "interrupted"))
-    status, out, _ = shell("run tiny.toml")
-    assert status == 130 and out.endswith("go on with the same command and --resume\n")
+    assert shell("run tiny.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
+    (tmp_path / "runs" / "tiny" / "checkpoints" / "round_3").mkdir(parents=True)
+    assert shell("run tiny.toml")[::2] == (130, "interrupted; what was saved can be resumed with --resume\n")
+    for history, hint in (([{}], "go on with the same command and --resume"), ([], "no round is finished: start again")):
+        monkeypatch.setattr(cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted"))
+        status, out, _ = shell("run tiny.toml")
+        assert status == 130 and out.splitlines()[-1] == hint
 
 
 def test_devices_that_are_not_there_are_refused(shell, tmp_path):

@@ -17,7 +17,8 @@ from streamed import SAMPLERS, trained
 
 import fedjax_lite as fl
 from fedjax_lite import cli, folder, hosts
-from fedjax_lite.folder import RunFolder, read_records
+from fedjax_lite.folder import RunFolder
+from fedjax_lite.records import read_records
 
 
 @pytest.mark.deep

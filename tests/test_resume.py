@@ -18,7 +18,7 @@ from tiny import TINY
 import fedjax_lite as fl
 from fedjax_lite import cli, folder
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.folder import read_records
+from fedjax_lite.records import read_records
 
 STATEFUL = (  # soon compiled, with something of every part of the state: moments at the server, rows of an uplink, a count a client
     TINY.replace('"mlp"\nhidden = [3]', '"linear"')
@@ -231,7 +231,7 @@ def test_what_makes_another_run_is_refused(tmp_path):
 
 
 def test_a_full_disk_is_said_once_and_with_what_to_do(tmp_path, monkeypatch):
-    out, append = tmp_path / "run", folder._append
+    out, append = tmp_path / "run", folder.append
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -239,10 +239,10 @@ def test_a_full_disk_is_said_once_and_with_what_to_do(tmp_path, monkeypatch):
     def full_in_the_fifth_round(path, text):
         if '"round": 5' not in text:
             return append(path, text)
-        monkeypatch.setattr(folder, "_replace", full)
+        monkeypatch.setattr(folder, "write", full)
         full()
 
-    monkeypatch.setattr(folder, "_append", full_in_the_fifth_round)
+    monkeypatch.setattr(folder, "append", full_in_the_fifth_round)
     with pytest.raises(OSError, match="run could not be written .No space left on device.: make room, then resume after round 4") as error:
         run(out)
     assert "summary.json could not be written" in error.value.__notes__[0]

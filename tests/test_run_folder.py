@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 from segments import DATA, run, summary
 
 import fedjax_lite as fl
-from fedjax_lite.folder import read_records
 from fedjax_lite.progress import Progress
+from fedjax_lite.records import read_records
 
 
 def test_a_run_on_disk(tmp_path):
@@ -62,7 +62,7 @@ def test_what_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="is a file"):
         run(out=tmp_path / "file")
-    with pytest.raises(ValueError, match="not empty and holds no run"):
+    with pytest.raises(ValueError, match="not empty and holds no run or study"):
         run(out=tmp_path / "thesis")
     with pytest.raises(ValueError, match="cannot be made"):
         run(out=tmp_path / "file" / "below", resume=True)

@@ -9,8 +9,8 @@ import pytest
 from segments import by_hand, loss, run, same_bits, summary
 
 import fedjax_lite as fl
-from fedjax_lite.folder import read_records
 from fedjax_lite.progress import Progress
+from fedjax_lite.records import read_records
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """Where a study of the command line is written, and what is printed of it."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedjax_lite.folder import holds_run
+from fedjax_lite.files import check_room, move_aside
 from fedjax_lite.study.grid import text_of
-from fedjax_lite.study.results import VALUES, Study
+from fedjax_lite.study.results import Study
 
 MOST = 30  # cells that are printed
 
@@ -17,18 +16,9 @@ def make_room(out: Path, move: bool = True) -> None:
     Raises:
         ValueError: for a file, or a folder that holds neither a study nor a run.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out={out} is a file: name a folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not holds_run(out) and not (out / VALUES).exists():
-        raise ValueError(f"out={out} is not empty and holds neither a study nor a run: name another folder")
+    place = check_room(out)
     if move:
-        number = 1
-        while (aside := out.absolute().with_name(f"{out.absolute().name}.{number}")).exists():
-            number += 1
-        print(f"{out} held a study or a run: moved to {aside}", file=sys.stderr)
-        out.absolute().rename(aside)
+        move_aside(place)
 
 
 def target_of(written: str) -> tuple[str, float]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lite.evaluate import lower_is_better
-from fedjax_lite.folder import _replace as write
+from fedjax_lite.files import write
 from fedjax_lite.report import study_report
 from fedjax_lite.study.grid import COLUMNS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to

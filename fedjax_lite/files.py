@@ -1,0 +1,147 @@
+"""Folders and files of runs and studies: where they may be written, what was there before, and text that is whole or not there."""
+
+import os
+import re
+import secrets
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_lite.base import Tree
+
+__all__ = ["append", "check_room", "holds", "leaf_names", "move_aside", "named_leaves", "place_of", "replaced", "toml_text", "write"]
+
+RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "programs")  # what tells that a folder is one
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or turns the text around it
+
+
+def place_of(out: Any) -> Path:
+    """Where `out` is for good, whatever becomes of the directory that one is in and of links on the way.
+
+    Raises:
+        ValueError: for what names no folder.
+    """
+    if not isinstance(out, str | os.PathLike):
+        raise ValueError(f"out must be the path of a folder, got {out!r}")
+    text = os.fspath(out)
+    if not isinstance(text, str) or not text or CONTROL.search(text):
+        raise ValueError(f"out={out!r} has characters that no folder's name should have, or none: name another folder")
+    try:
+        text.encode()
+        place = Path(text).resolve()
+    except UnicodeEncodeError:
+        raise ValueError(f"out={out!r} is not UTF-8: name another folder, or set a locale whose names are, such as C.UTF-8") from None
+    except (OSError, RuntimeError) as error:  # links that go in a circle
+        raise ValueError(f"out={out} cannot be found ({error}): name another folder") from None
+    if not place.name:
+        raise ValueError(f"out={out} is the root of the file system: name a folder in it")
+    return place
+
+
+def holds(folder: Path) -> str:
+    """ "run" or "study", of which a folder holds at least a part; or ""."""
+    return next((kind for kind, names in (("run", RUN), ("study", STUDY)) if any((folder / name).exists() for name in names)), "")
+
+
+def check_room(out: Any, resume: bool = False) -> Path:
+    """The folder to write to, once it is known that nothing of another kind is lost there.
+
+    Raises:
+        ValueError: for a file, a folder with something else in it, or one that would have to be moved and can't be.
+    """
+    place = place_of(out)
+    try:
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"out={out} is a file: name a folder")
+        if resume or not place.exists() or not any(place.iterdir()):
+            return place
+    except OSError as error:
+        raise ValueError(f"out={out} cannot be looked into ({error.strerror}): name another folder") from None
+    if not holds(place):
+        raise ValueError(f"out={out} is not empty and holds no run or study: name another folder")
+    if Path.cwd().is_relative_to(place):
+        raise ValueError(
+            f"out={out} is the directory you are in, or above it, and holds a {holds(place)}, which would have to be moved aside: "
+            "go on with it (resume), or name another folder"
+        )
+    return place
+
+
+def move_aside(place: Path, status: str = "") -> None:
+    """Make room where a run or a study is already: nothing is lost, and the newest is where it is looked for."""
+    if not (kind := holds(place)):
+        return
+    number = 1
+    while (aside := place.with_name(f"{place.name}.{number}")).exists():
+        number += 1
+    print(f"{place} held a {kind}{f' (status {status})' if kind == 'run' and status else ''}: moved to {aside}", file=sys.stderr)
+    place.rename(aside)
+
+
+def leaf_names(params: Tree) -> list[str]:
+    """A model's leaves by path, in order.
+
+    Raises:
+        ValueError: if two have the same path.
+
+    >>> leaf_names({"a": {"b": 0.0, "c": 0.0}}), leaf_names(0.0)
+    (['a/b', 'a/c'], ['params'])
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
+    return names
+
+
+def named_leaves(params: Tree) -> dict[str, np.ndarray]:
+    """A model's leaves on the host, by path: "Dense_0/kernel"."""
+    leaves = jax.tree.leaves(jax.device_get(params))
+    return {name: np.array(leaf, order="C") for name, leaf in zip(leaf_names(params), leaves, strict=True)}
+
+
+def toml_text(values: Mapping[str, Any]) -> str:
+    """TOML with each list of plain values on one line.
+
+    >>> print(toml_text({"hidden": [200, 200]}), end="")
+    hidden = [200, 200]
+    """
+    import tomli_w
+
+    return re.sub(
+        r"\[\n((?: *[^\[\]{}\n]+,\n)+) *\]",
+        lambda match: f"[{' '.join(line.strip() for line in match[1].splitlines())[:-1]}]",
+        tomli_w.dumps(values),
+    )
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, under a name that nobody can foresee, which takes its place when it is whole."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part."""
+    with replaced(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def append(path: Path, text: str) -> None:
+    """Add to a file, and return when it is on disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

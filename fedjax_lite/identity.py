@@ -1,0 +1,129 @@
+"""What makes a run's numbers, as text to compare: the same run may be resumed, another is refused by the name of what differs."""
+
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_lite.base import Tree
+from fedjax_lite.engine import Engine
+from fedjax_lite.tree import is_key
+
+__all__ = ["parts_of", "sketch"]
+
+LIBRARIES = ("fedjax_lite", "jax", "optax", "flax", "numpy", "functools")  # a function's name says what it does: versions are recorded
+PLAIN = (int, float, str, bool, type(None), np.generic)
+
+
+def sketch(tree: Tree) -> dict[str, Any]:
+    """A model as two numbers a leaf, its norm and a projection over it, which rounding hardly moves: another device's is the same.
+
+    >>> sketch({"w": np.array([3.0, 4.0], np.float32)})
+    {"['w'] float32[2]": {'about': [5.0, 1.0322418446945119]}}
+    """
+    return {f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}": _about(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def parts_of(**parts: Any) -> dict[str, Any]:
+    """What functions are made of: their names, and what they close over, each under the path by which it is reached first.
+
+    An engine is left out: it decides where clients lie, not what comes of them.
+
+    >>> parts_of(sampler=functools.partial(max, 3))
+    {'sampler.function': 'builtins.max', 'sampler.0': 3}
+    """
+    found: dict[str, Any] = {}
+    seen: dict[int, tuple[str, Any]] = {}  # path and value, by identity; held, or another object could take a number
+    stack = [(name, value) for name, value in reversed(parts.items())]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, PLAIN):
+            found[path] = value.item() if isinstance(value, np.generic) else value
+        elif path in parts and id(value) in seen:
+            found[path] = f"as {seen[id(value)][0]}"
+        elif id(value) not in seen and not isinstance(value, Engine):
+            seen[id(value)] = path, value
+            name, inner = _opened(value)
+            if name is not None:
+                found[path if not inner else f"{path}.function" if callable(value) else f"{path}.class"] = name
+            stack.extend((f"{path}.{key}", each) for key, each in reversed(inner))
+    return found
+
+
+def _opened(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """What a value is called, if that matters, and what is in it."""
+    if isinstance(value, jax.Array | np.ndarray):
+        few = value.size <= 16 and not is_key(value)
+        return {f"{value.dtype}{list(value.shape)}": np.asarray(value).tolist() if few else _about(value)}, []
+    if isinstance(value, functools.partial):
+        return None, [("function", value.func), *((str(i), x) for i, x in enumerate(value.args)), *value.keywords.items()]
+    if isinstance(value, types.MethodType):
+        return None, [("self", value.__self__), ("function", value.__func__)]
+    if isinstance(value, types.FunctionType):
+        return _of_function(value)
+    if hasattr(value, "__wrapped__"):  # jitted, cached
+        return None, [("function", value.__wrapped__)]
+    if isinstance(value, tuple):
+        fields = getattr(value, "_fields", range(len(value)))
+        return None, [(str(name), x) for name, x in zip(fields, value, strict=True)]
+    if isinstance(value, list):
+        return None, [(str(i), x) for i, x in enumerate(value)]
+    if isinstance(value, dict):
+        return None, [(str(key), x) for key, x in value.items()]
+    if isinstance(value, type | types.ModuleType) or callable(value) and hasattr(value, "__qualname__"):
+        return _name(value), []
+    inner = getattr(value, "__dict__", {})
+    return _name(type(value)), [(key, x) for key, x in inner.items() if not key.startswith("_")]
+
+
+def _of_function(function: types.FunctionType) -> tuple[Any, list[tuple[str, Any]]]:
+    """A library's function is told by its name; of others the code counts too, and the numbers among the globals that it uses.
+
+    A list or a dict that another's function closes over may be a notebook: it does not count.
+    """
+    inner = list(_closed_over(function))
+    if (function.__module__ or "").split(".")[0] in LIBRARIES:
+        return _name(function), inner
+    code = function.__code__
+    known = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
+    inner += [(name, x) for name, x in known if isinstance(x, (*PLAIN, jax.Array, np.ndarray, types.FunctionType))]
+    return f"{_name(function)} {_hash_of(code)}", [(name, x) for name, x in inner if not isinstance(x, list | dict | set)]
+
+
+def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not set yet
+            pass
+    defaults = inspect.signature(function).parameters.values()
+    yield from ((p.name, p.default) for p in defaults if p.default is not p.empty)
+
+
+def _hash_of(code: types.CodeType) -> str:
+    def texts(code):
+        yield code.co_code.hex()
+        yield " ".join(code.co_names)
+        for constant in code.co_consts:
+            yield from texts(constant) if isinstance(constant, types.CodeType) else [repr(constant)]
+
+    return hashlib.sha256("\n".join(texts(code)).encode()).hexdigest()[:8]
+
+
+def _name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+
+
+def _about(x: Any) -> Any:
+    """Floats by their norm and one projection of them; everything else by a hash."""
+    x = np.asarray(jax.random.key_data(x) if is_key(x) else x)
+    if not np.issubdtype(x.dtype, np.inexact) and x.dtype != jax.numpy.bfloat16:
+        return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:8]
+    flat = x.astype(np.float64).reshape(-1)
+    norm = float(np.linalg.norm(flat))
+    return {"about": [norm, float(flat @ np.cos(np.arange(flat.size)) / (norm or 1))]}

@@ -1,0 +1,60 @@
+"""A run's records: one dict a round, one line each in metrics.jsonl."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["METRICS", "Records", "lines_of", "plain", "read_records", "records_of"]
+
+METRICS = "metrics.jsonl"
+Records = list[dict[str, Any]]
+
+
+def records_of(history: Mapping[str, np.ndarray], done: int) -> Records:
+    """A segment's history `[rounds]` as one record a round; NaN, where nothing was counted, becomes None.
+
+    >>> records_of({"loss": np.array([0.5, np.nan])}, done=10)
+    [{'round': 11, 'loss': 0.5}, {'round': 12, 'loss': None}]
+    """
+    rounds = len(next(iter(history.values())))
+    return [{"round": done + i + 1} | {name: plain(float(values[i])) for name, values in history.items()} for i in range(rounds)]
+
+
+def read_records(folder: Path, up_to: int | None = None) -> Records:
+    """The records of a folder, or of its first `up_to` rounds; from a line on that is no record, or that a crash cut off, nothing."""
+    records: Records = []
+    path = folder / METRICS
+    for line in path.read_bytes().splitlines(keepends=True)[:up_to] if path.exists() else []:
+        try:
+            record = json.loads(line.decode()) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict) or record.get("round") != len(records) + 1 or not all(map(_may_hold, record.values())):
+            break
+        records.append(record)
+    return records
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether a record may hold this: a number, null, or the spread over clients of each metric."""
+    if isinstance(value, dict):
+        return all(isinstance(spread, dict) for spread in value.values())
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def plain(value: Any) -> Any:
+    """A record as it is read back from JSON, which has no NaN and no infinity: None stands for both."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def lines_of(records: Records) -> str:
+    """The text of some records."""
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
