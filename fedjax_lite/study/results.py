@@ -65,8 +65,8 @@ class Study(NamedTuple):
         rows = []
         for place, index in enumerate(np.ndindex(values.shape[:-1])):
             cell: dict[str, Any] = {}
-            for axis, place in zip(self.axes, index, strict=True):
-                cell |= zip(axis.names, axis.rows[place], strict=True)
+            for axis, row in zip(self.axes, index, strict=True):
+                cell |= zip(axis.names, axis.rows[row], strict=True)
             mean, half = interval(values[index])
             finite = int(np.isfinite(values[index]).sum())
             low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)

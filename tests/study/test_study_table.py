@@ -88,6 +88,16 @@ def test_a_table(diverged):
             diverged.table(*wrong)
 
 
+def test_what_a_cell_lacks_has_not_diverged():
+    """Cells count from first to last, whatever the number of axes; what they lack is no divergence, what they have may be."""
+    axes = (Axis(("a",), (("x",), ("y",))), Axis(("b",), (("p",), ("q",))))
+    values = np.array([[[1.0, np.nan], [np.nan, np.nan]], [[np.nan, np.nan], [np.inf, np.nan]]])
+    for lacking in [(), (1, 2), (2,), (3,)]:
+        table = fl.Study(axes, (0, 1), {"m": values}, {}, 1, {"m": lacking}).table("m")
+        finite = [1, 0, 0, 0]
+        assert [row["diverged"] for row in table] == [0 if cell in lacking else 2 - finite[cell] for cell in range(4)]
+
+
 def strict(text):
     """JSON as its standard has it."""
 
