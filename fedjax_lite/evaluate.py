@@ -87,8 +87,9 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
 
     Returns:
         {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %), "worst_decile"}, ...}}.
-        Clients without examples do not count; "worst_decile" is the mean over the worst tenth of the clients (rounded up),
-        worst being the highest where `lower_is_better`, else the lowest. With one client there is no spread.
+        A global value is sum total / sum count, None where nothing was counted. In the spread of a metric only the clients count
+        that counted something of it, two at least; "worst_decile" is the mean over the worst tenth of them (rounded up),
+        worst being the highest where `lower_is_better`, else the lowest.
 
     >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
     >>> summarize(sums)["test_loss"], summarize(sums)["test_clients"]["loss"]["mean"]
@@ -96,20 +97,24 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
     """
     summary: dict[str, object] = {}
     spread = {}
-    for name, (total, count) in jax.tree.map(np.asarray, sums).items():
-        summary[prefix + name] = float(total.sum(dtype=np.float64) / max(count.sum(dtype=np.float64), 1))
-        present = count > 0
-        each = np.sort(total[present].astype(np.float64) / count[present])
-        worst = -(-len(each) // 10)
-        with np.errstate(invalid="ignore"):  # a model that has diverged has infinite losses
-            spread[name] = {
-                "mean": float(each.mean()),
-                "std": float(each.std()),
-                "deciles": np.percentile(each, DECILES).tolist(),
-                "worst_decile": float((each[-worst:] if lower_is_better(name) else each[:worst]).mean()),
-            }
-        several = len(each) > 1
-    return summary | ({prefix + "clients": spread} if several else {})
+    for name, (total, count) in jax.tree.map(lambda x: np.asarray(x, np.float64), sums).items():
+        summary[prefix + name] = float(total.sum() / count.sum()) if count.sum() > 0 else None
+        each = np.sort(total[count > 0] / count[count > 0])
+        if len(each) > 1:
+            spread[name] = _spread(each, lower_is_better(name))
+    return summary | ({prefix + "clients": spread} if spread else {})
+
+
+def _spread(each: np.ndarray, lower: bool) -> dict[str, object]:
+    """The distribution of a metric over clients, whose values are sorted."""
+    worst = -(-len(each) // 10)
+    with np.errstate(invalid="ignore"):  # a model that has diverged has infinite losses
+        return {
+            "mean": float(each.mean()),
+            "std": float(each.std()),
+            "deciles": np.percentile(each, DECILES).tolist(),
+            "worst_decile": float((each[-worst:] if lower else each[:worst]).mean()),
+        }
 
 
 def lower_is_better(metric: str) -> bool:

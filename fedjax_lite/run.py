@@ -283,7 +283,7 @@ def _first_not_finite(measured: dict[str, np.ndarray], evaluation: dict[str, Any
     first, name = min(((int(np.argmax(rounds)), name) for name, rounds in bad.items() if rounds.any()), default=(None, ""))
     if first is not None:
         return first, f"{name}={measured[name][first]}" + (", all messages" if name == "non_finite" else "")
-    if not math.isfinite(evaluation.get(test_loss, 0.0)):
+    if not math.isfinite(evaluation.get(test_loss) or 0.0):
         return len(next(iter(measured.values()))) - 1, f"{test_loss}={evaluation[test_loss]}"
     return None, ""
 

@@ -57,6 +57,23 @@ def test_one_client_has_no_spread():
     assert set(fl.summarize(sums_of([1.0], [3.0]), "train_")) == {"train_loss", "train_accuracy", "train_clients"}
 
 
+def test_a_mean_is_divided_by_what_was_counted_even_where_that_is_less_than_one():
+    tenth = Mean(np.array([0.1, 0.3, 0.5]), np.full(3, 0.1))  # 1, 3 and 5, each with weight 0.1
+    found = fl.summarize({"m": tenth})
+    assert found["test_m"] == pytest.approx(3.0) and found["test_clients"]["m"]["mean"] == pytest.approx(3.0)
+
+
+def test_what_nobody_counted_is_none_and_each_metric_has_a_spread_of_its_own():
+    """As the accuracy on a class of which no example is held out, or one client only has some."""
+    loss, nobody = Mean(np.array([2.0, 9.0]), np.array([2, 3])), Mean(np.zeros(2), np.zeros(2))
+    one = Mean(np.array([1.0, 0.0]), np.array([1, 0]))
+    for names in (("loss", "z", "a"), ("a", "loss", "z"), ("z", "a", "loss")):
+        sums = {name: {"loss": loss, "a": nobody, "z": one}[name] for name in names}
+        found = fl.summarize(sums)
+        assert (found["test_loss"], found["test_a"], found["test_z"]) == (2.2, None, 1.0)
+        assert set(found["test_clients"]) == {"loss"} and found["test_clients"]["loss"]["mean"] == 2.0
+
+
 def test_a_million_examples_are_counted():
     sizes = np.array([2.0**24] + [1.0] * 19, np.float32)  # in single precision 2^24 + 1 is 2^24
     assert fl.summarize({"loss": Mean(sizes, sizes)})["test_loss"] == 1

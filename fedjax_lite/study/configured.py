@@ -81,7 +81,7 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
 
     Returns:
         {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and what rounds tell of other models than the global one
-        ("teacher_accuracy", "ensemble_accuracy").
+        ("teacher_accuracy", "ensemble_accuracy"). NaN where nothing was counted.
     """
     held_out, prefix = (source.train, "train_") if source.test is None else (source.test, "test_")
 
@@ -89,7 +89,7 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
         state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
         sums = evaluate(made.loss_fn, made.algorithm.params(state), held_out)
         others = {name: values[-1] for name, values in history.items() if name.endswith("_accuracy")}
-        return state, others | {prefix + name: mean.total.sum() / jnp.maximum(mean.count.sum(), 1) for name, mean in sums.items()}
+        return state, others | {prefix + name: jax.tree.map(jnp.sum, mean).value() for name, mean in sums.items()}
 
     state, found = jax.lax.scan(lambda state, _: segment(state, every), made.algorithm.init(made.params, made.key), length=rounds // every)
     if rounds % every:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import softmax_data, softmax_params
+from problems import softmax_data, softmax_loss, softmax_params
 from segments import DATA, FEDSGD, KEY, SAMPLER, TEST, loss, run
 from tiny import TINY, edited
 
@@ -65,6 +65,19 @@ def test_the_last_rounds_are_evaluated_too():
     assert set(found) == {"test_loss", "test_accuracy"}
     for name, values in found.items():
         np.testing.assert_allclose(values, [history[1][name], history[2][name]], rtol=1e-6)
+
+
+def test_a_curve_is_divided_by_what_was_counted():
+    """Weights that sum to less than one, and a class of which nothing is held out."""
+
+    def weighted(params, batch, key):
+        losses, metrics = softmax_loss(params, batch, key)
+        tenth, none = 0.01 * jnp.ones_like(losses), jnp.zeros_like(losses)
+        return losses, metrics | {"weighted": fl.Mean(tenth * losses, tenth), "absent": fl.Mean(none, none)}
+
+    found = jax.jit(lambda source: curves(Parts(FEDSGD, softmax_params(), SAMPLER, weighted, KEY), source, 1, 1))(Source(DATA, TEST))
+    np.testing.assert_allclose(found["test_weighted"], found["test_loss"], rtol=1e-5)
+    assert np.isnan(found["test_absent"]).all()
 
 
 @pytest.mark.deep
