@@ -1,5 +1,6 @@
 """Evaluation of a model on held-out examples: over all of them, and client by client."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.engine import devices, placement
+from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.tree import zeros
 from fedjax_lite.work import LossFn, values_of
 
@@ -78,18 +80,19 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
     return jax.lax.scan(add, zeros(jax.eval_shape(of_batch, *operands, rows[0])), rows)[0]
 
 
-def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]:
+def summarize(sums: dict[str, Mean], prefix: str = "test_", best: Mapping[str, str] | None = None) -> dict[str, object]:
     """What a person reads of an evaluation, on the host: global values, and their spread over clients.
 
     Args:
         sums: from `evaluate`.
         prefix: put before each metric's name.
+        best: metric -> "min" or "max", where its name does not tell: by default that of a loss, an error or a norm is "min".
 
     Returns:
         {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %), "worst_decile"}, ...}}.
         A global value is sum total / sum count, None where nothing was counted. In the spread of a metric only the clients count
         that counted something of it, two at least; "worst_decile" is the mean over the worst tenth of them (rounded up),
-        worst being the highest where `lower_is_better`, else the lowest.
+        worst being the highest where lower is better, else the lowest.
 
     >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
     >>> summarize(sums)["test_loss"], summarize(sums)["test_clients"]["loss"]["mean"]
@@ -101,7 +104,7 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_") -> dict[str, object]
         summary[prefix + name] = float(total.sum() / count.sum()) if count.sum() > 0 else None
         each = np.sort(total[count > 0] / count[count > 0])
         if len(each) > 1:
-            spread[name] = _spread(each, lower_is_better(name))
+            spread[name] = _spread(each, lower_is_better(name, (best or {}).get(name)))
     return summary | ({prefix + "clients": spread} if spread else {})
 
 
@@ -115,12 +118,3 @@ def _spread(each: np.ndarray, lower: bool) -> dict[str, object]:
             "deciles": np.percentile(each, DECILES).tolist(),
             "worst_decile": float((each[-worst:] if lower else each[:worst]).mean()),
         }
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a loss, an error or a norm; others, such as an accuracy, are better when higher.
-
-    >>> lower_is_better("test_loss"), lower_is_better("test_accuracy")
-    (True, False)
-    """
-    return any(word in metric for word in ("loss", "error", "norm"))

@@ -17,12 +17,13 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluate import evaluate, lower_is_better, summarize
+from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.files import check_room, leaf_names
 from fedjax_lite.folder import RunFolder
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
+from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
@@ -44,6 +45,7 @@ class Convergence(NamedTuple):
     metric: str = "test_loss"  # any number in the records: "test_loss", "train_loss", "update_norm", "loss", "test_accuracy"
     tolerance: Number = 1e-4
     patience: int = 5
+    best: str | None = None  # "min" or "max"; by default "min" for a loss, an error or a norm by its name, else "max"
 
     def reached(self, history: Records) -> bool:
         """Whether the records of the evaluated rounds say so; one without clients, or without the metric, says nothing.
@@ -51,7 +53,7 @@ class Convergence(NamedTuple):
         >>> Convergence("loss", tolerance=0.1, patience=2).reached([{"loss": 1.0}, {"loss": 0.95}, {"loss": 0.91}])
         True
         """
-        sign = 1 if lower_is_better(self.metric) else -1
+        sign = 1 if lower_is_better(self.metric, self.best) else -1
         best, waited = math.inf, 0
         for record in history:
             value = record.get(self.metric)
@@ -267,6 +269,8 @@ def check_options(
         raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
     if converge and (converge.patience < 1 or not converge.tolerance >= 0):
         raise ValueError(f"converge needs patience >= 1 and tolerance >= 0, got {converge}")
+    if converge and converge.best not in ("min", "max", None):
+        raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
 
 
 def _structure(state: State) -> list[str]:

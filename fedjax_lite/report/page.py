@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from fedjax_lite.evaluate import lower_is_better
+from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report.chart import Series, line_chart
 
 MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.evaluate import lower_is_better
+from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report.chart import COLORS, ROUND, line_chart
 from fedjax_lite.report.heat import heat_map
 from fedjax_lite.report.page import STYLE, _table
@@ -29,6 +29,7 @@ def study_report(
     rounds: Mapping[str, Sequence[int]],
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     config: str = "",
+    best: Mapping[str, str] | None = None,
 ) -> str:
     """A study as one HTML page. The two longest axes are a heat map's rows and columns, of the others each combination has one.
 
@@ -39,16 +40,18 @@ def study_report(
         rounds: curve -> the rounds of its points.
         tables: metric -> a row a cell, in the order of the axes.
         config: the text of its settings.
+        best: metric -> "min" or "max", where its name does not tell.
     """
     seeds = next(iter(results.values())).shape[len(axes)]
     cells = math.prod(len(labels) for labels in axes.values())
     said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
     for metric, values in results.items():
-        better = "lower is better" if lower_is_better(metric) else "higher is better"
+        lower = lower_is_better(metric, (best or {}).get(metric))
+        better = "lower is better" if lower else "higher is better"
         parts.append(f"<h2>{escape(metric.replace('_', ' '))}</h2>")
         parts.append(f"<small>Mean over the seeds{' at the end' if metric in rounds else ''}; darker is better ({better}).</small>")
-        parts.append(f'<div class="figures">{"".join(_heat_maps(axes, tables[metric], lower_is_better(metric)))}</div>')
+        parts.append(f'<div class="figures">{"".join(_heat_maps(axes, tables[metric], lower))}</div>')
         parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(axes, tables[metric])}</div></details>')
         ends = values[..., -1] if metric in rounds else values
         if shown := "".join(_over_axes(axes, metric, ends)):

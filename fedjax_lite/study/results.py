@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.evaluate import lower_is_better
 from fedjax_lite.files import write
+from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report import study_report
 from fedjax_lite.study.grid import COLUMNS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
@@ -45,7 +45,7 @@ class Study(NamedTuple):
         Args:
             metric: one of `results`; of a curve the last value.
             target: for a curve, also the rounds until it is reached.
-            best: "max" or "min"; by default "min" for a loss, an error or a norm, else "max".
+            best: "max" or "min"; by default "min" for a loss, an error, a norm or a cost by the words of its name, else "max".
 
         Returns:
             Dicts of the axes' values, "mean", "low" and "high" (the 95 % confidence interval by Student's t; None where fewer
@@ -57,11 +57,9 @@ class Study(NamedTuple):
             ValueError: no such metric, a target without a curve, another `best`.
         """
         values = self.final(metric)
-        if best not in ("max", "min", None):
-            raise ValueError(f'study: best must be "max", "min" or None, got {best!r}')
         if target is not None and metric not in self.rounds:
             raise ValueError(f"study: {metric!r} is one value a run, not a curve: it has no rounds to a target")
-        lower = lower_is_better(metric) if best is None else best == "min"
+        lower = lower_is_better(metric, best)
         rows = []
         for place, index in enumerate(np.ndindex(values.shape[:-1])):
             cell: dict[str, Any] = {}
@@ -78,7 +76,14 @@ class Study(NamedTuple):
         order = ranks([row["mean"] for row in rows], [len(self.seeds) - row["seeds"] for row in rows], lower)
         return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
 
-    def save(self, folder: str | Path, targets: Mapping[str, float] | None = None, name: str = "study", config: str = "") -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        targets: Mapping[str, float] | None = None,
+        name: str = "study",
+        config: str = "",
+        best: Mapping[str, str] | None = None,
+    ) -> Path:
         """Write `table.csv` (a row a metric and cell), `study.json` (everything, the table too) and `report.html`.
 
         Args:
@@ -86,21 +91,22 @@ class Study(NamedTuple):
             targets: curve -> the value whose rounds the table tells.
             name: the report's heading.
             config: settings to show in it.
+            best: metric -> "max" or "min", where its name does not tell, as for `table`.
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: a target for no curve.
+            ValueError: a target for no curve, another `best`.
         """
-        targets = targets or {}
-        for metric in targets:
+        targets, best = targets or {}, best or {}
+        for metric in (*targets, *best):
             self.of(metric)
-        tables = {metric: self.table(metric, targets.get(metric)) for metric in self.results}
+        tables = {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         axes = {", ".join(axis.names): axis.labels for axis in self.axes}
-        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config))
+        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
         rows = csv.DictWriter(text, [COLUMNS[0], *names, *(COLUMNS[1:] if targets else COLUMNS[1:-1])], lineterminator="\n")

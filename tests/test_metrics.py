@@ -1,0 +1,62 @@
+"""Whether a metric is better when lower, wherever that decides something: when a run stops, who ranks first, who is worst."""
+
+import numpy as np
+import pytest
+
+import fedjax_lite as fl
+from fedjax_lite.base import Mean
+from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.run import check_options
+from fedjax_lite.study.grid import Axis
+
+LOWER = "loss test_loss mse test_mae perplexity nll update_norm brier_score ECE rmse word-error-rate uplink_bits cross_entropy"
+HIGHER = "accuracy abnormal_recall normalised_score lossless_rate terror norman maestro message precise test_attack_success"
+NAMES = [*((name, True) for name in LOWER.split()), *((name, False) for name in HIGHER.split())]
+
+
+@pytest.mark.parametrize("metric, lower", NAMES)
+def test_a_name_is_read_by_its_words(metric, lower):
+    assert lower_is_better(metric) is lower
+    assert lower_is_better(metric, "min") and not lower_is_better(metric, "max")
+
+    # A run whose values go one way stops only if that is the wrong way.
+    falling = [{metric: value} for value in (0.3, 0.2, 0.1)]
+    for best, wrong in ((None, not lower), ("max", True), ("min", False)):
+        assert fl.Convergence(metric, 0.0, 2, best).reached(falling) is wrong
+        assert fl.Convergence(metric, 0.0, 2, best).reached(falling[::-1]) is not wrong
+
+    # The first of three cells is the best, and the last of three clients the worst, if lower is better.
+    axes = (Axis(("a",), (("x",), ("y",), ("z",))),)
+    study = fl.Study(axes, (0,), {metric: np.array([[0.1], [0.2], [0.3]])}, {}, 1)
+    assert [row["rank"] for row in study.table(metric)] == ([1, 2, 3] if lower else [3, 2, 1])
+    sums = {metric: Mean(np.array([0.1, 0.2, 0.3]), np.ones(3))}
+    assert fl.summarize(sums)["test_clients"][metric]["worst_decile"] == (0.3 if lower else 0.1)
+    for best, worst, ranks in (("min", 0.3, [1, 2, 3]), ("max", 0.1, [3, 2, 1])):
+        assert fl.summarize(sums, best={metric: best})["test_clients"][metric]["worst_decile"] == worst
+        assert [row["rank"] for row in study.table(metric, best=best)] == ranks
+
+
+def test_the_files_of_a_study_say_what_is_best(tmp_path):
+    study = fl.Study((Axis(("a",), (("x",), ("y",))),), (0,), {"terror": np.array([[0.1], [0.2]])}, {}, 1)
+    for best, first, words in ((None, "y", "higher is better"), ({"terror": "min"}, "x", "lower is better")):
+        folder = study.save(tmp_path / str(best), best=best)
+        header, *rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()]
+        assert [row[header.index("a")] for row in rows if row[header.index("rank")] == "1"] == [first]
+        assert words in (folder / "report.html").read_text()
+
+
+def test_what_is_refused(tmp_path):
+    study = fl.Study((), (0,), {"x": np.zeros(1)}, {}, 1)
+    for refused in (
+        lambda: lower_is_better("x", "low"),
+        lambda: study.table("x", best="low"),
+        lambda: study.save(tmp_path / "study", best={"x": "low"}),
+        lambda: fl.summarize({"x": Mean(np.ones(2), np.ones(2))}, best={"x": "low"}),
+    ):
+        with pytest.raises(ValueError, match='x: best must be "max", "min" or None, got \'low\''):
+            refused()
+    with pytest.raises(ValueError, match='converge: best must be "min" or "max", got \'low\''):
+        check_options(1, converge=fl.Convergence("x", best="low"))
+    with pytest.raises(ValueError, match="no metric 'y'; there are x"):
+        study.save(tmp_path / "study", best={"y": "min"})
+    assert not (tmp_path / "study").exists()
