@@ -18,6 +18,7 @@ from fedjax_lite.work import LossFn, values_of
 __all__ = ["evaluate", "summarize"]
 
 DECILES = np.arange(10, 100, 10)
+FEW = 20  # clients from which on deciles tell more than they hide
 
 
 def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
@@ -89,7 +90,8 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_", best: Mapping[str, s
         best: metric -> "min" or "max", where its name does not tell: by default that of a loss, an error or a norm is "min".
 
     Returns:
-        {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %), "worst_decile"}, ...}}.
+        {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %, interpolated between two clients),
+        "worst_decile"}, ...}}; of fewer than 20 clients "values", each client's from the lowest on, instead of "deciles".
         A global value is sum total / sum count, None where nothing was counted. In the spread of a metric only the clients count
         that counted something of it, two at least; "worst_decile" is the mean over the worst tenth of them (rounded up),
         worst being the highest where lower is better, else the lowest.
@@ -115,6 +117,6 @@ def _spread(each: np.ndarray, lower: bool) -> dict[str, object]:
         return {
             "mean": float(each.mean()),
             "std": float(each.std()),
-            "deciles": np.percentile(each, DECILES).tolist(),
+            **({"values": each.tolist()} if len(each) < FEW else {"deciles": np.percentile(each, DECILES).tolist()}),
             "worst_decile": float((each[-worst:] if lower else each[:worst]).mean()),
         }

@@ -34,7 +34,8 @@ def sums_of(*clients):
 
 def test_summarize_by_hand():
     rng = np.random.default_rng(0)
-    clients = [rng.normal(size=n) for n in (3, 0, 1, 40, 7, 2, 2, 9, 11, 5, 6, 1, 4)]  # twelve with examples, so the worst two
+    sizes = 3, 0, 1, 40, 7, 2, 2, 9, 11, 5, 6, 1, 4, *[2] * 8  # twenty with examples, so the worst two
+    clients = [rng.normal(size=n) for n in sizes]
     summary = fl.summarize(sums_of(*clients))
     each = sorted(np.mean(c) for c in clients if len(c))
     for name in ("loss", "accuracy"):
@@ -44,6 +45,13 @@ def test_summarize_by_hand():
         np.testing.assert_allclose(spread["deciles"], [np.quantile(each, q / 10) for q in range(1, 10)])
     np.testing.assert_allclose(summary["test_clients"]["loss"]["worst_decile"], np.mean(each[-2:]))
     np.testing.assert_allclose(summary["test_clients"]["accuracy"]["worst_decile"], np.mean(each[:2]))
+
+
+@pytest.mark.parametrize("clients", [2, 4, 19])
+def test_of_few_clients_there_are_the_values_themselves(clients):
+    values = np.random.default_rng(clients).normal(size=clients)
+    spread = fl.summarize(sums_of(*[[value] for value in values], []))["test_clients"]["loss"]
+    assert set(spread) == {"mean", "std", "values", "worst_decile"} and spread["values"] == sorted(values)
 
 
 @pytest.mark.parametrize(("clients", "worst"), [(2, 1), (9, 1), (10, 1), (11, 2), (20, 2), (25, 3)])

@@ -64,7 +64,7 @@ def test_evaluation_in_groups_of_clients(stored, monkeypatch):
     assert streamed.history[-1].keys() == whole.history[-1].keys()
     np.testing.assert_allclose(streamed.history[-1]["train_loss"], whole.history[-1]["train_loss"], rtol=1e-6)
     np.testing.assert_allclose(
-        streamed.history[-1]["train_clients"]["loss"]["deciles"], whole.history[-1]["train_clients"]["loss"]["deciles"], rtol=1e-5
+        streamed.history[-1]["train_clients"]["loss"]["values"], whole.history[-1]["train_clients"]["loss"]["values"], rtol=1e-5
     )
 
 

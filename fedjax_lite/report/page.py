@@ -68,9 +68,11 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         curves = {_marked(where, outside, f"{prefix}{name}"): _series(records, f"{prefix}{name}")}
         if name in names:
             curves[_marked("local training", outside, name)] = _series(records, name)
-        spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {}).get("deciles")) for record in records]
-        band = [(x, deciles[0], deciles[-1]) for x, deciles in spread if deciles and None not in deciles]
-        figures.append(line_chart(name.replace("_", " "), curves, band, "10 % to 90 % of clients", lower_is_better(name)))
+        spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {})) for record in records]
+        told = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
+        band = [(x, values[0], values[-1]) for x, values in told if None not in values]
+        shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
+        figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name)))
     beside = [name for name in names if name.endswith("_accuracy") and not name.startswith(prefix)]
     if len(beside) > 1:
         curves = {_marked(name.removesuffix("_accuracy"), outside, name): _series(records, name) for name in beside}
@@ -124,15 +126,20 @@ def _series(records: Sequence[dict[str, Any]], name: str) -> Series:
 
 
 def _spread(spread: dict[str, dict[str, Any]]) -> str:
-    """One row a metric: its distribution over clients."""
-    if not spread:
-        return ""
-    head = ["client by client", "mean", "std", "worst 10 %", *(f"{percent} %" for percent in range(10, 100, 10))]
-    rows = [[name.replace("_", " "), x["mean"], x["std"], x["worst_decile"], *x["deciles"]] for name, x in spread.items()]
-    return (
-        f'<div class="wide">{_table(rows, head)}</div>'
-        + "<small>Under 10 % to 90 %: what that share of the clients is at or below.</small>"
-    )
+    """One row a metric: its distribution over clients, of few the clients themselves."""
+
+    def rows(kind):
+        return [[name.replace("_", " "), x["mean"], x["std"], x["worst_decile"], *x[kind]] for name, x in spread.items() if kind in x]
+
+    head, told = ["client by client", "mean", "std", "worst 10 %"], ""
+    if many := rows("deciles"):
+        told += f'<div class="wide">{_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
+        told += "<small>Under 10 % to 90 %: what about that share of the clients is at or below, interpolated between two of them.</small>"
+    if few := rows("values"):
+        numbers = range(1, max(map(len, few)) - len(head) + 1)
+        told += f'<div class="wide">{_table(few, [*head, *map(str, numbers)])}</div>'
+        told += "<small>Under 1, 2, ...: each client, from the lowest on. Their worst 10 % are rounded up to whole clients.</small>"
+    return told
 
 
 def _pairs(values: dict[str, Any]) -> str:

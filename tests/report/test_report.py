@@ -12,6 +12,9 @@ from fedjax_lite.report.chart import MOST, decades, line_chart, thinned, ticks
 SPREAD = {"accuracy": {"mean": 0.5, "std": 0.1, "worst_decile": 0.125, "deciles": [k / 10 for k in range(1, 10)]}}
 
 
+FEW = {"accuracy": {"mean": 0.25, "std": 0.1, "worst_decile": 0.125, "values": [0.125, 0.25, 0.375]}}
+
+
 def records(rounds, prefix="test_", every=2):
     made = []
     for t in range(1, rounds + 1):
@@ -55,6 +58,18 @@ def test_a_figure_a_metric_with_training_and_evaluation_together(prefix, named):
     legend = [span.find("b").tail for span in figures["accuracy"].iter("span")]
     assert legend == [named, "local training", "10 % to 90 % of clients"]
     assert len(list(figures["accuracy"].iter("polygon"))) == 1 and len(list(figures["loss"].iter("polygon"))) == 0
+
+
+def test_few_clients_are_shown_one_by_one():
+    rows = records(8)
+    for record in rows[1::2]:
+        record["test_clients"] = FEW | {"of_one_class": FEW["accuracy"] | {"values": [0.5, 0.75]}}
+    html = page(rows)
+    assert [b.tail for b in parsed(html)["accuracy"].iter("b")][-1] == "lowest to highest client"
+    tables = [table for table in ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")]).iter("table")]
+    (told,) = [[[cell.text for cell in row] for row in table] for table in tables if table[0][0].text == "client by client"]
+    assert told[0][4:] == ["1", "2", "3"] and told[1][4:] == ["0.125", "0.25", "0.375"] and told[2][4:] == ["0.5", "0.75"]
+    assert "each client, from the lowest on" in html and "at or below" not in html and "from the lowest" not in page(records(8))
 
 
 def test_pages_of_little():
