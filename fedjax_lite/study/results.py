@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report import study_report
 from fedjax_lite.study.grid import COLUMNS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
+from fedjax_lite.study.stored import fields_of, text_of
 
 TABLE, VALUES, REPORT = "table.csv", "study.json", "report.html"
 
@@ -28,6 +27,7 @@ class Study(NamedTuple):
     rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
     programs: int  # how many were compiled
     lacking: dict[str, tuple[int, ...]] = {}  # metric -> the cells, by their place in the table, that have none: NaN in results
+    made: dict[str, Any] = {}  # what it was made with and from: date, seconds, data, code, device
 
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
@@ -113,40 +113,15 @@ class Study(NamedTuple):
         rows.writeheader()
         rows.writerows({"metric": metric} | row for metric, table in tables.items() for row in table)
         write(folder / TABLE, text.getvalue())
-        everything = {
-            "axes": [{"names": axis.names, "rows": axis.rows} for axis in self.axes],
-            "seeds": self.seeds,
-            "results": {metric: x.tolist() for metric, x in self.results.items()},
-            "types": {metric: str(x.dtype) for metric, x in self.results.items()},
-            "rounds": self.rounds,
-            "programs": self.programs,
-            "lacking": self.lacking,
-            "table": tables,
-        }
-        write(folder / VALUES, json.dumps(_plain(everything), allow_nan=False) + "\n")
+        write(folder / VALUES, text_of(self._asdict(), tables))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
-        """The study that `save` wrote."""
-        said = json.loads((Path(folder) / VALUES).read_text(encoding="utf-8"))
-        axes = tuple(Axis(tuple(axis["names"]), tuple(tuple(_number(row)) for row in axis["rows"])) for axis in said["axes"])
-        results = {name: np.asarray(_number(x), said["types"][name]) for name, x in said["results"].items()}
-        rounds, lacking = ({name: tuple(x) for name, x in said[key].items()} for key in ("rounds", "lacking"))
-        return cls(axes, tuple(said["seeds"]), results, rounds, said["programs"], lacking)
+        """The study that `save` wrote.
 
-
-def _plain(value: Any) -> Any:
-    """What JSON has no number for as text: "nan", "inf", "-inf"."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(value: Any) -> Any:
-    """The number that such a text stands for, in nested lists."""
-    if isinstance(value, list):
-        return [_number(each) for each in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value
+        Raises:
+            OSError: if its file cannot be read.
+            ValueError: if the file holds no whole study; names the file and the place.
+        """
+        return cls(**fields_of(Path(folder) / VALUES))
