@@ -17,8 +17,9 @@ def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple
 
     Args:
         data: the population.
-        share: of all examples, in (0, 1), rounded down; or how many, a whole number. Each client keeps one at least.
-        seed: `default_rng(seed)` draws them, each example as likely as another.
+        share: of all examples, in (0, 1), rounded down; or how many, a whole number.
+        seed: `default_rng(seed)` draws them one after another, each example left as likely as another. An example that is then its
+            client's last one stays there, and the next is drawn: clients of one example keep it.
 
     Returns:
         The population without them, and they as a population of one.
@@ -38,7 +39,8 @@ def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple
     total = int(size.sum())
     owner = np.repeat(np.arange(data.population), size)
     order = np.random.default_rng(seed).permutation(total)
-    spare = np.delete(order, np.unique(owner[order], return_index=True)[1])
+    last = total - 1 - np.unique(owner[order[::-1]], return_index=True)[1]  # where each client's last one stands in the order
+    spare = np.delete(order, last)
     count = share if whole else int(total * share + 1e-9)
     if not 1 <= count <= len(spare):
         raise ValueError(f"hold_out: share={share} is {count} of {total} examples, of which {len(spare)} can be spared: change it")

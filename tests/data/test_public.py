@@ -26,3 +26,15 @@ def test_it_follows_the_seed_and_refuses_a_clients_last_example():
     assert draws[0] == draws[1] != draws[2]
     with pytest.raises(ValueError, match="share=11 is 11 of 12 examples, of which 10 can be spared: change it"):
         fl.data.hold_out(data, 11)
+
+
+def test_a_small_clients_example_is_as_likely_as_a_large_ones():
+    """Of 2000 clients of two examples and one of 4000: with t as the share drawn of the large one's, each pair loses one with
+    1 - (1 - t)^2, and a tenth of all is 2000 (2 t - t^2) + 4000 t."""
+    owner = np.concatenate([np.repeat(np.arange(2000), 2), np.full(4000, 2000)])
+    data = fl.FederatedData.from_arrays({"owner": owner}, owner)
+    t = 2 - np.sqrt(4 - 800 / 2000)
+    for seed in range(3):
+        taken = np.asarray(fl.data.hold_out(data, 0.1, seed=seed)[1].examples["owner"])
+        assert abs((taken == 2000).sum() - 4000 * t) < 4 * np.sqrt(800 / 4), seed
+        assert np.bincount(taken)[:2000].max() == 1  # and no client loses both
