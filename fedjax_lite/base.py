@@ -6,7 +6,7 @@ A pytree with leaves `[clients, ...]` is called a stack.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 Tree = Any  # any pytree of arrays
 Key = Any  # a jax random key
-Number = int | float | Array  # a hyperparameter; a tracer inside a vmapped study
+Number = int | float | np.integer | np.floating | Array  # a hyperparameter; a tracer inside a vmapped study
+Whole = int | SupportsIndex  # a count that sets a shape: Python's, NumPy's or JAX's, no tracer
 
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
 

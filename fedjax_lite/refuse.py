@@ -1,5 +1,6 @@
 """Numbers that are refused when a part is built, if they are known then: a tracer is not."""
 
+import operator
 from typing import Any
 
 import jax
@@ -66,3 +67,33 @@ def finite(name: str, argument: str, value: Number) -> None:
     """
     if not isinstance(value, jax.Array) and not -float("inf") < value < float("inf"):
         raise ValueError(f"{name}: {argument} must be finite, got {value!r}")
+
+
+def a_count(name: str, argument: str, value: Any, least: int = 1) -> int:
+    """A whole number of any kind, Python's, NumPy's or JAX's, as an int.
+
+    Raises:
+        ValueError: for anything else, a tracer too, and below `least`.
+    """
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:
+    """A number of any kind within `bounds`, such as "(0, 1]", as Python's; a tracer as it is.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    number = value.item() if isinstance(value, jax.Array | np.generic) and not value.ndim else value
+    inside = is_number(number) and 0 <= number <= 1 and (number > 0 or bounds[0] == "[") and (number < 1 or bounds[-1] == "]")
+    if not inside:
+        raise ValueError(f"{name}: {argument} must be in {bounds}, got {value!r}")
+    return number

@@ -10,7 +10,18 @@ from scipy import stats
 
 import fedjax_lite as fl
 from fedjax_lite.base import NO_LIMIT
-from fedjax_lite.sampling import availability, cohort, cyclic, dropout, everyone, poisson, stragglers, uniform, weighted
+from fedjax_lite.sampling import (
+    availability,
+    cohort,
+    cyclic,
+    dropout,
+    everyone,
+    including,
+    poisson,
+    stragglers,
+    uniform,
+    weighted,
+)
 
 SIZES = np.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], np.int32)
 POPULATION, ROUNDS = len(SIZES), 4000
@@ -181,6 +192,9 @@ def test_availability_is_a_window_of_each_clients_own():
     assert set(reached[:8].sum(axis=0).tolist()) <= {4.0} and len({tuple(column) for column in reached[:8].T}) > 3
     assert all(np.abs(np.diff(np.append(column, column[0]))).sum() == 2 for column in reached[:8].T)  # one window a day
     assert (rounds("always available").weight == 1).all()
+    short = availability(everyone(), 0.05, 3)  # less than a round a day: 15 % of the clients, in one round of three each
+    ever = np.sum([short(jax.random.key(0), jnp.ones(2000, jnp.int32), t).weight for t in range(3)], axis=0)
+    assert set(ever.tolist()) == {0, 1} and abs(ever.sum() - 300) < 5 * np.sqrt(2000 * 0.15 * 0.85)
 
 
 def test_a_cohort_by_hand():
@@ -188,6 +202,20 @@ def test_a_cohort_by_hand():
     chosen = by_hand(np.array([4, 0]), np.array([1, 0]))
     assert chosen.size.tolist() == [8, 5] and chosen.weight.tolist() == [1, 0] and chosen.steps.tolist() == [NO_LIMIT] * 2
     assert by_hand(np.array([10, -1, 9]), None).size.tolist() == [0, 0, 9]  # nobody has these numbers
+
+
+@pytest.mark.parametrize("kind", [np.int64, jnp.int32])
+def test_numbers_of_numpy_and_jax_are_numbers(kind):
+    share, sizes = (np.float64 if kind is np.int64 else jnp.float32)(0.5), jnp.asarray(SIZES)
+    samplers = (uniform(kind(3)), cyclic(kind(3)), weighted(kind(3)), including(uniform(kind(2)), [kind(4)]))
+    more = (dropout(uniform(3), share), stragglers(uniform(3), share, kind(2)), availability(uniform(3), share, kind(2)))
+    for sampler in samplers + more:
+        assert jax.eval_shape(sampler, jax.random.key(0), sizes, 0).id.shape == (3,)
+    assert poisson(share, kind(2)).participation == poisson(0.5, 2).participation
+
+
+def test_stragglers_steps_are_int32_in_double_precision_too(x64):
+    assert jax.eval_shape(stragglers(uniform(3), 0.5, 4), jax.random.key(0), jnp.asarray(SIZES), 0).steps.dtype == jnp.int32
 
 
 @pytest.mark.parametrize(
@@ -203,6 +231,10 @@ def test_a_cohort_by_hand():
         (lambda: stragglers(uniform(3), 0.5, 0), "stragglers: most_steps must be"),
         (lambda: availability(uniform(3), 0, 5), r"availability: share must be in \(0, 1\], got 0"),
         (lambda: availability(uniform(3), 0.5, 0), "availability: period must be"),
+        (lambda: poisson(np.float32(2)), "poisson: rate"),
+        (lambda: poisson(True), "poisson: rate"),
+        (lambda: dropout(uniform(3), jnp.float32(1)), "dropout: rate"),
+        (lambda: including(uniform(3), [0, True, 2, 2]), "including: clients must be a list of different client ids"),
         *(
             (lambda make=make: make(11)(jax.random.key(0), jnp.asarray(SIZES), 0), "clients=11 is more than the population of 10: lower it")
             for make in (uniform, cyclic, weighted)
