@@ -66,8 +66,9 @@ class Mean(NamedTuple):
     count: Float[Array, "*clients"]  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
 
     def value(self) -> Array:
-        """total / count; NaN where nothing was counted."""
-        return jnp.where(self.count > 0, self.total / jnp.where(self.count > 0, self.count, 1), jnp.nan)
+        """total / count; infinite where that is not a number, and NaN where nothing was counted, so that the two are told apart."""
+        value = self.total / jnp.where(self.count > 0, self.count, 1)
+        return jnp.where(self.count > 0, jnp.where(jnp.isnan(value), jnp.inf, value), jnp.nan)
 
 
 class Info(NamedTuple):

@@ -188,8 +188,9 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             carry, sums = carry
             message, own, metrics = work.finish(shared, carry, client)
             message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
-            metrics |= {SENT: sent(uplink_row, message)}
-            return Upload(message, (own, uplink_row), ravel_pytree(steps_in(sums) | metrics)[0])
+            # What made a message NaN is in the client's losses too: a rule that drops the one must not meet the other.
+            told = tree.zero_where_not(jnp.isfinite(tree.squared_norm(message)), steps_in(sums) | metrics)
+            return Upload(message, (own, uplink_row), ravel_pytree(told | {SENT: sent(uplink_row, message)})[0])
 
         def collect(messages, cohort):
             return aggregator.collect(messages, cohort, aggregator_state)

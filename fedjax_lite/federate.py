@@ -25,7 +25,9 @@ from fedjax_lite.base import (
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import SENT, Family, side_of
 from fedjax_lite.engine import Engine, packed
+from fedjax_lite.metrics import check_names
 from fedjax_lite.privacy.compose import composable, hidden, refuse_memory
+from fedjax_lite.refuse import complex_leaves
 from fedjax_lite.schedules import refuse_common_noise
 
 __all__ = ["federate"]
@@ -60,7 +62,8 @@ def federate(
 
     Returns:
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
-        Metrics are float scalars: those of the client work and the aggregator, "clients" (how many took part), "update_norm"
+        Metrics are float scalars: those of the client work (of clients whose messages are finite) and the aggregator, "clients" (how
+        many took part), "update_norm"
         (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
         counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters and soft labels that
         they were sent).
@@ -87,10 +90,13 @@ def federate(
 
     def init(params: Tree, key: Key) -> State:
         params = jax.tree.map(jnp.asarray, params)
+        complex_leaves("params", params)
         state = server.init(params)
         begun = (params, server.broadcast(state), key)
+        message = side.message(*begun)
+        complex_leaves("the clients' message", message)
         rows = checked_rows(side.begin(*begun))
-        return State(jnp.int32(0), key, state, aggregator.init(side.message(*begun)), *rows)
+        return State(jnp.int32(0), key, state, aggregator.init(message), *rows)
 
     def first_rows(params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
         """What these clients keep, own and uplink state, before they first take part."""
@@ -131,6 +137,7 @@ def federate(
         counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)
         server_state, aggregator_state = tree.where(counts, after, before)
         metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
+        check_names(metrics, "the client work, the aggregator or the server")
         moved = optax.tree.sub(params_of(server_state), params_of(state.server))
         metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
         metrics |= {"uplink_bits": bits.payload + bits.side, "uplink_side_bits": bits.side}

@@ -1,8 +1,13 @@
-"""What the name of a metric tells: whether it is better when lower."""
+"""What the name of a metric tells: whose it is, and whether it is better when lower."""
 
 import re
+from collections.abc import Iterable, Set
 
-__all__ = ["lower_is_better"]
+__all__ = ["OF_WORK", "check_names", "lower_is_better"]
+
+OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
+OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
+OF_EVALUATION = ("test_", "train_")  # begin the names of what an evaluation reports
 
 # Whole words of a name, so that a recall of what is abnormal, or a normalised score, is none of them.
 LOWER = frozenset(
@@ -30,3 +35,22 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
     if best not in ("max", "min", None):
         raise ValueError(f'{metric}: best must be "max", "min" or None, got {best!r}')
     return best == "min" if best else not LOWER.isdisjoint(re.split(r"[^a-z0-9]+", metric.lower()))
+
+
+def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset()) -> None:
+    """Refuse metrics under names that a round, an evaluation or the runner reports under, which would take their places.
+
+    Args:
+        names: of the metrics.
+        whose: who reports them, for the error.
+        taken: more names that are not free.
+
+    Raises:
+        ValueError: naming all of them.
+
+    >>> check_names(["accuracy", "clients"], "loss_fn")
+    Traceback (most recent call last):
+    ValueError: loss_fn reports metrics under names that are taken, clients: rename them
+    """
+    if found := sorted(name for name in names if name in OF_ROUND | taken or str(name).startswith(OF_EVALUATION)):
+        raise ValueError(f"{whose} reports metrics under names that are taken, {', '.join(found)}: rename them")

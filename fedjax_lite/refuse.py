@@ -4,9 +4,10 @@ import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Number
+from fedjax_lite.base import Number, Tree
 
 
 def is_number(value: Any) -> bool:
@@ -97,3 +98,28 @@ def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:
     if not inside:
         raise ValueError(f"{name}: {argument} must be in {bounds}, got {value!r}")
     return number
+
+
+def complex_leaves(name: str, tree: Tree) -> None:
+    """Refuse complex leaves: norms, noise, gradients and rules are those of real numbers.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    _all_leaves(name, tree, jnp.complexfloating, False, "give its real and imaginary parts as two leaves")
+
+
+def inexact_leaves(name: str, tree: Tree) -> None:
+    """Refuse leaves that are not floating-point numbers, which have no gradient.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    _all_leaves(name, tree, jnp.floating, True, "only floating-point leaves can be trained: make it one, or keep it out of the parameters")
+
+
+def _all_leaves(name: str, tree: Tree, kind: Any, wanted: bool, remedy: str) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, kind) != wanted:
+            which = f"leaf {jax.tree_util.keystr(path)}" if path else "the array"
+            raise ValueError(f"{name}: {which} holds {leaf.dtype}: {remedy}")

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.compiled import Compiled
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
+from fedjax_lite.diagnose import first_not_finite, suspects
 from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, summarize
@@ -23,7 +23,7 @@ from fedjax_lite.folder import RunFolder
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
-from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.metrics import OF_ROUND, check_names, lower_is_better
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
@@ -172,7 +172,7 @@ def run(
             state, measured, sums = segment(*parts, length, state, held_out=held_out)
             measured, sums = jax.device_get((measured, sums))
             evaluation = summarize(sums, prefix) if sums else {}
-            bad, why = _first_not_finite(measured, evaluation, f"{prefix}loss")
+            bad, why = first_not_finite(measured, evaluation, f"{prefix}loss", algorithm.layout is not None)
             new = records_of(measured, done)[:bad]
             if bad is None:
                 new[-1] |= plain(evaluation)
@@ -180,7 +180,8 @@ def run(
             if folder:
                 folder.record(history, len(new), state if bad is None and len(history) % (checkpoint_every or 1) == 0 else None)
             if bad is not None:
-                raise FloatingPointError(_explain(done + bad + 1, why, folder))
+                where = suspects(algorithm.params(state), params, loss_fn, data)
+                raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
             bar.update(history[-1])
         if folder:
             names = outside(list(dict.fromkeys(name for record in history for name in record)), is_central(test))
@@ -237,6 +238,7 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
     state = jax.eval_shape(algorithm.init, params, key)
     held_out = data if test is None else test
     _, measured, sums = in_memory.of(algorithm, sampler, loss_fn).eval_shape(rounds, state, data=data, held_out=held_out)
+    check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
@@ -278,21 +280,8 @@ def _structure(state: State) -> list[str]:
     return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
 
 
-def _first_not_finite(measured: dict[str, np.ndarray], evaluation: dict[str, Any], test_loss: str) -> tuple[int | None, str]:
-    """The first round of a segment, with clients, whose loss, update or messages are all not finite, and what is not; or None."""
-    present = measured["clients"] > 0 if "clients" in measured else True
-    bad: dict[str, np.ndarray] = {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
-    if "non_finite" in measured and "clients" in measured:  # dropped one and all: the model stands still
-        bad["non_finite"] = (measured["non_finite"] >= measured["clients"]) & present
-    first, name = min(((int(np.argmax(rounds)), name) for name, rounds in bad.items() if rounds.any()), default=(None, ""))
-    if first is not None:
-        return first, f"{name}={measured[name][first]}" + (", all messages" if name == "non_finite" else "")
-    if not math.isfinite(evaluation.get(test_loss) or 0.0):
-        return len(next(iter(measured.values()))) - 1, f"{test_loss}={evaluation[test_loss]}"
-    return None, ""
-
-
-def _explain(round: int, why: str, folder: RunFolder | None) -> str:
+def _explain(round: int, why: str, where: str, folder: RunFolder | None) -> str:
     good = folder.latest if folder else None
     kept = f"; the checkpoint after round {good} in {folder.path} is good" if folder and good else ""
-    return f"round {round} is no longer finite ({why}): lower the learning rate, clip the updates, or look at the data{kept}"
+    look = f"look at {where}" if where else "look at the data"
+    return f"round {round} is no longer finite ({why}): lower the learning rate, clip the updates, or {look}{kept}"

@@ -61,7 +61,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
                 rows.put(clients, (state.own, state.uplink))
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
-        evaluation = _evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+        evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
         return rows.within(state) if rows else state, measured, evaluation
 
     return segment
@@ -167,7 +167,7 @@ def _starts(sizes: np.ndarray) -> np.ndarray:
     return (np.cumsum(sizes, axis=-1) - sizes).astype(np.int32)
 
 
-def _evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
+def evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
     """Sums of each client; those of a store in groups of clients that follow each other, one group a device at a time."""
     if isinstance(held_out, FederatedData):
         return _evaluate(loss_fn, params, held_out)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite.base import Tree
 
@@ -33,6 +33,12 @@ def where(mask: Bool[Array, "..."], chosen: Tree, other: Tree) -> Tree:
 def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
     """A stack with the rows outside the mask set to 0, even where they hold NaN."""
     return where(mask, stack, jax.tree.map(jnp.zeros_like, stack))
+
+
+def squared_norm(tree: Tree) -> Float[Array, ""]:
+    """The sum of squares over all leaves, in float32 or wider; not finite where it overflows."""
+    leaves = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree))
+    return sum((jnp.sum(jnp.square(x)) for x in leaves), start=jnp.zeros(()))
 
 
 def cast_like(tree: Tree, like: Tree) -> Tree:

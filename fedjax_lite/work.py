@@ -9,6 +9,8 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
+from fedjax_lite.metrics import OF_WORK, check_names
+from fedjax_lite.refuse import inexact_leaves
 from fedjax_lite.schedules import Clock, Scheduled, needs_value, refuse_restarting, transformation_at
 
 __all__ = ["sgd_work"]
@@ -89,6 +91,7 @@ def sgd_work(
         return Hidden(steps) if hides else steps
 
     def start(shared, own, client):
+        inexact_leaves("params", shared.params)
         state = optimizer_at(Clock(0, 0, 0)).init(shared.params)
         refuse_restarting(state)
         received = shared.params if initial_loss == "epoch" else ()
@@ -127,11 +130,8 @@ def sgd_work(
 
 def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, shape: tuple[int, ...]) -> dict[str, Mean]:
     """The loss and every metric of each example, `shape` = [batch] each, in at least float32: their sums drown in half precision."""
-    output = loss_fn(params, examples, key)
-    losses, values = output if isinstance(output, tuple) else (output, {})
-    taken = {"loss", "initial_loss", "gradient_norm"} & values.keys()
-    if taken:
-        raise ValueError(f"loss_fn reports metrics under the library's own names, {', '.join(sorted(taken))}: rename them")
+    losses, values = losses_and_metrics(loss_fn(params, examples, key))
+    check_names(values, "loss_fn", OF_WORK)
     values = {"loss": losses, **values}
     for name, value in values.items():
         for part in value if isinstance(value, Mean) else (value,):
@@ -141,6 +141,22 @@ def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, sh
                     "do not reduce over the batch; masking and the mean are taken by the library"
                 )
     return {name: _wide_mean(value) for name, value in values.items()}
+
+
+def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
+    """What a loss function returned: its losses, or a `Mean` of them, and its metrics.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    bare = isinstance(output, Mean) or not isinstance(output, tuple)
+    losses, values = (output, {}) if bare else output if len(output) == 2 else (None, None)
+    if not isinstance(values, dict) or not (isinstance(losses, Mean) or hasattr(losses, "shape")):
+        raise TypeError(
+            f"loss_fn must return losses [batch], or (losses, {{name: values [batch]}}), got {jax.tree.map(jnp.shape, output)}: "
+            "give each metric a name"
+        )
+    return losses, values
 
 
 def _wide_mean(value: Any) -> Mean:
@@ -153,7 +169,8 @@ def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Ar
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
     values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
-    return sums["loss"].total / jnp.maximum(sums["loss"].count, 1), sums
+    total, count = sums["loss"]
+    return total / jnp.where(count > 0, count, 1), sums
 
 
 def _in_bfloat16(loss_fn: LossFn) -> LossFn:

@@ -11,7 +11,7 @@ from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
 from fedjax_lite.refuse import finite, whole
-from fedjax_lite.work import LossFn
+from fedjax_lite.work import LossFn, losses_and_metrics
 
 
 def label_flip(classes: int, to: int | None = None) -> Attack:
@@ -112,7 +112,7 @@ def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
 
     def with_success(params: Tree, batch: Tree, key: Any) -> Any:
         output = loss_fn(params, batch, key)
-        losses, values = output if isinstance(output, tuple) else (output, {})
+        losses, values = losses_and_metrics(output)
         shown, wanted, tells = trigger(batch)
         hit = jnp.argmax(model.apply(params, shown, key), axis=-1) == wanted
         success = Mean((hit & tells).astype(losses.dtype), tells.astype(losses.dtype))

@@ -80,8 +80,8 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         total, sums = forms.by_platform(batch.examples, batch.mask, cpu=by_rows, accelerator=by_parts)
         noise = normal_like(jax.random.fold_in(key, _NOISE), total, noise_multiplier * clip)
         gradient = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(batch_size, x.dtype), total, noise)
-        loss = sums["loss"].total / jnp.maximum(sums["loss"].count, 1)
-        return (loss, sums), tree.cast_like(gradient, params)
+        loss, count = sums["loss"]
+        return (loss / jnp.where(count > 0, count, 1), sums), tree.cast_like(gradient, params)
 
     setattr(gradients, "private", True)  # for sgd_work: what it reports of the examples is no optimizer's to read
     return gradients

@@ -53,7 +53,7 @@ def test_what_would_go_wrong_in_silence_is_refused():
         run(uplink=noise)
     with pytest.raises(ValueError, match="all clients would draw the same noise"):
         run(fl.sgd_work(softmax_loss, optax.chain(noise, optax.sgd(0.1))))
-    with pytest.raises(ValueError, match="own names, loss"):
+    with pytest.raises(ValueError, match="loss_fn reports metrics under names that are taken, loss: rename them"):
         run(fl.sgd_work(lambda p, b, k: (softmax_loss(p, b, k)[0], {"loss": jnp.ones(4)}), optax.sgd(0.1)))
     with pytest.raises(ValueError, match="population=8, the data has 7 clients"):
         run(population=8)
