@@ -1,7 +1,6 @@
 """Checkpoints: the state of a run on disk, whole or not at all."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import State
+from fedjax_lite.identity import first_difference
 from fedjax_lite.rows import Touched
 from fedjax_lite.tree import keys_again, words
 
@@ -64,7 +64,7 @@ class Checkpoints:
         """
         with self._reading(round):
             saved = self._manager.restore(round, args=self._ocp.args.Composite(identity=self._ocp.args.JsonRestore()))["identity"]
-        difference = _first_difference(saved, self._identity)
+        difference = first_difference(saved, self._identity)
         if difference:
             raise ValueError(
                 f"the checkpoint in {self._manager.directory} belongs to another configuration: {difference}; "
@@ -161,31 +161,5 @@ def _restored(stored: dict[str, Any], template: State) -> State:
     return state._replace(own=Touched(np.asarray(ids, np.int32), state.own), uplink=Touched(np.asarray(ids, np.int32), state.uplink))
 
 
-def _first_difference(saved: Any, current: Any, path: str = "") -> str:
-    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values.
-
-    Numbers that stand as "about" were computed, and may be so by another device: they differ where rounding can't tell why.
-    """
-    if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
-        near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
-        return "" if near else f"{path} was about {_short(saved['about'])}, is now {_short(current['about'])}"
-    if isinstance(saved, dict) and isinstance(current, dict):
-        pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
-    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
-        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
-    else:
-        same = saved == current or (saved != saved and current != current)  # NaN is what it is
-        return "" if same else f"{path} was {_short(saved)}, is now {_short(current)}"
-    return next(filter(None, (_first_difference(a, b, key) for key, a, b in pairs)), "")
-
-
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-_ABSENT = object()
-
-
-def _short(value: Any) -> str:
-    text = "not set" if value is _ABSENT else repr(value)
-    return text if len(text) < 80 else f"{text[:77]}..."

@@ -21,10 +21,12 @@ from fedjax_lite.names import KINDS, names
 from fedjax_lite.plan import plan
 from fedjax_lite.privacy.settings import budgets
 from fedjax_lite.privacy.spent import private
+from fedjax_lite.progress import terminable
 from fedjax_lite.run import Result
 from fedjax_lite.runs import AXIS as RUNS
 from fedjax_lite.study.configured import configured
-from fedjax_lite.study.files import make_room, ranking, target_of
+from fedjax_lite.study.kept import Kept
+from fedjax_lite.study.printed import ranking, target_of
 
 MOST_CORES = 8  # each holds a copy of the data
 FEW = 50  # parameters up to which the model is printed
@@ -71,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--target", action="append", default=[], metavar="METRIC=VALUE", help="also tell the rounds to a value, as test_accuracy=0.85"
     )
     study.add_argument("--together", type=int, metavar="N", help="runs that are vmapped at once on a device (default: 1 on a CPU)")
+    study.add_argument("--resume", action="store_true", help="go on with the study in the folder: what is finished is not run again")
     study.add_argument("--quiet", action="store_true", help="no progress bar")
     listing = commands.add_parser("list", help="every name a configuration can use")
     listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
@@ -85,9 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (FloatingPointError, OSError, jax.errors.JaxRuntimeError) as error:
         return _failed(error, 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         saved = options.command == "run" and options.out and any((options.out / CHECKPOINTS).glob("round_*"))
-        print(f"interrupted; {'what was saved can be resumed with --resume' if saved else 'nothing was saved yet'}", file=sys.stderr)
+        kept = str(error) or ("what was saved can be resumed with --resume" if saved else "nothing was saved yet")
+        print(f"interrupted; {kept}", file=sys.stderr)
         return 130
 
 
@@ -128,14 +132,13 @@ def _privacy(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> int:
     config = load(options.config, options.set)
     out = options.out or Path("runs") / config.values["name"]
-    make_room(out, move=False)
     targets = dict(map(target_of, options.target))
     devices = list(_mesh(options.devices).devices.flat)
     mesh = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    with jax.set_mesh(mesh):
-        found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet)
-    make_room(out)
-    found.save(out, targets, name=config.values["name"], config=toml_text(config.values))
+    with terminable(), Kept(out, options.resume) as kept, jax.set_mesh(mesh):
+        found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
+        found.save(kept.out, targets, name=config.values["name"], config=toml_text(config.values))
+        kept.end()
     print(ranking(found, targets))
     print(f"written to {out}: report.html, table.csv, study.json")
     return 0

@@ -4,8 +4,9 @@ import os
 import re
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fedjax_lite.base import Tree
 
 __all__ = ["append", "check_room", "holds", "leaf_names", "move_aside", "named_leaves", "place_of", "replaced", "toml_text", "write"]
 
-RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "programs")  # what tells that a folder is one
+RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # what tells that a folder is one
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or turns the text around it
 
 
@@ -49,19 +50,20 @@ def holds(folder: Path) -> str:
 
 
 def check_room(out: Any, resume: bool = False) -> Path:
-    """The folder to write to, once it is known that nothing of another kind is lost there.
+    """The folder to write to, once it is known that it can be written and that nothing of another kind is lost there.
 
     Raises:
-        ValueError: for a file, a folder with something else in it, or one that would have to be moved and can't be.
+        ValueError: for a file, a folder with something else in it, one that can't be made, or that would have to be moved and can't be.
     """
     place = place_of(out)
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"out={out} is a file: name a folder")
     try:
-        if place.exists() and not place.is_dir():
-            raise ValueError(f"out={out} is a file: name a folder")
+        _try(place)
         if resume or not place.exists() or not any(place.iterdir()):
             return place
     except OSError as error:
-        raise ValueError(f"out={out} cannot be looked into ({error.strerror}): name another folder") from None
+        raise ValueError(f"out={out} cannot be made or written: {error.strerror}; name another folder") from None
     if not holds(place):
         raise ValueError(f"out={out} is not empty and holds no run or study: name another folder")
     if Path.cwd().is_relative_to(place):
@@ -70,6 +72,19 @@ def check_room(out: Any, resume: bool = False) -> Path:
             "go on with it (resume), or name another folder"
         )
     return place
+
+
+def _try(folder: Path) -> None:
+    """Make a folder and write in and beside it; nothing of it stays."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder.parent):
+            tempfile.TemporaryFile(dir=place).close()
+    finally:
+        for each in missing:
+            with suppress(OSError):  # not made, or another process has begun to use it
+                each.rmdir()
 
 
 def move_aside(place: Path, status: str = "") -> None:

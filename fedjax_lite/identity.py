@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import math
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.engine import Engine
 from fedjax_lite.tree import is_key
 
-__all__ = ["parts_of", "sketch"]
+__all__ = ["first_difference", "parts_of", "sketch"]
 
 LIBRARIES = ("fedjax_lite", "jax", "optax", "flax", "numpy", "functools")  # a function's name says what it does: versions are recorded
 PLAIN = (int, float, str, bool, type(None), np.generic)
@@ -127,3 +128,29 @@ def _about(x: Any) -> Any:
     flat = x.astype(np.float64).reshape(-1)
     norm = float(np.linalg.norm(flat))
     return {"about": [norm, float(flat @ np.cos(np.arange(flat.size)) / (norm or 1))]}
+
+
+def first_difference(saved: Any, current: Any, path: str = "") -> str:
+    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values.
+
+    Numbers that stand as "about" were computed, and may be so by another device: they differ where rounding can't tell why.
+    """
+    if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
+        near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
+        return "" if near else f"{path} was about {_short(saved['about'])}, is now {_short(current['about'])}"
+    if isinstance(saved, dict) and isinstance(current, dict):
+        pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
+    else:
+        same = saved == current or (saved != saved and current != current)  # NaN is what it is
+        return "" if same else f"{path} was {_short(saved)}, is now {_short(current)}"
+    return next(filter(None, (first_difference(a, b, key) for key, a, b in pairs)), "")
+
+
+_ABSENT = object()
+
+
+def _short(value: Any) -> str:
+    text = "not set" if value is _ABSENT else repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

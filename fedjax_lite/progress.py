@@ -60,7 +60,7 @@ class Progress:
 
 
 @contextmanager
-def interruptible(note: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def interruptible(note: Callable[[str], None], what: str = "segment") -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM are only noted, so that a segment can end and be saved; a second one acts as if this were not here."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -75,7 +75,7 @@ def interruptible(note: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     def on_signal(number, frame):
         seen.append(number)
         restore()
-        note("stopping after this segment; again to stop now")
+        note(f"stopping after this {what}; again to stop now")
 
     try:
         for number in before:
@@ -83,3 +83,16 @@ def interruptible(note: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(seen)
     finally:
         restore()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM acts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,12 +1,17 @@
 """`fedjax-lite plan`, `study` and `list`, in this process: what is printed and written, and what is refused."""
 
+import functools
+import os
 import re
+import signal
 
 import pytest
 from shells import TEXT, shell_in
 
-import fedjax_lite as fl
 from fedjax_lite import cli
+from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.grid import axes_of
+from fedjax_lite.study.kept import Kept
 
 
 @pytest.fixture
@@ -56,17 +61,29 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         assert (status, out) == (2, "") and err.startswith(message), err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and not (tmp_path / "runs" / "tiny.1").exists()
 
-    # An interrupted study writes nothing; the next one moves what is there aside.
-    def interrupted(config):
+    # One that is stopped says what is kept, and goes on there; the next one moves what is there aside.
+    def stopped(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "configured", interrupted)
+    monkeypatch.setattr(cli, "configured", stopped)
     assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
-    found = fl.study(lambda key, rate: {"x": rate}, {"rate": [1.0, 2.0]}, seeds=1)
-    monkeypatch.setattr(cli, "configured", lambda config: lambda **options: found)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    axes, choices = axes_of({"rate": [1.0, 2.0], "name": ["a", "b"]})
+    small = functools.partial(conducted, lambda seed, rate, name: {"x": rate}, axes, choices, (0,), (0,), rounds_of=range, made={"data": 1})
+    monkeypatch.setattr(cli, "configured", lambda config: small)
+    add = Kept.add
+    monkeypatch.setattr(Kept, "add", lambda *args: (add(*args), os.kill(os.getpid(), signal.SIGTERM)))
     status, out, err = shell("study grid.toml --devices 1")
-    assert status == 0 and "2 cells, 1 seed each, 1 program" in out and "runs/tiny held a study: moved to" in err
+    assert (status, out) == (130, "") and "runs/tiny held a study: moved to" in err
+    assert err.endswith("interrupted; 1 of 2 programs are kept in runs/tiny: go on with the same command and --resume\n")
+    status, out, err = shell("study grid.toml --devices 1 --resume")
+    assert (status, err) == (0, "") and "4 cells, 1 seed each, 2 programs" in out
+    assert shell("study grid.toml --devices 1 --resume") == (status, out, err)
     assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
+    monkeypatch.setattr(cli, "configured", lambda config: functools.partial(small, made={"data": 2}))
+    status, _, err = shell("study grid.toml --devices 1 --resume")
+    assert status == 2 and "error: --resume: the study in runs/tiny is another: data was 1, is now 2" in err
+    assert shell("study grid.toml --out other --resume")[2].startswith("error: --resume: there is no study in other")
 
 
 def test_the_list_of_names(shell):

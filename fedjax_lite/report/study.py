@@ -12,7 +12,7 @@ import numpy as np
 from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report.chart import COLORS, ROUND, line_chart
 from fedjax_lite.report.heat import heat_map
-from fedjax_lite.report.page import STYLE, _table
+from fedjax_lite.report.page import STYLE, _duration, _pairs, _table
 
 MOST_FIGURES = 48  # of a metric's curves
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
@@ -30,6 +30,7 @@ def study_report(
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     config: str = "",
     best: Mapping[str, str] | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> str:
     """A study as one HTML page. The two longest axes are a heat map's rows and columns, of the others each combination has one.
 
@@ -41,6 +42,7 @@ def study_report(
         tables: metric -> a row a cell, in the order of the axes.
         config: the text of its settings.
         best: metric -> "min" or "max", where its name does not tell.
+        made: what it was made with and from.
     """
     seeds = next(iter(results.values())).shape[len(axes)]
     cells = math.prod(len(labels) for labels in axes.values())
@@ -62,6 +64,7 @@ def study_report(
             shown = "".join(_curves(axes, metric, values, rounds[metric]))
             parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
+    parts.append(f"<h2>Made with</h2>{_pairs(_made_with(made))}" if made else "")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
     style = f"<style>{STYLE}{MORE_STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{"".join(parts)}</body></html>\n'
@@ -160,6 +163,24 @@ def _ranked(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]
         for row in sorted(table, key=lambda row: row["rank"])
     ]
     return _table(rows, head)
+
+
+def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:
+    """A row a fact; the settings are shown elsewhere.
+
+    >>> _made_with({"seconds": 61.0, "data": {"train": {"clients": 2, "sha256": "ab"}}, "code": {"jax": "1"}, "config": {}})
+    {'time': '1 min 1 s', 'data train': 'clients 2, sha256 ab', 'code jax': '1'}
+    """
+    rows: dict[str, Any] = {}
+    for part, told in made.items():
+        if part == "seconds" and isinstance(told, int | float):
+            rows["time"] = _duration(told)
+        elif isinstance(told, dict):
+            of = {} if part == "config" else told
+            rows |= {f"{part} {k}": ", ".join(f"{a} {b}" for a, b in x.items()) if isinstance(x, dict) else x for k, x in of.items()}
+        else:
+            rows[part] = told
+    return rows
 
 
 def _note(row: Mapping[str, Any]) -> str:

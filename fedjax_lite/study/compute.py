@@ -30,17 +30,24 @@ def compute(programs: Sequence[Program], together: int | None = None) -> Iterato
     """
     ahead = min(os.cpu_count() or 1, MOST_AHEAD)
     waiting: deque[tuple[int, Any, Future]] = deque()
-    with ThreadPoolExecutor(ahead) as pool:
-        try:
-            for i in range(len(programs) + ahead):
-                if i < len(programs):
-                    lowered, operands = _lowered(programs[i], together)
-                    waiting.append((len(programs[i].runs), operands, pool.submit(lowered.compile)))
-                if i >= ahead and waiting:
-                    runs, operands, program = waiting.popleft()
-                    yield {name: np.asarray(x)[:runs] for name, x in program.result()(*operands).items()}
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool, runner = ThreadPoolExecutor(ahead), ThreadPoolExecutor(1)
+    try:
+        for i in range(len(programs) + ahead):
+            if i < len(programs):
+                lowered, operands = _lowered(programs[i], together)
+                waiting.append((len(programs[i].runs), operands, pool.submit(lowered.compile)))
+            if i >= ahead and waiting:
+                runs, operands, program = waiting.popleft()
+                # In a thread, since a program that runs in this one would keep signals waiting.
+                yield runner.submit(_called, program.result(), operands, runs).result()
+    finally:
+        for each in (pool, runner):
+            each.shutdown(wait=False, cancel_futures=True)
+
+
+def _called(program: Any, operands: tuple[Any, ...], runs: int) -> dict[str, np.ndarray]:
+    """The results of a compiled program, without the runs that fill it up."""
+    return {name: np.asarray(x)[:runs] for name, x in program(*operands).items()}
 
 
 def _lowered(program: Program, together: int | None) -> tuple[Any, tuple[Any, ...]]:

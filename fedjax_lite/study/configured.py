@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.build import Parts, mechanism_of, options_of, parts, sampler_of
 from fedjax_lite.config import Config, changed
 from fedjax_lite.data.federated import FederatedData, Source
+from fedjax_lite.environment import environment
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.names import refusing
 from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
@@ -18,18 +20,20 @@ from fedjax_lite.privacy.spent import check_private
 from fedjax_lite.simulate import advance
 from fedjax_lite.sources import load_data, outputs_of
 from fedjax_lite.study.alike import Alike, alike
+from fedjax_lite.study.conduct import conducted
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study
-from fedjax_lite.study.study import conducted
 from fedjax_lite.study.table import Grid, grid_of
 
 __all__ = ["configured", "curves"]
 
+FREE = ("name", "data")  # settings that may differ when a study is resumed: the data itself has a fingerprint
 OPTIONS = ("rounds", "evaluate_every")  # of [run]; the others are for runs with a folder of their own
 
 
 def configured(config: Config) -> Callable[..., Study]:
-    """Read a configuration's grid, load its data, and return the study with everything bound but `together` and `progress`.
+    """Read a configuration's grid, load its data, and return the study with everything bound but `together`, `wanted`, `progress` and
+    `kept`.
 
     The model is evaluated every `evaluate_every` rounds, and a run's seed decides its data too, as in `fedjax-lite run`.
 
@@ -43,13 +47,17 @@ def configured(config: Config) -> Callable[..., Study]:
     grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, Alike] = {}
+    told: dict[str, Any] = {}
     for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
         here = changed(config, cell, grid.places)
         if _key(here) not in loaded:
             try:
-                loaded[_key(here)] = _load(here, grid.seeds)
+                loaded[_key(here)], facts = _load(here, grid.seeds)
             except ValueError as error:
                 raise ValueError(f"{error}; in the cell {said}") from error
+            of = [(path, x) for path, x in cell.items() if path.split(".")[0] == "data"]
+            varied = ", ".join(f"{path}={x if isinstance(x, str) else json.dumps(x)}" for path, x in of)
+            told |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
 
     def experiment(seed, **values):
         here = changed(config, values, grid.places)
@@ -61,8 +69,18 @@ def configured(config: Config) -> Callable[..., Study]:
             return curves(made, source, rounds, every)
 
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
-    places = range(len(grid.seeds))
-    return partial(conducted, experiment, grid.axes, grid.choices, grid.seeds, places, rounds=points, same_names=False)
+    made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": told, "code": environment()["code"]}
+    return partial(
+        conducted,
+        experiment,
+        grid.axes,
+        grid.choices,
+        grid.seeds,
+        range(len(grid.seeds)),
+        rounds_of=lambda curve, length: points,
+        same_names=False,
+        made=made,
+    )
 
 
 def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
@@ -98,15 +116,18 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
     return found
 
 
-def _load(config: Config, seeds: Sequence[int]) -> Alike:
-    """The data of every seed."""
+def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
+    """The data of every seed, and the fingerprints of its parts, once where they are the same."""
     sources = []
     for seed in seeds:
         source = load_data(config, seed)
         if not isinstance(source.train, FederatedData):
             raise config.error(["data"], "is a store on disk, which is streamed: studies take data in memory")
         sources.append((source, outputs_of(config, source)))
-    return alike(sources)
+    told = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
+    if all(each == told[0] for each in told):
+        return alike(sources), told[0]
+    return alike(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, told, strict=True) for part, x in each.items()}
 
 
 def _key(config: Config) -> str:

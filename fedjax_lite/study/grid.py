@@ -106,6 +106,18 @@ def python(value: Any) -> Any:
     return value.item() if scalar and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) else value
 
 
+def count_of(argument: str, value: Any) -> int:
+    """A whole number of at least 1, of Python, NumPy or jax.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    value = python(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"study: {argument} must be a whole number of at least 1, got {value!r}")
+    return value
+
+
 def plain_of(value: Any) -> Any:
     """A number or text as it is, a function by its name, and what else there is by its text.
 

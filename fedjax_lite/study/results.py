@@ -106,7 +106,7 @@ class Study(NamedTuple):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         axes = {", ".join(axis.names): axis.labels for axis in self.axes}
-        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best))
+        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
         rows = csv.DictWriter(text, [COLUMNS[0], *names, *(COLUMNS[1:] if targets else COLUMNS[1:-1])], lineterminator="\n")

@@ -1,5 +1,6 @@
 """Studies: each cell is its single run, in as few programs as its values allow; what is refused."""
 
+import datetime
 import functools
 import logging
 import math
@@ -13,6 +14,7 @@ from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.environment import environment
 from fedjax_lite.runs import AXIS
 from fedjax_lite.study.compute import _lowered
 from fedjax_lite.study.grid import axes_of
@@ -235,6 +237,17 @@ REFUSED = {
     "truth": ({}, {"seeds": True}, r"seeds must be .* got True"),
     "together": ({}, {"together": 0}, r"together must be a whole number of at least 1, got 0"),
     "every": ({}, {"every": 0}, r"every must be a whole number of at least 1, got 0"),
+    "rounds": ({}, {"rounds": 2.0}, r"rounds must be a whole number of at least 1, got 2.0"),
+    "half a seed": ({}, {"seeds": 1.5}, r"seeds must be a number of at least 1, .* got 1.5"),
+    "no seed": ({}, {"seeds": None}, r"seeds must be .* got None"),
+    "text of seeds": ({}, {"seeds": "12"}, r"seeds must be .* got '12'"),
+    "a point every ten": (
+        {"name": ["curve"]},
+        {"every": 10},
+        r"with every=10 the curve 'x' of 3 points would end at round 30: say rounds=30 if it does, or leave every out",
+    ),
+    "other rounds": ({"name": ["curve"]}, {"every": 10, "rounds": 200}, r"curve 'x' has 3 points, which does not fit rounds=200 and every"),
+    "no whole step": ({"name": ["curve"]}, {"rounds": 10}, r"curve 'x' has 3 points, which does not fit rounds=10$"),
     "keys": (
         {"name": ["a", "other"]},
         {},
@@ -259,6 +272,34 @@ def test_what_is_refused(grid, options, message):
     returns |= {"nested": {"x": {"y": 1.0}}, "complex": {"x": jnp.complex64(1)}}
     with pytest.raises(ValueError, match=message):
         study(lambda key, rate=1.0, name="a": returns.get(name, {"x": rate}), grid, **options)
+
+
+@pytest.mark.parametrize("number", [lambda x: x, np.int64, jnp.int32])
+def test_points_of_curves_are_rounds_and_counts_may_be_of_any_kind(number):
+    curves = {"each": jnp.ones(6), "some": jnp.ones(2), "one": 1.0}
+    found = study(lambda key: curves, {}, seeds=number(2), rounds=number(6), together=number(2))
+    assert found.rounds == {"each": (1, 2, 3, 4, 5, 6), "some": (3, 6)} and found.seeds == (0, 1)
+    assert study(lambda key: {"x": curves["some"]}, {}, seeds=np.arange(2), every=number(5), rounds=10).rounds == {"x": (5, 10)}
+
+
+def test_a_study_tells_what_it_was_made_with(tmp_path):
+    """The arrays and the text of the experiment, when and how long, versions and the device."""
+    x, y = jnp.arange(3.0), jnp.arange(4.0)
+
+    def first(key, rate):
+        return {"x": rate * x.sum()}
+
+    made = [study(fn, {"rate": [1.0, 2.0]}, seeds=1).made for fn in (first, first, lambda key, rate: {"x": rate * y.sum()})]
+    assert all(each["code"] == environment()["code"] and each["device"] == environment()["device"] for each in made)
+    assert made[0]["experiment"]["name"].endswith("first") and made[0]["data"]["closed over"]["arrays"] == 1
+    for name in ("experiment", "data"):
+        assert made[0][name] == made[1][name] != made[2][name]
+    when = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(made[0]["date"])
+    assert 0 <= made[0]["seconds"] and datetime.timedelta() <= when < datetime.timedelta(hours=1)
+    found = study(first, {"rate": [1.0]}, seeds=1)
+    assert fl.Study.load(found.save(tmp_path)).made == found.made
+    page = (tmp_path / "report.html").read_text()
+    assert "Made with" in page and all(said in page for said in (found.made["date"], jax.__version__, found.made["experiment"]["sha256"]))
 
 
 def test_an_error_of_another_type_says_in_which_cell():

@@ -15,6 +15,8 @@ import fedjax_lite as fl
 from fedjax_lite.build import Parts, build
 from fedjax_lite.config import changed
 from fedjax_lite.data.federated import Source
+from fedjax_lite.environment import environment
+from fedjax_lite.sources import load_data
 from fedjax_lite.study.alike import alike
 from fedjax_lite.study.configured import configured, curves
 from fedjax_lite.study.table import grid_of
@@ -56,6 +58,9 @@ def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
     assert found.programs == 1 and found.seeds == (3, 4) and found.rounds["train_loss"] == (1, 2)
     alone = single(config, found, "train_loss", client__optimizer__learning_rate=1, seed=4)
     np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
+    (data,) = found.made["data"].values()
+    assert data == load_data(config, 3).train.fingerprint() and found.made["config"]["client"] == config.values["client"]
+    assert found.made["code"] == environment()["code"] and found.made["seconds"] > 0 and "name" not in found.made["config"]
 
 
 def test_the_last_rounds_are_evaluated_too():
@@ -119,6 +124,10 @@ def test_a_seed_decides_its_data_too(loaded):
     alone = single(config, found, "test_loss", data__partition__alpha=5, seed=4)
     np.testing.assert_allclose(found.results["test_loss"][1, 1], alone, rtol=1e-6)
     assert len(np.unique(found.results["test_loss"][..., -1])) == 4
+    data = found.made["data"]
+    assert len(data) == 8 == len({x["sha256"] for x in data.values()})  # two parts, seeds, alphas
+    half = changed(config, {"data.partition.alpha": 0.5}, {"data.partition.alpha": ""})
+    assert data["train of seed 4 of data.partition.alpha=0.5"] == load_data(half, 4).train.fingerprint()
 
 
 @pytest.mark.deep

@@ -1,24 +1,11 @@
-"""Where a study of the command line is written, and what is printed of it."""
+"""What is printed of a study on the command line."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from fedjax_lite.files import check_room, move_aside
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
 
 MOST = 30  # cells that are printed
-
-
-def make_room(out: Path, move: bool = True) -> None:
-    """Refuse a folder that holds something else; move aside a study or a run that is there: nothing is lost.
-
-    Raises:
-        ValueError: for a file, or a folder that holds neither a study nor a run.
-    """
-    place = check_room(out)
-    if move:
-        move_aside(place)
 
 
 def target_of(written: str) -> tuple[str, float]:
