@@ -33,8 +33,8 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "2 cells, 2 seeds each, 1 program"
-    assert re.match(r"rank  client.optimizer.learning_rate  train_accuracy  95 % interval +diverged  rounds to 0$", lines[1])
-    assert lines[2].startswith("1 ") and lines[2].endswith(" 2") and len(lines) == 5
+    assert re.match(r"rank  client.optimizer.learning_rate  train_accuracy  95 % interval +diverged  rounds to 0 \(mean, 95 %\)$", lines[1])
+    assert lines[2].startswith("1 ") and lines[2].endswith(" 2.0 (2.0 to 2.0)") and len(lines) == 5
     assert lines[4] == "written to runs/tiny: report.html, table.csv, study.json"
     folder = tmp_path / "runs" / "tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "study.json", "table.csv"]

@@ -151,14 +151,21 @@ def _curves(
 
 
 def _ranked(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]]) -> str:
-    names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank")]
-    head = ["rank", *names, "95 % interval", "diverged"]
+    names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank") and not name.startswith("rounds_")]
+    head = [
+        "rank",
+        *names,
+        "95 % interval",
+        "diverged",
+        *(["rounds to the target (mean, 95 % interval)"] if "rounds_low" in table[0] else []),
+    ]
     rows = [
         [
             row["rank"],
             *(row[name] for name in names),
             "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}",
             row["diverged"],
+            *([rounds_of(row)] if "rounds_low" in row else []),
         ]
         for row in sorted(table, key=lambda row: row["rank"])
     ]
@@ -181,6 +188,18 @@ def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:
         else:
             rows[part] = told
     return rows
+
+
+def rounds_of(row: Mapping[str, Any]) -> str:
+    """A row's rounds to a target: their mean over the seeds, with its interval where there are several.
+
+    >>> rounds_of({"rounds_to_target": 14 / 3, "rounds_low": 1.8, "rounds_high": 7.5333})
+    '4.7 (1.8 to 7.5)'
+    """
+    if row["rounds_to_target"] is None:
+        return "-"
+    spread = "" if row["rounds_low"] is None else f" ({row['rounds_low']:.1f} to {row['rounds_high']:.1f})"
+    return f"{row['rounds_to_target']:.1f}{spread}"
 
 
 def _note(row: Mapping[str, Any]) -> str:

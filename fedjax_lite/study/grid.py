@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-COLUMNS = ("metric", "mean", "low", "high", "seeds", "diverged", "rank", "rounds_to_target")  # of a table, beside the grid's names
+OF_ROUNDS = ("rounds_to_target", "rounds_low", "rounds_high")
+COLUMNS = ("metric", "mean", "low", "high", "seeds", "diverged", "rank", *OF_ROUNDS)  # of a table, beside the grid's names
 RESERVED = ("key", "seed", *COLUMNS)
 
 

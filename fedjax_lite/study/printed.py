@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fedjax_lite.report.study import rounds_of
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
 
@@ -27,11 +28,13 @@ def ranking(study: Study, targets: Mapping[str, float]) -> str:
     metric = next((name for name in order if name in study.results), next(iter(study.results)))
     table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
     names = [name for axis in study.axes for name in axis.names]
-    lines = [["rank", *names, metric, "95 % interval", "diverged", f"rounds to {targets[metric]:g}" if metric in targets else ""]]
+    lines = [
+        ["rank", *names, metric, "95 % interval", "diverged", f"rounds to {targets[metric]:g} (mean, 95 %)" if metric in targets else ""]
+    ]
     for row in table[:MOST]:
         mean = "-" if row["mean"] is None else f"{row['mean']:.4f}"
         spread = "-" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
-        rounds = "" if metric not in targets else "-" if row["rounds_to_target"] is None else f"{row['rounds_to_target']:g}"
+        rounds = rounds_of(row) if metric in targets else ""
         lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), rounds])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -11,7 +11,7 @@ import numpy as np
 from fedjax_lite.files import write
 from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report import study_report
-from fedjax_lite.study.grid import COLUMNS, Axis
+from fedjax_lite.study.grid import COLUMNS, OF_ROUNDS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 from fedjax_lite.study.stored import fields_of, text_of
 
@@ -51,7 +51,8 @@ class Study(NamedTuple):
             Dicts of the axes' values, "mean", "low" and "high" (the 95 % confidence interval by Student's t; None where fewer
             than two seeds are finite), "seeds" (how many are finite), "diverged" (how many are not), "rank" (1 is best, equal
             means share the lower number, cells with diverged seeds, or that lack the metric, come last) and, with a target,
-            "rounds_to_target" (the mean over seeds of the first round that reaches it; None if some never does).
+            "rounds_to_target" (the mean over seeds of the first point's round that reaches it; None if some never does), "rounds_low" and
+            "rounds_high" (its confidence interval).
 
         Raises:
             ValueError: no such metric, a target without a curve, another `best`.
@@ -65,13 +66,13 @@ class Study(NamedTuple):
             cell: dict[str, Any] = {}
             for axis, row in zip(self.axes, index, strict=True):
                 cell |= zip(axis.names, axis.rows[row], strict=True)
-            mean, half = interval(values[index])
+            mean, low, high = _with_interval(values[index])
             finite = int(np.isfinite(values[index]).sum())
-            low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
             diverged = 0 if place in self.lacking.get(metric, ()) else len(self.seeds) - finite
             cell |= {"mean": mean, "low": low, "high": high, "seeds": finite, "diverged": diverged, "rank": 0}
             if target is not None:
-                cell["rounds_to_target"] = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
+                first = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
+                cell |= zip(OF_ROUNDS, _with_interval(() if first is None else first), strict=True)
             rows.append(cell)
         order = ranks([row["mean"] for row in rows], [len(self.seeds) - row["seeds"] for row in rows], lower)
         return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
@@ -109,7 +110,8 @@ class Study(NamedTuple):
         write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
-        rows = csv.DictWriter(text, [COLUMNS[0], *names, *(COLUMNS[1:] if targets else COLUMNS[1:-1])], lineterminator="\n")
+        columns = [name for name in COLUMNS[1:] if targets or name not in OF_ROUNDS]
+        rows = csv.DictWriter(text, [COLUMNS[0], *names, *columns], lineterminator="\n")
         rows.writeheader()
         rows.writerows({"metric": metric} | row for metric, table in tables.items() for row in table)
         write(folder / TABLE, text.getvalue())
@@ -125,3 +127,9 @@ class Study(NamedTuple):
             ValueError: if the file holds no whole study; names the file and the place.
         """
         return cls(**fields_of(Path(folder) / VALUES))
+
+
+def _with_interval(values: Any) -> tuple[float | None, float | None, float | None]:
+    """Mean and the ends of its confidence interval."""
+    mean, half = interval(values)
+    return (mean, None, None) if mean is None or half is None else (mean, mean - half, mean + half)

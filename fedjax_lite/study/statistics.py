@@ -39,17 +39,18 @@ def ranks(means: Sequence[float | None], diverged: Sequence[int], lower_is_bette
     return [1 + sum(other < key for other in keys) for key in keys]
 
 
-def rounds_to(curves: np.ndarray, rounds: Sequence[int], target: float, lower_is_better: bool) -> float | None:
-    """The first round at which a curve reaches the target, in the mean over seeds; None if some never does.
+def rounds_to(curves: np.ndarray, rounds: Sequence[int], target: float, lower_is_better: bool) -> np.ndarray | None:
+    """The first round at which each curve reaches the target, of those that have a point; None if some never does.
 
     Args:
         curves: `[seeds, points]`.
         rounds: the round of each point.
 
-    >>> rounds_to(np.array([[0.1, 0.8, 0.7], [0.1, 0.2, 0.9]]), [10, 20, 30], 0.8, lower_is_better=False)
-    25.0
+    Returns:
+        `[seeds]`.
+
+    >>> rounds_to(np.array([[0.1, 0.8, 0.7], [0.1, 0.2, 0.9]]), [10, 20, 30], 0.8, lower_is_better=False).tolist()
+    [20, 30]
     """
     reached = curves <= target if lower_is_better else curves >= target
-    if not reached.any(axis=1).all():
-        return None
-    return float(np.asarray(rounds)[reached.argmax(axis=1)].mean())
+    return np.asarray(rounds)[reached.argmax(axis=1)] if reached.any(axis=1).all() else None

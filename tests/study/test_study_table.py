@@ -15,7 +15,7 @@ import fedjax_lite as fl
 from fedjax_lite.report import heat_map, study_report
 from fedjax_lite.report.chart import COLORS
 from fedjax_lite.report.study import _over_axes
-from fedjax_lite.study.grid import Axis
+from fedjax_lite.study.grid import OF_ROUNDS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 
 
@@ -39,10 +39,10 @@ def test_ranks():
 
 def test_rounds_to_a_target():
     curves = np.array([[0.9, 0.1, 0.9], [0.2, 0.3, np.nan]])
-    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=False) == 5.0  # at once
-    assert rounds_to(curves, [5, 10, 15], 0.3, lower_is_better=False) == 7.5
+    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=False).tolist() == [5, 5]  # at once
+    assert rounds_to(curves, [5, 10, 15], 0.3, lower_is_better=False).tolist() == [5, 10]
     assert rounds_to(curves, [5, 10, 15], 0.5, lower_is_better=False) is None  # one never does
-    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=True) == 7.5
+    assert rounds_to(curves, [5, 10, 15], 0.2, lower_is_better=True).tolist() == [10, 5]
     assert rounds_to(curves[1:], [5, 10, 15], 0.5, lower_is_better=False) is None
 
 
@@ -76,6 +76,9 @@ def test_a_table(diverged):
     )
     assert table[2] | {"mean": final[1, 0, 0], "low": None, "high": None, "seeds": 1, "rounds_to_target": None} == table[2]
     assert [row["rounds_to_target"] for row in table] == [None, None, None, 7.5, 5.0, 5.0]
+    low, high = scipy.stats.t.interval(0.95, 1, 7.5, scipy.stats.sem([5, 10]))
+    assert (table[3]["rounds_low"], table[3]["rounds_high"]) == (pytest.approx(low), pytest.approx(high))
+    assert [(row["rounds_low"], row["rounds_high"]) for row in (table[0], table[4])] == [(None, None), (5.0, 5.0)]
     assert [row["rank"] for row in diverged.table("accuracy", best="min")] == [1, 1, 6, 3, 4, 5]
     loss = diverged.table("loss")
     assert [row["rank"] for row in loss] == [3, 3, 5, 2, 1, 6] and loss[5]["mean"] is None and loss[5]["diverged"] == 2
@@ -124,7 +127,7 @@ def test_files(diverged, tmp_path):
         assert said["table"][metric] == rows
 
     rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
-    assert list(rows[0]) == ["metric", "rate", "a", "b", "mean", "low", "high", "seeds", "diverged", "rank", "rounds_to_target"]
+    assert list(rows[0]) == ["metric", "rate", "a", "b", "mean", "low", "high", "seeds", "diverged", "rank", *OF_ROUNDS]
     expected = [
         {"metric": metric} | row for metric in ("accuracy", "loss") for row in diverged.table(metric, 0.5 if metric == "accuracy" else None)
     ]
@@ -140,10 +143,11 @@ def figures(html):
 
 
 def test_the_page_needs_nothing_else(diverged, tmp_path):
-    html = (diverged.save(tmp_path, {"accuracy": 0.5}, name="n & <m>", config="x = '<y>'") / "report.html").read_text()
+    html = (diverged.save(tmp_path, {"accuracy": 0.53}, name="n & <m>", config="x = '<y>'") / "report.html").read_text()
     assert html.startswith("<!doctype html>") and "<y>" not in html and "<m>" not in html
     assert not any(word in html for word in ("http", "<script", "<link", "src=", "@import", "nan"))
-    assert "6 cells (3 rate x 2 a, b), 2 seeds each" in html and "rounds_to_target" in html
+    assert "6 cells (3 rate x 2 a, b), 2 seeds each" in html
+    assert "rounds to the target (mean, 95 % interval)" in html and "<td>7.5 (-24.3 to 39.3)" in html
     found = figures(html)
     assert [caption for caption, _ in found] == ["rate by a, b", "a, b x, <y>, 1", 'a, b ", 2', "rate by a, b"]
     accuracy = found[0][1]
