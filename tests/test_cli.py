@@ -46,8 +46,8 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         ("study tiny.toml", "error: tiny.toml: grid: a study needs a table [grid]"),
         ("study grid.toml --target train_accuracy", "error: --target train_accuracy: write it as metric=value"),
         (
-            "study grid.toml --target accuracy=1",
-            "error: study: no curve 'accuracy' that could have a target; there are train_accuracy, train_loss",
+            "study grid.toml --target acuracy=1",
+            "error: study: no curve 'acuracy' that could have a target; there are accuracy, clients, downlink_bits, initial_loss, loss,",
         ),
         ("study grid.toml --together 0", "error: study: together must be a whole number of at least 1, got 0"),
         ("study grid.toml --out .", "error: out=. is not empty and holds no run or study: name another folder"),

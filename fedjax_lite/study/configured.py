@@ -15,12 +15,13 @@ from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.environment import environment
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.names import refusing
-from fedjax_lite.privacy.settings import TARGET, automatic, solved, solved_choices
-from fedjax_lite.privacy.spent import check_private
+from fedjax_lite.privacy.settings import TARGET, automatic, settings_of, solved, solved_choices
+from fedjax_lite.privacy.spent import check_private, delta_of, is_central
 from fedjax_lite.simulate import advance
 from fedjax_lite.sources import load_data, outputs_of
 from fedjax_lite.study.alike import Alike, alike
 from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.epsilons import with_epsilons
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study
 from fedjax_lite.study.table import Grid, grid_of
@@ -48,6 +49,7 @@ def configured(config: Config) -> Callable[..., Study]:
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, Alike] = {}
     told: dict[str, Any] = {}
+    private: list[bool] = []  # of what was traced
     for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
         here = changed(config, cell, grid.places)
         if _key(here) not in loaded:
@@ -64,23 +66,40 @@ def configured(config: Config) -> Callable[..., Study]:
         source, outputs = loaded[_key(here)].of(seed)
         number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
         made = parts(here, source, outputs, number)
+        private.append(made.algorithm.privacy is not None)
         with refusing(here):  # what only shows when the parts meet
             check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
             return curves(made, source, rounds, every)
 
+    def private_of(cell):
+        here = changed(config, cell, grid.places)
+        source, outputs = loaded[_key(here)].of(0)
+        delta = delta_of(settings_of(here, source.population).delta, source.population)
+        made: list[Parts] = []
+        jax.eval_shape(lambda: made.append(parts(here, source, outputs, grid.seeds[0])))
+        return made[0].algorithm.privacy, made[0].sampler, source.population, delta
+
+    def run(**options):
+        private.clear()
+        found = conducted(
+            experiment,
+            grid.axes,
+            grid.choices,
+            grid.seeds,
+            range(len(grid.seeds)),
+            rounds_of=lambda curve, length: points,
+            same_names=False,
+            made=made,
+            **options,
+        )
+        if not any(private) or "privacy" in found.made:
+            return found
+        central = all(is_central(each.of(0)[0].test) for each in loaded.values())
+        return with_epsilons(found, [partial(private_of, cell) for cell in cells_of(grid.choices)], rounds, central)
+
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
     made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": told, "code": environment()["code"]}
-    return partial(
-        conducted,
-        experiment,
-        grid.axes,
-        grid.choices,
-        grid.seeds,
-        range(len(grid.seeds)),
-        rounds_of=lambda curve, length: points,
-        same_names=False,
-        made=made,
-    )
+    return run
 
 
 def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
@@ -98,16 +117,16 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
     """What a model is evaluated at, every so many rounds and at the end; pure.
 
     Returns:
-        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and what rounds tell of other models than the global one
-        ("teacher_accuracy", "ensemble_accuracy"). NaN where nothing was counted.
+        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the round before, as a run records
+        them. NaN where nothing was counted.
     """
     held_out, prefix = (source.train, "train_") if source.test is None else (source.test, "test_")
 
     def segment(state: Tree, length: int) -> tuple[Tree, dict[str, jax.Array]]:
         state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
         sums = evaluate(made.loss_fn, made.algorithm.params(state), held_out)
-        others = {name: values[-1] for name, values in history.items() if name.endswith("_accuracy")}
-        return state, others | {prefix + name: jax.tree.map(jnp.sum, mean).value() for name, mean in sums.items()}
+        trained = {name: values[-1] for name, values in history.items()}
+        return state, trained | {prefix + name: jax.tree.map(jnp.sum, mean).value() for name, mean in sums.items()}
 
     state, found = jax.lax.scan(lambda state, _: segment(state, every), made.algorithm.init(made.params, made.key), length=rounds // every)
     if rounds % every:

@@ -82,6 +82,10 @@ def test_a_study_over_epsilons_is_one_program(config, ran):
     assert found.programs == 1 and found.axes[0].names == ("privacy.target_epsilon",)
     single = json.loads((ran / "metrics.jsonl").read_text().splitlines()[-1])["test_loss"]
     assert found.results["test_loss"][1, 0, -1] == pytest.approx(single, rel=1e-5) != found.results["test_loss"][0, 0, -1]
+    for name in ("epsilon_rdp", "epsilon_pld"):
+        assert found.results[name][1, 0] == pytest.approx(json.loads((ran / "summary.json").read_text())["privacy"][name][-1], rel=1e-6)
+    assert found.results["epsilon_pld"][1, 0] <= 2 < found.results["epsilon_pld"][0, 0] <= 5
+    assert found.results["clipped"].shape == (2, 1, 2) and "clipped" in found.made["privacy"]["outside the guarantee"]
 
 
 def test_a_run_without_accountant_says_so(monkeypatch, tmp_path):

@@ -67,7 +67,7 @@ def test_the_last_rounds_are_evaluated_too():
     made = Parts(FEDSGD, softmax_params(), SAMPLER, loss, KEY)
     found = jax.jit(lambda source: curves(made, source, 3, 2))(Source(DATA, TEST))
     history = run(rounds=3, evaluate_every=1).history
-    assert set(found) == {"test_loss", "test_accuracy"}
+    assert set(found) == {"test_loss", "test_accuracy", "loss", "clients", "update_norm"}
     for name, values in found.items():
         np.testing.assert_allclose(values, [history[1][name], history[2][name]], rtol=1e-6)
 

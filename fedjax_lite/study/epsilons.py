@@ -1,0 +1,52 @@
+"""What the cells of a private study give away."""
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from fedjax_lite.base import Mechanism
+from fedjax_lite.privacy.accountant import accounted, covered
+from fedjax_lite.privacy.spent import finite_or_none, outside
+from fedjax_lite.sampling import Sampler
+from fedjax_lite.study.results import Study
+
+Private = tuple[Mechanism | None, Sampler, int, float]  # who takes part, of how many, and delta
+NAMES = ("epsilon_rdp", "epsilon_pld")
+
+
+def with_epsilons(study: Study, private_of: Sequence[Callable[[], Private]], rounds: int, central: bool) -> Study:
+    """A study with epsilon by each accountant as a result, which a cell that is not private lacks, and its metrics outside the guarantee.
+
+    Args:
+        private_of: for each cell, what its accountants must know.
+        rounds: how many the study's runs have.
+        central: whether the test examples are no client's.
+    """
+    told = {"privacy": {"outside the guarantee": ", ".join(outside(list(study.results), central))}}
+    if find_spec("dp_accounting") is None:
+        told["privacy"]["epsilon"] = 'not accounted for: pip install "fedjax_lite[privacy]"'
+        return study._replace(made=study.made | told)
+    known: dict[Any, tuple[float | None, float | None]] = {}
+    cells: list[tuple[float | None, float | None]] = []
+    for of in private_of:
+        mechanism, sampler, population, delta = of()
+        if mechanism is None:
+            cells.append((None, None))
+            continue
+        key = (*covered(mechanism, sampler, population), population, delta)
+        if key not in known:
+            (found,) = accounted(mechanism, sampler, population, [rounds], delta)
+            known[key] = finite_or_none(found.rdp), finite_or_none(found.pld)
+        cells.append(known[key])
+        told["privacy"]["delta"] = f"{delta:.3g}"
+    shape = next(iter(study.results.values())).shape[: len(study.axes) + 1]
+    results, lacking = dict(study.results), dict(study.lacking)
+    for name, values in zip(NAMES, zip(*cells, strict=True), strict=True):
+        if any(value is not None for value in values):
+            each = np.array([np.nan if value is None else value for value in values])
+            results[name] = np.broadcast_to(each.reshape(shape[:-1])[..., None], shape).copy()
+            if without := tuple(place for place, value in enumerate(values) if value is None):
+                lacking[name] = without
+    return study._replace(results=results, lacking=lacking, made=study.made | told)
