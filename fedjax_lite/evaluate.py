@@ -25,7 +25,7 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     """Sums and counts of the loss and of every metric of `loss_fn`, one row a client; pure, for use inside compiled programs.
 
     Args:
-        loss_fn: as given to client work; called with key None.
+        loss_fn: as given to client work; called with key None. A batch holds examples of many clients.
         params: the model.
         data: the examples; clients without any have count 0.
         batch: how many examples go through the model at once.
@@ -70,7 +70,7 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
         some = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples)
         # Past the last example: no client, and the sum drops it.
         owner = jnp.searchsorted(data.start + data.size, index, side="right")
-        values = values_of(loss_fn, params, some, None, index.shape)
+        values = values_of(loss_fn, params, some, None, owner < data.population)
         return jax.tree.map(lambda value: jax.ops.segment_sum(value, owner, data.population), values)
 
     def add(totals, index):

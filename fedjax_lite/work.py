@@ -1,12 +1,14 @@
 """Local training by gradient steps."""
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
 from fedjax_lite.metrics import OF_WORK, check_names
@@ -15,9 +17,9 @@ from fedjax_lite.schedules import Clock, Scheduled, needs_value, refuse_restarti
 
 __all__ = ["sgd_work"]
 
-# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a metric over some examples only is a
-# fl.Mean(total [batch], count [batch])
-LossFn = Callable[[Tree, Tree, Key], Any]
+# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
+# fl.Mean(total [batch], count [batch]). One that takes an argument `mask` is given it by keyword.
+LossFn = Callable[..., Any]
 
 
 class _Carry(NamedTuple):
@@ -47,7 +49,9 @@ def sgd_work(
     Args:
         loss_fn: `(params, batch, key) -> losses [batch]`, or `(losses, {name: values [batch]})`. Never reduce over the
             batch: the mean over real examples is taken here, so a short last batch can't be got wrong. In evaluation it
-            is called with key None.
+            is called with key None. A short last batch is filled up with copies of the client's examples, whose losses do not
+            count. One that looks across the batch (a batch mean, batch normalisation, a contrastive term) would see them: it
+            takes a further argument `mask`, bool `[batch]`, which is False for these, and leaves them out itself.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
             starts anew in every round.
         learning_rate: number, tracer, or a schedule with its clock: `fl.on_round(s)`, `fl.on_step(s)`, `fl.on_client_step(s)`.
@@ -128,9 +132,23 @@ def sgd_work(
     return ClientWork(init, start, step, finish)
 
 
-def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, shape: tuple[int, ...]) -> dict[str, Mean]:
-    """The loss and every metric of each example, `shape` = [batch] each, in at least float32: their sums drown in half precision."""
-    losses, values = losses_and_metrics(loss_fn(params, examples, key))
+def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Array | None) -> Any:
+    """What a loss function says of a batch; it is given the mask where it asks for it."""
+    return loss_fn(params, examples, key, **({"mask": mask} if asks_mask(loss_fn) else {}))
+
+
+def asks_mask(function: Callable) -> bool:
+    """Whether a function has an argument `mask`; one without a signature, as some of C, has none."""
+    try:
+        return "mask" in inspect.signature(function).parameters
+    except ValueError:
+        return False
+
+
+def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Bool[Array, " batch"]) -> dict[str, Mean]:
+    """The loss and every metric of each example, `[batch]` each, in at least float32: their sums drown in half precision."""
+    shape = mask.shape
+    losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask))
     check_names(values, "loss_fn", OF_WORK)
     values = {"loss": losses, **values}
     for name, value in values.items():
@@ -167,7 +185,7 @@ def _wide_mean(value: Any) -> Mean:
 
 def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
-    values = values_of(loss_fn, params, batch.examples, key, batch.mask.shape)
+    values = values_of(loss_fn, params, batch.examples, key, batch.mask)
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
     total, count = sums["loss"]
     return total / jnp.where(count > 0, count, 1), sums
@@ -177,7 +195,11 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
     def half(tree):
         return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
-    return lambda params, batch, key: loss_fn(half(params), half(batch), key)
+    @wraps(loss_fn)
+    def in_half(params, batch, key, **mask):
+        return loss_fn(half(params), half(batch), key, **mask)
+
+    return in_half
 
 
 def _if(condition: Array, mean: Mean) -> Mean:

@@ -1,6 +1,7 @@
 """Attacks on the data that Byzantine clients train on, and how far they get."""
 
 import math
+from functools import wraps
 from typing import Any
 
 import jax
@@ -110,12 +111,13 @@ def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
     if trigger is None:
         return loss_fn
 
-    def with_success(params: Tree, batch: Tree, key: Any) -> Any:
-        output = loss_fn(params, batch, key)
-        losses, values = losses_and_metrics(output)
+    @wraps(loss_fn)
+    def with_success(params: Tree, batch: Tree, key: Any, **mask: Any) -> Any:
+        losses, values = losses_and_metrics(loss_fn(params, batch, key, **mask))
         shown, wanted, tells = trigger(batch)
         hit = jnp.argmax(model.apply(params, shown, key), axis=-1) == wanted
-        success = Mean((hit & tells).astype(losses.dtype), tells.astype(losses.dtype))
+        dtype = jax.tree.leaves(losses)[0].dtype
+        success = Mean((hit & tells).astype(dtype), tells.astype(dtype))
         return losses, {**values, "attack_success": success}
 
     return with_success

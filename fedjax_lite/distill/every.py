@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, State, Tree
-from fedjax_lite.work import LossFn
+from fedjax_lite.work import LossFn, told
 
 __all__ = ["mean_over_models", "of_all_models"]
 
@@ -32,10 +32,10 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
     [1.0, 2.0]
     """
 
-    def loss_fn(params: Tree, batch: Tree, key: Any) -> Any:
+    def loss_fn(params: Tree, batch: Tree, key: Any, mask: Any = None) -> Any:
         stacks = params if len(loss_fns) > 1 else (params,)
         number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)
-        outputs = [jax.vmap(fn, (0, None, None))(stack, batch, key) for fn, stack in zip(loss_fns, stacks, strict=True)]
+        outputs = [jax.vmap(lambda one, fn=fn: told(fn, one, batch, key, mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
 
     return loss_fn

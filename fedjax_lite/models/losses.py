@@ -1,61 +1,94 @@
 """From a model to the loss function that client work and evaluation take."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.models.networks import Model
-from fedjax_lite.work import LossFn
+from fedjax_lite.base import Mean
+from fedjax_lite.models.networks import Model, leaf_of
+from fedjax_lite.work import LossFn, asks_mask
 
 
-def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore: int | None = None) -> LossFn:
-    """The per-example loss of a model on labelled examples.
+def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore: int | None = None, mean: str = "sequences") -> LossFn:
+    r"""The per-example loss of a model on labelled examples.
+
+    "softmax": -log softmax(z)_y, of a sequence of T positions 1/T sum_t -log softmax(z_t)_{y_t};  "squared": 1/2 |z - y|^2.
 
     Args:
         model: its outputs are logits `[batch, ..., classes]` for "softmax", predictions `[batch, outputs]` for "squared".
-        loss: "softmax", cross-entropy with integer labels `[batch, ...]`, which also reports "accuracy"; of a sequence, the mean
-            over its positions. "squared", half of the squared distance to targets `[batch]` or `[batch, outputs]`.
+        loss: "softmax", cross-entropy with labels `[batch, ...]`, which also reports "accuracy"; labels are whole numbers from 0 of any
+            dtype, or truth values. "squared", half of the squared distance to targets `[batch]` or `[batch, outputs]`.
         target: the leaf of an example that is its label.
-        ignore: a label whose positions do not count, for instance a sequence's padding.
+        ignore: a label whose positions do not count, for instance a sequence's padding; an example without other positions counts nowhere.
+        mean: which mean is taken of sequences. "sequences": of each over its counted positions, then over the sequences, each counting
+            once. "tokens": over the counted positions of all sequences together, so that a longer one weighs more.
 
     Returns:
-        `(params, batch, key) -> losses [batch]`, or `(losses, {"accuracy": [batch]})`; key None evaluates (no dropout).
-        A label outside the classes gives NaN.
+        `(params, batch, key) -> losses [batch]`, or `(losses, {"accuracy": [batch]})`, each a `fl.Mean` where positions or examples do not
+        all count the same; key None evaluates (no dropout). It has an argument `mask` if the model's `apply` has one. A label outside the
+        classes, or between two, gives NaN; `fl.run` refuses such data beforehand.
+
+    Raises:
+        ValueError: for another loss or mean, `ignore` or `mean` without classes; when called, for examples without the leaf, and
+            outputs that do not fit the labels.
+
+    >>> loss = supervised(Model(lambda key, example: (), lambda logits, batch, key: logits), ignore=-1)
+    >>> losses, metrics = loss(jnp.zeros((2, 3, 4)), {"y": jnp.array([[0, 1, -1], [-1, -1, -1]])}, None)
+    >>> losses.value().tolist(), metrics["accuracy"].value().tolist()
+    ([1.3862943649291992, nan], [0.5, nan])
     """
     if loss not in ("softmax", "squared"):
         raise ValueError(f'supervised: loss must be "softmax" or "squared", got {loss!r}')
     if ignore is not None and loss != "softmax":
         raise ValueError(f'supervised: ignore={ignore} is a label, so it needs loss="softmax", got {loss!r}')
+    if mean not in ("sequences", "tokens") or (mean != "sequences" and loss != "softmax"):
+        raise ValueError(f'supervised: mean must be "sequences", or "tokens" where loss="softmax", got {mean!r} and {loss!r}')
 
-    def softmax(params, batch, key):
-        logits, labels = model.apply(params, batch, key), batch[target]
+    def outputs_and_labels(params, batch, key, mask):
+        labels = leaf_of(batch, "supervised: target", target)
+        return model.apply(params, batch, key, **mask), labels
+
+    def softmax(params, batch, key, **mask):
+        logits, labels = outputs_and_labels(params, batch, key, mask)
         if logits.shape[:-1] != labels.shape:
             raise ValueError(f"supervised: logits {logits.shape} for labels {labels.shape}: each label needs its row of logits")
-        classes = logits.shape[-1]
+        classes, given = logits.shape[-1], labels
+        labels = labels if jnp.issubdtype(labels.dtype, jnp.integer) else labels.astype(jnp.int32)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         chosen = jax.nn.one_hot(labels, classes, dtype=bool)  # not a gather: its gradient would be a scatter, slow everywhere
         losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
-        losses = jnp.where((labels >= 0) & (labels < classes), losses, jnp.nan)
+        known = (labels >= 0) & (labels < classes)
+        known = known if labels is given else known & (given == labels)
+        losses = jnp.where(known, losses, jnp.nan)
         hits = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
-        counts = jnp.ones(labels.shape, bool) if ignore is None else labels != ignore
-        return _mean_of_each(losses, counts), {"accuracy": _mean_of_each(hits, counts)}
+        counts = None if ignore is None else labels != ignore
+        return _of_examples(losses, counts, mean), {"accuracy": _of_examples(hits, counts, mean)}
 
-    def squared(params, batch, key):
-        predictions, targets = model.apply(params, batch, key), batch[target]
+    def squared(params, batch, key, **mask):
+        predictions, targets = outputs_and_labels(params, batch, key, mask)
         if predictions.size != targets.size:
             raise ValueError(
                 f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match"
             )
-        difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)
+        difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)  # of a truth value 1 or 0
         return 0.5 * jnp.sum(difference**2, axis=-1)
 
-    return softmax if loss == "softmax" else squared
+    found = softmax if loss == "softmax" else squared
+    if asks_mask(model.apply):
+        return lambda params, batch, key, mask=None: found(params, batch, key, mask=mask)
+    return lambda params, batch, key: found(params, batch, key)
 
 
-def _mean_of_each(values: jax.Array, counts: jax.Array) -> jax.Array:
-    """The mean of each example's counted positions, `[batch]`; 0 where it has none."""
-    values = jnp.where(counts, values, 0).reshape(len(values), -1)
-    number = jnp.sum(counts.reshape(len(values), -1), axis=-1)
-    return jnp.sum(values, axis=-1) / jnp.maximum(number, 1).astype(values.dtype)
+def _of_examples(values: jax.Array, counts: jax.Array | None, mean: str) -> Any:
+    """Values of all positions as one an example, `[batch]`, or as a `Mean` where they do not all count the same."""
+    here = jnp.ones(values.shape, bool) if counts is None else counts
+    values = jnp.where(here, values, 0).reshape(len(values), -1)
+    total, number = jnp.sum(values, axis=-1), jnp.sum(here.reshape(len(values), -1), axis=-1)
+    if mean == "tokens":
+        return Mean(total, number.astype(values.dtype))
+    each = total / jnp.maximum(number, 1).astype(values.dtype)
+    return each if counts is None else Mean(each, (number > 0).astype(values.dtype))
 
 
 # The loss of logits that are there already: a model whose parameters are its outputs.

@@ -1,54 +1,120 @@
 """Small networks of the field."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Key, Tree
+from fedjax_lite.base import Key, Tree, Whole
+from fedjax_lite.refuse import a_count
 
 
 class Model(NamedTuple):
     """A model as two pure functions."""
 
     init: Callable[[Key, Tree], Tree]  # key, one example without a batch axis -> params
-    apply: Callable[[Tree, Tree, Key | None], jax.Array]  # params, batch of examples, key -> outputs [batch, ...]; key None: evaluation
+    # params, batch of examples, key -> outputs [batch, ...]; key None: evaluation. One with an argument `mask` is given the loss's.
+    apply: Callable[..., jax.Array]
 
 
-def from_linen(module: nn.Module, *, input: str = "x") -> Model:
-    """Any flax linen module of a call `module(x)` or `module(x, train=...)` as a model.
+FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}  # a call's flag -> its value in training
+
+
+def from_linen(module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None) -> Model:
+    """Any flax linen module of a call `module(x)`, or `module(x, train=...)`, as a model.
 
     Args:
         module: the module; it may use the random stream "dropout", and must keep no state beside its parameters
             (batch statistics of clients have no meaning for a server; use GroupNorm or LayerNorm).
         input: the leaf of an example that is its input.
+        flag: the argument of its call that says whether it trains; by default the one that is named train, training, is_training or, the
+            other way round, deterministic. Of another name it is True in training.
+        mask: the argument of its call that takes bool `[batch]`, False for the copies that fill up a short last batch, for a module that
+            looks across the batch.
+
+    Raises:
+        ValueError: for a module of another library, an argument that its call has not; when it is first called, for one that keeps
+            state, and for a dropout layer that is off in training, or on in evaluation.
 
     >>> model = from_linen(nn.Dense(10))
     >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), {"x": jnp.zeros(64)}))
     {'bias': (10,), 'kernel': (64, 10)}
     """
-    has_train = "train" in inspect.signature(module.__call__).parameters
+    if not isinstance(module, nn.Module):
+        kind = f"{type(module).__module__}.{getattr(type(module), '__name__', module)}"
+        raise ValueError(
+            f"from_linen: module must be an instance of a flax.linen.Module, got {kind}: of another library write "
+            "fl.models.Model(init, apply)"
+        )
+    takes = inspect.signature(module.__call__).parameters
+    for argument, name in (("flag", flag), ("mask", mask)):
+        if name is not None and name not in takes:
+            whose = f"{type(module).__name__}, whose call takes {', '.join(takes)}"
+            raise ValueError(f"from_linen: {argument}={name!r} is no argument of {whose}")
+    flags = {name: FLAGS.get(name, True) for name in takes if name == flag or (flag is None and name in FLAGS)}
 
-    evaluating: dict[str, Any] = {"train": False} if has_train else {}
+    def called(method: Callable, batch: Tree, training: bool, **others: Any) -> Any:
+        inputs = leaf_of(batch, "from_linen: input", input)
+        with nn.intercept_methods(partial(_watched, module, training, tuple(flags))):
+            return method(inputs, **{name: value == training for name, value in flags.items()}, **others)
 
     def init(key, example):
-        inputs = jnp.asarray(example[input])[None]
-        variables = module.init(key, inputs, **evaluating)
+        leaf_of(example, "from_linen: input", input)
+        batch = {input: jnp.asarray(example[input])[None]}
+        real = {} if mask is None else {mask: jnp.ones(1, bool)}
+        variables = called(partial(module.init, key), batch, False, **real)
         if set(variables) - {"params"}:
             raise ValueError(
                 f"the module keeps state beside its parameters ({sorted(set(variables) - {'params'})}): use GroupNorm or LayerNorm"
             )
         return variables.get("params", {})
 
-    def apply(params, batch, key=None):
-        mode = evaluating if key is None else {name: True for name in evaluating}
+    def apply(params, batch, key=None, **others):
         rngs = None if key is None else {"dropout": key}
-        return module.apply({"params": params}, batch[input], rngs=rngs, **mode)
+        return called(partial(module.apply, {"params": params}, rngs=rngs), batch, key is not None, **others)
 
-    return Model(init, apply)
+    if mask is None:
+        return Model(init, apply)
+    named = mask
+
+    def apply_to_some(params, batch, key=None, mask=None):
+        real = jnp.ones(len(leaf_of(batch, "from_linen: input", input)), bool) if mask is None else mask
+        return apply(params, batch, key, **{named: real})
+
+    return Model(init, apply_to_some)
+
+
+def _watched(top: nn.Module, training: bool, flags: tuple[str, ...], following: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+    """A layer's call, unless it is a dropout that does not follow the module's flag."""
+    layer = context.module
+    rate = getattr(layer, "rate", None) if isinstance(layer, nn.Dropout) else getattr(layer, "dropout_rate", None)
+    if context.method_name == "__call__" and isinstance(rate, int | float) and rate > 0 and hasattr(layer, "deterministic"):
+        given = inspect.signature(layer.__call__).bind_partial(*args, **kwargs).arguments.get("deterministic")
+        off = layer.deterministic if given is None else given
+        if off is not None and bool(off) == training:
+            what = "off in training" if training else "on in evaluation"
+            said = f"flag {', '.join(flags)}" if flags else f"no flag among {', '.join(FLAGS)}"
+            raise ValueError(
+                f"from_linen: the layer {layer.name or type(layer).__name__} of {type(top).__name__} drops out at {rate}, and is {what}: "
+                f"its call has {said}; name the argument that turns it on as flag, or make the rate 0"
+            )
+    return following(*args, **kwargs)
+
+
+def leaf_of(examples: Tree, argument: str, name: str) -> Any:
+    """One leaf of examples, or an error that says which there are.
+
+    Raises:
+        ValueError: for examples without it; names the argument that asks for it.
+    """
+    if not isinstance(examples, Mapping) or name not in examples:
+        there = f"has the leaves {', '.join(map(str, examples))}" if isinstance(examples, Mapping) else "has no leaves by name"
+        raise ValueError(f"{argument}={name!r} is no leaf of the examples: one {there}")
+    return examples[name]
 
 
 class _MLP(nn.Module):
@@ -63,16 +129,14 @@ class _MLP(nn.Module):
         return nn.Dense(self.outputs)(x)
 
 
-def mlp(hidden: Sequence[int] = (200, 200), *, classes: int = 10) -> Model:
+def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10) -> Model:
     """Fully connected ReLU layers and a linear output: `mlp((200, 200))` is McMahan's 2NN, `mlp(())` softmax regression.
 
     Args:
         hidden: width of each hidden layer.
         classes: outputs.
     """
-    if any(width < 1 for width in hidden) or classes < 1:
-        raise ValueError(f"mlp: widths and classes must be at least 1, got hidden={tuple(hidden)}, classes={classes}")
-    return from_linen(_MLP(tuple(hidden), classes))
+    return from_linen(_MLP(tuple(a_count("mlp", "hidden", width) for width in hidden), a_count("mlp", "classes", classes)))
 
 
 class _Linear(nn.Module):
@@ -84,8 +148,6 @@ class _Linear(nn.Module):
         return nn.Dense(self.outputs, use_bias=self.bias, kernel_init=nn.initializers.zeros)(x.reshape(x.shape[0], -1))
 
 
-def linear(outputs: int = 1, *, bias: bool = True) -> Model:
+def linear(outputs: Whole = 1, *, bias: bool = True) -> Model:
     """Linear regression from zero: y = x W + b, outputs `[batch, outputs]`."""
-    if outputs < 1:
-        raise ValueError(f"linear: outputs must be at least 1, got {outputs}")
-    return from_linen(_Linear(outputs, bias))
+    return from_linen(_Linear(a_count("linear", "outputs", outputs), bias))
