@@ -7,6 +7,7 @@ from fedjax_lite.config import Config, Where
 from fedjax_lite.names import call, find, make
 from fedjax_lite.work import LossFn
 
+OF_LOSS = ("loss", "ignore", "mean")  # keys of a model's table that are its loss's
 __all__ = ["Architecture", "architectures", "model_of"]
 
 
@@ -45,10 +46,11 @@ def model_of(config: Config, table: Any, path: Where, outputs: tuple[int, str]) 
     most, usual = outputs
     table = {"name": table} if isinstance(table, str) else table
     find(config, "model", table, path)
-    loss = {"loss": table["loss"]} if "loss" in table else {}
-    table = {key: value for key, value in table.items() if key != "loss"}
-    classes = table.get("classes", most)
-    if usual == "softmax" and isinstance(classes, int) and classes < most:
-        raise config.error([*path, "classes"], f"labels out of range: classes={classes}, the data has a label {most - 1}")
+    loss = {key: table[key] for key in OF_LOSS if key in table}
+    table = {key: value for key, value in table.items() if key not in OF_LOSS}
+    for name in ("classes", "outputs"):
+        given = table.get(name, most)
+        if usual == "softmax" and isinstance(given, int) and given < most:
+            raise config.error([*path, name], f"labels out of range: {name}={given}, the data has a label {most - 1}")
     model = make(config, "model", table, path, classes=most, outputs=most)
     return model, call(config, models.supervised, {"loss": usual} | loss, path, given={"model": model})

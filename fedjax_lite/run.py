@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.compiled import Compiled
+from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.diagnose import first_not_finite, suspects
@@ -24,6 +25,7 @@ from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
 from fedjax_lite.metrics import OF_ROUND, check_names, lower_is_better
+from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
@@ -234,8 +236,13 @@ def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
 
 def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, converge) -> None:
     """Trace a segment, so that what does not fit together is found before anything is compiled or written."""
-    data = data.shapes() if isinstance(data, Store) else data
     state = jax.eval_shape(algorithm.init, params, key)
+    if test is not None:
+        check_alike(data, test)
+    for part, name in ((data, "data"), (test, "test")):
+        if loss_fn is not None and part is not None:
+            check_labels(loss_fn, jax.eval_shape(algorithm.params, state), part, name)
+    data = data.shapes() if isinstance(data, Store) else data
     held_out = data if test is None else test
     _, measured, sums = in_memory.of(algorithm, sampler, loss_fn).eval_shape(rounds, state, data=data, held_out=held_out)
     check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")

@@ -60,8 +60,9 @@ def described(annotation: Any) -> str:
         alternatives.pop(int, None)
         alternatives.pop(bool, None)
     said = [word for kind, word in WORDS.items() if kind in alternatives]
-    if alternatives.get(list, ())[:1] in ((int,), (float,)):
-        said[said.index("a list")] = f"a list of {WORDS[alternatives[list][0]][2:]}s"
+    of = {kind for each in alternatives.get(list, ())[:1] for kind, _ in _alternatives(each) if kind}
+    if of in ({int}, {float}):
+        said[said.index("a list")] = f"a list of {WORDS[of.pop()][2:]}s"
     return " or ".join(said) or "left out: TOML cannot write what it takes"
 
 

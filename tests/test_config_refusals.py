@@ -44,19 +44,19 @@ MISTAKES = {
         ("[[0.5, 0.5]]", "[[0.5, 0.5, 0.5]]"),
         r"tiny.toml:3: data: an example.s x has the shape \[3\] at client 1 .*make them equal",
     ),
-    "negative label": (("y = [2]", "y = [-1]"), r"tiny.toml:3: data: labels out of range: the data has a label -1"),
+    "negative label": (("y = [2]", "y = [-1]"), r"tiny.toml:3: data: labels out of range: label -1 of client 1 of the data is no class"),
     "missing file": (
         ('name = "table"\n[[data.clients]]', 'name = "leaf"\npath = "nowhere"\n[[extra]]'),
         r"tiny.toml:6: extra: unknown section",
     ),
     "labels beyond classes": (
         ("hidden = [3]", "hidden = [3]\nclasses = 2"),
-        r"tiny.toml:14: model.classes: labels out of range: classes=2, .*label 2",
+        r"tiny.toml:14: model.classes: labels out of range: label 2 of client 1 of the data is none of classes=2",
     ),
     "hidden of text": (("hidden = [3]", 'hidden = ["3"]'), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got \['3'\]"),
     "hidden nested": (("hidden = [3]", "hidden = [[3]]"), r"tiny.toml:13: model.hidden: must be a list of whole numbers"),
     "hidden no list": (("hidden = [3]", "hidden = 3"), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got 3"),
-    "hidden zero": (("hidden = [3]", "hidden = [0]"), r"tiny.toml:13: model.hidden: mlp: widths and classes must be at least 1"),
+    "hidden zero": (("hidden = [3]", "hidden = [0]"), r"tiny.toml:13: model.hidden: mlp: hidden must be a whole number .* got 0"),
     "loss": (("hidden = [3]", 'loss = "hinge"'), r"""tiny.toml:13: model.loss: .*"softmax" or "squared", got 'hinge'"""),
     "no optimizer": (('optimizer = { name = "sgd", learning_rate = 0.1 }\n', ""), r"tiny.toml:14: client: give optimizer, such as"),
     "optimizer": (

@@ -27,23 +27,78 @@ def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow
                 row = int(np.flatnonzero(bad)[0])
                 name = jax.tree_util.keystr(path) or "the array"
                 raise ValueError(f"leaf {name} of client {owner[row]} holds NaN or Inf ({bad.sum()} such examples): clean or drop them")
-    labels = labels_of(examples)
-    if classes is not None and labels is not None:
-        bad = (labels < 0) | (labels >= classes)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
+    if classes is not None and isinstance(examples, dict) and "y" in examples:
+        labels = examples["y"]
+        if found := stranger(labels, classes):
+            row, number = found
             raise ValueError(
-                f"label {labels[row]} of client {owner[row]} is out of range: classes={classes} admits 0..{classes - 1} "
-                f"({bad.sum()} such examples); raise classes or map the labels"
+                f"label {shown(labels, row)} of client {owner[row]} is out of range: classes={classes} admits 0..{classes - 1} "
+                f"({number} such examples); raise classes or map the labels"
             )
+        examples = examples | {"y": labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int32)}
     return examples
+
+
+def stranger(labels: np.ndarray, classes: int | float = np.inf, ignore: int | None = None) -> tuple[int, int] | None:
+    """The first example with a label that is no whole number in [0, classes), nor `ignore`, and how many there are; None if there is
+    none."""
+    bad = np.asarray(~((labels >= 0) & (labels < classes)))  # NaN is none either
+    if np.issubdtype(labels.dtype, np.inexact):
+        bad |= labels != np.floor(labels)
+    if ignore is not None:
+        bad &= labels != ignore
+    bad = bad.reshape(len(labels), -1).any(axis=1)
+    return (int(np.flatnonzero(bad)[0]), int(bad.sum())) if bad.any() else None
+
+
+def shown(labels: Any, row: int) -> str:
+    """An example's label, or labels, in Python's digits."""
+    return str(np.asarray(labels[row]).tolist())
+
+
+def check_alike(data: Any, test: Any) -> None:
+    """Refuse held-out examples of other shapes than those that are trained on.
+
+    Raises:
+        ValueError: with the leaf and both shapes.
+    """
+    ours, theirs = (dict(jax.tree_util.tree_leaves_with_path(part.example)) for part in (data, test))
+    for path, x in theirs.items():
+        if path in ours and np.shape(x) != np.shape(ours[path]):
+            name, shapes = jax.tree_util.keystr(path) or "the array", (list(np.shape(x)), list(np.shape(ours[path])))
+            raise ValueError(f"test: leaf {name} has the shape {shapes[0]} an example, the training data's {shapes[1]}")
+
+
+def on_host(arrays: Tree, whose: str) -> Tree:
+    """Leaves as NumPy arrays.
+
+    Raises:
+        ValueError: for a masked array that masks something, which would come back, and a structured one; names the leaf and `whose` it is.
+    """
+
+    def leaf(path, x):
+        array = np.asarray(x)
+        name = jax.tree_util.keystr(path) or "the array" if array.dtype.names or isinstance(x, np.ma.MaskedArray) else ""
+        if name and np.ma.is_masked(x):
+            raise ValueError(f"{whose}: leaf {name} is a masked array, of which {np.ma.count_masked(x)} are masked: drop or fill these")
+        if array.dtype.names:
+            raise ValueError(f"{whose}: leaf {name} has the fields {', '.join(array.dtype.names)}: make each a leaf of its own")
+        return array
+
+    return jax.tree_util.tree_map_with_path(leaf, arrays)
+
+
+def client_of(data: Any, row: int) -> int:
+    """Whose example stands in a row of a population."""
+    return int(np.searchsorted(np.asarray(data.start) + np.asarray(data.size), row, side="right"))
 
 
 def _cast(path: Any, x: np.ndarray) -> np.ndarray:
     """Python's float64 and int64 become jax's defaults (float32 and int32 unless x64 is on)."""
     name = jax.tree_util.keystr(path) or "the array"
     if x.dtype.kind in "OSUMm":
-        raise ValueError(f"leaf {name} holds {x.dtype}, not numbers: make it an array of numbers")
+        words = ", of words for instance np.unique(words, return_inverse=True)[1]" if x.dtype.kind in "OSU" else ""
+        raise ValueError(f"leaf {name} holds {x.dtype}, not numbers: make it an array of numbers{words}")
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     if np.issubdtype(x.dtype, np.integer) and x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
         raise ValueError(f"leaf {name} holds {x.min()}..{x.max()}, which does not fit {dtype}: map the values to a smaller range")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client, Tree
-from fedjax_lite.data.arrays import checked, fingerprint, labels_of, length_of
+from fedjax_lite.data.arrays import checked, fingerprint, labels_of, length_of, on_host
 
 
 @jax.tree_util.register_dataclass
@@ -35,11 +35,13 @@ class FederatedData:
 
         Args:
             clients: row i is client i.
-            classes: if given, every label in a leaf named "y" must be in [0, classes).
-            allow_empty: admit clients without examples (a held-out part may have such).
+            classes: if given, every label in a leaf named "y" must be a whole number in [0, classes), or a truth value; of whatever dtype
+                they are, they become integers.
+            allow_empty: admit clients without examples (a held-out part may have such); one client must have some.
 
         Raises:
-            ValueError: naming the client and the leaf: unequal lengths or structures, no examples, NaN or Inf, labels out of range.
+            ValueError: naming the client and the leaf: unequal lengths or structures, no examples, NaN or Inf, labels out of range, words,
+                masked values, structured dtypes.
 
         >>> data = FederatedData.from_clients([{"x": np.ones((3, 2))}, {"x": np.zeros((1, 2))}])
         >>> data.population, data.size.tolist()
@@ -47,7 +49,7 @@ class FederatedData:
         """
         if not len(clients):
             raise ValueError("clients is empty: a population needs at least one client")
-        clients = [jax.tree.map(np.asarray, client) for client in clients]
+        clients = [on_host(client, f"client {i}") for i, client in enumerate(clients)]
         structure: Any = jax.tree.structure(clients[0])
         for i, client in enumerate(clients):
             if jax.tree.structure(client) != structure:
@@ -72,8 +74,8 @@ class FederatedData:
         >>> data.examples["x"].tolist()
         [1.0, 3.0, 0.0, 2.0]
         """
-        arrays = jax.tree.map(np.asarray, arrays)
-        client_ids = np.asarray(client_ids)
+        arrays = on_host(arrays, "arrays")
+        client_ids = on_host(np.asanyarray(client_ids), "client_ids")
         length = length_of(arrays, "arrays")
         if client_ids.shape != (length,):
             raise ValueError(f"client_ids has the shape {client_ids.shape}, the arrays hold {length} examples: give one id an example")
@@ -81,7 +83,13 @@ class FederatedData:
             raise ValueError("arrays hold no examples")
         if not np.issubdtype(client_ids.dtype, np.integer):
             raise ValueError(f"client_ids must be integers, got {client_ids.dtype}: use np.unique(names, return_inverse=True)[1]")
-        population = int(client_ids.max()) + 1 if population is None else population
+        if population is None:
+            population = int(client_ids.max()) + 1
+            if population > length and not allow_empty or population >= 2**31:
+                raise ValueError(
+                    f"client_ids go up to {population - 1}, of {length} examples, so that clients between have none: number them by "
+                    "np.unique(client_ids, return_inverse=True)[1], or give population and allow_empty=True"
+                )
         if client_ids.min() < 0 or client_ids.max() >= population:
             raise ValueError(f"client_ids must be in [0, {population}), got {client_ids.min()}..{client_ids.max()}")
         order = np.argsort(client_ids, kind="stable")
@@ -162,11 +170,17 @@ class Piece:
         return cohort._replace(start=self.start, device=self.device)
 
 
+@jax.tree_util.register_static
+class Words(tuple[str, ...]):
+    """The class names, where labels were words: label i was words[i]. To jax a constant, as text is no array."""
+
+
 class TrainTest(NamedTuple):
     """A training population and the examples held out of it; `test` is None where there are none."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
+    words: Words | None = None  # the class names, where labels were words
 
     @property
     def population(self) -> int:
@@ -185,6 +199,7 @@ class Source(NamedTuple):
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
     public: FederatedData | None = None
+    words: Words | None = None  # the class names, where labels were words
 
     @property
     def population(self) -> int:
@@ -212,6 +227,8 @@ def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
 
 def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool) -> FederatedData:
     """Check sorted host arrays and move them to the device."""
+    if not sizes.any():
+        raise ValueError("no client has an example: give one client some at least")
     if sizes.sum() >= 2**31:
         raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
     return _place(jax.tree.map(jnp.array, checked(examples, sizes, classes, allow_empty)), sizes)

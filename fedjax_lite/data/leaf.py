@@ -4,12 +4,12 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedjax_lite.data.federated import FederatedData, TrainTest
-from fedjax_lite.data.table import joined, rows
+from fedjax_lite.data.table import joined, labels, numbered, rows
 
 
 def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
@@ -24,14 +24,15 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
         invert: give 1 - x. FEMNIST on disk is black ink (0) on a white page (1); FedJAX and others train on the inverse.
 
     Returns:
-        TrainTest. Examples: "x" float32, of the shape of the numbers on disk (FEMNIST `[784]`); "y" int32, float32 if any is
-        not an integer. Text of equal lengths (Shakespeare) becomes int32 Unicode code points: x `[characters]`, y one number for
-        one character. The files' other fields are not read.
+        TrainTest. Examples: "x" float32, of the shape of the numbers on disk (FEMNIST `[784]`); "y" int32, float32 if any of either
+        part is not an integer. Text x of equal lengths (Shakespeare) becomes int32 Unicode code points `[characters]`, and so does text y
+        beside it of one character (one number) or of as many as x. Other text y are class names: words, numbered in their order as
+        text over both parts, and `words` of the result says which they were. The files' other fields are not read.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: naming file and user: no shards, a file cut off in the middle, counts that disagree, a user in two places or without
-            examples, x and y of unequal length, things that are neither numbers nor text.
+        ValueError: naming file and user: no shards, a file cut off in the middle or of another form, counts that disagree, a user in two
+            places or without examples, x and y of unequal length, things that are neither numbers nor text, words beside numbers.
 
     Source: Caldas et al. 2018, "LEAF: A Benchmark for Federated Settings".
 
@@ -44,14 +45,23 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
     if not path.is_dir():
         raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds train/ and test/")
     split = (path / "train").is_dir()
-    names, train = _read(path / "train" if split else path, invert)
-    if not split or not (path / "test").is_dir():
-        return TrainTest(FederatedData.from_clients(train), None)
-    test_names, test = _read(path / "test", invert, allow_empty=True)
-    return TrainTest(FederatedData.from_clients(train), _aligned(names, train, test_names, test))
+    train = _read(path / "train" if split else path, invert)
+    test = _read(path / "test", invert, allow_empty=True) if split and (path / "test").is_dir() else _Part([], [], [])
+    owners = [f"user {user!r}" for user in train.users + test.users]
+    y, words = numbered(train.y + test.y, owners)
+    clients = joined(train.x + test.x, y, owners)
+    population, held = clients[: len(train.users)], clients[len(train.users) :]
+    part = FederatedData.from_clients(population)
+    return TrainTest(part, _aligned(train.users, test.users, held) if held else None, words)
 
 
-def _read(folder, invert, allow_empty=False) -> tuple[list[str], list[dict[str, np.ndarray]]]:
+class _Part(NamedTuple):
+    users: list[str]
+    x: list[np.ndarray]
+    y: list[np.ndarray]
+
+
+def _read(folder, invert, allow_empty=False) -> _Part:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ValueError(f"{folder} holds no *.json files: give LEAF's folder, with its shards in train/ and test/")
@@ -66,24 +76,35 @@ def _read(folder, invert, allow_empty=False) -> tuple[list[str], list[dict[str, 
                 if not allow_empty:
                     raise ValueError(f"user {user!r} in {file} has no examples: remove it, or preprocess with LEAF's -k 1")
                 continue
-            x[user] = _array(data["x"], "x", user, invert)
-            y[user] = _array(data["y"], "y", user)
+            x[user] = _inputs(data["x"], user, invert)
+            y[user] = _labels(data["y"], user, x[user])
     users = sorted(x)
     if not users:
         raise ValueError(f"{folder} holds no examples")
-    return users, joined([x[user] for user in users], [y[user] for user in users], [f"user {user!r}" for user in users])
+    return _Part(users, [x[user] for user in users], [y[user] for user in users])
 
 
 def _users(file):
     """Pairs of a user and its {"x", "y"}, as one shard lists them."""
     try:
         shard = json.loads(file.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{file} is not a LEAF file: it is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{file} is not complete JSON ({error}): it is cut off or damaged, copy it again") from None
-    for key in ("users", "num_samples", "user_data"):
-        if not isinstance(shard, dict) or key not in shard:
+    if not isinstance(shard, dict):
+        raise ValueError(f"{file} is not a LEAF file: it holds a {type(shard).__name__}")
+    for key, kind, what in (("users", list, "list"), ("num_samples", list, "list"), ("user_data", dict, "table")):
+        if key not in shard:
             raise ValueError(f'{file} is not a LEAF file: it has no "{key}"')
+        if not isinstance(shard[key], kind):
+            raise ValueError(f'{file} is not a LEAF file: "{key}" is {_brief(shard[key])}, not a {what}')
     users, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
+    for key, values, kinds in (("users", users, str), ("num_samples", counts, int | float)):
+        for i, value in enumerate(values):
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                what = "name" if kinds is str else "number"
+                raise ValueError(f'{file} is not a LEAF file: "{key}"[{i}] is {_brief(value)}, not a {what}')
     if len(set(users)) != len(users) or set(users) != set(data) or len(counts) != len(users):
         raise ValueError(f"{file} lists {len(users)} users and {len(counts)} num_samples for the data of {len(data)} users: it is damaged")
     for user, count in zip(users, counts, strict=True):
@@ -95,22 +116,40 @@ def _users(file):
         yield user, data[user]
 
 
-def _array(values: Any, field: str, user: str, invert: bool = False) -> np.ndarray:
+def _brief(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return text if len(text) < 40 else f"{text[:40]} ..."
+
+
+def _inputs(values: list, user: str, invert: bool) -> np.ndarray:
     if not all(isinstance(value, str) for value in values):
-        array = rows(values, field, f"user {user!r}")
-        return array if field == "y" else (1 - array if invert else array).astype(np.float32)
+        array = rows(values, "x", f"user {user!r}")
+        return (1 - array if invert else array).astype(np.float32)
     if invert:
         raise ValueError(f"invert=True is for numbers, x of user {user!r} is text")
     if re.search(r"\.(jpe?g|png)$", values[0]):
-        raise ValueError(f"{field} of user {user!r} names image files ({values[0]!r}): read the images and use FederatedData.from_clients")
+        raise ValueError(f"x of user {user!r} names image files ({values[0]!r}): read the images and use FederatedData.from_clients")
+    if not values[0] or len(set(map(len, values))) > 1:
+        raise ValueError(f"x of user {user!r} is text of unequal lengths or empty: cut or fill it to one length")
+    return _codes(values)
+
+
+def _labels(values: list, user: str, x: np.ndarray) -> np.ndarray:
+    """Numbers; of text that goes on from text, its code points; other words as they are."""
+    y = labels(values, f"user {user!r}")
+    lengths = set(map(len, values)) if y.dtype.kind == "U" else set()
+    if x.dtype == np.int32 and len(lengths) == 1 and lengths <= {1, x.shape[1]}:
+        codes = _codes(values)
+        return codes[:, 0] if codes.shape[1] == 1 else codes
+    return y
+
+
+def _codes(values: list[str]) -> np.ndarray:
     length = len(values[0])
-    if not length or any(len(value) != length for value in values):
-        raise ValueError(f"{field} of user {user!r} is text of unequal lengths or empty: cut or fill it to one length")
-    codes = np.array(values, f"<U{length}").view("<u4").reshape(len(values), length).astype(np.int32)
-    return codes[:, 0] if field == "y" and length == 1 else codes
+    return np.array(values, f"<U{length}").view("<u4").reshape(len(values), length).astype(np.int32)
 
 
-def _aligned(names, train, test_names, test) -> FederatedData:
+def _aligned(names, test_names, test) -> FederatedData:
     """The test part by train user, or as one central set if it has none of them."""
     strangers = sorted(set(test_names) - set(names))
     if len(strangers) == len(test_names):

@@ -5,21 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData, TrainTest, Words
 
 
 def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
     """One entry a client, examples as nested lists.
 
     Args:
-        clients: each {"x": [[...], ...], "y": [...]}; x holds one row of numbers an example, y one number, or one row, an example.
+        clients: each {"x": [[...], ...], "y": [...]}; x holds one row of numbers an example, y one number, one row or one word an example.
 
     Returns:
         TrainTest without a test part. Examples: "x" float32 `[features]`; "y" int32 labels where every y of every client is an
-        integer, else float32.
+        integer, else float32. Words are numbered in their order as text, and `words` says which they were.
 
     Raises:
-        ValueError: naming the client: not exactly x and y, ragged rows, anything but finite numbers, unequal lengths, no examples.
+        ValueError: naming the client: not exactly x and y, ragged rows, anything but finite numbers, words beside numbers, unequal
+            lengths, no examples.
 
     >>> data = table([{"x": [[0, 1], [1, 0]], "y": [0, 1]}, {"x": [[0.5, 0.5]], "y": [1]}])
     >>> data.train.size.tolist(), data.train.example["x"].dtype, data.train.example["y"].dtype
@@ -33,10 +34,11 @@ def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
             raise ValueError(f'client {i} must have exactly "x" and "y", got {found}')
     names = [f"client {i}" for i in range(len(clients))]
     x = [rows(client["x"], "x", name).astype(np.float32) for client, name in zip(clients, names, strict=True)]
-    y = [rows(client["y"], "y", name) for client, name in zip(clients, names, strict=True)]
+    y = [labels(client["y"], name) for client, name in zip(clients, names, strict=True)]
     if x[0].ndim < 2:
         raise ValueError("x must hold one row an example: write [[1.0], [2.0]] for one feature, not [1.0, 2.0]")
-    return TrainTest(FederatedData.from_clients(joined(x, y, names)), None)
+    y, words = numbered(y, names)
+    return TrainTest(FederatedData.from_clients(joined(x, y, names)), None, words)
 
 
 def rows(values: Any, field: str, owner: str) -> np.ndarray:
@@ -52,6 +54,24 @@ def rows(values: Any, field: str, owner: str) -> np.ndarray:
     if not (np.abs(array) <= np.finfo(np.float32).max).all():
         raise ValueError(f"{field} of {owner} holds NaN, Inf or a number beyond float32: clean or drop such examples")
     return array
+
+
+def labels(values: Any, owner: str) -> np.ndarray:
+    """As `rows`, or words as they are."""
+    if isinstance(values, list | tuple) and values and all(isinstance(value, str) for value in values):
+        return np.asarray(values)
+    return rows(values, "y", owner)
+
+
+def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], Words | None]:
+    """The labels of all clients as numbers, and where they were words those words in order: label i was words[i]."""
+    texts = [array.dtype.kind == "U" for array in y]
+    if not any(texts):
+        return list(y), None
+    if not all(texts):
+        raise ValueError(f"y of {names[texts.index(True)]} holds words, and that of {names[texts.index(False)]} numbers: make them equal")
+    words, label = np.unique(np.concatenate(list(y)), return_inverse=True)
+    return np.split(label, np.cumsum([len(array) for array in y])[:-1]), Words(words.tolist())
 
 
 def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -4,8 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fedjax_lite.base import Mean
+from fedjax_lite.base import Mean, Tree
+from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.models.networks import Model, leaf_of
 from fedjax_lite.work import LossFn, asks_mask
 
@@ -75,9 +77,46 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore
         return 0.5 * jnp.sum(difference**2, axis=-1)
 
     found = softmax if loss == "softmax" else squared
-    if asks_mask(model.apply):
-        return lambda params, batch, key, mask=None: found(params, batch, key, mask=mask)
-    return lambda params, batch, key: found(params, batch, key)
+
+    def with_mask(params, batch, key, mask=None):
+        return found(params, batch, key, mask=mask)
+
+    def loss_fn(params, batch, key):
+        return found(params, batch, key)
+
+    def check(params, data, name):
+        labels = leaf_of(data.examples, "supervised: target", target)
+        if loss != "softmax" or isinstance(labels, jax.core.Tracer):
+            return
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data.examples)
+        classes = jax.eval_shape(lambda params, batch: model.apply(params, batch, None), params, one).shape[-1]
+        if strange := stranger(np.asarray(labels), classes, ignore):
+            row, number = strange
+            raise ValueError(
+                f"{name}: label {shown(labels, row)} of client {client_of(data, row)} is out of range: "
+                f"the model has {classes} outputs, for labels from 0 to {classes - 1} ({number} such examples)"
+            )
+
+    made = with_mask if asks_mask(model.apply) else loss_fn
+    setattr(made, "check", check)
+    return made
+
+
+def check_labels(loss_fn: Any, params: Tree, data: Any, name: str) -> None:
+    """Refuse data whose labels a model has no output for, where a loss function knows its model: `supervised`, and what wraps it.
+
+    Args:
+        loss_fn: whose labels they are; None: no loss.
+        params: of its model, or their shapes.
+        data: a population, in memory or on disk.
+        name: of the data.
+
+    Raises:
+        ValueError: with the label, its client and the number of outputs.
+    """
+    check = getattr(loss_fn, "check", None)
+    if check is not None:
+        check(params, data, name)
 
 
 def _of_examples(values: jax.Array, counts: jax.Array | None, mean: str) -> Any:

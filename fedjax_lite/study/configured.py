@@ -18,7 +18,7 @@ from fedjax_lite.names import refusing
 from fedjax_lite.privacy.settings import TARGET, automatic, settings_of, solved, solved_choices
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central
 from fedjax_lite.simulate import advance
-from fedjax_lite.sources import load_data, outputs_of
+from fedjax_lite.sources import load_data, losses_of, outputs_of
 from fedjax_lite.study.alike import Alike, alike
 from fedjax_lite.study.conduct import conducted
 from fedjax_lite.study.epsilons import with_epsilons
@@ -150,5 +150,5 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
 
 
 def _key(config: Config) -> str:
-    """What tells data apart. A tracer has no text, so no number of [data] is an operand."""
-    return json.dumps(config.values["data"], sort_keys=True)
+    """What tells data, and what its labels mean, apart. A tracer has no text, so no number of [data] is an operand."""
+    return json.dumps([config.values["data"], losses_of(config)], sort_keys=True)

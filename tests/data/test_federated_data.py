@@ -131,7 +131,8 @@ def test_empty_clients_are_admitted_only_on_demand():
     with pytest.raises(ValueError, match=r"client 1 has no examples \(2 of 3 clients have none\): drop it, or pass allow_empty=True"):
         FederatedData.from_clients(clients)
     assert FederatedData.from_clients(clients, allow_empty=True).size.tolist() == [1, 0, 0]
-    assert FederatedData.from_clients(clients[1:], allow_empty=True).largest == 0
+    with pytest.raises(ValueError, match="no client has an example: give one client some at least"):
+        FederatedData.from_clients(clients[1:], allow_empty=True)
     assert FederatedData.from_arrays({"x": np.ones(1)}, [0], population=3, allow_empty=True).size.tolist() == [1, 0, 0]
 
 
@@ -204,3 +205,28 @@ def test_bad_client_ids(ids, population, message):
 def test_no_examples_at_all():
     with pytest.raises(ValueError, match="arrays hold no examples"):
         FederatedData.from_arrays({"x": np.ones(0)}, np.zeros(0, int))
+
+
+def test_masked_values_do_not_come_back():
+    x = np.ma.masked_equal(np.array([[1.0, -9], [2, 3]]), -9)
+    for make in (lambda x: FederatedData.from_clients([{"x": x}]), lambda x: FederatedData.from_arrays({"x": x}, [0, 0])):
+        with pytest.raises(ValueError, match=r"(client 0|arrays): leaf \['x'\] is a masked array, of which 1 are masked: drop or fill"):
+            make(x)
+        assert make(np.ma.masked_array([[1.0, 2], [3, 4]])).examples["x"].tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(ValueError, match="client_ids: leaf the array is a masked array"):
+        FederatedData.from_arrays({"x": np.ones(2)}, np.ma.masked_equal([0, 1], 1))
+
+
+def test_structured_arrays_and_words_are_refused():
+    with pytest.raises(ValueError, match=r"client 0: leaf \['x'\] has the fields a, b: make each a leaf of its own"):
+        FederatedData.from_clients([{"x": np.zeros(2, [("a", "f4"), ("b", "i4")])}])
+    with pytest.raises(ValueError, match="not numbers: make it an array of numbers, of words for instance np.unique"):
+        FederatedData.from_clients([{"x": np.zeros(2), "y": np.array(["cat", "dog"])}])
+
+
+@pytest.mark.parametrize("highest", [2**40, 10**8])
+def test_ids_that_leave_most_clients_empty_are_to_be_numbered(highest):
+    ids = np.array([3, highest, 3])
+    with pytest.raises(ValueError, match=rf"client_ids go up to {highest}, of 3 examples, .*: number them by np.unique"):
+        FederatedData.from_arrays({"x": np.ones(3)}, ids)
+    assert FederatedData.from_arrays({"x": np.ones(3)}, np.unique(ids, return_inverse=True)[1]).size.tolist() == [2, 1]

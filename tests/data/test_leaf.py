@@ -156,6 +156,13 @@ def test_binary_rubbish_is_named(tmp_path):
         (lambda shard: shard["user_data"]["b"]["y"].append(1), "user 'b' in .* has 1 x and 2 y, num_samples says 1"),
         (lambda shard: shard["num_samples"].pop(), "lists 2 users and 1 num_samples for the data of 2 users"),
         (lambda shard: shard["users"].append("a"), "lists 3 users"),
+        (lambda shard: shard.update(users=5), 'shard.json is not a LEAF file: "users" is 5, not a list'),
+        (lambda shard: shard["users"].__setitem__(1, {}), r'shard.json is not a LEAF file: "users".1. is a dict, not a name'),
+        (lambda shard: shard["users"].__setitem__(0, ["a"]), r'shard.json is not a LEAF file: "users".0. is a list, not a name'),
+        (lambda shard: shard.update(num_samples=0.5), 'shard.json is not a LEAF file: "num_samples" is 0.5, not a list'),
+        (lambda shard: shard["num_samples"].__setitem__(0, None), r'shard.json is not a LEAF file: "num_samples".0. is null, not a number'),
+        (lambda shard: shard["num_samples"].__setitem__(0, 0.5), "user 'a' in .*shard.json has 2 x and 2 y, num_samples says 0.5"),
+        (lambda shard: shard.update(user_data=False), 'shard.json is not a LEAF file: "user_data" is false, not a table'),
         (lambda shard: shard["user_data"].pop("b"), "lists 2 users and 2 num_samples for the data of 1 users"),
         (lambda shard: shard["user_data"]["b"].pop("y"), "user 'b' in .* must have a list"),
     ],
@@ -168,7 +175,10 @@ def test_damaged_shards_are_named(tmp_path, change, message):
 
 def test_json_that_is_no_shard(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match="list.json is not a LEAF file"):
+    with pytest.raises(ValueError, match="list.json is not a LEAF file: it holds a list"):
+        leaf(tmp_path)
+    (tmp_path / "list.json").write_text("[" * 5000 + "]" * 5000)
+    with pytest.raises(ValueError, match="list.json is not a LEAF file: it is nested too deeply"):
         leaf(tmp_path)
 
 
