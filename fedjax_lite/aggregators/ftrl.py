@@ -79,10 +79,11 @@ def dp_ftrl(
 
     def finish(part, state, key):
         round, before = state
-        noise, after = chosen.draw(before, round, key, part[0])
+        sums, _ = part
+        noise, after = chosen.draw(before, round, key, sums[0])
         deviation = jnp.where(round < rounds, noise_multiplier * clip, jnp.nan)
         noise = jax.tree.map(lambda n: deviation.astype(n.dtype) * n, noise)
-        mean, metrics = noised(part, noise, clip, clients_per_round)
+        mean, metrics = noised(sums, noise, clip, clients_per_round)
         return mean, (round + 1, after), metrics
 
     return Aggregator(

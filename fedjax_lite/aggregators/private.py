@@ -11,6 +11,7 @@ from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_
 from fedjax_lite.refuse import positive
 
 BIT_NOISE = 0.05  # of the clients a round
+ROOM = 4  # sigma_b over s z at least: then z_v is at most (1 - 1/16)^(-1/2) z
 
 
 def dp_mean(
@@ -28,9 +29,11 @@ def dp_mean(
 
     (sum_k v_k min(1, C / ||v_k||) + N(0, (z C)^2 I)) / (q W),   v_k = w_k m_k,  w_k in [0, 1].
 
-    With `quantile` gamma the clip norm follows that quantile of the norms, itself private:
-    b_k = 1 if ||v_k|| <= C, else 0;  b = 1/2 + (sum_k (b_k - 1/2) + N(0, sigma_b^2)) / (q W);  C <- C exp(-eta (b - gamma)),
-    after its use in the round, and the sum's noise is z_v = (z^-2 - (2 sigma_b)^-2)^(-1/2), so that both together cost z.
+    With `quantile` gamma the clip norm follows that quantile of the norms, a client counting w_k, itself private:
+    b_k = 1 if ||v_k|| <= C, else 0;  C <- C exp(-eta (sum_k w_k (b_k - gamma) + N(0, sigma_b^2)) / (q W)), after its use in the round.
+    One client moves this sum by at most s = max(gamma, 1 - gamma), so the other's noise is z_v = (z^-2 - (s / sigma_b)^2)^(-1/2), and
+    both together cost z. However many clients come, and whatever they weigh, C rests where the quantile is. (The paper counts b_k - 1/2:
+    then s = 1/2 for any gamma, but C rests there only if q W is right.)
 
     Guarantees:
         1. One client more or less moves the sum before noise by at most C, for any message it sends, finite or not (up to rounding).
@@ -51,7 +54,8 @@ def dp_mean(
         per_leaf: cut each of the L leaves to C / sqrt(L), instead of all together to C.
         quantile: gamma in (0, 1), for a clip norm that adapts; None keeps it fixed. The usual choice is 0.5.
         clip_rate: eta > 0.
-        bit_noise: sigma_b > z / 2; by default a twentieth of `clients_per_round`.
+        bit_noise: sigma_b > s z, in clients; by default max(q W / 20, 4 s z): a twentieth of a round's clients as in the paper, and more
+            where z is large, so that z_v is at most 3.3 % above z.
 
     Returns:
         An aggregator that adds, with metrics "clip_norm" (C of this round), "clipped" (the part of the clients that were cut) and
@@ -78,14 +82,7 @@ def dp_mean(
         raise ValueError('dp_mean: weights="examples" needs cap: without one a client with many examples moves the sum without a bound')
     if isinstance(quantile, int | float) and not 0 < quantile < 1:
         raise ValueError(f"dp_mean: quantile must be between 0 and 1, or None for a fixed clip norm, got {quantile}")
-    bit_noise = BIT_NOISE * clients_per_round if bit_noise is None else bit_noise
-    positive("dp_mean", "bit_noise", bit_noise, or_zero=True)
-    numbers = isinstance(noise_multiplier, int | float) and isinstance(bit_noise, int | float)
-    if quantile is not None and numbers and noise_multiplier > 0 and not noise_multiplier < 2 * bit_noise:
-        raise ValueError(
-            f"dp_mean: bit_noise={bit_noise} must be above noise_multiplier / 2 = {noise_multiplier / 2}, or nothing is left for the sum: "
-            "raise it, or take more clients a round"
-        )
+    moved, sigma = (0, 0) if quantile is None else _bit_noise(quantile, noise_multiplier, clients_per_round, bit_noise)
     weigh = weight_of("dp_mean", weights, cap)
 
     def collect(messages, cohort, state):
@@ -96,21 +93,22 @@ def dp_mean(
             weight = jnp.clip(jnp.nan_to_num(weight), 0, 1)
             weighted = jax.tree.map(lambda x: jnp.where(client.weight > 0, x, 0) * weight.astype(x.dtype), message)
             short, norm = (clipped_by_leaf if per_leaf else clipped)(weighted, most)
-            return short, jnp.where(norm <= most, 0.5, -0.5), 1.0
+            pull = () if quantile is None else weight * (jnp.where(norm <= most, 1.0, 0.0) - quantile)
+            return (short, jnp.where(norm <= most, 0.0, 1.0), 1.0), pull
 
         return sum_rows(each, cohort.weight > 0, messages, cohort)
 
     def finish(part, state, key):
-        total, bits, _ = part
+        sums, pull = part
         most = clip if quantile is None else state
         deviation = noise_multiplier * most
         if quantile is not None:
-            left = 1 - jnp.where(bit_noise > 0, noise_multiplier / jnp.where(bit_noise > 0, 2 * bit_noise, 1), 0) ** 2
+            left = 1 - jnp.where(sigma > 0, moved * noise_multiplier / jnp.where(sigma > 0, sigma, 1), 0) ** 2
             deviation = deviation / jnp.sqrt(left)
-            share = 0.5 + (bits + bit_noise * jax.random.normal(jax.random.fold_in(key, 1))) / clients_per_round
-            state = (state * jnp.exp(-clip_rate * (share - quantile))).astype(state.dtype)
-        noise = normal_like(jax.random.fold_in(key, 0), total, deviation)
-        mean, metrics = noised(part, noise, most, clients_per_round)
+            above = (pull + sigma * jax.random.normal(jax.random.fold_in(key, 1))) / clients_per_round
+            state = (state * jnp.exp(-clip_rate * above)).astype(state.dtype)
+        noise = normal_like(jax.random.fold_in(key, 0), sums[0], deviation)
+        mean, metrics = noised(sums, noise, most, clients_per_round)
         return mean, state, metrics
 
     def init(message):
@@ -120,12 +118,31 @@ def dp_mean(
     return Aggregator(init, collect, finish, additive=True, privacy=Mechanism(noise_multiplier))
 
 
-def noised(part: tuple[Tree, Array, Array], noise: Tree, clip: Number, clients_per_round: Number) -> tuple[Tree, dict[str, Array]]:
-    """The mean of `dp_mean`'s part with this noise on its sum, and the metrics of that."""
-    total, bits, clients = part
+def noised(sums: tuple[Tree, Array, Array], noise: Tree, clip: Number, clients_per_round: Number) -> tuple[Tree, dict[str, Array]]:
+    """The mean of `dp_mean`'s sums (messages, how many were cut, how many there are) with this noise, and the metrics of that."""
+    total, cut, clients = sums
     mean = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(clients_per_round, x.dtype), total, noise)
     return mean, {
         "clip_norm": jnp.asarray(clip, jnp.float32),
-        "clipped": (0.5 * clients - bits) / jnp.maximum(clients, 1),
+        "clipped": cut / jnp.maximum(clients, 1),
         "noise_to_signal": norm_of(noise) / norm_of(total),
     }
+
+
+def _bit_noise(quantile: Number, z: Number, clients_per_round: Number, bit_noise: Number | None) -> tuple[Number, Number]:
+    """By how much one client moves the count of the unclipped at most, and the noise on it."""
+    moved = _larger(quantile, 1 - quantile)
+    least = moved * z
+    if bit_noise is None:
+        return moved, _larger(BIT_NOISE * clients_per_round, ROOM * least)
+    positive("dp_mean", "bit_noise", bit_noise, or_zero=True)
+    if not isinstance(least, jax.Array) and not isinstance(bit_noise, jax.Array) and 0 < least and least >= bit_noise:
+        raise ValueError(
+            f"dp_mean: bit_noise={bit_noise} must be above max(quantile, 1 - quantile) * noise_multiplier = {least:.6g}, or nothing is "
+            f"left for the sum: raise it, or leave it out for {ROOM * least:.6g} at least"
+        )
+    return moved, bit_noise
+
+
+def _larger(x: Number, y: Number) -> Number:
+    return jnp.maximum(x, y) if isinstance(x, jax.Array) or isinstance(y, jax.Array) else max(x, y)

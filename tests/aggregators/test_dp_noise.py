@@ -65,7 +65,7 @@ def test_noise_of_a_run_is_new_in_each_round_and_follows_the_clip_norm():
 
     runs = jax.jit(lambda keys, *given: jax.vmap(lambda key: run(jax.random.key(key), *given))(keys))
     moves, last = (np.asarray(x) for x in runs(np.arange(300), softmax_data(), softmax_params()))
-    deviation = 1 / math.sqrt(1 - 1 / 16) / 4  # (z^-2 - (2 sigma_b)^-2)^(-1/2) / M
+    deviation = 1 / math.sqrt(1 - (1 - 1e-6) ** 2 / 4) / 4  # (z^-2 - (s / sigma_b)^2)^(-1/2) / M, s = 1 - gamma
     statistic = (moves / deviation) ** 2
     limits = scipy.stats.chi2.ppf([1e-4, 1 - 1e-4], statistic.shape[0] * statistic.shape[2])
     assert all(limits[0] < statistic[:, t].sum() < limits[1] for t in range(3))
@@ -76,13 +76,39 @@ def test_noise_of_a_run_is_new_in_each_round_and_follows_the_clip_norm():
     assert max(abs(np.corrcoef(bits, flat_moves[:, i])[0, 1]) for i in range(flat_moves.shape[1])) < 5 / math.sqrt(len(moves))
 
 
-def test_sum_and_quantile_cost_the_multiplier_together():
-    """The sum has z_v C with z^-2 = z_v^-2 + (2 sigma_b)^-2, and the share of the unclipped the noise sigma_b: guarantee 5."""
-    z, sigma, divisor, rate = 1.5, 1.0, 20.0, 0.2
-    aggregator = dp_mean(2.0, z, divisor, quantile=0.5, bit_noise=sigma, clip_rate=rate)
-    rounds = jax.jit(jax.vmap(lambda key: round_of(aggregator, NOTHING, jnp.ones(CLIENTS), key)[:2]))
-    means, states = rounds(np.arange(4000))
-    assert np.std(rows(means)) * divisor / 2.0 == pytest.approx((z**-2 - (2 * sigma) ** -2) ** -0.5, rel=0.02)
-    bits = np.log(np.asarray(states) / 2.0) / -rate * divisor  # sum of b - 1/2, with noise
-    assert bits.std() == pytest.approx(sigma, rel=0.05) and bits.mean() == pytest.approx(CLIENTS / 2, abs=0.1)  # all are short
-    assert aggregator.privacy.noise_multiplier == z
+@pytest.mark.parametrize("quantile", [0.5, 0.8])
+def test_sum_and_quantile_cost_the_multiplier_together(quantile):
+    """The sum has z_v C with z^-2 = z_v^-2 + (s / sigma_b)^2, and the count of the unclipped the noise sigma_b: guarantee 5."""
+    z, sigma, divisor, rate = 1.0, 1.1, 20.0, 0.2
+    found, states = costs(quantile, z, sigma)
+    moved = max(quantile, 1 - quantile)
+    assert np.std(found) * divisor / 2.0 == pytest.approx((z**-2 - (moved / sigma) ** 2) ** -0.5, rel=0.02)
+    bits = np.log(states / 2.0) / -rate * divisor  # sum of b - gamma, with noise
+    assert bits.std() == pytest.approx(sigma, rel=0.05) and bits.mean() == pytest.approx(CLIENTS * (1 - quantile), abs=0.1)  # all are short
+
+
+@jax.jit
+def rounds_of_zeros(keys, quantile, z, sigma):
+    return jax.vmap(lambda key: round_of(dp_mean(2.0, z, 20.0, quantile=quantile, bit_noise=sigma), NOTHING, jnp.ones(CLIENTS), key)[:2])(
+        keys
+    )
+
+
+def costs(*numbers):
+    means, states = rounds_of_zeros(np.arange(4000), *map(np.float32, numbers))
+    return rows(means), np.asarray(states)
+
+
+@pytest.mark.parametrize("clients, z, quantile, sigma", [(100, 1.0, 0.5, 5.0), (100, 13.6, 0.5, 27.2), (10, 2.0, 0.9, 7.2)])
+def test_the_quantile_has_so_much_noise_that_the_sum_keeps_its_own(clients, z, quantile, sigma):
+    """sigma_b = max(q W / 20, 4 s z): by the mechanism alone, as it moves C without clients."""
+    aggregator = dp_mean(1.0, z, clients, quantile=quantile)
+    none = jnp.zeros(())
+    nobody = (((none, none, none), none), jnp.float32(1.0))
+    given = dp_mean(1.0, z, clients, quantile=quantile, bit_noise=sigma)
+    found, expected = (each.finish(*nobody, jax.random.key(3)) for each in (aggregator, given))
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    alone = dp_mean(1.0, z, clients).finish((nobody[0][0], ()), (), jax.random.key(3))[0]  # the same draw, of z and not of z_v
+    np.testing.assert_allclose(found[0] / alone, (1 - (max(quantile, 1 - quantile) * z / sigma) ** 2) ** -0.5, rtol=1e-5)
+    assert (found[0] / alone).item() <= 1.0328
