@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_sum
 from fedjax_lite.aggregators.screen import checked, screened
-from fedjax_lite.aggregators.stack import squared_norms, sum_rows
+from fedjax_lite.aggregators.stack import squared_norms, sum_rows, wide
 from fedjax_lite.base import Aggregator, Number, Tree
 from fedjax_lite.refuse import positive, whole
 
@@ -34,7 +34,7 @@ def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:
     positive("norm_bounding", "max_norm", max_norm)
 
     def each(message, client):
-        return shortened(message, max_norm), 1.0
+        return shortened(jax.tree.map(wide, message), max_norm), 1.0
 
     def total(sums):
         added, count = sums

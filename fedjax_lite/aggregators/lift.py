@@ -17,7 +17,8 @@ def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]
     aggregate = total(sum_k each(message_k, client_k)), over the slots whose weight is not 0.
 
     Args:
-        each: one client's message and facts to the tree that is summed.
+        each: one client's message and facts to the tree that is summed: half precision in float32, truth values and whole numbers of
+            less than 32 bits in int32.
         total: the sum to the aggregate.
         non_finite: "propagate" passes messages on as they are. With "drop" or "zero" those whose squared norm is not finite are
             left out, or count as zeros, all are given in float32 or wider, and a metric "non_finite" counts them.

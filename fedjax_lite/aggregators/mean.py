@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
+from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Number
 
@@ -64,8 +65,7 @@ def _mean(weigh: Callable[[Client], Any], non_finite: str) -> Aggregator:
     def each(message, client):
         # Half precision and integers are summed in float32: a cohort's total weight overflows float16 and drowns in bfloat16.
         weight = weigh(client)
-        wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), message)
-        return jax.tree.map(lambda x: weight.astype(x.dtype) * x, wide), weight
+        return jax.tree.map(lambda x: weight.astype(wide(x).dtype) * wide(x), message), weight
 
     def total(sums):
         weighted, weight = sums

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.stack import sum_rows, wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
 from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_like
@@ -91,7 +91,8 @@ def dp_mean(
         def each(message, client: Client):
             weight = weigh(client) / (1 if cap is None else cap)
             weight = jnp.clip(jnp.nan_to_num(weight), 0, 1)
-            weighted = jax.tree.map(lambda x: jnp.where(client.weight > 0, x, 0) * weight.astype(x.dtype), message)
+            here = jax.tree.map(lambda x: jnp.where(client.weight > 0, wide(x), 0), message)
+            weighted = jax.tree.map(lambda x: x * weight.astype(x.dtype), here)
             short, norm = (clipped_by_leaf if per_leaf else clipped)(weighted, most)
             pull = () if quantile is None else weight * (jnp.where(norm <= most, 1.0, 0.0) - quantile)
             return (short, jnp.where(norm <= most, 0.0, 1.0), 1.0), pull

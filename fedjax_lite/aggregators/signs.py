@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
+from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive
@@ -34,7 +35,7 @@ def sign_majority(learning_rate: Number = 1.0, non_finite: str = "drop") -> Aggr
     def total(votes):
         return jax.tree.map(lambda x: jnp.asarray(learning_rate, x.dtype) * jnp.sign(x), votes)
 
-    return from_sum(lambda message, client: jax.tree.map(jnp.sign, message), total, non_finite)
+    return from_sum(lambda message, client: jax.tree.map(lambda x: jnp.sign(wide(x)), message), total, non_finite)
 
 
 def rlr(
@@ -70,7 +71,7 @@ def rlr(
     weigh = weight_of("rlr", weights)
 
     def each(message, client):
-        weight = weigh(client)
+        weight, message = weigh(client), jax.tree.map(wide, message)
         weighted = jax.tree.map(lambda x: weight.astype(x.dtype) * x, message)
         return jax.tree.map(jnp.sign, message), weighted, weight
 

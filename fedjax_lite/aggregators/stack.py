@@ -21,11 +21,11 @@ Present = Bool[Array, " clients"]
 
 
 def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
-    """The sum of `fn(*row)` over the rows present, taken in float32 where fn gives half precision."""
+    """The sum of `fn(*row)` over the rows present: in float32 where fn gives half precision, in int32 where shorter whole numbers."""
 
     def at_once(present, *stacks):
         terms = tree.zero_where_not(present, jax.vmap(fn)(*stacks))
-        return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_sum_dtype(x)).astype(x.dtype), terms)
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_sum_dtype(x)), terms)
 
     def by_rows(present, *stacks):
         one = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))
@@ -36,11 +36,9 @@ def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
 
         if present.shape[0] <= FEW:
             terms = jax.vmap(term)(present, *stacks)
-            sums = jax.tree.map(lambda x: sum((x[i] for i in range(1, len(x))), x[0]), terms)
-        else:
-            first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), one)
-            sums = jax.lax.scan(lambda sums, row: (jax.tree.map(jnp.add, sums, term(*row)), None), first, (present, *stacks))[0]
-        return tree.cast_like(sums, one)
+            return jax.tree.map(lambda x: sum((x[i] for i in range(1, len(x))), x[0]), terms)
+        first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), one)
+        return jax.lax.scan(lambda sums, row: (jax.tree.map(jnp.add, sums, term(*row)), None), first, (present, *stacks))[0]
 
     return forms.by_platform(present, *stacks, cpu=by_rows, accelerator=at_once)
 
@@ -122,8 +120,10 @@ def wide(x: Array) -> Array:
 
 
 def _sum_dtype(x: Any) -> Any:
-    """That of x, but float32 for half precision."""
-    return jnp.promote_types(x.dtype, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+    """That of x, but float32 for half precision, and int32 for truth values and short whole numbers: parts are added in it, too."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.promote_types(x.dtype, jnp.int32) if x.dtype.itemsize < 4 else x.dtype
 
 
 def _total(leaves: Tree) -> Array:

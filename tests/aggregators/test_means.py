@@ -9,9 +9,7 @@ import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from robust_trials import (
-    of_rows,
-)
+from robust_trials import of_rows
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
@@ -81,6 +79,35 @@ def test_examples_without_weight_leave_the_mean_at_zero():
 def test_a_client_without_a_weight_of_its_own_shows():
     """An array shorter than the population must not lend a client the weight of another."""
     assert np.isnan(aggregate(TABLE, np.ones((5, 4)), np.ones(5))).all()
+
+
+ADDING = {
+    "mean": (aggregators.mean("propagate"), [4.5, 3]),
+    "weighted_mean": (aggregators.weighted_mean(np.array([0.5, 0.25]), non_finite="propagate"), [4, 10 / 3]),
+    "norm_bounding": (
+        aggregators.norm_bounding(2.5, non_finite="propagate"),
+        [(1.5 + 6 * 2.5 / np.sqrt(40)) / 2, (2 + 2 * 2.5 / np.sqrt(40)) / 2],
+    ),
+    "rlr": (aggregators.rlr(2, weights=np.array([0.5, 0.25]), non_finite="propagate"), [4, 10 / 3]),
+    "sign_majority": (aggregators.sign_majority(0.5, "propagate"), [0.5, 0.5]),
+    "dp_mean": (aggregators.dp_mean(100.0, 0.0, 1.0, weights=np.array([0.5, 0.25])), [3, 2.5]),
+    "dp_mean capped": (aggregators.dp_mean(100.0, 0.0, 1.0, weights="examples", cap=4), [2.25 + 6, 3 + 2]),
+}
+
+
+@pytest.mark.parametrize("rule", ADDING)
+def test_whole_numbers_are_weighed_as_fractions(rule):
+    """Messages (3, 4) and (6, 2) of int32, clients of 3 and 9 examples: weights below 1, and lengths cut, are not rounded to 0."""
+    np.testing.assert_allclose(added()[rule], ADDING[rule][1], rtol=1e-6)
+
+
+@functools.cache
+def added():
+    def aggregates(stack):
+        cohort, key = fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES[:2], jnp.int32), jnp.arange(2)), jax.random.key(1)
+        return {name: rule.finish(rule.collect(stack, cohort, ()), (), key)[0] for name, (rule, _) in ADDING.items()}
+
+    return jax.tree.map(np.asarray, jax.jit(aggregates)(np.array([[3, 4], [6, 2]])))
 
 
 def test_bad_arguments():

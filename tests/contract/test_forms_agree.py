@@ -80,12 +80,13 @@ def test_aggregators_equal_the_cpu_s(name):
     assert_close(*(jax.tree.map(lambda x, i=i: x[i], aggregates) for i in (1, 0)))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_summed_in_single(dtype):
-    """A thousand equal numbers, which drown in a sum of theirs."""
-    for total in in_both(lambda rows: sum_rows(lambda row: row, jnp.ones(1000, bool), rows), np.full((1000, 2), 1.23, dtype)):
-        assert total.dtype == dtype
-        np.testing.assert_allclose(total.astype(float), 1230, rtol=2**-7)
+@pytest.mark.parametrize("dtype, sums", [(jnp.bfloat16, "float32"), (jnp.float16, "float32"), (np.int8, "int32"), (bool, "int32")])
+def test_short_numbers_are_summed_in_32_bits(dtype, sums):
+    """A thousand equal numbers, which drown in a sum of theirs, or overflow; and the sums of a part are not shortened again."""
+    rows = np.full((1000, 2), 1.23).astype(dtype)
+    for total in in_both(lambda rows: sum_rows(lambda row: row, jnp.ones(1000, bool), rows), rows):
+        assert total.dtype == sums
+        np.testing.assert_allclose(total, 1000 * rows[0].astype(float), rtol=1e-6)
 
 
 # Algorithms: a round of five clients, of the same in another order, and of none.
