@@ -15,7 +15,8 @@ from fedjax_lite import tree
 from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree, client_keys
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
-from fedjax_lite.uplink.ledger import Sent, dense_bits, sent
+from fedjax_lite.uplink.ledger import Cost, dense_bits, sent
+from fedjax_lite.uplink.place import apart
 
 __all__ = ["SENT", "Family", "Side", "side_of"]
 
@@ -56,7 +57,7 @@ def side_of(work: Family | Sequence[Family], aggregator: Aggregator, batches: Ba
 
 def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Engine) -> Side:
     """Clients that all do the same."""
-    work, uplink = family.work, optax.with_extra_args_support(family.uplink or optax.identity())
+    work, uplink = family.work, apart(family.uplink or optax.identity())
 
     def message(params, shared, key):
         def arrived(params, shared, key):
@@ -169,7 +170,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
-    of_finish |= {SENT: Sent(*jnp.zeros(3, jnp.float32))}
+    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))}
     nothing, steps_in = ravel_pytree(of_steps)
 
     def build(common, examples) -> Local:

@@ -23,7 +23,7 @@ from fedjax_lite.models.losses import of_logits
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute
-from fedjax_lite.uplink.ledger import Sent, dense_bits
+from fedjax_lite.uplink.ledger import dense_bits, lump
 from fedjax_lite.work import LossFn, sgd_work
 
 Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]
@@ -225,9 +225,9 @@ def _counted() -> optax.GradientTransformationExtraArgs:
 
     def update(said, state, params=None, **extra):
         each = jnp.float32(dense_bits(said._replace(held=())) / said.held.size)
-        return said, Sent(jnp.sum(said.held) * each, jnp.zeros_like(each), jnp.float32(dense_bits(said)))
+        return said, lump("fedgkt", jnp.sum(said.held) * each, 0.0, dense_bits(said))
 
-    return optax.GradientTransformationExtraArgs(lambda said: Sent(*jnp.zeros(3, jnp.float32)), update)
+    return optax.GradientTransformationExtraArgs(lambda said: lump("fedgkt", 0.0, 0.0, dense_bits(said)), update)
 
 
 def _heard(said: Said, cohort: Client) -> tuple[Said, Array, Array]:

@@ -13,7 +13,7 @@ from fedjax_lite.distill.ensemble import Ensemble
 from fedjax_lite.distill.public import fitting, public_of
 from fedjax_lite.distill.student import Apply
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.ledger import Sent, count, dense_bits, sent
+from fedjax_lite.uplink.ledger import Sent, count, dense_bits, lump, sent
 
 __all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 
@@ -68,10 +68,14 @@ def soft_labels(
     onward = optax.with_extra_args_support(optax.identity() if then is None else then)
     known = public_of(public)
 
+    def told(payload, side, soft, change):
+        """The bits of soft labels, and of the zeros behind a model that fill it up."""
+        return lump("soft labels", payload, side, dense_bits(soft) + (32 * (width - count(change)) if model and width else 0))
+
     def init(message):
         one = Client(jnp.int32(0), jax.random.key(0), jnp.int32(1), jnp.int32(0), jnp.ones(()))
         logits = tree.zeros(fitting(apply, message, known, "a client's"))
-        return _State(onward.init(ensemble.say(logits, one)), Sent(*jnp.zeros(3, jnp.float32)))
+        return _State(onward.init(ensemble.say(logits, one)), told(0.0, 0.0, ensemble.say(logits, one), message))
 
     def update(updates, state, params=None, *, client=None, public=None, round=0, **extra):
         if client is None:
@@ -80,10 +84,9 @@ def soft_labels(
         examples = known.of(round, known.examples if public is None else public.examples)
         logits = said_of(apply, trained, examples, at_once)
         soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, round=round, **extra)
-        bits, dense = sent(then_state, soft), jnp.float32(dense_bits(soft))
         if not model:
-            return Knowledge(soft), _State(then_state, Sent(bits.payload, bits.side, dense))
-        free = Sent(0 * dense, 0 * dense, dense if width is None else dense + 32.0 * (width - count(updates)))
+            return Knowledge(soft), _State(then_state, told(*sent(then_state, soft), soft, updates))
+        free = told(0.0, 0.0, soft, updates)  # beside the model
         return Knowledge(soft, updates if width is None else flat_model(updates, width)), _State(then_state, free)
 
     return optax.GradientTransformationExtraArgs(init, update)

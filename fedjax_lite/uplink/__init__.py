@@ -8,6 +8,7 @@ from fedjax_lite.uplink.drive import drive, eden
 from fedjax_lite.uplink.feedback import error_feedback
 from fedjax_lite.uplink.ledger import Sent, compressor, entropy_bits
 from fedjax_lite.uplink.local_dp import local_gaussian, local_laplace
+from fedjax_lite.uplink.place import apart
 from fedjax_lite.uplink.power_sgd import power_sgd
 from fedjax_lite.uplink.quantise import qsgd, terngrad, uniform
 from fedjax_lite.uplink.rotation import rotate
@@ -16,6 +17,7 @@ from fedjax_lite.uplink.sparse import random_k, top_k
 
 __all__ = [
     "Sent",
+    "apart",
     "compressor",
     "drive",
     "eden",

@@ -108,7 +108,7 @@ def _in_rotation(
         leaves, structure = jax.tree.flatten(message)
         turned = [rotated(draw(i), x, block) for i, x in enumerate(leaves)]
         back = [rotated_back(draw(i), quantise(y), x) for i, (x, y) in enumerate(zip(leaves, turned, strict=True))]
-        return jax.tree.unflatten(structure, back), bits * sum(y.size for y in turned), SCALE * sum(y.shape[0] for y in turned)
+        return jax.tree.unflatten(structure, back), [bits * y.size for y in turned], [SCALE * y.shape[0] for y in turned]
 
     return compressor(name, encode)
 

@@ -12,29 +12,49 @@ from jaxtyping import Array, Bool, Float
 
 from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
+from fedjax_lite.uplink.place import Place, bits_of, place_of
 
 Draw = Callable[[int], Key]  # leaf -> its key
+Bits = Number | list[Number]  # of the message, or of each leaf
 SCALE = 32  # bits of a norm, a minimum, a maximum
 
 
-class Sent(NamedTuple):
-    """The bits of one client's last message, float32 scalars; they may depend on traced arguments."""
+class Cost(NamedTuple):
+    """The bits of one message, float32 scalars."""
 
-    payload: Float[Array, "*clients"] | Number  # the values
-    side: Float[Array, "*clients"] | Number  # what is needed to read them: positions, scales, seeds
-    dense: Float[Array, "*clients"] | Number  # what the leaves that were compressed would have taken as they were
+    payload: Float[Array, "*clients"]  # the values
+    side: Float[Array, "*clients"]  # what is needed to read them: positions, scales, seeds
+
+
+class Sent(NamedTuple):
+    """The bits of one client's last message, by leaf; they may depend on traced arguments."""
+
+    bits: Float[Array, "*clients 2 parts"]  # payload and side; of each leaf, and last what all of them share
+    place: Place
+
+    @property
+    def payload(self) -> Float[Array, "*clients"]:
+        """Bits of the values."""
+        return self.bits[..., 0, :].sum(-1)
+
+    @property
+    def side(self) -> Float[Array, "*clients"]:
+        """Bits of what is needed to read them."""
+        return self.bits[..., 1, :].sum(-1)
 
 
 def compressor(
-    name: str, encode: Callable[[Tree, Draw], tuple[Tree, Number, Number]], draws: bool = True
+    name: str, encode: Callable[[Tree, Draw], tuple[Tree, Bits, Bits]], draws: bool = True
 ) -> optax.GradientTransformationExtraArgs:
     """A compressor from one function: what the server decodes, and how many bits it took.
 
     Args:
-        name: for errors, and the name of its random stream: compressors in one chain draw apart from each other.
+        name: for errors, and the name of its random stream. Compressors of other names draw apart from it, and in an uplink of
+            `fl.federate` others of its name do, too (`fl.uplink.apart`).
         encode: `(message, draw) -> decoded, payload bits, side bits`; `draw(i)` is the key for leaf i, of this client in this
             round. The decoded leaves are cast to the message's dtypes. Of a message that is not finite NaN is decoded, for the
-            aggregator to see.
+            aggregator to see. Bits are a number for the whole message, or a list with one for each leaf: then, where a later
+            compressor in a chain is given some of the leaves, those of the others are known.
         draws: whether it is random, so that `update` needs the keyword `key`.
 
     Returns:
@@ -45,47 +65,59 @@ def compressor(
     48.0
     """
 
+    def init(message):
+        return nothing_sent(place_of(name, message, ()))
+
     def update(updates, state, params=None, *, key=None, **extra):
-        del state, params, extra
+        del params, extra
+        place = place_of(name, updates, state)
         if not count(updates):  # nothing to compress, as where optax.masked leaves everything out
-            return updates, Sent(*jnp.zeros(3, jnp.float32))
+            return updates, nothing_sent(place)
         if draws and key is None:
             raise ValueError(f"uplink.{name} draws at random: give update the keyword key, as fl.federate does")
-        stream: Any = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode()))) if draws else None
-        decoded, payload, side = encode(updates, lambda leaf: jax.random.fold_in(stream, leaf))
-        bits = (payload, side, dense_bits(updates))
+        stream: Any = place.stream(jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))) if draws else None
+        decoded, *bits = encode(updates, lambda leaf: jax.random.fold_in(stream, leaf))
+        leaves = [each if isinstance(each, list) else [0.0] * len(place.leaves) for each in bits]
+        shared = [0.0 if isinstance(each, list) else each for each in bits]
+        parts = [jnp.asarray(x).astype(jnp.float32) for each, rest in zip(leaves, shared, strict=True) for x in [*each, rest]]
         decoded = spoilt_where_not(finite(updates), tree.cast_like(decoded, updates))
-        return decoded, Sent(*(jnp.asarray(x).astype(jnp.float32) for x in bits))
+        return decoded, Sent(jnp.stack(parts).reshape(2, -1), place)
 
-    return optax.GradientTransformationExtraArgs(lambda params: Sent(*jnp.zeros(3, jnp.float32)), update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def sent(state: Tree, message: Tree) -> Sent:
+def nothing_sent(place: Place) -> Sent:
+    """No bits, of a compressor in this place."""
+    return Sent(jnp.zeros((2, len(place.leaves) + 1), jnp.float32), place)
+
+
+def sent(state: Tree, message: Tree) -> Cost:
     """What a message cost, from the uplink's state after it was sent; without a compressor what it takes as it is.
 
-    Of compressors in a chain the last is what travels. Those before it count where it left leaves alone (`optax.masked`,
-    `optax.partition`): from the last to the first, each counts whose leaves fit in what is not yet accounted for, and what
-    none compressed is sent as it is.
+    Of compressors in a chain the last is what travels, leaf by leaf: from the last to the first, each counts for those of its leaves
+    that none after it was given (`optax.masked`, `optax.partition`), and what none was given is sent as it is. Leaves are told
+    apart by their paths; under a transformation that makes other leaves of them (`optax.flatten`), by whether they still fit.
 
     >>> [float(x) for x in sent((), {"w": jnp.ones((2, 3)), "b": jnp.ones(2, jnp.bfloat16)})]
-    [224.0, 0.0, 224.0]
+    [224.0, 0.0]
     """
-    whole = left = jnp.asarray(dense_bits(message)).astype(jnp.float32)
-    payload = side = jnp.zeros_like(whole)
+    left, taken = dense_bits(message), set()
+    total = jnp.zeros(2, jnp.float32)
     for node in reversed(_nodes(state)):
-        counts = node.dense <= left * (1 + 1e-6)  # float32 sums of parts, off by their rounding
-        take = jnp.where(counts, 1, 0).astype(jnp.float32)
-        payload, side, left = payload + take * node.payload, side + take * node.side, left - take * node.dense
-    return Sent(payload + jnp.maximum(left, 0), side, whole)
+        leaves = node.place.leaves
+        counts = [path not in taken for path, _ in leaves]
+        dense = sum(bits for path, bits in leaves if path not in taken)
+        if any(counts) and dense <= left:
+            total += jnp.sum(node.bits * np.array([[*counts, True]], np.float32), axis=1)
+            left -= dense
+            taken |= {path for path, _ in leaves if path}  # a message of one array, or one that was flattened, has no path
+    return Cost(total[0] + jnp.float32(left), total[1])
 
 
-def rescaled(state: Tree, factor: float) -> Tree:
-    """The state of a compressor that was given leaves of another size, as if it had been given those that they stand for."""
-
-    def node(x):
-        return x._replace(dense=x.dense * jnp.float32(factor)) if isinstance(x, Sent) else x
-
-    return jax.tree.map(node, state, is_leaf=lambda x: isinstance(x, Sent))
+def lump(name: str, payload: Any, side: Any, dense: float) -> Sent:
+    """Bits of a message that are known as a whole, for `dense` bits of it as it is."""
+    parts = [0.0, payload, 0.0, side]
+    return Sent(jnp.stack([jnp.asarray(x, jnp.float32) for x in parts]).reshape(2, 2), Place(name, ((name, int(dense)),)))
 
 
 def dense_bits(message: Tree) -> float:
@@ -105,11 +137,6 @@ def finite(message: Tree) -> Bool[Array, ""]:
 def spoilt_where_not(condition: Bool[Array, ""], message: Tree) -> Tree:
     """A message as it is, or NaN in its place."""
     return jax.tree.map(lambda x: jnp.where(condition, x, jnp.asarray(jnp.nan, x.dtype)), message)
-
-
-def bits_of(x: Array) -> int:
-    """Bits of one value of an array."""
-    return 8 * x.dtype.itemsize
 
 
 def count(message: Tree) -> int:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from fedjax_lite import tree
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, wide
+from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, nothing_sent, wide
+from fedjax_lite.uplink.place import place_of
 
 
 class _LowRank(NamedTuple):
@@ -51,7 +52,7 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
 
     def init(message):
         matrices = [m for m in map(_matrix, jax.tree.leaves(message)) if _gains(m, rank)]
-        return _LowRank(tuple(jnp.zeros((m.shape[1], rank), m.dtype) for m in matrices), Sent(*jnp.zeros(3, jnp.float32)))
+        return _LowRank(tuple(jnp.zeros((m.shape[1], rank), m.dtype) for m in matrices), nothing_sent(place_of("power_sgd", message, ())))
 
     def update(updates, state, params=None, *, key=None, **extra):
         del params, extra
@@ -59,17 +60,17 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
 
         def encode(message, draw):
             leaves, structure = jax.tree.flatten(message)
-            before, decoded, payload = list(state.factors), [], 0.0
+            before, decoded, payload = list(state.factors), [], []
             for i, x in enumerate(leaves):
                 if not _gains(_matrix(x), rank):
                     decoded.append(x)
-                    payload += dense_bits(x)
+                    payload.append(dense_bits(x))
                     continue
                 m = _matrix(x)
                 low, q = _step(m, before[len(after)], draw(i))
                 after.append(q)
                 decoded.append(low.reshape(x.shape))
-                payload += rank * sum(m.shape) * bits_of(x)
+                payload.append(rank * sum(m.shape) * bits_of(x))
             return jax.tree.unflatten(structure, decoded), payload, 0
 
         sound = finite(updates)

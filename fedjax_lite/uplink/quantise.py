@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.ledger import SCALE, Draw, compressor, count, wide
+from fedjax_lite.uplink.ledger import SCALE, Draw, compressor, wide
 
 
 def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:
@@ -45,7 +45,7 @@ def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:
 
     def encode(message, draw):
         leaves = jax.tree.leaves(message)
-        return _each(leaf, message, draw), count(message) * _log2(levels), 2 * SCALE * len(leaves)
+        return _each(leaf, message, draw), [x.size * _log2(levels) for x in leaves], [2 * SCALE for _ in leaves]
 
     return compressor("uniform", encode)
 
@@ -84,7 +84,7 @@ def qsgd(levels: Number) -> optax.GradientTransformationExtraArgs:
             place = jnp.floor(jnp.abs(x) / safe.astype(x.dtype) * levels + _noise(key, x))
             return jnp.sign(x) * safe.astype(x.dtype) * (place / levels)
 
-        return _each(leaf, message, draw), count(message) * (1 + _log2(levels + 1)), SCALE
+        return _each(leaf, message, draw), [x.size * (1 + _log2(levels + 1)) for x in jax.tree.leaves(message)], SCALE
 
     return compressor("qsgd", encode)
 
@@ -121,7 +121,8 @@ def terngrad(clip: Number = 2.5) -> optax.GradientTransformationExtraArgs:
         return jnp.where(chosen, jnp.sign(x) * bound, 0)
 
     def encode(message, draw):
-        return _each(leaf, message, draw), count(message) * math.log2(3), SCALE * len(jax.tree.leaves(message))
+        leaves = jax.tree.leaves(message)
+        return _each(leaf, message, draw), [x.size * math.log2(3) for x in leaves], [SCALE for _ in leaves]
 
     return compressor("terngrad", encode)
 

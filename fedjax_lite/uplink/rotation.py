@@ -1,5 +1,6 @@
 """The randomised Hadamard rotation: coordinates become alike, so that a coarse quantiser loses little on any of them."""
 
+from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from jaxtyping import Array, Float
 
 from fedjax_lite.base import Key, Tree
 from fedjax_lite.uplink.feedback import transformation
-from fedjax_lite.uplink.ledger import dense_bits, rescaled, wide
+from fedjax_lite.uplink.ledger import dense_bits, wide
+from fedjax_lite.uplink.place import Place, place_of, replaced
 
 BLOCK = 4096
 _SIGNS, _INNER = np.uint32(0x5167), np.uint32(0x1A7E)
@@ -19,6 +21,7 @@ _SIGNS, _INNER = np.uint32(0x5167), np.uint32(0x1A7E)
 
 class _Rotated(NamedTuple):
     inner: Tree
+    place: Place
 
 
 def rotate(inner: optax.GradientTransformation, block: int = BLOCK) -> optax.GradientTransformationExtraArgs:
@@ -52,19 +55,19 @@ def rotate(inner: optax.GradientTransformation, block: int = BLOCK) -> optax.Gra
     check_block("rotate", block)
 
     def init(message):
-        return _Rotated(inner.init(jax.tree.map(lambda x: _rows(wide(jnp.asarray(x)), block), message)))
+        turned = jax.tree.map(lambda x: _rows(wide(jnp.asarray(x)), block), message)
+        return _Rotated(_as_it_came(inner.init(turned), message, turned), Place("rotate"))
 
     def update(updates, state, params=None, *, key=None, **extra):
         del params
         if key is None:
             raise ValueError("uplink.rotate draws at random: give update the keyword key, as fl.federate does")
-        signs = jax.random.fold_in(key, _SIGNS)
+        signs = state.place.stream(jax.random.fold_in(key, _SIGNS))
         leaves, structure = jax.tree.flatten(updates)
         turned = jax.tree.unflatten(structure, [rotated(jax.random.fold_in(signs, i), x, block) for i, x in enumerate(leaves)])
-        decoded, state = inner.update(turned, state.inner, None, key=jax.random.fold_in(key, _INNER), **extra)
-        factor = dense_bits(updates) / max(dense_bits(turned), 1)
+        decoded, after = inner.update(turned, state.inner, None, key=jax.random.fold_in(key, _INNER), **extra)
         back = [rotated_back(jax.random.fold_in(signs, i), y, leaves[i]) for i, y in enumerate(jax.tree.leaves(decoded))]
-        return jax.tree.unflatten(structure, back), _Rotated(rescaled(state, factor))
+        return jax.tree.unflatten(structure, back), _Rotated(_as_it_came(after, updates, turned), state.place)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -102,6 +105,16 @@ def check_block(name: str, block: int) -> None:
     """Refuse a length that has no Hadamard matrix of this kind."""
     if not isinstance(block, int) or block < 1 or block & (block - 1):
         raise ValueError(f"{name}: block must be a power of two such as {BLOCK}, got {block!r}")
+
+
+def _as_it_came(state: Tree, message: Tree, turned: Tree) -> Tree:
+    """The state of a compressor that was given rotated leaves, as if it had been given those that they stand for."""
+    before, factor = dict(place_of("", message, ()).leaves), dense_bits(message) / max(dense_bits(turned), 1)
+
+    def leaf(path, bits):
+        return path, before[path] if path in before else round(factor * bits)
+
+    return replaced(lambda place: replace(place, leaves=tuple(leaf(*each) for each in place.leaves)), state)
 
 
 def _matrix(side: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from fedjax_lite.base import Number, Tree
 from fedjax_lite.uplink.ledger import SCALE, compressor, count, wide
 
 
@@ -20,7 +21,7 @@ def sign() -> optax.GradientTransformationExtraArgs:
 
     Source: Bernstein et al. 2018, "signSGD: compressed optimisation for non-convex problems", algorithm 1.
     """
-    return compressor("sign", lambda message, draw: (jax.tree.map(signs, message), count(message), 0), draws=False)
+    return compressor("sign", lambda message, draw: (jax.tree.map(signs, message), _one_each(message), 0), draws=False)
 
 
 def scaled_sign() -> optax.GradientTransformationExtraArgs:
@@ -40,9 +41,14 @@ def scaled_sign() -> optax.GradientTransformationExtraArgs:
         del draw
         d = count(message)
         scale = sum(jnp.sum(jnp.abs(wide(x))) for x in jax.tree.leaves(message)) / d
-        return jax.tree.map(lambda x: scale * signs(wide(x)), message), d, SCALE
+        return jax.tree.map(lambda x: scale * signs(wide(x)), message), _one_each(message), SCALE
 
     return compressor("scaled_sign", encode, draws=False)
+
+
+def _one_each(message: Tree) -> list[Number]:
+    """A bit for each coordinate, by leaf."""
+    return [x.size for x in jax.tree.leaves(message)]
 
 
 def signs(x: Array) -> Array:

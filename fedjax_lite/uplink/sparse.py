@@ -43,9 +43,9 @@ def top_k(share: Number) -> optax.GradientTransformationExtraArgs:
         leaves, structure = jax.tree.flatten(message)
         k, d = _kept(share, count(message)), count(message)
         keep = _largest(leaves, k)
-        payload = sum(jnp.sum(chosen) * bits_of(x) for x, chosen in zip(leaves, keep, strict=True))
         sparse = [jnp.where(chosen, x, jnp.zeros_like(x)) for x, chosen in zip(leaves, keep, strict=True)]
-        return jax.tree.unflatten(structure, sparse), payload, k * (d - 1).bit_length()
+        values, positions = _bits(leaves, keep), [(d - 1).bit_length() * number for number in _numbers(keep)]
+        return jax.tree.unflatten(structure, sparse), values, positions
 
     return compressor("top_k", encode, draws=False)
 
@@ -80,13 +80,12 @@ def random_k(share: Number, unbiased: bool = True) -> optax.GradientTransformati
         k, key = _kept(share, d), draw(0)
         keep = [permute(key, d, index) < k for index in _indices(message)]
         leaves, structure = jax.tree.flatten(message)
-        payload = sum(jnp.sum(chosen) * bits_of(x) for x, chosen in zip(leaves, keep, strict=True))
 
         def scaled(x):
             return wide(x) * (d / jnp.asarray(k).astype(wide(x).dtype)) if unbiased else x
 
         sparse = [jnp.where(chosen, scaled(x), 0) for x, chosen in zip(leaves, keep, strict=True)]
-        return jax.tree.unflatten(structure, sparse), payload, SEED
+        return jax.tree.unflatten(structure, sparse), _bits(leaves, keep), SEED
 
     return compressor("random_k", encode)
 
@@ -97,7 +96,19 @@ def _check(name: str, share: Number) -> None:
 
 
 def _kept(share: Number, d: int) -> Int[Array, ""]:
-    return jnp.clip(jnp.round(jnp.asarray(share * d)), min(d, 1), d).astype(jnp.int32)
+    if isinstance(share, int | float):
+        return jnp.int32(min(max(round(share * d), min(d, 1)), d))
+    k = jnp.clip(jnp.round(share * d), min(d, 1), d).astype(jnp.int32)
+    return jnp.where(share < 1, k, d)  # past 2^24 a float32 knows k to 24 bits
+
+
+def _numbers(keep: list[Array]) -> list[Number]:
+    """How many are kept of each leaf, as floats: their bits may be more than an int32 holds."""
+    return [jnp.sum(chosen, dtype=jnp.int32).astype(jnp.float32) for chosen in keep]
+
+
+def _bits(leaves: list[Array], keep: list[Array]) -> list[Number]:
+    return [bits_of(x) * number for x, number in zip(leaves, _numbers(keep), strict=True)]
 
 
 def _indices(message: Tree) -> list[Int[Array, "..."]]:

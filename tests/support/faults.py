@@ -258,10 +258,13 @@ IN_FOLDERS = (
         "after.append(q)",
         "after.append(jnp.zeros_like(q))"),
     Fault("bits of a compressor inside a chain are counted beside those of the last", "uplink/ledger.py", "uplink/test_ledger.py",
-        "side + take * node.side, left - take * node.dense",
-        "side + take * node.side, left"),
+        "taken |= {path for path, _ in leaves if path}",
+        "taken |= set()"),
+    Fault("compressors of one name draw the same", "uplink/place.py", "uplink/test_apart.py",
+        "number=before[place.name] - 1",
+        "number=0"),
     Fault("bits of rotated leaves are those of their padding", "uplink/rotation.py", "uplink",
-        "_Rotated(rescaled(state, factor))",
-        "_Rotated(state)"),
+        "path, before[path] if path in before else round(factor * bits)",
+        "path, bits"),
 )
 # fmt: on

@@ -1,17 +1,21 @@
 """Bits counted by hand: through wrappers, and of the clients that came."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import scipy.stats
-from compressed import bits, lognormal, message, once
+from compressed import bits, lognormal, message, once, update
 from contract import federate
 from problems import simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import uplink
+from fedjax_lite.uplink.ledger import sent
+from fedjax_lite.uplink.sparse import _bits, _kept
 
 
 def test_bits_through_chains_and_wrappers():
@@ -23,11 +27,59 @@ def test_bits_through_chains_and_wrappers():
     assert bits(optax.chain(uplink.top_k(0.1), uplink.qsgd(1)), u) == (29 * 2, 32)  # the last is what travels
     assert bits(optax.masked(uplink.sign(), kernels), u) == (24 + 5 * 32, 0)
     assert bits(optax.masked(uplink.sign(), False), u) == (29 * 32, 0)
-    assert bits(optax.chain(uplink.sign(), optax.masked(uplink.qsgd(1), kernels)), u) == (24 * 2 + 5 * 32, 32)  # b: the sign did not fit
+    assert bits(optax.chain(uplink.sign(), optax.masked(uplink.qsgd(1), kernels)), u) == (24 * 2 + 5, 32)
     both = optax.partition({"few": uplink.top_k(0.5), "many": uplink.rotate(uplink.uniform(2))}, {"b": "few", "w": "many"})
     assert bits(both, u) == (2 * 32 + 32, 2 * 3 + 64)
     assert bits(optax.masked(uplink.drive(), kernels), message(dtype=jnp.bfloat16)) == (32 + 5 * 16, 32)
-    assert bits(uplink.rotate(optax.masked(uplink.sign(), kernels)), u)[0] == pytest.approx(32 + 5 * 32, rel=0.5)
+    assert bits(uplink.rotate(optax.masked(uplink.sign(), kernels)), u) == (32 + 5 * 32, 0)
+    assert bits(optax.flatten(uplink.qsgd(1)), u) == (29 * 2, 32)
+    assert bits(optax.chain(optax.flatten(uplink.qsgd(1)), optax.flatten(uplink.sign())), u) == (29, 0)
+
+
+def masked(transform, *names, of):
+    return optax.masked(transform, {name: name in names for name in of})
+
+
+WHOLE = uplink.compressor("whole", lambda message, draw: (message, 500, 7), draws=False)
+LAST = {  # transforms, sizes of leaves, and by hand the bits of what of each leaf is sent last
+    "masked chain": (masked(optax.chain(uplink.top_k(0.1), uplink.qsgd(7)), "w", of="wb"), dict(w=10, b=100), 10 * 4 + 32 + 100 * 32),
+    "masks that overlap": (
+        optax.chain(masked(uplink.top_k(0.01), "a", of="abc"), masked(uplink.qsgd(7), "a", "b", of="abc")),
+        dict(a=100, b=100, c=100),
+        200 * 4 + 32 + 100 * 32,
+    ),
+    "by leaf": (optax.chain(uplink.uniform(4), masked(uplink.sign(), "w", of="wc")), dict(w=60, c=100), 60 + 100 * 2 + 64),
+    "a norm still needed": (optax.chain(uplink.qsgd(7), masked(uplink.sign(), "w", of="wc")), dict(w=60, c=100), 60 + 100 * 4 + 32),
+    "rotated": (optax.chain(uplink.rotate(uplink.qsgd(7)), masked(uplink.sign(), "w", of="wc")), dict(w=60, c=100), 60 + 128 * 4 + 32),
+    "of equal ones the first": (
+        optax.chain(uplink.top_k(0.5), masked(uplink.sign(), "w", of="wc")),
+        dict(c=100, w=60),
+        60 + 80 * (32 + 8),
+    ),
+    "a number for all leaves": (optax.chain(WHOLE, masked(uplink.sign(), "w", of="wc")), dict(w=60, c=100), 60 + 507),
+    "a number for none": (optax.chain(WHOLE, uplink.sign()), dict(w=60, c=100), 160),
+}
+
+
+@functools.cache
+def counted():
+    def cost(transform, u):
+        decoded, state = update(transform, u)
+        return sum(sent(state, decoded))
+
+    messages = {name: {leaf: np.ones(size, np.float32) for leaf, size in sizes.items()} for name, (_, sizes, _) in LAST.items()}
+    return jax.jit(lambda messages: {name: cost(LAST[name][0], u) for name, u in messages.items()})(messages)
+
+
+@pytest.mark.parametrize("case", LAST)
+def test_of_what_several_compressors_are_given_the_last_counts_leaf_by_leaf(case):
+    assert counted()[case] == LAST[case][2]
+
+
+def test_bits_past_those_of_an_int32():
+    kept = np.ones(70_000_000, bool)
+    assert float(jax.jit(lambda keep: _bits([jnp.zeros(keep.shape)], [keep])[0])(kept)) == 32 * 70_000_000
+    assert int(_kept(1.0, 2**24 + 1)) == int(_kept(jnp.float32(1.0), 2**24 + 1)) == 2**24 + 1
 
 
 def test_entropy():
