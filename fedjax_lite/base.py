@@ -126,6 +126,9 @@ class Aggregator(NamedTuple):
     additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
     sums_only: bool = False  # True: the server learns the sum alone (secure aggregation), so nothing may look at single messages
     privacy: Mechanism | None = None  # what it guarantees; a round without clients then counts too, or it could be told apart
+    bits: Callable[[Tree], Number] | None = (
+        None  # message -> what an upload takes, where its arithmetic decides; None: what the uplink counts
+    )
 
 
 class Server(NamedTuple):

@@ -191,7 +191,9 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
             # What made a message NaN is in the client's losses too: a rule that drops the one must not meet the other.
             told = tree.zero_where_not(jnp.isfinite(tree.squared_norm(message)), steps_in(sums) | metrics)
-            return Upload(message, (own, uplink_row), ravel_pytree(told | {SENT: sent(uplink_row, message)})[0])
+            known = aggregator.bits is not None
+            bits = Cost(jnp.float32(aggregator.bits(message)), jnp.float32(0)) if known else sent(uplink_row, message)
+            return Upload(message, (own, uplink_row), ravel_pytree(told | {SENT: bits})[0])
 
         def collect(messages, cohort):
             return aggregator.collect(messages, cohort, aggregator_state)

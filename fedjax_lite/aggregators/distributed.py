@@ -77,7 +77,7 @@ def ddgauss(
         An aggregator that adds, of uint32 modulo 2^32, which 2^b divides; with metrics "clip_norm" (C), "clipped" (the part of the clients
         that were cut) and "wrapped" (the part of the coordinates whose sum left the range and came back at its other end: more bits, or
         a coarser granularity). The last two are computed from clients' data without noise, and the last only a simulation can see.
-        A round's metric "uplink_bits" counts messages as they come here, in floats; an upload is d b bits a client.
+        A round's metric "uplink_bits" counts d b bits a client, whatever the uplink's compressors do.
 
     Raises:
         ValueError: for numbers out of range, a granularity that is too fine for the noise among them, or too few bits for so many
@@ -221,7 +221,15 @@ def _distributed(
         return noise.divergence(order, float(most), float(z) / (1 + SLACK), clients, float(gamma), dimension)
 
     privacy = Mechanism(z, divergence=of_order, shares=clients)
-    return Aggregator(lambda message: jnp.int32(0), collect, finish, additive=True, sums_only=True, privacy=privacy)
+    return Aggregator(
+        init=lambda message: jnp.int32(0),
+        collect=collect,
+        finish=finish,
+        additive=True,
+        sums_only=True,
+        privacy=privacy,
+        bits=lambda message: float(bits * dimension),
+    )
 
 
 def _granularity(name: str, clip: Number, z: Number, clients: int, dimension: int, bits: int) -> Number:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Int, UInt32
 
 from fedjax_lite import tree
 from fedjax_lite.base import Aggregator, Key, Tree
+from fedjax_lite.uplink.ledger import count
 
 
 def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int = 32, neighbors: int | None = None) -> Aggregator:
@@ -20,6 +21,9 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
     them off. Everything is exact integer arithmetic, so the mean differs from the true one by rounding, at most 2^-(f+1) a coordinate,
     and by clipping: "secure_overflow" counts the coordinates, over all clients present, that were out of range or not finite (NaN
     counts as 0). This simulates the arithmetic, not the key exchange, and hides nothing from whoever runs it.
+
+    A message takes B bits a coordinate, whatever the uplink's compressors do, and "uplink_bits" counts so: masks leave neither zeros nor
+    few levels.
 
     Clients count the same: a weight would tell the server how many examples a client has. Masks cost clients^2 d random words,
     or clients * neighbors * d, and do not change a bit of the result.
@@ -65,17 +69,24 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
         left_over = jax.lax.cond(
             jnp.all(present), lambda: jax.tree.map(jnp.zeros_like, total), lambda: leftover(numbers, cohort.id, present, key, neighbors)
         )
-        count = jnp.maximum(jnp.sum(present), 1)
+        clients = jnp.maximum(jnp.sum(present), 1)
 
         def mean(y, left, message):
             signed = jax.lax.bitcast_convert_type((y - left) << (32 - bits), jnp.int32) >> (32 - bits)  # mod 2^bits, with its sign
             dtype = jnp.promote_types(message.dtype, jnp.float32)
-            return signed.astype(dtype) / (2.0**fraction_bits * count.astype(dtype))
+            return signed.astype(dtype) / (2.0**fraction_bits * clients.astype(dtype))
 
         metrics = {"secure_overflow": jnp.sum(jnp.where(present, overflow, 0)).astype(jnp.float32)}
         return jax.tree.map(mean, total, left_over, messages), state, metrics
 
-    return Aggregator(lambda message: (), lambda messages, cohort, state: (messages, cohort), finish, additive=False, sums_only=True)
+    return Aggregator(
+        init=lambda message: (),
+        collect=lambda messages, cohort, state: (messages, cohort),
+        finish=finish,
+        additive=False,
+        sums_only=True,
+        bits=lambda message: float(bits * count(message)),  # masks are in every coordinate: a sparse message is not sparse behind them
+    )
 
 
 def fixed_point(messages: Tree, limit: int, fraction_bits: int) -> tuple[Tree, Int[Array, " clients"]]:

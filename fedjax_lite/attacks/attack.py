@@ -144,4 +144,11 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
         return aggregate_, (mine, others), metrics
 
     privacy = aggregator.privacy and aggregator.privacy._replace(provided="real attackers see no message but their own")
-    return Aggregator(lambda message: (init(message), aggregator.init(message)), collect, finish, additive=False, privacy=privacy)
+    return Aggregator(
+        init=lambda message: (init(message), aggregator.init(message)),
+        collect=collect,
+        finish=finish,
+        additive=False,
+        privacy=privacy,
+        bits=aggregator.bits,
+    )

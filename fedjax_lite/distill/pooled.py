@@ -97,4 +97,6 @@ def pooled(
         lesson = Lesson(ensemble.target(said), () if not rules else changes[0] if families is None else OfFamilies(changes))
         return lesson, _State(soft_state, tuple(after for _, after, _ in found), state.round + 1), metrics
 
-    return Aggregator(init, collect, finish, additive, soft.sums_only, soft.privacy)
+    takes = (soft if model is None else model).bits  # beside models soft labels are free
+    bits = None if takes is None else lambda message: takes(message.soft if model is None else message.model)
+    return Aggregator(init, collect, finish, additive, soft.sums_only, soft.privacy, bits)
