@@ -10,9 +10,10 @@ from fedjax_lite.base import Algorithm, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
+from fedjax_lite.metrics import readable
 from fedjax_lite.sampling import Sampler
 
-__all__ = ["Need", "check_fits", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "readable", "workspace"]
+__all__ = ["Need", "check_fits", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 FEW, LARGE = 0.1, 2**24  # a run that reaches less than this share of the clients leaves rows of this many bytes mostly untouched
@@ -130,21 +131,6 @@ def device_memory() -> int | None:
 def nbytes(shapes: Tree) -> int:
     """The size of a tree of arrays, or of their shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-
-
-def readable(number: int | float) -> str:
-    """Bytes for a person.
-
-    >>> readable(1234567)
-    '1.23 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            break
-        number /= 1000
-    else:
-        unit = "TB"
-    return f"{number:.3g} {unit}"
 
 
 def _rows_of(stack: Tree) -> int:

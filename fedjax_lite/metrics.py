@@ -1,9 +1,9 @@
-"""What the name of a metric tells: whose it is, and whether it is better when lower."""
+"""What the name of a metric tells: whose it is, whether it is better when lower, and how its values read."""
 
 import re
 from collections.abc import Iterable, Set
 
-__all__ = ["OF_WORK", "check_names", "lower_is_better"]
+__all__ = ["OF_ROUND", "OF_WORK", "check_names", "lower_is_better", "readable", "scale_of", "shown"]
 
 OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
@@ -34,7 +34,7 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
     """
     if best not in ("max", "min", None):
         raise ValueError(f'{metric}: best must be "max", "min" or None, got {best!r}')
-    return best == "min" if best else not LOWER.isdisjoint(re.split(r"[^a-z0-9]+", metric.lower()))
+    return best == "min" if best else not LOWER.isdisjoint(_words(metric))
 
 
 def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset()) -> None:
@@ -54,3 +54,38 @@ def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset())
     """
     if found := sorted(name for name in names if name in OF_ROUND | taken or str(name).startswith(OF_EVALUATION)):
         raise ValueError(f"{whose} reports metrics under names that are taken, {', '.join(found)}: rename them")
+
+
+def scale_of(metric: str) -> float:
+    """How many units of a metric's name make one of what it is shown in: 8 bits are a byte."""
+    return 8.0 if "bits" in _words(metric) else 1.0
+
+
+def shown(metric: str, value: int | float | None, form: str = ".4g") -> str:
+    """A metric's value for a person: bits as bytes, everything else in the form of a number, "-" for none.
+
+    >>> shown("uplink_bits", 1.767e7), shown("test_loss", 0.123456), shown("test_loss", None)
+    ('2.21 MB', '0.1235', '-')
+    """
+    if value is None:
+        return "-"
+    if {"bits", "bytes"} & _words(metric):
+        return readable(value / scale_of(metric))
+    return format(value, form)
+
+
+def readable(number: int | float) -> str:
+    """Bytes in a unit that fits.
+
+    >>> [readable(n) for n in (0, 999.4, 999_600, 2.5e9)]
+    ['0 B', '999 B', '1 MB', '2.5 GB']
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(number) < 999.5:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} PB"
+
+
+def _words(metric: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", metric.lower()))

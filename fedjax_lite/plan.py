@@ -12,7 +12,8 @@ from fedjax_lite.base import Algorithm, Key, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
-from fedjax_lite.memory import Need, check_fits, cohorts_held, device_memory, nbytes, readable, workspace
+from fedjax_lite.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
+from fedjax_lite.metrics import readable
 from fedjax_lite.run import Convergence, check_options, in_memory, sized, started
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.stream import lowered, lowered_evaluation

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from fedjax_lite.metrics import shown
+
 
 class _Speed(ProgressColumn):
     def render(self, task):
@@ -44,8 +46,8 @@ class Progress:
     def update(self, record: dict[str, Any]) -> None:
         """Move to the record's round and show its evaluation, or the loss of local training if there is none."""
         evaluated = [name for name in record if name.startswith(("test_", "train_")) and isinstance(record[name], float)]
-        shown = [f"{name} {record[name]:.4f}" for name in evaluated or ["loss"] if record.get(name) is not None]
-        self._bar.update(self._task, completed=record["round"], description="  ".join(shown))
+        told = [f"{name} {shown(name, record[name], '.4f')}" for name in evaluated or ["loss"] if record.get(name) is not None]
+        self._bar.update(self._task, completed=record["round"], description="  ".join(told))
 
     def note(self, text: str) -> None:
         """Show a text beside the bar."""

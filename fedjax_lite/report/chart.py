@@ -1,15 +1,15 @@
 """A line chart as SVG text: enough for curves over rounds, with no plotting library to install."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from fedjax_lite.report.strokes import STROKES, drawn, legend
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
-COLORS = ("#2166ac", "#e08214", "#1b7837", "#762a83", "#d6604d", "#01959f", "#8c6d31", "#5a5a5a")
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
 ROUND = "round"
-APART = 36  # pixels from one label of the horizontal axis to the next, at least
-MARKED = 40  # points up to which each is marked
+LETTER, APART = 6.2, 10  # pixels of a letter of a label, and between two labels of the horizontal axis, at least
 
 Series = Sequence[tuple[int | float, float | None]]  # (x, y) points; a y of None is a gap
 Band = Sequence[tuple[int | float, float, float]]  # (x, low, high)
@@ -24,6 +24,7 @@ def line_chart(
     bands: Sequence[Band] = (),
     span: Sequence[float] = (),
     across: str = ROUND,
+    say: Callable[[float], str] = "{:.4g}".format,
 ) -> str:
     """Curves over rounds, or over another number, in one figure.
 
@@ -35,8 +36,9 @@ def line_chart(
         may_be_log: use a logarithmic axis if the curves span more than three decades; zeros are gaps on it.
         bands: one behind each curve, in its color, instead of `band`.
         span: values that the axis must reach too, as where figures are to be compared.
-        across: what x is. If it is not rounds, the axis names the points' own values, and is logarithmic where they span more than a decade
-            and a half.
+        across: what x is. If it is not rounds, the axis names the points' own values, or where they span more than a decade and a half is
+            logarithmic.
+        say: a value of the vertical axis in words.
 
     Returns:
         A `<figure>` element, or "" if there is nothing to draw.
@@ -64,23 +66,23 @@ def line_chart(
     for tick in y_ticks:
         y = at(xs[0], tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
-    for x, tick in _apart([(right(along(x)), x) for x in (whole if across == ROUND else sorted(set(xs)))]):
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.10g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{say(tick)}</text>')
+    named = whole if across == ROUND else steps(min(xs), max(xs)) if wide else sorted(set(xs))
+    for x, label in _apart([(right(along(x)), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in named]):
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>')
-    for color, shaded in zip(COLORS, bands or [band], strict=False):
+    for stroke, shaded in zip(STROKES, bands or [band], strict=False):
         thin = shaded[:: -(-len(shaded) // MOST) or 1]
         outline = [at(x, high) for x, _, high in thin] + [at(x, low) for x, low, _ in reversed(thin)]
-        parts += [f'<polygon points="{" ".join(outline)}" fill="{color}" opacity="0.15"/>'] if thin else []
-    for color, series in reversed(list(zip(COLORS, curves.values(), strict=False))):  # the first on top
-        parts.append(_curve([(x, None if y is None or (log and y <= 0) else at(x, y)) for x, y in thinned(series)], color))
-    legend = "".join(f'<span><b style="background:{c}"></b>{escape(n)}</span>' for c, n in zip(COLORS, curves, strict=False))
-    legend += f'<span><b style="background:{COLORS[0]};opacity:.2"></b>{escape(band_name)}</span>' if band else ""
-    legend = f'<div class="legend">{legend}</div>' if len(curves) > 1 or band else ""
+        parts += [f'<polygon points="{" ".join(outline)}" fill="{stroke.color}" opacity="0.15"/>'] if thin else []
+    for i, (stroke, series) in reversed(list(enumerate(zip(STROKES, curves.values(), strict=False)))):  # the first on top
+        places = [(x, None if y is None or (log and y <= 0) else at(x, y)) for x, y in thinned(series)]
+        parts.append(drawn(places, stroke, len(curves) - 1, i))
+    told = legend(list(curves), band_name if band else "")
     note = " <small>(logarithmic)</small>" if log else ""
     label = f'role="img" aria-label="{escape(title)} by {escape(across)}"'
     return (
-        f"<figure><figcaption>{escape(title)}{note}</figcaption>{legend}"
+        f"<figure><figcaption>{escape(title)}{note}</figcaption>{told}"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{"".join(parts)}</svg></figure>'
     )
 
@@ -124,34 +126,31 @@ def thinned(series: Series) -> Series:
     return kept
 
 
-def _apart(labels: Sequence[tuple[float, int | float]]) -> list[tuple[float, int | float]]:
-    """Those of some labels, at rising places, that leave each other room.
+def steps(low: int | float, high: int | float) -> list[float]:
+    """Values 1, 2 and 5 times powers of ten inside an interval, of more than three decades the powers alone.
 
-    >>> _apart([(0.0, 1), (10.0, 2), (80.0, 4)])
-    [(0.0, 1), (80.0, 4)]
+    >>> steps(0.001, 1), steps(0.3, 20)
+    ([0.001, 0.01, 0.1, 1.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0])
     """
-    kept: list[tuple[float, int | float]] = []
-    for place, value in labels:
-        if not kept or place - kept[-1][0] >= APART:
-            kept.append((place, value))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if math.log10(high / low) > 2.9 else (1, 2, 5)
+    found = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    return [value for value in found if low * (1 - 1e-6) <= value <= high * (1 + 1e-6)]
+
+
+def _apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those of some labels, centred at rising places, that leave each other room.
+
+    >>> _apart([(0.0, "1"), (10.0, "2"), (20.0, "3")])
+    [(0.0, '1'), (20.0, '3')]
+    """
+    kept: list[tuple[float, str]] = []
+    for place, label in labels:
+        if not kept or place - kept[-1][0] >= (len(label) + len(kept[-1][1])) / 2 * LETTER + APART:
+            kept.append((place, label))
     return kept
 
 
 def _scale(low, high, start, end):
     """A linear map of [low, high] to [start, end]; a single value goes to the middle."""
     return lambda value: (start + end) / 2 if high == low else start + (value - low) / (high - low) * (end - start)
-
-
-def _curve(points: Sequence[tuple[int | float, str | None]], color: str) -> str:
-    """A path, broken at gaps; a point without neighbours would be invisible without a mark."""
-    places = [None, *(place for _, place in points), None]
-    path, pen = [], "M"
-    marks = []
-    for before, place, after in zip(places, places[1:], places[2:], strict=False):
-        if place is not None:
-            path.append(pen + place)
-            if len(points) <= MARKED or (before is None and after is None):
-                x, y = place.split(",")
-                marks.append(f'<circle cx="{x}" cy="{y}" r="2.2" fill="{color}"/>')
-        pen = "M" if place is None else "L"
-    return f'<path d="{" ".join(path)}" stroke="{color}" fill="none" stroke-width="1.6"/>{"".join(marks)}'

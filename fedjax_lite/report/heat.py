@@ -1,7 +1,7 @@
 """A heat map as SVG text: one value a cell, written in it, darker where it is better."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 SHADES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
@@ -18,6 +18,7 @@ def heat_map(
     notes: Sequence[Sequence[str]] = (),
     span: tuple[float, float] | None = None,
     lower_is_better: bool = False,
+    say: Callable[[float | None], str] | None = None,
 ) -> str:
     """Values of two axes in one figure.
 
@@ -28,6 +29,7 @@ def heat_map(
         notes: what a pointer over the cell is told.
         span: the values of the two ends of the scale; by default those there are.
         lower_is_better: whether the darkest is the lowest.
+        say: what is written in a cell.
 
     Returns:
         A `<figure>` element. The scale is logarithmic where the ends are more than two decades apart.
@@ -62,7 +64,7 @@ def heat_map(
             parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 1}" height="{height - 1}" fill="{fill}">{said}</rect>')
             parts.append(
                 f'<text x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" fill="{ink}" '
-                f'pointer-events="none">{_text(value)}</text>'
+                f'pointer-events="none">{(say or written)(value)}</text>'
             )
     size = f"{across:.0f} {top + height * len(rows) + MARGIN:.0f}"
     label = f'role="img" aria-label="{escape(title)}"'
@@ -91,9 +93,10 @@ def _shade(share: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * (place - first)):02x}" for a, b in zip(start, end, strict=True))
 
 
-def _text(value: float | None) -> str:
-    """
-    >>> _text(0.8765), _text(1234.5), _text(12.0), _text(None)
+def written(value: float | None) -> str:
+    """A value in few letters.
+
+    >>> written(0.8765), written(1234.5), written(12.0), written(None)
     ('0.876', '1.2e+03', '12', '-')
     """
     if value is None:

@@ -1,10 +1,10 @@
 """The page: what was run, what came out, curves over rounds, what it depends on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.metrics import lower_is_better, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
 
 MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
@@ -14,7 +14,7 @@ h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em
 .figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em; margin-top: 1em } figure { margin: 0; flex: 1 1 420px; max-width: 480px }
 figcaption { font-weight: 600 } small, .legend { font-weight: 400; font-size: 12px; color: #555 }
 .legend span { margin-right: 1.2em; white-space: nowrap }
-.legend b { display: inline-block; width: 14px; height: 8px; margin-right: 5px }
+.legend b { display: inline-block; width: 30px; height: 8px; margin-right: 5px } .legend svg { display: block; height: 8px }
 svg { width: 100%; font-size: 11px; fill: #444 } .grid { stroke: #e4e4e4 }
 table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16px 2px 0; text-align: left; vertical-align: top }
 td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: #555; white-space: nowrap }
@@ -70,9 +70,9 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
             curves[_marked("local training", outside, name)] = _series(records, name)
         spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {})) for record in records]
         told = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
-        band = [(x, values[0], values[-1]) for x, values in told if None not in values]
+        band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in told if None not in values]
         shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
-        figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name)))
+        figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=said(name)))
     beside = [name for name in names if name.endswith("_accuracy") and not name.startswith(prefix)]
     if len(beside) > 1:
         curves = {_marked(name.removesuffix("_accuracy"), outside, name): _series(records, name) for name in beside}
@@ -82,7 +82,7 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         constant = len({record.get(name) for record in records}) == 1 < len(records)
         if name not in evaluated and not name.startswith(prefix) and not constant:
             title = _marked(name.replace("_", " "), outside, name)
-            figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name)))
+            figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name), say=said(name)))
     return figures
 
 
@@ -122,14 +122,24 @@ def _travelled(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _series(records: Sequence[dict[str, Any]], name: str) -> Series:
-    return [(record["round"], record[name]) for record in records if name in record]
+    there = [(record["round"], record[name]) for record in records if name in record]
+    return [(x, None if y is None else y / scale_of(name)) for x, y in there]
+
+
+def said(metric: str) -> Callable[[float], str]:
+    """How a figure's axis names values of a metric, which it has divided by `scale_of`."""
+    return lambda value: shown(metric, value * scale_of(metric))
 
 
 def _spread(spread: dict[str, dict[str, Any]]) -> str:
     """One row a metric: its distribution over clients, of few the clients themselves."""
 
     def rows(kind):
-        return [[name.replace("_", " "), x["mean"], x["std"], x["worst_decile"], *x[kind]] for name, x in spread.items() if kind in x]
+        return [
+            [name.replace("_", " "), *(shown(name, value) for value in (x["mean"], x["std"], x["worst_decile"], *x[kind]))]
+            for name, x in spread.items()
+            if kind in x
+        ]
 
     head, told = ["client by client", "mean", "std", "worst 10 %"], ""
     if many := rows("deciles"):
@@ -143,7 +153,8 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return _table([[name.replace("_", " "), value] for name, value in values.items()])
+    rows = [[name.replace("_", " "), shown(name, value) if isinstance(value, float) else value] for name, value in values.items()]
+    return _table(rows)
 
 
 def _table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:

@@ -4,15 +4,17 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from fedjax_lite.metrics import lower_is_better
-from fedjax_lite.report.chart import COLORS, ROUND, line_chart
-from fedjax_lite.report.heat import heat_map
-from fedjax_lite.report.page import STYLE, _duration, _pairs, _table
+from fedjax_lite.metrics import lower_is_better, scale_of, shown
+from fedjax_lite.report.chart import ROUND, line_chart
+from fedjax_lite.report.heat import heat_map, written
+from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
+from fedjax_lite.report.strokes import STROKES
 
 MOST_FIGURES = 48  # of a metric's curves
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
@@ -48,13 +50,16 @@ def study_report(
     cells = math.prod(len(labels) for labels in axes.values())
     said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
+    alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
     for metric, values in results.items():
+        if metric in alike:
+            continue
         lower = lower_is_better(metric, (best or {}).get(metric))
         better = "lower is better" if lower else "higher is better"
         parts.append(f"<h2>{escape(metric.replace('_', ' '))}</h2>")
         parts.append(f"<small>Mean over the seeds{' at the end' if metric in rounds else ''}; darker is better ({better}).</small>")
-        parts.append(f'<div class="figures">{"".join(_heat_maps(axes, tables[metric], lower))}</div>')
-        parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(axes, tables[metric])}</div></details>')
+        parts.append(f'<div class="figures">{"".join(_heat_maps(axes, metric, tables[metric], lower))}</div>')
+        parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(metric, tables[metric])}</div></details>')
         ends = values[..., -1] if metric in rounds else values
         if shown := "".join(_over_axes(axes, metric, ends)):
             parts.append(
@@ -63,6 +68,8 @@ def study_report(
         if metric in rounds:
             shown = "".join(_curves(axes, metric, values, rounds[metric]))
             parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
+    told = {metric: float(value) for metric, value in alike.items()}
+    parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(told)}" if told else "")
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
     parts.append(f"<h2>Made with</h2>{_pairs(_made_with(made))}" if made else "")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
@@ -86,7 +93,7 @@ def _facets(axes: Mapping[str, Sequence[str]], others: Sequence[int]) -> list[tu
     ]
 
 
-def _heat_maps(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]], lower: bool) -> list[str]:
+def _heat_maps(axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[Mapping[str, Any]], lower: bool) -> list[str]:
     """One for each combination of the axes that are neither rows nor columns, on one scale."""
     shape = [len(labels) for labels in axes.values()]
     (rows, columns), others = (*_layout(axes)[0], None, None)[:2], _layout(axes)[1]
@@ -94,6 +101,7 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, A
     means = [row["mean"] for row in table if row["mean"] is not None]
     span = (min(means), max(means)) if means else None
     figures = []
+    say = partial(shown, metric) if scale_of(metric) > 1 else written
     for fixed, caption in _facets(axes, others):
 
         def cell(i, j, fixed=fixed):
@@ -102,9 +110,9 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, A
 
         down, along = labels[-1 if rows is None else rows], labels[-1 if columns is None else columns]
         values = [[cell(i, j)["mean"] for j in range(len(along))] for i in range(len(down))]
-        notes = [[_note(cell(i, j)) for j in range(len(along))] for i in range(len(down))]
+        notes = [[_note(metric, cell(i, j)) for j in range(len(along))] for i in range(len(down))]
         title = caption or " by ".join(names[k] for k in (rows, columns) if k is not None) or "all"
-        figures.append(heat_map(title, down, along, values, notes, span, lower))
+        figures.append(heat_map(title, down, along, values, notes, span, lower, say))
     return figures
 
 
@@ -128,6 +136,7 @@ def _curves(
     """The longest axis's curves in a figure for each combination of the others, on one scale."""
     if not axes:
         axes, values = {"": ("",)}, values[None]
+    values = values / scale_of(metric)
     longest = _layout(axes)[0][0]
     labels = list(axes.values())[longest]
     with np.errstate(invalid="ignore"):
@@ -136,21 +145,22 @@ def _curves(
     span = (float(finite.min()), float(finite.max())) if finite.size else ()
     figures = []
     for fixed, caption in _facets(axes, [i for i in range(len(axes)) if i != longest]):
-        for start in range(0, len(labels), len(COLORS)):
+        for start in range(0, len(labels), len(STROKES)):
             curves, bands = {}, []
-            for k in range(start, min(start + len(COLORS), len(labels))):
+            for k in range(start, min(start + len(STROKES), len(labels))):
                 places = fixed | {longest: k}
                 of_seeds = values[tuple(places[i] for i in range(len(axes)))].astype(np.float64)  # [seeds, points]
                 seen = [(x, of_seeds[:, t]) for t, x in enumerate(points)]
                 curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
                 bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
-            figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, span=span, across=across))
+            log = lower_is_better(metric)
+            figures.append(line_chart(title, curves, may_be_log=log, bands=bands, span=span, across=across, say=said(metric)))
     left_out = len(figures) - MOST_FIGURES
     return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
 
 
-def _ranked(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]]) -> str:
+def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
     names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank") and not name.startswith("rounds_")]
     head = [
         "rank",
@@ -162,8 +172,8 @@ def _ranked(axes: Mapping[str, Sequence[str]], table: Sequence[Mapping[str, Any]
     rows = [
         [
             row["rank"],
-            *(row[name] for name in names),
-            "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}",
+            *(shown(metric, row[name]) if name == "mean" else row[name] for name in names),
+            _interval(metric, row),
             row["diverged"],
             *([rounds_of(row)] if "rounds_low" in row else []),
         ]
@@ -202,7 +212,10 @@ def rounds_of(row: Mapping[str, Any]) -> str:
     return f"{row['rounds_to_target']:.1f}{spread}"
 
 
-def _note(row: Mapping[str, Any]) -> str:
-    said = "-" if row["mean"] is None else f"{row['mean']:.4g}"
-    said += "" if row["low"] is None else f" ({row['low']:.4g} to {row['high']:.4g})"
+def _interval(metric: str, row: Mapping[str, Any]) -> str:
+    return "-" if row["low"] is None else f"{shown(metric, row['low'])} to {shown(metric, row['high'])}"
+
+
+def _note(metric: str, row: Mapping[str, Any]) -> str:
+    said = shown(metric, row["mean"]) + ("" if row["low"] is None else f" ({_interval(metric, row)})")
     return said + f", rank {row['rank']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")

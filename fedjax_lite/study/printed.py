@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fedjax_lite.metrics import shown
 from fedjax_lite.report.study import rounds_of
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
@@ -32,8 +33,8 @@ def ranking(study: Study, targets: Mapping[str, float]) -> str:
         ["rank", *names, metric, "95 % interval", "diverged", f"rounds to {targets[metric]:g} (mean, 95 %)" if metric in targets else ""]
     ]
     for row in table[:MOST]:
-        mean = "-" if row["mean"] is None else f"{row['mean']:.4f}"
-        spread = "-" if row["low"] is None else f"{row['low']:.4f} to {row['high']:.4f}"
+        mean, low, high = (shown(metric, row[name], ".4f") for name in ("mean", "low", "high"))
+        spread = "-" if row["low"] is None else f"{low} to {high}"
         rounds = rounds_of(row) if metric in targets else ""
         lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), rounds])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -13,9 +13,11 @@ import scipy.stats
 
 import fedjax_lite as fl
 from fedjax_lite.report import heat_map, study_report
-from fedjax_lite.report.chart import COLORS
+from fedjax_lite.report.chart import line_chart
+from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.study import _over_axes
 from fedjax_lite.study.grid import OF_ROUNDS, Axis
+from fedjax_lite.study.printed import ranking
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 
 
@@ -162,7 +164,10 @@ def test_the_page_needs_nothing_else(diverged, tmp_path):
 def test_a_page_for_any_number_of_axes(axes, maps):
     labels = {name: tuple(f"{name}{i}" for i in range(n)) for name, n in axes.items()}
     shape = tuple(axes.values())
-    for results, rounds in (({"x": np.ones((*shape, 1))}, {}), ({"x": np.random.default_rng(0).random((*shape, 1, 2))}, {"x": (1, 2)})):
+    for results, rounds in (
+        ({"x": np.arange(math.prod(shape), dtype=float).reshape(*shape, 1)}, {}),
+        ({"x": np.random.default_rng(0).random((*shape, 1, 2))}, {"x": (1, 2)}),
+    ):
         rows = [dict(zip(labels, index, strict=True)) for index in np.ndindex(shape)]
         tables = {"x": [row | {"mean": 0.5, "low": None, "high": None, "seeds": 1, "diverged": 0, "rank": 1} for row in rows]}
         html = study_report("x", labels, results, rounds, tables)
@@ -178,15 +183,63 @@ def test_what_runs_ended_at_is_drawn_over_numbers(values, places):
     assert figure.find("figcaption").text == "accuracy" and [b.tail for b in figure.iter("b")] == ["a", "b"]
     labels = {text.text: float(text.get("x")) for text in figure.iter("text")}
     assert [labels[str(value)] for value in values] == places and "budget" in labels  # a decade and a half and more: logarithmic
-    marks = {color: [] for color in COLORS[:2]}
-    for mark in figure.iter("circle"):
+    drawing, colors = figure.find("svg"), [stroke.color for stroke in STROKES[:2]]
+    marks = {color: [] for color in colors}
+    for mark in drawing.iter("circle"):
         marks[mark.get("fill")].append((float(mark.get("cx")), round(float(mark.get("cy")), 1)))
-    lines = [[float(point.split(",")[0]) for point in re.split("[ML]", path.get("d"))[1:]] for path in figure.iter("path")]
+    for mark in drawing.iter("path"):
+        if mark.get("class") == "mark":
+            marks[mark.get("fill")].append(tuple(round(float(x), 1) for x in re.findall(r"[\d.]+", mark.get("transform"))))
+    curves = [path.get("d") for path in drawing.iter("path") if path.get("class") is None]
+    lines = [[float(point.split(",")[0]) for point in re.split("[ML]", d)[1:]] for d in curves]
     assert all(line == sorted(line) for line in lines)
     height = lambda y: round(214 - 204 * y, 1)  # noqa: E731
-    assert sorted(marks[COLORS[0]]) == sorted(zip(map(float, places), map(height, (0.2, 0.0, 0.2)), strict=True))
-    assert sorted(marks[COLORS[1]]) == sorted((float(x), height(1)) for x in places[:2])  # a seed that diverged is a gap
+    assert sorted(marks[colors[0]]) == sorted(zip(map(float, places), map(height, (0.2, 0.0, 0.2)), strict=True))
+    assert sorted(marks[colors[1]]) == sorted((float(x), height(1)) for x in places[:2])  # a seed that diverged is a gap
     assert _over_axes({"rule": ("a", "b", "c")}, "x", ends[..., 0]) == [] == _over_axes({"n": ("1", "inf", "2")}, "x", ends[..., 0])
+
+
+RANGES = np.geomspace(1e-3, 1, 16), np.geomspace(0.02, 90, 30), np.geomspace(1e-9, 1e9, 40), np.linspace(0, 1, 33) ** 2
+
+
+@pytest.mark.parametrize("values", RANGES)
+def test_labels_of_an_axis_leave_each_other_room(values):
+    ends = np.random.default_rng(0).random((len(values), 2))
+    figure = ElementTree.fromstring("".join(_over_axes({"client_lr": tuple(map(str, values))}, "accuracy", ends)))
+    labels = [(float(text.get("x")), text.text) for text in figure.find("svg").iter("text") if text.get("text-anchor") == "middle"][:-1]
+    assert len(labels) >= 3 and all(len(text) <= 8 for _, text in labels)
+    half = [3.1 * len(text) for _, text in labels]
+    assert all(b - a > half[i] + half[i + 1] for i, ((a, _), (b, _)) in enumerate(zip(labels, labels[1:], strict=False)))
+    assert all(float(text) == 0 or values.min() * 0.99 <= float(text) <= values.max() * 1.01 for _, text in labels)
+
+
+def test_curves_are_told_apart_without_color():
+    """By dashes and marks, in the figure and beside the name of each."""
+    points = [(t, 0.1 * t) for t in range(1, 4)]
+    for length in (3, 300):
+        names = [f"curve {k}" for k in range(len(STROKES))]
+        points = [(t, float(t)) for t in range(length)]
+        figure = ElementTree.fromstring(line_chart("x", dict.fromkeys(names, points)))
+        looks = []
+        for drawing in (figure.find("svg"), *(b.find("svg") for b in figure.iter("b"))):
+            paths = [path for path in drawing.iter("path") if path.get("fill") == "none"]
+            marks = [mark for mark in drawing if mark.tag == "circle" or mark.get("class") == "mark"]
+            looks.append([(p.get("stroke"), p.get("stroke-dasharray")) for p in paths])
+            shapes = {(m.get("stroke"), m.get("d"), m.get("fill") == "#fff") for m in marks}
+            assert len({shape[1:] for shape in shapes}) == len(paths) and len(marks) >= len(paths)
+        assert len({dashes for _, dashes in looks[0]}) == len(names) and sorted(looks[0], key=str) == sorted(sum(looks[1:], []), key=str)
+
+
+def test_bits_read_as_bytes(tmp_path):
+    axes = (Axis(("rule",), (("a",), ("b",))),)
+    curve = np.array([[[1e6, 1.767e7]], [[2e6, 8e6]]])
+    study = fl.Study(axes, (0,), {"uplink_bits": curve, "clients": np.full((2, 1), 5.0)}, {"uplink_bits": (1, 2)}, 1)
+    html = (study.save(tmp_path) / "report.html").read_text()
+    assert "e+0" not in html and html.count("2.21 MB") == 3 and "1 MB, rank 1" in html  # a cell and its note, the ranked cells
+    assert "<td>clients</td><td>5</td>" in html and "<h2>clients</h2>" not in html  # what is always the same is no figure
+    axis = [text.text for text in figures(html)[1][1].iter("text") if text.get("text-anchor") == "end"]
+    assert axis == ["0 B", "500 kB", "1 MB", "1.5 MB", "2 MB", "2.5 MB"]
+    assert "2.21 MB" in ranking(study, {"uplink_bits": 1e6})
 
 
 def test_heat_maps_shade_by_value():

@@ -237,9 +237,15 @@ IN_FOLDERS = (
     Fault("numbers of a grid widen half precision", "study/programs.py", "study/test_study.py",
         "x.dtype, weak_type=True)",
         "x.dtype)"),
-    Fault("results come in the order in which their programs were compiled", "study/study.py", "study/test_study.py",
-        "results[name][program.runs] = values",
+    Fault("results come in the order in which their programs were compiled", "study/conduct.py", "study/test_study.py",
+        "results[name][programs[place].runs] = values",
         "results[name][: len(values)] = values"),
+    Fault("a cell's place is that on its last axis", "study/results.py", "study/test_study_table.py",
+        "for axis, row in zip(self.axes, index, strict=True):\n                cell |= zip(axis.names, axis.rows[row], strict=True)",
+        "for axis, place in zip(self.axes, index, strict=True):\n                cell |= zip(axis.names, axis.rows[place], strict=True)"),
+    Fault("a study is resumed whatever it was made from", "study/kept.py", "study/test_study_kept.py",
+        "first_difference({name: saved.get(name) for name in identity}, identity)",
+        "first_difference({}, {})"),
 
     # uplink
     Fault("what was held back is taken off the next message", "uplink/feedback.py", "uplink/test_compressors.py uplink/test_error_feedback.py",
