@@ -137,8 +137,7 @@ def _study(options: argparse.Namespace) -> int:
     mesh = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
     with terminable(), Kept(out, options.resume) as kept, jax.set_mesh(mesh):
         found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
-        found.save(kept.out, targets, name=config.values["name"], config=toml_text(config.values))
-        kept.end()
+        kept.save(found, targets=targets, name=config.values["name"], config=toml_text(config.values))
     print(ranking(found, targets))
     print(f"written to {out}: report.html, table.csv, study.json")
     return 0

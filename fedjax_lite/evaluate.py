@@ -12,6 +12,7 @@ from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.engine import devices, placement
 from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.refuse import integer
 from fedjax_lite.tree import zeros
 from fedjax_lite.work import LossFn, values_of
 
@@ -56,8 +57,9 @@ def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch:
 def _batches(data: FederatedData, batch: int, multiple: int) -> Array:
     """Rows of the examples in batches `[batches, batch]`, past the end to fill up a multiple of batches."""
     examples = int(jax.tree.leaves(data.examples)[0].shape[0])
-    if batch < 1 or not examples:
-        raise ValueError(f"evaluate needs batch >= 1 and at least one example, got batch={batch} and {examples} examples")
+    integer("evaluate", "batch", batch, 1)
+    if not examples:
+        raise ValueError("evaluate needs at least one example, got none")
     batch = min(batch, examples)
     batches = -(-examples // (batch * multiple)) * multiple
     return jnp.arange(batches * batch).reshape(-1, batch)

@@ -103,8 +103,9 @@ def test_what_evaluation_refuses():
         fl.evaluate(lambda params, batch, key: jnp.mean(batch["x"]), 0.0, data)
     with pytest.raises(ValueError, match=r"one norm an example, shape \(4,\), got \(4, 6\)"):
         fl.evaluate(lambda params, batch, key: (batch["x"][:, 0], {"norm": batch["x"]}), 0.0, data, batch=4)
-    with pytest.raises(ValueError, match="batch >= 1 and at least one example, got batch=0"):
-        fl.evaluate(softmax_loss, softmax_params(), data, batch=0)
+    for batch in (0, True):
+        with pytest.raises(ValueError, match=f"evaluate: batch must be .* at least 1, got {batch!r}"):
+            fl.evaluate(softmax_loss, softmax_params(), data, batch=batch)
 
 
 def test_a_loss_is_evaluated_without_a_key():

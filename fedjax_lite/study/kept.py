@@ -111,8 +111,16 @@ class Kept:
         """What is on disk, for whoever stops here."""
         return f"{self._done} of {self._programs} programs are kept in {self.said}: go on with the same command and --resume"
 
-    def end(self) -> None:
-        """The study is whole and saved: its programs one by one are needed no longer."""
+    def save(self, study: Study, **options: Any) -> None:
+        """Write the whole study as `Study.save` does; its programs one by one are needed no longer.
+
+        Raises:
+            OSError: if it cannot be written; says what is kept.
+        """
+        try:
+            study.save(self.out, **options)
+        except OSError as error:
+            raise OSError(f"{self.said} could not be written ({error.strerror}): make room; {self.kept()}") from error
         if (self.out / UNFINISHED).exists():
             shutil.rmtree(self.out / UNFINISHED)
 

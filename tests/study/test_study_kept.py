@@ -30,22 +30,23 @@ def study(out, resume=False, made=(("data", {"sha256": "1"}), ("config", {"round
         found = conducted(
             experiment, axes, choices, (7, 8), (7, 8), rounds_of=lambda name, n: range(1, n + 1), progress=False, made=dict(made), kept=kept
         )
-        found.save(kept.out)
-        kept.end()
+        kept.save(found)
     return found
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def ran(monkeypatch):
-    """The names whose programs were run, in order."""
-    names, compute = [], conduct.compute
+    """The names whose programs were run, in order; operation by operation, since all that is asked is what becomes of the results."""
+    names = []
 
-    def counted(programs, together):
-        for program, found in zip(programs, compute(programs, together), strict=True):
+    def computed(programs, together):
+        for program in programs:
             names.append(NAMES[(program.runs[0] // 2) % 3])
-            yield found
+            each = ({name: x[i] for name, x in program.numbers.items()} for i in range(len(program.runs)))
+            runs = [program.call(program.closed_over, numbers) for numbers in each]
+            yield {name: np.stack([run[name] for run in runs]) for name in program.shapes}
 
-    monkeypatch.setattr(conduct, "compute", counted)
+    monkeypatch.setattr(conduct, "compute", computed)
     return names
 
 
@@ -155,6 +156,19 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_runs(tmp_path):
         Kept(tmp_path / "new", resume=True)
     Kept(tmp_path / "a" / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["else", "file"]
+
+
+def test_where_there_is_no_room_what_is_kept_is_said(tmp_path, ran, monkeypatch):
+    def full(self, folder, **options):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as here:
+        here.setattr(fl.Study, "save", full)
+        with pytest.raises(
+            OSError, match=r"x could not be written \(No space left on device\): make room; 3 of 3 programs are kept in .*x"
+        ):
+            study(tmp_path / "x")
+    assert len(ran) == 3 and study(tmp_path / "x", resume=True).programs == 3 == len(ran)
 
 
 def test_two_do_not_write_one_folder(tmp_path):
