@@ -46,7 +46,7 @@ def conducted(
         kept: where finished programs are written, and read if it is resumed.
 
     Raises:
-        KeyboardInterrupt: with `kept` after the program that runs, by SIGTERM too; says what is kept.
+        KeyboardInterrupt: with `kept` after the program that runs, by SIGTERM too.
     """
     together = None if together is None else count_of("together", together)
     started, date = time.perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -82,15 +82,12 @@ def conducted(
             for place, found in computed:
                 bar.advance(task, put(place, found))
         else:
-            try:
-                with interruptible(lambda text: bar.update(task, description=text), "program") as interrupted:
-                    for place, found in computed:
-                        kept.add(place, found)
-                        bar.advance(task, put(place, found))
-                        if interrupted() and place != left[-1]:
-                            raise KeyboardInterrupt
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(kept.kept()) from None
+            with interruptible(lambda text: bar.update(task, description=text), "program") as interrupted:
+                for place, found in computed:
+                    kept.add(place, found)
+                    bar.advance(task, put(place, found))
+                    if interrupted() and place != left[-1]:
+                        raise KeyboardInterrupt
     shape = (*(len(axis.rows) for axis in axes), len(seeds))
     results = {name: x.reshape(*shape, *x.shape[1:]) for name, x in results.items()}
     seconds = kept.seconds() if kept else round(time.perf_counter() - started, 3)

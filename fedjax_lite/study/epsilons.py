@@ -24,6 +24,7 @@ def with_epsilons(study: Study, private_of: Sequence[Callable[[], Private]], rou
         rounds: how many the study's runs have.
         central: whether the test examples are no client's.
     """
+    deltas: list[str] = []
     told = {"privacy": {"outside the guarantee": ", ".join(outside(list(study.results), central))}}
     if find_spec("dp_accounting") is None:
         told["privacy"]["epsilon"] = 'not accounted for: pip install "fedjax_lite[privacy]"'
@@ -40,7 +41,8 @@ def with_epsilons(study: Study, private_of: Sequence[Callable[[], Private]], rou
             (found,) = accounted(mechanism, sampler, population, [rounds], delta)
             known[key] = finite_or_none(found.rdp), finite_or_none(found.pld)
         cells.append(known[key])
-        told["privacy"]["delta"] = f"{delta:.3g}"
+        deltas.append(f"{delta:.3g}")
+    told["privacy"]["delta"] = ", ".join(dict.fromkeys(deltas))
     shape = next(iter(study.results.values())).shape[: len(study.axes) + 1]
     results, lacking = dict(study.results), dict(study.lacking)
     for name, values in zip(NAMES, zip(*cells, strict=True), strict=True):

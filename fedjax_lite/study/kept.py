@@ -128,6 +128,8 @@ class Kept:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._lock:
+            error.args = (self.kept(),)
         if self._lock and self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
