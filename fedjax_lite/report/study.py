@@ -51,7 +51,7 @@ def study_report(
     said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
     alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
-    for metric, values in results.items():
+    for metric, values in sorted(results.items(), key=lambda item: not item[0].startswith(("test_", "train_"))):  # evaluations first
         if metric in alike:
             continue
         lower = lower_is_better(metric, (best or {}).get(metric))

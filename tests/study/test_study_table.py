@@ -230,6 +230,13 @@ def test_curves_are_told_apart_without_color():
         assert len({dashes for _, dashes in looks[0]}) == len(names) and sorted(looks[0], key=str) == sorted(sum(looks[1:], []), key=str)
 
 
+def test_what_was_evaluated_comes_first():
+    table = [{"mean": 0.5, "low": None, "high": None, "seeds": 1, "diverged": 0, "rank": 1}]
+    names = ["loss", "test_loss", "accuracy", "test_accuracy"]
+    html = study_report("x", {}, {name: np.zeros(1) for name in names}, {}, dict.fromkeys(names, table))
+    assert re.findall("<h2>(.*?)</h2>", html) == ["test loss", "test accuracy", "loss", "accuracy"]
+
+
 def test_bits_read_as_bytes(tmp_path):
     axes = (Axis(("rule",), (("a",), ("b",))),)
     curve = np.array([[[1e6, 1.767e7]], [[2e6, 8e6]]])
