@@ -46,7 +46,7 @@ def _named(config: Config, table: Any, path: list[str], seed: int) -> Source:
     if isinstance(table, dict) and "partition" in table:
         table = table | {"partition": make(config, "partition", table["partition"], [*path, "partition"])}
     source = make(config, "data", table, path, seed=seed)
-    return Source(source.train, source.test, words=source.words) if isinstance(source, TrainTest) else Source(source, None)
+    return Source(source.train, source.test) if isinstance(source, TrainTest) else Source(source, None)
 
 
 def _public(config: Config, table: dict[str, Any], source: Source, seed: int) -> FederatedData:

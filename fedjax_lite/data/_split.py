@@ -1,13 +1,16 @@
 """From a central data set to a population: deal every example to a client, then hold some of each client's out."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from fedjax_lite.base import Whole
 from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.refuse import a_count, is_number
 
 
-def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: Any, classes: int | None = None) -> TrainTest:
+def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: Any, classes: int | None = None) -> TrainTest:
     """Both parts have the same clients, so that a held-out example is always judged beside its own client.
 
     Draws from default_rng(seed), in this order: those of `partition`, then one permutation of each client's examples,
@@ -16,7 +19,7 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: An
     if not callable(partition):
         raise TypeError(f"partition must be a function such as fl.partition.iid(clients=10), got {partition!r}")
     check_fraction(test)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     parts = _checked(partition(rng, examples["y"]), len(examples["y"]))
     if test == 0:
         return TrainTest(_gather(examples, parts, classes), None)
@@ -31,9 +34,18 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: int, test: An
     return TrainTest(train, _gather(examples, [part[:k] for part, k in zip(parts, held, strict=True)], classes))
 
 
+def generator(seed: Any) -> np.random.Generator:
+    """NumPy's generator from a seed.
+
+    Raises:
+        ValueError: for one that is no whole number of at least 0.
+    """
+    return np.random.default_rng(a_count("data", "seed", seed, least=0))
+
+
 def check_fraction(test: Any) -> None:
     """`test` is a share of each client's examples."""
-    if isinstance(test, bool) or not isinstance(test, int | float) or not 0 <= test < 1:
+    if not is_number(test) or not 0 <= test < 1:
         raise ValueError(f"test must be a fraction in [0, 1), got {test!r}; 0 holds nothing out")
 
 
@@ -46,7 +58,12 @@ def _gather(examples, parts, classes):
 
 def _checked(parts, n):
     """A partition may be anybody's function."""
-    parts = [np.asarray(part) for part in parts]
+    if not isinstance(parts, Iterable) or isinstance(parts, str | dict):
+        raise ValueError(f"partition must return one array of example indices a client, got {parts!r}")
+    try:
+        parts = [np.asarray(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"partition must return one array of example indices a client, got what is no array ({error})") from None
     if not parts:
         raise ValueError("partition made no clients: it must return one index array a client")
     for client, part in enumerate(parts):

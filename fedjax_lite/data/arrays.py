@@ -42,11 +42,11 @@ def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow
 def stranger(labels: np.ndarray, classes: int | float = np.inf, ignore: int | None = None) -> tuple[int, int] | None:
     """The first example with a label that is no whole number in [0, classes), nor `ignore`, and how many there are; None if there is
     none."""
-    bad: Any = np.asarray(~((labels >= 0) & (labels < classes)))  # NaN is none either
+    bad: Any = ~((labels >= 0) & (labels < classes))  # NaN is none either
     if np.issubdtype(labels.dtype, np.inexact):
-        bad |= labels != np.floor(labels)
+        bad = bad | (labels != np.floor(labels))
     if ignore is not None:
-        bad &= labels != ignore
+        bad = bad & (labels != ignore)
     bad = bad.reshape(len(labels), -1).any(axis=1)
     return (int(np.flatnonzero(bad)[0]), int(bad.sum())) if bad.any() else None
 

@@ -1,7 +1,7 @@
 """A population's examples in one array, sorted by client: no padding is stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -22,12 +22,14 @@ class FederatedData:
         start: int32 `[population]`, the row of each client's first example.
         size: int32 `[population]`, how many examples it holds.
         largest: the largest size, a Python int (static under jit).
+        words: the class names, where labels were words: label i was words[i] (static); or None.
     """
 
     examples: Tree
     start: Any  # not Int[Array, "population"]: jax also builds this class with stand-ins for arrays
     size: Any
     largest: int = field(metadata={"static": True})
+    words: tuple[str, ...] | None = field(default=None, metadata={"static": True})
 
     @classmethod
     def from_clients(cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False) -> "FederatedData":
@@ -117,7 +119,7 @@ class FederatedData:
             raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")
         rows = np.concatenate([np.arange(start[i], start[i] + size[i]) for i in ids])
         examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
-        return _place(examples, size[ids])
+        return replace(_place(examples, size[ids]), words=self.words)
 
     def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
@@ -170,17 +172,11 @@ class Piece:
         return cohort._replace(start=self.start, device=self.device)
 
 
-@jax.tree_util.register_static
-class Words(tuple[str, ...]):
-    """The class names, where labels were words: label i was words[i]. To jax a constant, as text is no array."""
-
-
 class TrainTest(NamedTuple):
     """A training population and the examples held out of it; `test` is None where there are none."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
-    words: Words | None = None  # the class names, where labels were words
 
     @property
     def population(self) -> int:
@@ -191,6 +187,11 @@ class TrainTest(NamedTuple):
     def example(self) -> Tree:
         """One training example, without a batch axis."""
         return self.train.example
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """The class names, where labels were words: label i was words[i]."""
+        return self.train.words
 
 
 class Source(NamedTuple):
@@ -199,7 +200,6 @@ class Source(NamedTuple):
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
     public: FederatedData | None = None
-    words: Words | None = None  # the class names, where labels were words
 
     @property
     def population(self) -> int:
@@ -210,6 +210,11 @@ class Source(NamedTuple):
     def example(self) -> Tree:
         """One training example, without a batch axis."""
         return self.train.example
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """The class names, where labels were words: label i was words[i]."""
+        return self.train.words
 
 
 def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,8 +52,8 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
     y, words = numbered(train.y + test.y, owners)
     clients = joined(train.x + test.x, y, owners)
     population, held = clients[: len(train.users)], clients[len(train.users) :]
-    part = FederatedData.from_clients(population)
-    return TrainTest(part, _aligned(train.users, test.users, held) if held else None, words)
+    parts = FederatedData.from_clients(population), _aligned(train.users, test.users, held) if held else None
+    return TrainTest(*(part and replace(part, words=words) for part in parts))
 
 
 class _Part(NamedTuple):

@@ -1,18 +1,22 @@
 """Examples that are no client's: taken out of a population, or made up; and what a client's labels are."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Tree
+from fedjax_lite.base import Number, Tree, Whole
+from fedjax_lite.data._split import generator
+from fedjax_lite.data.arrays import stranger
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.refuse import a_count, is_number
 
 __all__ = ["class_counts", "hold_out", "noise"]
 
 
-def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple[FederatedData, FederatedData]:
+def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[FederatedData, FederatedData]:
     """Take examples out of a population, for a public set or a test set that is no client's.
 
     Args:
@@ -32,13 +36,13 @@ def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple
     >>> int(rest.size.sum()), public.size.tolist()
     (7, [3])
     """
-    whole = isinstance(share, int) and not isinstance(share, bool)
-    if not (whole and share >= 1) and not (isinstance(share, float) and 0 < share < 1):
+    whole = is_number(share) and not isinstance(share, float | np.floating)
+    if not (whole and share >= 1) and not (is_number(share) and 0 < share < 1):
         raise ValueError(f"hold_out: share must be a fraction in (0, 1), or a whole number of at least 1, got {share!r}")
     size, examples = np.asarray(data.size), jax.tree.map(np.asarray, data.examples)
     total = int(size.sum())
     owner = np.repeat(np.arange(data.population), size)
-    order = np.random.default_rng(seed).permutation(total)
+    order = generator(seed).permutation(total)
     last = total - 1 - np.unique(owner[order[::-1]], return_index=True)[1]  # where each client's last one stands in the order
     spare = np.delete(order, last)
     count = share if whole else int(total * share + 1e-9)
@@ -48,12 +52,13 @@ def hold_out(data: FederatedData, share: float | int, *, seed: int = 0) -> tuple
     taken[spare[:count]] = True
 
     def part(mask, ids, population):
-        return FederatedData.from_arrays(jax.tree.map(lambda x: x[:total][mask], examples), ids, population=population, allow_empty=True)
+        some = jax.tree.map(lambda x: x[:total][mask], examples)
+        return replace(FederatedData.from_arrays(some, ids, population=population, allow_empty=True), words=data.words)
 
     return part(~taken, owner[~taken], data.population), part(taken, np.zeros(count, np.int32), 1)
 
 
-def noise(example: Tree, examples: int, *, low: float = 0.0, high: float = 1.0, seed: int = 0) -> Tree:
+def noise(example: Tree, examples: Whole, *, low: float = 0.0, high: float = 1.0, seed: Whole = 0) -> Tree:
     """Public examples that nobody has seen: every number drawn uniformly, by itself; whole numbers as coins.
 
     Args:
@@ -73,11 +78,10 @@ def noise(example: Tree, examples: int, *, low: float = 0.0, high: float = 1.0, 
 
     Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", section 4.2 (made-up data).
     """
-    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
-        raise ValueError(f"noise: examples must be a whole number of at least 1, got {examples!r}")
+    examples = a_count("noise", "examples", examples)
     if not low < high:
         raise ValueError(f"noise: low must be below high, got low={low}, high={high}")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     inputs = {name: x for name, x in example.items() if name != "y"} if isinstance(example, dict) else example
 
     def leaf(x):
@@ -92,7 +96,7 @@ def class_counts(data: FederatedData, classes: int | None = None) -> Any:
     """How many examples of each class each client has.
 
     Args:
-        data: with labels "y".
+        data: with labels "y", whole numbers from 0 of any dtype.
         classes: how many there are; by default the highest label and one more.
 
     Returns:
@@ -105,9 +109,12 @@ def class_counts(data: FederatedData, classes: int | None = None) -> Any:
     [[1, 0, 1], [0, 1, 0]]
     """
     labels = data.examples.get("y") if isinstance(data.examples, dict) else None
-    if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer) or labels.ndim != 1:
+    traced = isinstance(labels, jax.core.Tracer)
+    whole = labels is not None and (jnp.issubdtype(labels.dtype, jnp.integer) or not traced and not stranger(np.asarray(labels)))
+    if labels is None or not whole or labels.ndim != 1:
         raise ValueError('class_counts: the data has no whole numbers "y" as labels')
+    labels = jnp.asarray(labels, jnp.int32)
     classes = int(np.asarray(labels).max()) + 1 if classes is None else classes  # in a study they are given
     rows = jnp.arange(len(labels))
     owner = jnp.searchsorted(data.start + data.size, rows, side="right")  # past the last client's examples: nobody, dropped
-    return jnp.zeros((data.population, classes), jnp.int32).at[owner, jnp.asarray(labels)].add(1, mode="drop")
+    return jnp.zeros((data.population, classes), jnp.int32).at[owner, labels].add(1, mode="drop")

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.arrays import checked, fingerprint, length_of
+from fedjax_lite.data.arrays import checked, fingerprint, length_of, on_host
+from fedjax_lite.data.facts import FORMAT, VERSION
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.data.store import FORMAT, VERSION, Store, nested
+from fedjax_lite.data.store import Store, nested
 
 
 def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False) -> Store:
@@ -47,7 +48,8 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
         partial.mkdir(parents=True)
-        _write(partial, _blocks(clients), allow_empty or isinstance(clients, FederatedData))
+        words = clients.words if isinstance(clients, FederatedData) else None
+        _write(partial, _blocks(clients), allow_empty or isinstance(clients, FederatedData), words)
         partial.rename(path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -67,11 +69,11 @@ def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.
         yield jax.tree.map(np.asarray, clients.examples), np.asarray(clients.size)
         return
     for i, client in enumerate(clients):
-        client = jax.tree.map(np.asarray, client)
+        client = on_host(client, f"client {i}")
         yield client, np.array([length_of(client, f"client {i}")])
 
 
-def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool) -> None:
+def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, words: tuple[str, ...] | None) -> None:
     files: dict[tuple[str, ...], _Growing] = {}
     sizes: list[np.ndarray] = []
     population = 0
@@ -101,6 +103,7 @@ def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty:
     leaves = [{"path": keys, "file": f.path.name, "dtype": f.dtype.str, "shape": f.shape} for keys, f in files.items()]
     examples = nested({keys[1:]: np.load(f.path, mmap_mode="r") for keys, f in files.items() if keys[0] == "examples"})
     facts = {"format": FORMAT, "version": VERSION, "leaves": leaves, "fingerprint": fingerprint(examples, size)}
+    facts |= {} if words is None else {"words": words}
     (folder / "store.json").write_text(json.dumps(facts, indent=1))
 
 

@@ -1,6 +1,5 @@
 """A population on disk, larger than memory if need be: a folder of .npy files that are mapped, not read."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
+from fedjax_lite.data.facts import read_facts
 from fedjax_lite.data.federated import FederatedData, TrainTest
-
-FORMAT, VERSION = "fedjax_lite store", 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +25,7 @@ class Store:
         start: int64 `[population]`, the row of each client's first example.
         size: int32 `[population]`, how many examples it holds.
         largest: the largest size.
+        words: the class names, where labels were words; or None.
     """
 
     path: Path
@@ -35,6 +34,7 @@ class Store:
     size: np.ndarray
     largest: int
     written: dict[str, Any]  # the fingerprint
+    words: tuple[str, ...] | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike, *, verify: bool = True) -> "Store":
@@ -42,31 +42,19 @@ class Store:
 
         Args:
             path: the folder.
-            verify: read every byte once and compare with the checksum; False trusts sizes and shapes.
+            verify: read every byte once and compare with the checksum; False looks at sizes and shapes alone.
 
         Raises:
             FileNotFoundError: no store there.
-            ValueError: another version, a file that is cut off or does not fit, a wrong checksum.
+            ValueError: another version, a file that is cut off, is not in the folder or does not fit, a wrong checksum; names the file.
         """
         path = Path(path)
         if not (path / "store.json").is_file():
             raise FileNotFoundError(f"{path} is no store (it has no store.json): write one with fl.data.save")
-        try:
-            facts = json.loads((path / "store.json").read_text())
-            if not isinstance(facts, dict):
-                raise ValueError(f"it holds a {type(facts).__name__}")
-        except ValueError as error:
-            raise ValueError(f"{path / 'store.json'} is damaged ({error}): write the store again") from error
-        if facts.get("format") != FORMAT or facts.get("version") != VERSION:
-            raise ValueError(
-                f"{path} has the format {facts.get('format')!r} {facts.get('version')}, this is {FORMAT!r} {VERSION}: write it again"
-            )
-        try:
-            leaves = {tuple(leaf["path"]): _mapped(path, leaf) for leaf in facts["leaves"]}
-            size, start = np.array(leaves.pop(("size",))), np.array(leaves.pop(("start",)))
-            written = facts["fingerprint"]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path / 'store.json'} is damaged (no {error}): write the store again") from error
+        facts = read_facts(path / "store.json")
+        leaves = {tuple(leaf["path"]): _mapped(path, leaf) for leaf in facts["leaves"]}
+        size, start, written = np.array(leaves.pop(("size",))), np.array(leaves.pop(("start",))), facts["fingerprint"]
+        _check_sizes(path / "size.npy", size, {".".join(keys): len(x) for keys, x in leaves.items()})
         if not np.array_equal(start, np.cumsum(size, dtype=np.int64) - size):
             raise ValueError(f"{path / 'start.npy'} does not fit the sizes in size.npy: write the store again")
         examples = nested({keys[1:]: x for keys, x in leaves.items()})
@@ -74,7 +62,7 @@ class Store:
             raise ValueError(
                 f"{path} has changed since it was written (checksum {written['sha256']}, now {found['sha256']}): write it again"
             )
-        return cls(path, examples, start, size, int(size.max()), written)
+        return cls(path, examples, start, size, int(size.max()), written, facts.get("words") and tuple(facts["words"]))
 
     @property
     def population(self) -> int:
@@ -95,13 +83,13 @@ class Store:
         if self.written["examples"] >= 2**31:
             raise ValueError(f"{self.path} holds {self.written['examples']} examples, too many for one device's 32-bit rows: stream it")
         examples = jax.tree.map(jnp.array, self.examples)
-        return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest)
+        return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest, self.words)
 
     def shapes(self) -> FederatedData:
         """Stand-ins for `in_memory()`, to trace with."""
         examples = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.examples)
         numbers = jax.ShapeDtypeStruct(self.size.shape, jnp.int32)
-        return FederatedData(examples, numbers, numbers, self.largest)
+        return FederatedData(examples, numbers, numbers, self.largest, self.words)
 
     def held(self, ids: np.ndarray) -> np.ndarray:
         """How many examples each of these clients holds, in the shape of `ids`; 0 outside the population."""
@@ -144,12 +132,21 @@ def store(path: str, *, test: str | None = None, in_memory: bool = False, verify
     return TrainTest(train.in_memory() if in_memory else train, held_out)
 
 
+def _check_sizes(file: Path, size: np.ndarray, rows: dict[str, int]) -> None:
+    """Refuse sizes that are none, or not those of the rows there are."""
+    if size.dtype != np.int32 or size.ndim != 1 or not size.any() or size.min() < 0:
+        raise ValueError(f"{file} holds no sizes of clients, int32 from 0 and not all 0: write the store again")
+    for name, length in rows.items():
+        if size.sum(dtype=np.int64) != length:
+            raise ValueError(f"{file} adds up to {size.sum(dtype=np.int64)} examples, {name} has {length}: write the store again")
+
+
 def _mapped(folder: Path, leaf: dict[str, Any]) -> np.ndarray:
     file = folder / leaf["file"]
     try:
-        x = np.load(file, mmap_mode="r")
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{file} is missing or cut off ({error}): write the store again") from error
+        x = np.lib.format.open_memmap(file, mode="r")
+    except Exception as error:  # a header is text in Python's syntax, and can be wrong in every way
+        raise ValueError(f"{file} is missing, cut off or no .npy file ({error}): write the store again") from error
     if [x.dtype.str, list(x.shape)] != [leaf["dtype"], leaf["shape"]]:
         raise ValueError(f"{file} holds {x.dtype}{list(x.shape)}, store.json says {leaf['dtype']}{leaf['shape']}: write the store again")
     return x

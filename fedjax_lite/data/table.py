@@ -1,11 +1,12 @@
 """Numbers typed by hand, for instance in a configuration file."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fedjax_lite.data.federated import FederatedData, TrainTest, Words
+from fedjax_lite.data.federated import FederatedData, TrainTest
 
 
 def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
@@ -38,7 +39,7 @@ def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
     if x[0].ndim < 2:
         raise ValueError("x must hold one row an example: write [[1.0], [2.0]] for one feature, not [1.0, 2.0]")
     y, words = numbered(y, names)
-    return TrainTest(FederatedData.from_clients(joined(x, y, names)), None, words)
+    return TrainTest(replace(FederatedData.from_clients(joined(x, y, names)), words=words), None)
 
 
 def rows(values: Any, field: str, owner: str) -> np.ndarray:
@@ -63,7 +64,7 @@ def labels(values: Any, owner: str) -> np.ndarray:
     return rows(values, "y", owner)
 
 
-def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], Words | None]:
+def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
     """The labels of all clients as numbers, and where they were words those words in order: label i was words[i]."""
     texts = [array.dtype.kind == "U" for array in y]
     if not any(texts):
@@ -71,7 +72,7 @@ def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.nda
     if not all(texts):
         raise ValueError(f"y of {names[texts.index(True)]} holds words, and that of {names[texts.index(False)]} numbers: make them equal")
     words, label = np.unique(np.concatenate(list(y)), return_inverse=True)
-    return np.split(label, np.cumsum([len(array) for array in y])[:-1]), Words(words.tolist())
+    return np.split(label, np.cumsum([len(array) for array in y])[:-1]), tuple(words.tolist())
 
 
 def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -36,7 +36,11 @@ def test_words_are_classes_by_a_vocabulary_of_both_parts(tmp_path):
     assert data.train.examples["y"].tolist() == [2, 1, 3] and data.test.examples["y"].tolist() == [0, 2]
     source = load_data(config(tmp_path), 0)
     assert source.words == data.words and outputs_of(config(tmp_path), source) == (4, "softmax")
-    assert jax.tree.leaves(jax.tree.map(lambda x: x, data.words)) == []  # a constant to jax
+    rest, taken = fl.data.hold_out(data.train.take([1, 0]), 1)
+    assert data.test.words == rest.words == taken.words == jax.tree.map(lambda x: x, rest).words == data.words
+    fl.data.save(tmp_path / "store", data.train)
+    stored = fl.data.store(str(tmp_path / "store"))
+    assert stored.words == stored.train.in_memory().words == stored.train.shapes().words == data.words
 
 
 def test_words_in_a_table_are_classes_too():

@@ -38,3 +38,12 @@ def test_a_small_clients_example_is_as_likely_as_a_large_ones():
         taken = np.asarray(fl.data.hold_out(data, 0.1, seed=seed)[1].examples["owner"])
         assert abs((taken == 2000).sum() - 4000 * t) < 4 * np.sqrt(800 / 4), seed
         assert np.bincount(taken)[:2000].max() == 1  # and no client loses both
+
+
+def test_numbers_of_numpy_are_numbers_and_classes_of_any_dtype_are_counted():
+    data = fl.FederatedData.from_clients([{"y": np.array([0.0, 2.0, 2.0])}, {"y": np.array([1.0])}])
+    for share, count in ((np.int64(1), 1), (np.float32(0.5), 2)):
+        assert fl.data.hold_out(data, share)[1].size.tolist() == [count]
+    assert fl.data.class_counts(data).tolist() == [[1, 0, 2], [0, 1, 0]]
+    with pytest.raises(ValueError, match='no whole numbers "y" as labels'):
+        fl.data.class_counts(fl.FederatedData.from_clients([{"y": np.array([0.5])}]))

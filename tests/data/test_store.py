@@ -128,7 +128,7 @@ def test_damage_is_named(tmp_path):
     folder = damaged("cut")
     file = folder / "examples.x.npy"
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(ValueError, match="examples.x.npy is missing or cut off"):
+    with pytest.raises(ValueError, match="examples.x.npy is missing, cut off or no .npy file"):
         Store.open(folder)
 
     folder = damaged("gone")
