@@ -11,11 +11,13 @@ import optax
 from fedjax_lite import attacks
 from fedjax_lite.aggregators import padded
 from fedjax_lite.architectures import architectures
+from fedjax_lite.arguments import check_options
 from fedjax_lite.attacks.table import attack_of
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Key, Mechanism, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
 from fedjax_lite.config import Config, Where
+from fedjax_lite.convergence import Convergence
 from fedjax_lite.data.federated import Source
 from fedjax_lite.distill.table import distilled, soft_size
 from fedjax_lite.federate import federate
@@ -25,7 +27,7 @@ from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.privacy.settings import automatic, settings_of, solved, with_noise
 from fedjax_lite.privacy.spent import check_private, is_central
-from fedjax_lite.run import Convergence, check_options, run, trace
+from fedjax_lite.run import run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.sources import load_data, outputs_of

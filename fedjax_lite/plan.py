@@ -1,5 +1,6 @@
 """What a run will cost, before it runs: memory from shapes and from the compiled program, time from a short trial."""
 
+import operator
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lite.arguments import Count, check_kinds, check_options, check_parts
 from fedjax_lite.base import Algorithm, Key, Tree
+from fedjax_lite.convergence import Convergence
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
 from fedjax_lite.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
 from fedjax_lite.metrics import readable
-from fedjax_lite.run import Convergence, check_options, in_memory, sized, started
+from fedjax_lite.run import in_memory, sized, started
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.stream import lowered, lowered_evaluation
 from fedjax_lite.work import LossFn
@@ -61,14 +64,14 @@ def plan(
     params: Tree,
     sampler: Sampler,
     *,
-    rounds: int,
+    rounds: Count,
     key: Key,
     loss_fn: LossFn | None = None,
     test: FederatedData | None = None,
-    evaluate_every: int = 10,
+    evaluate_every: Count = 10,
     own_on_host: bool | None = None,
     converge: Convergence | None = None,
-    checkpoint_every: int | None = None,
+    checkpoint_every: Count | None = None,
     delta: float | None = None,
     config: Any = None,
 ) -> Plan:
@@ -80,6 +83,9 @@ def plan(
     """
     del config, delta
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
+    check_parts(algorithm, params, sampler, key)
+    check_kinds(data, test)
     params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     limit = device_memory()
 

@@ -27,13 +27,25 @@ def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
         raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
 
 
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether it is an int of at least `least`, Python's, NumPy's or JAX's: no float, text or tracer.
+
+    >>> is_count(3), is_count(np.int64(3)), is_count(3.0), is_count(True)
+    (True, True, False, False)
+    """
+    try:
+        return not isinstance(value, bool | np.bool) and operator.index(value) >= least
+    except TypeError:
+        return False
+
+
 def integer(name: str, argument: str, value: Any, least: int = 0) -> None:
     """Refuse what is no int of at least `least`: a count that sets a shape, so that a float or a tracer won't do.
 
     Raises:
         ValueError: if it is so.
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+    if not is_count(value, least):
         raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
 
 

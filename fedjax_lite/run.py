@@ -1,6 +1,6 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
-import math
+import operator
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Algorithm, Key, Number, State, Tree
+from fedjax_lite.arguments import Count, check_kinds, check_options, check_parts
+from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.compiled import Compiled
+from fedjax_lite.convergence import Convergence
 from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
@@ -24,7 +26,7 @@ from fedjax_lite.folder import RunFolder
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
-from fedjax_lite.metrics import OF_ROUND, check_names, lower_is_better
+from fedjax_lite.metrics import OF_ROUND, check_names
 from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
@@ -38,32 +40,7 @@ from fedjax_lite.traffic import traffic
 from fedjax_lite.uplink.feedback import warn_if_seldom
 from fedjax_lite.work import LossFn
 
-__all__ = ["Convergence", "Result", "run"]
-
-
-class Convergence(NamedTuple):
-    """Stop once a metric has not improved by more than `tolerance` for `patience` evaluations in a row."""
-
-    metric: str = "test_loss"  # any number in the records: "test_loss", "train_loss", "update_norm", "loss", "test_accuracy"
-    tolerance: Number = 1e-4
-    patience: int = 5
-    best: str | None = None  # "min" or "max"; by default "min" for a loss, an error or a norm by its name, else "max"
-
-    def reached(self, history: Records) -> bool:
-        """Whether the records of the evaluated rounds say so; one without clients, or without the metric, says nothing.
-
-        >>> Convergence("loss", tolerance=0.1, patience=2).reached([{"loss": 1.0}, {"loss": 0.95}, {"loss": 0.91}])
-        True
-        """
-        sign = 1 if lower_is_better(self.metric, self.best) else -1
-        best, waited = math.inf, 0
-        for record in history:
-            value = record.get(self.metric)
-            if value is None or record.get("clients") == 0:
-                continue
-            improved = sign * value < best - self.tolerance
-            best, waited = (sign * value, 0) if improved else (best, waited + 1)
-        return waited >= self.patience
+__all__ = ["Result", "run"]
 
 
 class Result(NamedTuple):
@@ -81,14 +58,14 @@ def run(
     params: Tree,
     sampler: Sampler,
     *,
-    rounds: int,
+    rounds: Count,
     key: Key,
     loss_fn: LossFn | None = None,
     test: FederatedData | None = None,
-    evaluate_every: int = 10,
+    evaluate_every: Count = 10,
     converge: Convergence | None = None,
     out: str | Path | None = None,
-    checkpoint_every: int | None = None,
+    checkpoint_every: Count | None = None,
     resume: bool = False,
     own_on_host: bool | None = None,
     delta: float | None = None,
@@ -133,6 +110,11 @@ def run(
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
     check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
+    check_parts(algorithm, params, sampler, key)
+    check_kinds(data, test)
+    if not isinstance(resume, bool):
+        raise TypeError(f"resume must be True or False, got {resume!r}")
     if resume and out is None:
         raise ValueError("resume=True needs out: the folder of the run to go on with")
     if out is not None:
@@ -196,7 +178,6 @@ def run(
 def sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host) -> tuple[Tree, State, bool, dict[str, Need]]:
     """The parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will hold,
     once it is known to fit."""
-    check_kinds(data, test)
     params = jax.tree.map(jnp.asarray, params)
     shapes = jax.eval_shape(algorithm.init, params, key)
     slots = jax.eval_shape(sampler, key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size
@@ -249,37 +230,6 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
-
-
-def check_kinds(data: Any, test: Any) -> None:
-    """Refuse data of another kind than a run takes."""
-    if not isinstance(data, FederatedData | Store):
-        raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
-    if not isinstance(test, FederatedData | None):
-        raise TypeError(f"test must be a FederatedData or None, got a {type(test).__name__}: of a Store, pass store.in_memory()")
-
-
-def check_options(
-    rounds: int,
-    evaluate_every: int = 10,
-    checkpoint_every: int | None = None,
-    converge: Convergence | None = None,
-    own_on_host: bool | None = None,
-) -> None:
-    """Refuse what no run can be made of."""
-    for name, value in (("rounds", rounds), ("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
-        if (value is not None or name != "checkpoint_every") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if checkpoint_every and checkpoint_every % evaluate_every:
-        raise ValueError(
-            f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only"
-        )
-    if not isinstance(own_on_host, bool | None):
-        raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
-    if converge and (converge.patience < 1 or not converge.tolerance >= 0):
-        raise ValueError(f"converge needs patience >= 1 and tolerance >= 0, got {converge}")
-    if converge and converge.best not in ("min", "max", None):
-        raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
 
 
 def _structure(state: State) -> list[str]:

@@ -4,17 +4,16 @@ An optax schedule is a function of a count. In a federated run there are three c
 optax optimizer would silently be read on a fourth that restarts with every round; so each schedule names its clock.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import Tree
+from fedjax_lite.optimizer_state import fit, keeps_rate
 
 __all__ = ["Clock", "Scheduled", "on_client_step", "on_round", "on_step"]
 
@@ -67,7 +66,7 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
                 "optimizer is already an optax transformation, so learning_rate has nowhere to go: "
                 "pass the factory (optax.sgd, not optax.sgd(0.1)) together with learning_rate"
             )
-        fixed = optax.with_extra_args_support(optimizer)
+        fixed = fit(optax.with_extra_args_support(optimizer))
         return lambda clock: fixed
     if not callable(optimizer):
         raise TypeError(f"optimizer must be an optax transformation or a factory rate -> transformation, got {optimizer!r}")
@@ -83,74 +82,17 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
 
     def at(clock):
         rate = learning_rate(clock) if isinstance(learning_rate, Scheduled) else learning_rate
-        transformation = optax.with_extra_args_support(optimizer(rate))
+        transformation = fit(optax.with_extra_args_support(optimizer(rate)))
         return transformation._replace(init=partial(_init_without_rate, transformation.init))
 
     return at
 
 
-@contextmanager
-def needs_value(where: str, given: bool) -> Iterator[None]:
-    """Say why an optimizer that reads the loss is not given it."""
-    try:
-        yield
-    except TypeError as error:
-        if given or "value" not in str(error):
-            raise
-        raise ValueError(
-            f"{where}: the optimizer reads the loss (reduce_on_plateau, polyak_sgd and their kind), which no noise hides: with private "
-            "clients take another, or a schedule"
-        ) from error
-
-
 def _init_without_rate(init_fn: Callable, params: Tree) -> Tree:
     """The state of a factory's transformation, which must not keep the rate of the moment it was made."""
     state = init_fn(params)
-    if any(isinstance(node, optax.schedules.InjectStatefulHyperparamsState) for node in _nodes(state)):
+    if keeps_rate(state):
         raise ValueError(
             "optax.inject_hyperparams would keep the first rate for ever: pass the plain factory, its rate is set anew each step"
         )
     return state
-
-
-def refuse_restarting(state: Tree) -> None:
-    """Refuse a fresh client optimizer state that would do harm by being fresh in every round, or equal for all clients.
-
-    Known are optax's schedule counts (of rates, weight decay, injected hyperparameters), reduce-on-plateau, and noise keys.
-    """
-    for node in _nodes(state):
-        if isinstance(node, optax.contrib.ReduceLROnPlateauState):
-            raise ValueError("reduce_on_plateau in the client optimizer would start over in every round: give it to fl.optimizer_server")
-        if _counts(node):
-            raise ValueError(
-                "the client optimizer holds an optax schedule, and its count would restart every round: pass the factory and "
-                "learning_rate=fl.on_round(schedule), fl.on_client_step(schedule) or, to restart on purpose, fl.on_step(schedule)"
-            )
-    refuse_common_noise(state, "client optimizer")
-
-
-def refuse_common_noise(state: Tree, where: str) -> None:
-    """Refuse a state that holds a random key: every client would start from it and draw the same noise."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if "rng_key" in jax.tree_util.keystr(path) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            raise ValueError(
-                f"the {where} keeps a random key in its state{jax.tree_util.keystr(path)}, so all clients would draw the same noise: "
-                "write a transformation that draws from the keyword `key`, which differs by client and round"
-            )
-
-
-_COUNTING = (
-    optax.ScaleByScheduleState,
-    type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, ())),  # importing must not start a device
-    optax.schedules.InjectStatefulHyperparamsState,
-)
-
-
-def _nodes(state: Tree) -> list:
-    stop = (*_COUNTING, optax.contrib.ReduceLROnPlateauState)
-    return jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, stop))
-
-
-def _counts(node) -> bool:
-    injected = isinstance(node, optax.schedules.InjectStatefulHyperparamsState)
-    return bool(jax.tree.leaves(node.hyperparams_states)) if injected else isinstance(node, _COUNTING)

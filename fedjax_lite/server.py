@@ -8,7 +8,8 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import Number, Server, Shared, Tree
-from fedjax_lite.schedules import Clock, Scheduled, needs_value, transformation_at
+from fedjax_lite.optimizer_state import needs_value
+from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
 __all__ = ["adaptive_rate", "optimizer_server"]
 

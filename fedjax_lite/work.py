@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool
 
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
 from fedjax_lite.metrics import OF_WORK, check_names
+from fedjax_lite.optimizer_state import needs_value, refuse_restarting
 from fedjax_lite.refuse import inexact_leaves
-from fedjax_lite.schedules import Clock, Scheduled, needs_value, refuse_restarting, transformation_at
+from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
 __all__ = ["sgd_work"]
 

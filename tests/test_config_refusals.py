@@ -154,7 +154,7 @@ MISTAKES = {
     ),
     "no rounds": (("rounds = 4\n", ""), r"tiny.toml:24: run: give rounds"),
     "rounds zero": (("rounds = 4", "rounds = 0"), r"tiny.toml:25: run.rounds: rounds must be a whole number of at least 1, got 0"),
-    "rounds true": (("rounds = 4", "rounds = true"), r"tiny.toml:25: run.rounds: must be a whole number, got True"),
+    "rounds true": (("rounds = 4", "rounds = true"), r"tiny.toml:25: run.rounds: rounds must be a whole number of at least 1, got True"),
     "run key": (
         ("rounds = 4", "rounds = 4\nevaluate_evry = 2"),
         r"tiny.toml:26: run.evaluate_evry: unknown key; did you mean 'evaluate_every'",
@@ -164,7 +164,10 @@ MISTAKES = {
         r"tiny.toml:26: run.checkpoint_every: .*multiple of evaluate_every=2",
     ),
     "converge": (("rounds = 4", "rounds = 4\nconverge = 3"), r"tiny.toml:26: run.converge: must be a table"),
-    "patience": (("rounds = 4", "rounds = 4\nconverge = { patience = 0 }"), r"tiny.toml:26: run.converge: converge needs patience >= 1"),
+    "patience": (
+        ("rounds = 4", "rounds = 4\nconverge = { patience = 0 }"),
+        r"tiny.toml:26: run.converge: converge needs a whole number patience >= 1",
+    ),
     "metric": (
         ("rounds = 4", "rounds = 4\nconverge = { metric = 'test_loss' }"),
         r"tiny.toml:26: run.converge: converge: no metric 'test_loss'; there are .*train_loss",

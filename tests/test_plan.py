@@ -11,6 +11,7 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss, softm
 
 import fedjax_lite as fl
 from fedjax_lite import memory
+from fedjax_lite.arguments import check_kinds
 from fedjax_lite.engine.placement import mesh_of
 
 run_module, plan_module = sys.modules["fedjax_lite.run"], sys.modules["fedjax_lite.plan"]  # functions hide their modules
@@ -171,9 +172,9 @@ def test_options_are_checked(function, options, message):
 def test_data_of_another_kind_is_refused(tmp_path):
     data = softmax_data()
     with pytest.raises(TypeError, match="got a TrainTest: of a TrainTest, pass data.train"):
-        run_module.check_kinds(fl.TrainTest(data, None), None)
+        check_kinds(fl.TrainTest(data, None), None)
     with pytest.raises(TypeError, match="got a Store: of a Store, pass store.in_memory"):
-        run_module.check_kinds(data, fl.data.save(tmp_path / "s", data))
+        check_kinds(data, fl.data.save(tmp_path / "s", data))
 
 
 def test_what_this_machine_has(monkeypatch, tmp_path):

@@ -76,7 +76,7 @@ def test_the_callers_arrays_live_on():
         ({"evaluate_every": 0}, "evaluate_every must be"),
         ({"checkpoint_every": 4}, "checkpoint_every=4 must be a multiple of evaluate_every=3"),
         ({"checkpoint_every": 0}, "checkpoint_every must be"),
-        ({"converge": fl.Convergence(patience=0)}, "patience >= 1"),
+        ({"converge": fl.Convergence(patience=0)}, "patience >= 1 and"),
         ({"converge": fl.Convergence(tolerance=-1.0)}, "tolerance >= 0"),
         ({"converge": fl.Convergence("test_los")}, "no metric 'test_los'; there are .*update_norm.*test_loss"),
         ({"sampler": fl.sampling.uniform(8)}, "clients=8 is more than the population of 7"),
