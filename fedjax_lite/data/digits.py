@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fedjax_lite.base import Number, Whole
 from fedjax_lite.data._split import deal
 from fedjax_lite.data.federated import TrainTest
 from fedjax_lite.data.partition import Partition
 
 
-def digits(partition: Partition, *, seed: int = 0, test: float | int = 1 / 6) -> TrainTest:
+def digits(partition: Partition, *, seed: Whole = 0, test: Number = 1 / 6) -> TrainTest:
     """1,797 real 8x8 images of handwritten digits, dealt to clients.
 
     Args:

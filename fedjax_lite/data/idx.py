@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedjax_lite.base import Number, Whole
 from fedjax_lite.data._split import deal
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.partition import Partition
@@ -17,7 +18,7 @@ from fedjax_lite.data.partition import Partition
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def mnist(path: str | os.PathLike, *, partition: Partition, seed: int = 0, test: float | int = 1 / 6, flat: bool = False) -> TrainTest:
+def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, test: Number = 1 / 6, flat: bool = False) -> TrainTest:
     """Images and labels from a folder of idx files, dealt to clients.
 
     With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete

@@ -2,6 +2,7 @@
 
 The function returns one int array of example indices a client: disjoint, and together all examples
 (only `dirichlet_hsu` may leave a remainder). Anything with that signature is a partition; write your own freely.
+Labels are one an example; of several, give the one to deal by (`labels[:, 0]`), or `np.unique(labels, axis=0, return_inverse=True)[1]`.
 """
 
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1, balance
     def partition(rng, labels):
         n = len(labels)
         _check_enough("dirichlet", clients, n, min_size)
-        classes = _examples_by_class(labels)
+        classes = _examples_by_class("dirichlet", labels)
 
         def draw():
             owner, held = np.empty(n, int), np.zeros(clients, int)
@@ -109,7 +110,7 @@ def dirichlet_hsu(clients: int, alpha: float | int) -> Partition:
     def partition(rng, labels):
         _check_enough("dirichlet_hsu", clients, len(labels))
         size = len(labels) // clients
-        pools = [rng.permutation(members) for members in _examples_by_class(labels)]
+        pools = [rng.permutation(members) for members in _examples_by_class("dirichlet_hsu", labels)]
         left = np.array([len(pool) for pool in pools])
         concentration = alpha * left / len(labels)
         parts = []
@@ -140,7 +141,7 @@ def shards(clients: int, shards_per_client: int = 2) -> Partition:
 
     def partition(rng, labels):
         _check_enough("shards", clients, len(labels), shards_per_client)
-        cut = np.array_split(np.argsort(labels, kind="stable"), clients * shards_per_client)
+        cut = np.array_split(np.argsort(_one_each("shards", labels), kind="stable"), clients * shards_per_client)
         dealt = rng.permutation(len(cut)).reshape(clients, shards_per_client)
         return [np.concatenate([cut[shard] for shard in row]) for row in dealt]
 
@@ -155,7 +156,7 @@ def labels_per_client(clients: int, labels: int) -> Partition:
 
     Args:
         clients: N.
-        labels: C, how many distinct labels a client holds; at most K, and N * C at least K.
+        labels: C, how many distinct labels a client holds; at most K, and N * C at least K. A label needs an example for each holder.
 
     >>> y = np.repeat(np.arange(4), 10)
     >>> [len(np.unique(y[part])) for part in labels_per_client(clients=5, labels=3)(np.random.default_rng(0), y)]
@@ -168,7 +169,7 @@ def labels_per_client(clients: int, labels: int) -> Partition:
 
     def partition(rng, y):
         _check_enough("labels_per_client", clients, len(y))
-        members = _examples_by_class(y)
+        members = _examples_by_class("labels_per_client", y)
         if not len(members) / clients <= labels <= len(members):
             raise ValueError(
                 f"labels_per_client(clients={clients}, labels={labels}) cannot share out {len(members)} labels: "
@@ -182,12 +183,13 @@ def labels_per_client(clients: int, labels: int) -> Partition:
         owner = np.empty(len(y), int)
         for label, rows in enumerate(members):
             holders = np.flatnonzero(holds[:, label])
+            if len(rows) < len(holders):
+                raise ValueError(
+                    f"labels_per_client(clients={clients}, labels={labels}) gives label {y[rows[0]]} to {len(holders)} clients, "
+                    f"and there are {len(rows)} examples of it: use fewer clients or labels, or leave that label out"
+                )
             for client, part in zip(holders, np.array_split(rng.permutation(rows), len(holders)), strict=True):
                 owner[part] = client
-        if not np.bincount(owner, minlength=clients).all():
-            raise ValueError(
-                f"labels_per_client(clients={clients}, labels={labels}) leaves a client empty: use fewer clients or more labels"
-            )
         return _by_owner(owner, clients)
 
     return partition
@@ -205,7 +207,7 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
         ValueError: also when 1000 draws in a row leave some client with too little.
 
     >>> [len(part) for part in quantity_skew(clients=4, beta=5.0)(np.random.default_rng(0), np.zeros(100))]
-    [21, 27, 16, 36]
+    [21, 16, 27, 36]
 
     Source: Li et al. 2022, "Federated Learning on Non-IID Data Silos: An Experimental Study", section 4.
     """
@@ -219,7 +221,8 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
 
         def draw():
             owner = np.empty(n, int)
-            owner[rng.permutation(n)] = np.repeat(np.arange(clients), _proportional(rng.dirichlet(np.full(clients, beta)), n))
+            counts = _proportional(rng.dirichlet(np.full(clients, beta)), n)
+            owner[rng.permutation(n)] = np.repeat(rng.permutation(clients), counts)  # what rounding leaves is the last one's: any client's
             return owner
 
         return _until_filled(draw, clients, min_size, f"quantity_skew(clients={clients}, beta={beta}, min_size={min_size})", "beta")
@@ -227,9 +230,19 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
     return partition
 
 
-def _examples_by_class(labels) -> list[np.ndarray]:
-    classes, label = np.unique(labels, return_inverse=True)
+def _examples_by_class(factory, labels) -> list[np.ndarray]:
+    classes, label = np.unique(_one_each(factory, labels), return_inverse=True)
     return _by_owner(label, len(classes))
+
+
+def _one_each(factory, labels) -> np.ndarray:
+    """Labels that are one an example."""
+    if np.ndim(labels) != 1:
+        raise ValueError(
+            f"{factory}: deals by one label an example, got labels of the shape {list(np.shape(labels))}: give the one to deal by, such as "
+            "labels[:, 0], or iid"
+        )
+    return np.asarray(labels)
 
 
 def _by_owner(owner, owners) -> list[np.ndarray]:

@@ -4,14 +4,16 @@ import math
 
 import numpy as np
 
-from fedjax_lite.data._split import check_fraction
+from fedjax_lite.base import Number, Whole
+from fedjax_lite.data._split import check_fraction, generator
 from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.refuse import a_count
 
 _FEATURES, _CLASSES = 60, 10
 
 
 def synthetic(
-    alpha: float | int = 1.0, beta: float | int = 1.0, *, clients: int = 30, seed: int = 0, iid: bool = False, test: float | int = 0.1
+    alpha: float | int = 1.0, beta: float | int = 1.0, *, clients: Whole = 30, seed: Whole = 0, iid: bool = False, test: Number = 0.1
 ) -> TrainTest:
     """Linear classification with 60 features and 10 classes, in which each client k has its own model and inputs.
 
@@ -46,11 +48,10 @@ def synthetic(
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} is a standard deviation: it must be a finite number of at least 0, got {value!r}")
-    if clients < 1:
-        raise ValueError(f"clients must be at least 1, got {clients!r}")
+    clients = a_count("synthetic", "clients", clients)
     check_fraction(test)
 
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     sizes = rng.lognormal(4, 2, clients).astype(int) + 50
     if iid:
         shared = _model(rng, 0)

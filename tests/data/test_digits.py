@@ -5,6 +5,7 @@ from inspect import unwrap  # bad types must reach our own messages, as they do 
 import numpy as np
 import pytest
 
+import fedjax_lite as fl
 from fedjax_lite.data import digits, partition
 from fedjax_lite.data._split import deal
 
@@ -106,3 +107,21 @@ def test_partition_must_be_a_function(argument):
 def test_a_strangers_partition_is_checked(parts, message):
     with pytest.raises(ValueError, match=message):
         digits(lambda rng, labels: parts)
+
+
+@pytest.mark.parametrize("returned", [None, 5, "parts", {"a": [0]}, [[0, [1]]]], ids=repr)
+def test_a_partition_that_returns_no_index_arrays_is_named(returned):
+    with pytest.raises(ValueError, match="partition must return one array of example indices a client, got"):
+        digits(lambda rng, labels: returned)
+
+
+@pytest.mark.parametrize("seed", [-1, True])
+def test_a_seed_is_a_whole_number_from_0(seed):
+    for make in (
+        lambda: digits(partition.iid(10), seed=seed),
+        lambda: fl.data.synthetic(seed=seed),
+        lambda: fl.data.noise({"x": np.zeros(2)}, 3, seed=seed),
+        lambda: fl.data.hold_out(fl.FederatedData.from_clients([{"x": np.zeros(3)}]), 1, seed=seed),
+    ):
+        with pytest.raises(ValueError, match=f"data: seed must be a whole number of at least 0, got {seed}"):
+            make()

@@ -162,8 +162,27 @@ def test_labels_per_client_rejects_what_cannot_cover():
         deal(partition.labels_per_client(3, 2))
     with pytest.raises(ValueError, match=r"labels=11\) cannot share out 10 labels: labels must be at most 10"):
         deal(partition.labels_per_client(3, 11))
-    with pytest.raises(ValueError, match="leaves a client empty: use fewer clients"):
+    with pytest.raises(ValueError, match="gives label 0 to 6 clients, and there are 1 examples of it: use fewer clients"):
         deal(partition.labels_per_client(12, 1), np.array([0] + [1] * 30))
+    with pytest.raises(ValueError, match=r"labels_per_client\(clients=4, labels=2\) gives label 2 to 3 clients, and there are 1 examples"):
+        deal(partition.labels_per_client(4, 2), np.repeat([0, 1, 2], [10, 10, 1]))
+
+
+def test_quantity_skew_prefers_no_client():
+    """4 examples each in the mean; rounding down at the cuts took half of one from the first, for the last."""
+    sizes = np.array([[len(part) for part in deal(partition.quantity_skew(5, 5), np.zeros(20), seed)] for seed in range(500)])
+    assert (abs(sizes.mean(axis=0) - 4) < 4 * sizes.std(axis=0) / np.sqrt(500)).all()
+
+
+@pytest.mark.parametrize(
+    "function", [partition.dirichlet(2, 1), partition.dirichlet_hsu(2, 1), partition.shards(2), partition.labels_per_client(2, 1)]
+)
+def test_several_labels_an_example_are_not_flattened(function):
+    wrong = r"deals by one label an example, got labels of the shape \[6, 2\]: give the one to deal by, such as labels\[:, 0\], or iid"
+    with pytest.raises(ValueError, match=wrong):
+        deal(function, np.zeros((6, 2), int))
+    for others in (partition.iid(3), partition.quantity_skew(2, 5)):  # these look at no label
+        assert sum(len(part) for part in deal(others, np.zeros((6, 2), int))) == 6
 
 
 def test_quantity_skew_sizes_are_dirichlet_and_labels_are_iid():

@@ -72,7 +72,7 @@ def test_iid_does_not_depend_on_alpha_and_beta():
         ({"alpha": -1.0}, "alpha is a standard deviation: it must be a finite number of at least 0, got -1.0"),
         ({"beta": float("nan")}, "beta is a standard deviation"),
         ({"alpha": float("inf")}, "alpha is a standard deviation"),
-        ({"clients": 0}, "clients must be at least 1, got 0"),
+        ({"clients": 0}, "synthetic: clients must be a whole number of at least 1, got 0"),
         ({"test": 1.0}, r"test must be a fraction in \[0, 1\)"),
     ],
 )
