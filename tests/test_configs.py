@@ -118,6 +118,7 @@ def test_femnist_mlp(tmp_path, real_data):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*stands alone")
 def test_dp_fedavg(tmp_path, real_data):
     options = [f"data.path={real_data / 'mnist_idx'}", "grid={}", "aggregator.noise_multiplier=1.0", "run.rounds=50"]
     _, summary = run("dp_fedavg.toml", tmp_path / "run", *(word for option in options for word in ("--set", option)))
@@ -128,6 +129,7 @@ def test_dp_fedavg(tmp_path, real_data):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*stands alone")
 def test_distill_small_student(tmp_path, real_data):
     options = "--set", "grid={}", "--set", f"data.path={real_data / 'mnist_idx'}"
     _, summary = run("distill_small_student.toml", tmp_path / "run", *options)

@@ -5,8 +5,10 @@ import math
 import os
 import re
 import struct
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +18,15 @@ from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.partition import Partition
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MOST_AXES, _AT_ONCE = 32, 2**24  # axes of an array; bytes read at a time, so that a header alone takes no memory
 
 
 def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, test: Number = 1 / 6, flat: bool = False) -> TrainTest:
     """Images and labels from a folder of idx files, dealt to clients.
 
     With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete
-    pair of images and labels, that pair is dealt, and every client holds some of its examples out.
+    pair of images and labels, that pair is dealt, and every client holds some of its examples out; if a file of the other stands there
+    alone, a warning says so.
 
     Args:
         path: folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for t10k (EMNIST: `emnist-<set>-train-...`
@@ -37,7 +41,7 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
 
     Raises:
         FileNotFoundError: no such folder, or no complete pair in it.
-        ValueError: a damaged file, images and labels of unequal number, two sets in one folder.
+        ValueError: a damaged or empty file, images and labels of unequal number, two sets in one folder.
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits".
 
@@ -48,16 +52,22 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds the idx files")
-    train, central = _pair(path, "train", flat), _pair(path, "(?:t10k|test)", flat)
-    pair = central if train is None else train
-    if pair is None:
+    splits = [_files(path, split) for split in ("train", "(?:t10k|test)")]
+    whole = [None not in pair for pair in splits]
+    alone = [file.name for pair, both in zip(splits, whole, strict=True) if not both for file in pair if file is not None]
+    if not any(whole):
+        there = f" ({', '.join(alone)} without the other of its pair)" if alone else ""
         raise FileNotFoundError(
-            f"{path} holds no images with their labels: expected for instance train-images-idx3-ubyte and train-labels-idx1-ubyte"
+            f"{path} holds no images with their labels{there}: expected for instance train-images-idx3-ubyte and train-labels-idx1-ubyte"
         )
-    if train is None or central is None:
-        return deal(pair, partition, seed=seed, test=test)
-    dealt = deal(train, partition, seed=seed, test=0)
-    return dealt._replace(test=FederatedData.from_clients([central]))
+    pair = splits[0] if whole[0] else splits[1]
+    if alone:
+        used = " and ".join(file.name for file in pair if file is not None)
+        warnings.warn(f"{path}: {', '.join(alone)} stands alone and is not read; {used} are dealt to the clients", stacklevel=2)
+    if not all(whole):
+        return deal(_pair(pair, flat), partition, seed=seed, test=test)
+    dealt = deal(_pair(pair, flat), partition, seed=seed, test=0)
+    return dealt._replace(test=FederatedData.from_clients([_pair(splits[1], flat)]))
 
 
 def read_idx(file: str | os.PathLike) -> np.ndarray:
@@ -74,37 +84,53 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits", section "File formats".
     """
-    data = Path(file).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _TYPES or not data[3]:
+    with open(file, "rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(file) if packed else open(file, "rb") as stream:
+            return _read(file, stream)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+
+
+def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
+    """An array from a stream, of which no more is read than its header says and one byte: a packed file may expand to anything."""
+    head = stream.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _MOST_AXES:
         raise ValueError(
-            f"{file} is not an idx file: it starts with {data[:4].hex(' ') or 'nothing'}, expected 00 00, a type and a number of axes"
+            f"{file} is not an idx file: it starts with {head.hex(' ') or 'nothing'}, expected 00 00, a type and a number of axes"
         )
-    start = 4 + 4 * data[3]
-    if len(data) < start:
-        raise ValueError(f"{file} ends within its header of {data[3]} axes: it is cut off, copy it again")
-    shape, dtype = struct.unpack(f">{data[3]}I", data[4:start]), np.dtype(_TYPES[data[2]])
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
+    lengths = stream.read(4 * head[3])
+    if len(lengths) < 4 * head[3]:
+        raise ValueError(f"{file} ends within its header of {head[3]} axes: it is cut off, copy it again")
+    shape, dtype = struct.unpack(f">{head[3]}I", lengths), np.dtype(_TYPES[head[2]])
+    expected = math.prod(shape) * dtype.itemsize
+    values = bytearray()
+    while len(values) <= expected and (more := stream.read(min(_AT_ONCE, expected + 1 - len(values)))):
+        values += more
+    if len(values) != expected:
+        start = len(head) + len(lengths)
+        found = f"{start + len(values)}" if len(values) < expected else f"more than {start + expected}"
         raise ValueError(
-            f"{file} has {len(data)} bytes, its header ({dtype.name}, {list(shape)}) says {expected}: "
+            f"{file} has {found} bytes, its header ({dtype.name}, {list(shape)}) says {start + expected}: "
             "it is cut off or damaged, copy it again"
         )
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _pair(folder, split, flat) -> dict[str, np.ndarray] | None:
-    """Images and labels of one split, None where one of the two is not there."""
-    images, labels = _find(folder, f"{split}-images"), _find(folder, f"{split}-labels")
-    if images is None or labels is None:
-        return None
+def _files(folder, split) -> tuple[Path | None, Path | None]:
+    """The files of images and labels of one split."""
+    return _find(folder, f"{split}-images"), _find(folder, f"{split}-labels")
+
+
+def _pair(files, flat) -> dict[str, np.ndarray]:
+    """Images and labels of one split."""
+    images, labels = files
     x, y = read_idx(images), read_idx(labels)
     if y.ndim != 1 or x.ndim != 3 or len(x) != len(y):
         raise ValueError(f"{images} has the shape {list(x.shape)} and {labels} {list(y.shape)}: they are not images and their labels")
+    if not len(x):
+        raise ValueError(f"{images} and {labels} hold no examples")
     x = x.astype(np.float32) / 255
     return {"x": x.reshape(len(x), -1) if flat else x[..., None], "y": y.astype(np.int32)}
 

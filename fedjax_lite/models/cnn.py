@@ -1,5 +1,6 @@
 """The convolutional networks of federated learning's benchmarks."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -21,6 +22,9 @@ class _CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        if x[0].size != math.prod(self.image):
+            size = " x ".join(map(str, self.image))
+            raise ValueError(f"the model is for images of {size}, got examples of the shape {list(x.shape[1:])}: take another model")
         x = x.reshape(x.shape[0], *self.image)
         x = example_by_example(self.features, x)
         x = nn.Dropout(self.dropout[0], deterministic=not train)(x)

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from inspect import unwrap
 
 import numpy as np
@@ -62,10 +63,11 @@ GOOD = encode(np.arange(6, dtype=np.int32).reshape(2, 3))
         (b"<html>", "is not an idx file: it starts with 3c 68 74 6d, expected 00 00"),
         (bytes([0, 0, 0x07, 1, 0, 0, 0, 0]), "is not an idx file: it starts with 00 00 07 01"),
         (bytes([0, 0, 0x08, 0]), "is not an idx file"),
+        (bytes([0, 0, 0x08, 255]) + bytes(4 * 255), "is not an idx file: it starts with 00 00 08 ff"),
         (GOOD[:7], "ends within its header of 2 axes: it is cut off"),
         (GOOD[:4], "ends within its header of 2 axes"),
         (GOOD[:-1], r"has 35 bytes, its header \(int32, \[2, 3\]\) says 36: it is cut off or damaged, copy it again"),
-        (GOOD + b"\0", "has 37 bytes, its header .* says 36"),
+        (GOOD + b"\0", "has more than 36 bytes, its header .* says 36"),
         (gzip.compress(GOOD, mtime=0)[:-9], "cannot be unpacked .*: it is cut off or damaged"),
         (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 20, "cannot be unpacked"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "cannot be unpacked"),
@@ -119,11 +121,37 @@ def test_labels_without_images_are_no_pair(tmp_path):
     write(tmp_path, "t10k", 60)
     write(tmp_path, "train", 90)
     (tmp_path / "train-images-idx3-ubyte").unlink()
-    data = mnist(tmp_path, partition=partition.iid(5))
+    said = "train-labels-idx1-ubyte stands alone and is not read; t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte are dealt"
+    with pytest.warns(UserWarning, match=said):
+        data = mnist(tmp_path, partition=partition.iid(5))
     assert data.train.size.tolist() == [10] * 5
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    wrong = r"holds no images with their labels \(train-labels-idx1-ubyte, t10k-images-idx3-ubyte without the other of its pair\): expected"
+    with pytest.raises(FileNotFoundError, match=wrong):
+        mnist(tmp_path, partition=partition.iid(5))
+    for name in ("train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"):
+        (tmp_path / name).unlink()
     with pytest.raises(FileNotFoundError, match="holds no images with their labels: expected for instance train-images-idx3-ubyte"):
         mnist(tmp_path, partition=partition.iid(5))
+
+
+def test_an_empty_pair_is_named(tmp_path):
+    write(tmp_path, "train", 0)
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte and .*train-labels-idx1-ubyte hold no examples"):
+        mnist(tmp_path, partition=partition.iid(5))
+
+
+@pytest.mark.parametrize("lengths", [[8, 8, 5], [2**20, 2**20, 2**10]], ids=["honest", "boasting"])
+def test_a_packed_file_is_unpacked_no_further_than_its_header_says(tmp_path, lengths):
+    """64 MB of zeros behind a header of 320 bytes, or of 2^50 which are not there."""
+    file, zeros = tmp_path / "bomb.gz", bytes(2**26)
+    file.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", *lengths) + zeros, 1))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="bomb.gz has (more than 336|67108880) bytes, its header .* says"):
+        read_idx(file)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < (2**20 if lengths[0] == 8 else 2**28)
 
 
 def test_plain_file_beside_its_gz(tmp_path):
@@ -147,6 +175,7 @@ def test_what_does_not_fit_is_named(tmp_path):
         mnist(tmp_path, partition=partition.iid(3))
 
 
+@pytest.mark.filterwarnings("ignore:.*stands alone")
 def test_real_mnist(real):
     labels = read_idx(real / "train-labels-idx1-ubyte.gz")
     assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

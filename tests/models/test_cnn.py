@@ -1,6 +1,7 @@
 """The convolutional networks: an independent composition of XLA's operations, shapes, dropout, refusals."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -133,3 +134,9 @@ def test_refusals():
         emnist_cnn(dropout=(0.5, 1.0))
     with pytest.raises(ValueError, match="layers must be a flax linen module, or a method of one, got <function"):
         example_by_example(lambda x: x, jnp.zeros((2, 3)))
+
+
+def test_examples_of_another_size_are_named():
+    for model, shape, size in ((emnist_cnn(), (64,), "28 x 28 x 1"), (cifar_cnn(), (28, 28, 1), "32 x 32 x 3")):
+        with pytest.raises(ValueError, match=f"for images of {size}, got examples of the shape {re.escape(str(list(shape)))}"):
+            jax.eval_shape(model.init, jax.random.key(0), {"x": np.zeros(shape, np.float32)})
