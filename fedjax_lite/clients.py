@@ -17,6 +17,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.uplink.ledger import Cost, dense_bits, sent
 from fedjax_lite.uplink.place import apart
+from fedjax_lite.uplink.told import told
 
 __all__ = ["SENT", "Family", "Side", "side_of"]
 
@@ -170,7 +171,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
-    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))}
+    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))} | tree.zeros(jax.eval_shape(told, like[1][1]))
     nothing, steps_in = ravel_pytree(of_steps)
 
     def build(common, examples) -> Local:
@@ -190,10 +191,11 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             message, own, metrics = work.finish(shared, carry, client)
             message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
             # What made a message NaN is in the client's losses too: a rule that drops the one must not meet the other.
-            told = tree.zero_where_not(jnp.isfinite(tree.squared_norm(message)), steps_in(sums) | metrics)
+            metrics = steps_in(sums) | metrics | told(uplink_row)
+            metrics = tree.zero_where_not(jnp.isfinite(tree.squared_norm(message)), metrics)
             known = aggregator.bits is not None
             bits = Cost(jnp.float32(aggregator.bits(message)), jnp.float32(0)) if known else sent(uplink_row, message)
-            return Upload(message, (own, uplink_row), ravel_pytree(told | {SENT: bits})[0])
+            return Upload(message, (own, uplink_row), ravel_pytree(metrics | {SENT: bits})[0])
 
         def collect(messages, cohort):
             return aggregator.collect(messages, cohort, aggregator_state)

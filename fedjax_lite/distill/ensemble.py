@@ -132,7 +132,8 @@ def by_accuracy(labels: Any, power: Number = 1.0) -> Weigh:
         power: of the accuracy.
 
     Raises:
-        ValueError: without any label.
+        ValueError: without any label; when called, for another number of logits than of labels, as where a round takes some of the public
+            examples (`each_round`).
 
     >>> by_accuracy([0, 1, -1])(jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), None).tolist()
     0.5
@@ -144,6 +145,11 @@ def by_accuracy(labels: Any, power: Number = 1.0) -> Weigh:
 
     def weigh(logits, client):
         del client
+        if logits.shape[0] != known.shape[0]:
+            raise ValueError(
+                f"by_accuracy: {known.shape[0]} labels, and a model speaks of {logits.shape[0]} examples: labels must be those of a "
+                "round's examples, so leave each_round out, or weigh otherwise"
+            )
         right = (jnp.argmax(logits, axis=-1) == known) & (known >= 0)
         return (jnp.sum(right) / (known >= 0).sum()).astype(logits.dtype) ** power
 

@@ -47,13 +47,13 @@ def pooled(
         ensemble: what is made of the aggregate, the same as in `soft_labels`.
         soft: any aggregator, for the soft labels; a robust one, or `fl.aggregators.dp_mean`.
         model: any aggregator, for the changes of the models; of families it is applied to each family's.
-        public: a `fl.distill.public_set` with labels, for the metrics.
+        public: a `fl.distill.public_set` with labels, for the metric.
         families: how many clients each family has, where models of several travel.
 
     Returns:
         An aggregator whose aggregate is a `Lesson`. Its metrics are those of `soft`, those of `model` under "model_", and with labels
-        "teacher_accuracy" (how many public examples a client's model has right, the mean over clients) and "ensemble_accuracy". It adds if
-        both rules do.
+        "ensemble_accuracy": which part of the public examples the soft labels have right; one of which nobody had a say is not. It adds
+        if both rules do.
 
     Raises:
         ValueError: for a private rule for soft labels beside models that travel, which would give away what it hides.
@@ -65,9 +65,10 @@ def pooled(
     rules = () if model is None else (model,) if families is None else (model,) * len(families)
     ends = np.cumsum([0, *families]) if families is not None else None
 
-    def accuracy(said, round):
-        assert public is not None  # and no fixed float32: clients' are added up, in an order that the lanes choose
-        return jnp.mean(jnp.argmax(ensemble.target(said), axis=-1) == public.of(round, public.labels), dtype=float)
+    def accuracy(target, round):
+        assert public is not None
+        right = (jnp.argmax(target, axis=-1) == public.of(round, public.labels)) & jnp.any(target != 0, axis=-1)
+        return jnp.mean(right, dtype=float)
 
     def of_family(cohort, k):
         mine = True if ends is None else (cohort.id >= ends[k]) & (cohort.id < ends[k + 1])
@@ -75,9 +76,7 @@ def pooled(
 
     def parts(messages, cohort, state):
         models = tuple(rule.collect(messages.model, of_family(cohort, k), state.model[k]) for k, rule in enumerate(rules))
-        present = cohort.weight > 0
-        right = jnp.sum(jnp.where(present, jax.vmap(accuracy, (0, None))(messages.soft, state.round), 0)) if known else ()
-        return soft.collect(messages.soft, cohort, state.soft), models, right, jnp.sum(present, dtype=jnp.float32)
+        return soft.collect(messages.soft, cohort, state.soft), models
 
     def init(message):
         return _State(soft.init(message.soft), tuple(rule.init(message.model) for rule in rules), jnp.int32(0))
@@ -86,15 +85,16 @@ def pooled(
         return parts(messages, cohort, state) if additive else (messages, cohort)
 
     def finish(part, state, key):
-        of_soft, models, right, clients = part if additive else parts(part[0], part[1], state)
+        of_soft, models = part if additive else parts(part[0], part[1], state)
         said, soft_state, metrics = soft.finish(of_soft, state.soft, jax.random.fold_in(key, 0))
         found = [rule.finish(models[k], state.model[k], jax.random.fold_in(key, k + 1)) for k, rule in enumerate(rules)]
         for k, (_, _, told) in enumerate(found):
             metrics |= {f"model_{name}" if families is None else f"model_{k}_{name}": value for name, value in told.items()}
         changes = tuple(change for change, _, _ in found)
+        target = ensemble.target(said)
         if known:
-            metrics |= {"teacher_accuracy": right / jnp.maximum(clients, 1), "ensemble_accuracy": accuracy(said, state.round)}
-        lesson = Lesson(ensemble.target(said), () if not rules else changes[0] if families is None else OfFamilies(changes))
+            metrics |= {"ensemble_accuracy": accuracy(target, state.round)}
+        lesson = Lesson(target, () if not rules else changes[0] if families is None else OfFamilies(changes))
         return lesson, _State(soft_state, tuple(after for _, after, _ in found), state.round + 1), metrics
 
     takes = (soft if model is None else model).bits  # beside models soft labels are free

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
-from fedjax_lite.data.arrays import checked, length_of
+from fedjax_lite.data.arrays import checked, length_of, on_host
 from fedjax_lite.refuse import whole
 
 __all__ = ["Public", "Shown", "check_public", "public_of", "public_set"]
@@ -32,8 +32,19 @@ class Public(NamedTuple):
         if self.each_round is None:
             return rows
         length = len(jax.tree.leaves(self.examples)[0])
-        first = jnp.asarray(round, jnp.int32) % length * self.each_round % length
+        first = _times(jnp.asarray(round, jnp.int32) % length, self.each_round, length)
         return tree.take(rows, (first + jnp.arange(self.each_round, dtype=jnp.int32)) % length)
+
+
+def _times(number: Int[Array, ""], factor: int, modulus: int) -> Int[Array, ""]:
+    """number * factor % modulus, for a number below the modulus, by doubling where the product may not fit 32 bits."""
+    if factor * modulus < 2**31:
+        return number * factor % modulus
+    product, number = jnp.uint32(0), number.astype(jnp.uint32)
+    while factor:
+        product = (product + number) % modulus if factor % 2 else product
+        number, factor = (number + number) % modulus, factor // 2
+    return product.astype(jnp.int32)
 
 
 class Shown(NamedTuple):
@@ -59,7 +70,7 @@ def public_set(examples: Tree, labels: Any = None, each_round: int | None = None
     [[0.0, 1.0], [2.0, 0.0]]
     """
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(examples)):  # a study's were looked at when they were loaded
-        examples = jax.tree.map(np.asarray, examples)
+        examples = on_host(examples, "public")
         length = length_of(examples, "public")
         if not length:
             raise ValueError("public: there are no public examples: give at least one")

@@ -14,6 +14,7 @@ from fedjax_lite.distill.public import fitting, public_of
 from fedjax_lite.distill.student import Apply
 from fedjax_lite.refuse import whole
 from fedjax_lite.uplink.ledger import Sent, count, dense_bits, lump, sent
+from fedjax_lite.uplink.told import Told
 
 __all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 
@@ -31,6 +32,7 @@ class Knowledge(NamedTuple):
 class _State(NamedTuple):
     then: Tree
     sent: Sent
+    told: Tree  # how many public examples its model has right, where their labels are known
 
 
 def soft_labels(
@@ -47,7 +49,8 @@ def soft_labels(
 
     Args:
         apply: `(params, batch, key) -> logits [batch, classes]`, such as a `Model`'s.
-        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of the server.
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of the server. With labels the metric "teacher_accuracy"
+            says which part of them a client's model has right, whatever it says of them, the mean over the clients.
         ensemble: what of the logits is said, for instance `fl.distill.mean_logits()`.
         model: the change of the model travels, and the server makes the soft labels of it (FedDF), which then cost no bits. What stands
             before this in a chain compresses it.
@@ -68,14 +71,21 @@ def soft_labels(
     onward = optax.with_extra_args_support(optax.identity() if then is None else then)
     known = public_of(public)
 
-    def told(payload, side, soft, change):
+    def bits_of(payload, side, soft, change):
         """The bits of soft labels, and of the zeros behind a model that fill it up."""
         return lump("soft labels", payload, side, dense_bits(soft) + (32 * (width - count(change)) if model and width else 0))
 
     def init(message):
         one = Client(jnp.int32(0), jax.random.key(0), jnp.int32(1), jnp.int32(0), jnp.ones(()))
         logits = tree.zeros(fitting(apply, message, known, "a client's"))
-        return _State(onward.init(ensemble.say(logits, one)), told(0.0, 0.0, ensemble.say(logits, one), message))
+        return _State(onward.init(ensemble.say(logits, one)), bits_of(0.0, 0.0, ensemble.say(logits, one), message), right(logits, 0))
+
+    def right(logits, round):
+        """How many of a round's examples logits have right."""
+        if known.labels is None:
+            return ()
+        labels = known.of(round, known.labels)
+        return Told({"teacher_accuracy": (jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32), jnp.int32(len(labels)))})
 
     def update(updates, state, params=None, *, client=None, public=None, round=0, **extra):
         if client is None:
@@ -85,9 +95,9 @@ def soft_labels(
         logits = said_of(apply, trained, examples, at_once)
         soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, round=round, **extra)
         if not model:
-            return Knowledge(soft), _State(then_state, told(*sent(then_state, soft), soft, updates))
-        free = told(0.0, 0.0, soft, updates)  # beside the model
-        return Knowledge(soft, updates if width is None else flat_model(updates, width)), _State(then_state, free)
+            return Knowledge(soft), _State(then_state, bits_of(*sent(then_state, soft), soft, updates), right(logits, round))
+        free = bits_of(0.0, 0.0, soft, updates)  # beside the model
+        return Knowledge(soft, updates if width is None else flat_model(updates, width)), _State(then_state, free, right(logits, round))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

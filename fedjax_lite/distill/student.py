@@ -131,7 +131,8 @@ def taught(
         key: of the batches' order and the student's own chance, as for dropout.
 
     Returns:
-        The student after, how many steps it took, and its mean loss: on the examples held out, or else of the last epoch's batches.
+        The student after, how many steps it took, and its mean loss: on the examples held out, or else of the last epoch's batches. Where
+        no example that it learns from has a soft label, it stays as it was, whatever its optimizer does without a gradient: 0 steps.
 
     Raises:
         ValueError: if there is no example beside those held out, they are not as many as soft labels, or of other classes than the model.
@@ -165,9 +166,10 @@ def taught(
         return (optax.apply_updates(params, updates), state), loss
 
     first = (params, how.optimizer_at(Clock(0, 0)).init(params))
+    some = jnp.any(target[:learning] != 0)  # NaN is to show
     if not how.held_out:
-        (params, _), losses = jax.lax.scan(step, first, jnp.arange(how.steps))
-        return params, jnp.int32(how.steps), jnp.mean(losses[-epoch:])
+        (after, _), losses = jax.lax.scan(step, first, jnp.arange(how.steps))
+        return tree.where(some, after, params), jnp.where(some, how.steps, 0).astype(jnp.int32), jnp.mean(losses[-epoch:])
 
     def look(params):
         return mean_loss(params, jnp.arange(learning, rows), None)
@@ -183,7 +185,7 @@ def taught(
 
     def goes_on(carry):
         taken, last, *_ = carry
-        return (taken < how.steps) & (taken - last < how.patience)
+        return some & (taken < how.steps) & (taken - last < how.patience)
 
     zero = jnp.int32(0)
     taken, _, _, best, lowest = jax.lax.while_loop(goes_on, segment, (zero, zero, first, params, look(params)))

@@ -46,7 +46,7 @@ def algorithm(ensemble=None, soft=None, model="weighted", student=None, uplink=N
         work,
         pool or distill.pooled(ensemble, soft or aggregators.mean(), model, distill.public_set(PUBLIC, LABELS)),
         distill.distillation_server(**server | {name: parts.pop(name) for name in ("fresh", "server", "how") if name in parts}),
-        uplink=uplink or distill.soft_labels(linear, PUBLIC, ensemble, model=model is not None),
+        uplink=uplink or distill.soft_labels(linear, distill.public_set(PUBLIC, LABELS), ensemble, model=model is not None),
         **{"batches": UNSHUFFLED, "population": len(SIZES), "engine": fl.sequential()} | parts,
     )
 
