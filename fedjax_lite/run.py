@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.arguments import Count, check_kinds, check_options, check_parts
 from fedjax_lite.base import Algorithm, Key, State, Tree
+from fedjax_lite.by_hand import check_sampler
 from fedjax_lite.compiled import Compiled
 from fedjax_lite.convergence import Convergence
 from fedjax_lite.data.arrays import check_alike
@@ -178,6 +179,7 @@ def run(
 def sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host) -> tuple[Tree, State, bool, dict[str, Need]]:
     """The parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will hold,
     once it is known to fit."""
+    check_sampler(sampler, key, data.size)
     params = jax.tree.map(jnp.asarray, params)
     shapes = jax.eval_shape(algorithm.init, params, key)
     slots = jax.eval_shape(sampler, key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size

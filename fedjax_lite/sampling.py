@@ -42,7 +42,7 @@ def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients
         key: as given to the sampler.
         sizes: int32 `[population]`, examples a client.
         ids: int32 `[clients]`, each at most once. An id outside the population is an empty slot.
-        weight: float `[clients]`, 0 for an empty slot; ones by default.
+        weight: float `[clients]`, 0 for an empty slot, never negative or NaN; ones by default.
     """
     ids = ids.astype(jnp.int32)
     weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))
@@ -106,7 +106,7 @@ def weighted(clients: Whole) -> Sampler:
         scores = jnp.log(sizes) + jax.random.gumbel(sample_key(key), sizes.shape, mode="high" if len(sizes) > MANY else "low")
         return cohort(key, sizes, jax.lax.top_k(scores, clients)[1])
 
-    return sample
+    return _ours(sample)
 
 
 def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
@@ -225,7 +225,7 @@ def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
             always = always._replace(left_out=jnp.zeros_like(always.id))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
 
-    return sample
+    return _ours(sample, sampler)
 
 
 def participation_of(sampler: Sampler) -> Participation | None:
@@ -258,15 +258,23 @@ def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Arra
     return jnp.sum(jax.random.binomial(key, np.diff(ends), rate).astype(jnp.int32), dtype=jnp.int32)
 
 
-def _known(sample: Sampler, participation: Participation) -> Sampler:
-    setattr(sample, "participation", participation)
+def _ours(sample: Sampler, *inner: Sampler) -> Sampler:
+    """A sampler of this module, around others or not: what nobody wrote by hand need not be asked for a cohort first."""
+    setattr(sample, "ours", all(getattr(each, "ours", False) for each in inner))
     return sample
+
+
+def _known(sample: Sampler, participation: Participation, *inner: Sampler) -> Sampler:
+    setattr(sample, "participation", participation)
+    return _ours(sample, *inner)
 
 
 def _as(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
     """A wrapper's choice, which no data decides and which takes nobody in more often: accounted for as the sampler's own."""
     participation = participation_of(sampler)
-    return sample if participation is None else _known(sample, participation._replace(some_lost=participation.some_lost or loses))
+    if participation is None:
+        return _ours(sample, sampler)
+    return _known(sample, participation._replace(some_lost=participation.some_lost or loses), sampler)
 
 
 def _own_draw(chosen: Client) -> tuple[Client, Key]:
