@@ -144,7 +144,7 @@ def test_distill_small_student(tmp_path, real_data):
 def test_distill_families(tmp_path):
     _, summary = run("distill_families.toml", tmp_path / "run")
     final, traffic = summary["final"], summary["traffic"]
-    assert final["test_accuracy"] >= 0.74 and final["student_accuracy"] > final["teacher_accuracy"] + 0.1
+    assert final["test_accuracy"] >= 0.7 and final["student_accuracy"] > final["teacher_accuracy"] + 0.1
     assert traffic["client_parameters"] == [17_610, 3_760, 650] and traffic["global_parameters"] == 1210
     report = (tmp_path / "run" / "report.html").read_text()
     assert all(words in report for words in ("accuracy on public examples", "17,610, 3,760, 650", "bytes sent by clients"))
