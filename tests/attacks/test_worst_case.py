@@ -1,11 +1,15 @@
 """The worst case within a budget, against known directions, a closed form, and the edges."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import robust_oracles as oracles
 from attackers import BAD, CLIENTS, EMPTY, HONEST, F, deviation, flat, mean, program, stack
 
+import fedjax_lite as fl
 from fedjax_lite import aggregators, attacks
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -65,3 +69,37 @@ def test_nobody_byzantine_nobody_honest_and_one_client(bad):
     assert np.isfinite(result).all()
     if not bad.any():
         np.testing.assert_allclose(result, oracle(stack()[~EMPTY]))
+
+
+ON_A_LINE = np.append(np.arange(5.0), 9.0)[:, None]  # the last is Byzantine
+
+
+@functools.cache
+def harms(name):
+    """What attackers with budgets of 0.5, 1, 2, 3 and 10 find against a rule that leaves far messages out; one program."""
+    rule = {"multi_krum": aggregators.multi_krum(1), "meamed": aggregators.meamed(1), "mda": aggregators.mda(1)}[name]
+    work = fl.ClientWork(None, None, None, None)
+
+    def moved(budget):
+        _, aggregator = attacks.attacked(attacks.worst_case(budget), jnp.arange(6) == 5, work, rule)
+        cohort, state = fl.sampling.cohort(jax.random.key(0), jnp.ones(6, jnp.int32), jnp.arange(6)), aggregator.init(jnp.zeros(1))
+        part = aggregator.collect(jnp.asarray(ON_A_LINE), cohort, state)
+        return abs(aggregator.finish(part, state, jax.random.key(0))[0][0] - 2)
+
+    return np.asarray(jax.jit(lambda budgets: jax.lax.map(moved, budgets))(np.array([0.5, 1, 2, 3, 10])))
+
+
+@pytest.mark.parametrize("name", ["meamed", *(pytest.param(name, marks=pytest.mark.deep) for name in ("multi_krum", "mda"))])
+def test_a_larger_budget_is_no_weaker_where_far_messages_are_left_out(name):
+    """Against the most harmful of many points of each budget's ball."""
+    oracle = {
+        "multi_krum": lambda V: oracles.multi_krum(V, 1),
+        "meamed": lambda V: oracles.meamed(V, 1),
+        "mda": lambda V: oracles.mda(V, 1),
+    }[name]
+    offsets = np.linspace(-10, 10, 801) * np.sqrt(2)  # the honest spread
+    by_place = np.array([abs(oracle(np.append(np.arange(5.0), 2 + offset)[:, None])[0] - 2) for offset in offsets])
+    most = [by_place[abs(offsets) <= budget * np.sqrt(2) * (1 + 1e-9)].max() for budget in (0.5, 1, 2, 3, 10)]
+    found = harms(name)
+    assert (np.diff(found) >= -1e-4).all() and found[-1] > 0.9
+    assert (found >= 0.9 * np.array(most)).all()
