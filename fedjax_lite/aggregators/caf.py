@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators.gram import squared_distances
+from fedjax_lite.aggregators.gram import middle_of, squared_distances
 from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import apart, average, gram, mix
+from fedjax_lite.aggregators.stack import average, gram, mix
 from fedjax_lite.base import Aggregator, Number
 
 
@@ -38,9 +38,8 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
         still = jax.lax.stop_gradient(messages)
         present = cohort.weight > 0
         # Around the message with the nearest neighbours, so that honest ones keep their digits beside any outliers.
-        nearest = jnp.take(jnp.sort(squared_distances(still, present), axis=1), n // 2, axis=1)
-        middle = jnp.arange(len(present)) == jnp.argmin(jnp.where(present, nearest, jnp.inf))
-        products = gram(apart(still, average(middle & present, still)), present)
+        middle, _ = middle_of(squared_distances(still, present), present)
+        products = gram(still, present, average(middle, still))
 
         def spread(c):
             """lambda and tau for the weights c."""

@@ -96,17 +96,19 @@ def columns(fn: Callable[[Array, Present], Array], messages: Tree, present: Pres
     return jax.tree.map(leaf, messages)
 
 
-def gram(messages: Tree, present: Present) -> Float[Array, "clients clients"]:
-    """G_ij = <m_i, m_j> over all leaves."""
+def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[Array, "clients clients"]:
+    """G_ij = <m_i - c, m_j - c> over all leaves; without a center <m_i, m_j>."""
 
-    def leaf(x):
+    def leaf(x, *c):
         def product(chunk, first, total):
-            del first
+            for some in c:
+                off = chunk - jax.lax.dynamic_slice(some.reshape(-1), (first,), chunk.shape[1:])[None]
+                chunk = tree.zero_where_not(present, off)
             return total + jnp.dot(chunk, chunk.T, precision="highest")
 
         return _over_chunks(product, x, present, jnp.zeros((len(x), len(x)), x.dtype))
 
-    return _total(jax.tree.map(leaf, messages))
+    return _total(jax.tree.map(leaf, messages, *(() if center is None else (center,))))
 
 
 def apart(messages: Tree, center: Tree) -> Tree:

@@ -12,6 +12,7 @@ from robust_rules import (
     TRUSTED,
     WIDTH,
     WITH_F,
+    Who,
 )
 from robust_trials import (
     apply,
@@ -80,6 +81,21 @@ def test_distances_of_equal_messages_are_zero_however_long():
             assert (distances[i, j] == 0) == ((i - j) % 4 == 0)
             np.testing.assert_allclose(distances[i, j], oracles.squared_distance(V[i].astype(float), V[j].astype(float)), 1e-5)
     assert (distances[8] == np.inf).all() and (distances[:, 8] == np.inf).all()
+
+
+BY_DISTANCE = ["krum", "multi_krum", "bulyan", "mda", "nnm krum byzfl"]
+
+
+@each(BY_DISTANCE, deep=BY_DISTANCE[1:4])
+def test_distances_beside_a_common_part_decide_in_single_precision(name):
+    """An outlier of 1 beside 1000 in every coordinate, and spreads of 1 there: as in double precision."""
+    alone = np.zeros((SLOTS, WIDTH))
+    alone[0] = 1
+    for V in (alone, *(np.random.default_rng(seed).normal(size=(SLOTS, WIDTH)) for seed in range(4))):
+        V = (1000 + V).astype(np.float32)
+        result, _ = run(name, V, np.arange(SLOTS), np.ones(SLOTS), 1)
+        expected = RULES[name].oracle(V.astype(float), 1, Who(np.ones(SLOTS), 0, np.arange(SLOTS)))
+        np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
 # What has a derivative of its own; the others choose messages, or values, and average.
