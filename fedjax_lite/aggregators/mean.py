@@ -40,13 +40,13 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
 
     Args:
         weights: "examples" (n_k), "uniform" (1), an array `[population]` of one weight a client id, or a function of the
-            `Client` (scalars) to its weight. Weights must not be negative.
+            `Client` (scalars) to its weight. One that is computed and negative gives NaN.
         cap: if given, w_k = min(n_k, cap): no client counts for more than `cap` examples. Goes with "examples" only.
         non_finite: as for `mean`.
 
     Raises:
-        ValueError: for unknown weights, weights of the wrong shape, a cap without "examples". An array shorter than the
-            population gives NaN for the clients it lacks.
+        ValueError: for unknown weights, an array of another shape or with negative numbers, a cap without "examples". An array shorter
+            than the population, which is not known here, gives NaN where a client comes that it lacks.
 
     Over a part of the population this ratio is a biased estimate of the mean over all: both sums depend on who was drawn.
 

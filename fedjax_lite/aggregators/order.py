@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite.aggregators.rule import Needs, from_rule
 from fedjax_lite.aggregators.select import mean_around, mean_between, middle, statistic
@@ -47,7 +48,8 @@ def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> 
     """The lower weighted median of each coordinate.
 
     The smallest V_kj for which the weights of the values up to it are at least half of the total. Breaks down when Byzantine
-    clients have half of the weight. O(n d).
+    clients have half of the weight. O(n d). Whole weights that add up to less than 2^30 count exactly, others to a
+    millionth of the largest or so.
 
     Args:
         weights: "examples", "uniform", an array `[population]` or a function of the `Client`; times the sampler's weight.
@@ -67,13 +69,17 @@ def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> 
     weigh = jax.vmap(weight_of("weighted_median", weights))
 
     def rule(messages, cohort, n, f):
-        del n, f
-        given = jnp.where(cohort.weight > 0, weigh(cohort), 0).astype(jnp.float32)
-        total = jnp.sum(given)
+        del f
+        given = jnp.where(cohort.weight > 0, weigh(cohort), 0)
+        counted, exact = _counted(given)
+        total = jnp.sum(counted)
+        half = jnp.maximum((total + 1) // 2 - jnp.where(exact, 0, n), jnp.minimum(total, 1))  # each was rounded by less than one
+        lost = jnp.any(jnp.isnan(given))
 
         def of(x, present):
-            value = statistic(x, given, total / 2)
-            return mean_between(x, present & (given > 0), value, value, jnp.int32(0), jnp.where(total > 0, 1, 0))
+            value = statistic(x, counted, half)
+            middle = mean_between(x, present & (counted > 0), value, value, jnp.int32(0), jnp.int32(1))
+            return jnp.where(lost, jnp.nan, jnp.where(total > 0, middle, 0))
 
         return columns(of, messages, cohort.weight > 0)
 
@@ -136,6 +142,18 @@ def meamed(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
         return mean_around_median(messages, cohort.weight > 0, n - f)
 
     return from_rule("meamed", rule, num_byzantine, Needs(2, 1), non_finite)
+
+
+def _counted(weights: Float[Array, " clients"]) -> tuple[Int[Array, " clients"], Bool[Array, ""]]:
+    """Weights as whole numbers in proportion, whose sums have no rounding; and whether they are as they were."""
+    dtype = jnp.promote_types(jnp.result_type(int), jnp.int32)
+    room = 2.0 ** (jnp.iinfo(dtype).bits - 2)
+    weights = jnp.nan_to_num(weights)
+    exact = jnp.all(weights == jnp.round(weights)) & (jnp.sum(weights) < room)
+    largest = jnp.max(weights, initial=0)
+    most = 2.0 ** min(jnp.iinfo(dtype).bits - 2 - len(weights).bit_length(), jnp.finfo(weights.dtype).nmant - 1)
+    scaled = weights / jnp.where(largest > 0, largest, 1) * most
+    return jnp.round(jnp.where(exact, weights, scaled)).astype(dtype), exact
 
 
 def mean_around_median(messages: Tree, present: Present, kept) -> Tree:

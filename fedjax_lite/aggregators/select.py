@@ -13,7 +13,7 @@ Stack = Float[Array, "clients coordinates"]
 WRITTEN_OUT = 128  # rows
 
 
-def statistic(x: Stack, weights: Float[Array, " clients"], bound: Float[Array, ""] | Count) -> Column:
+def statistic(x: Stack, weights: Float[Array, " clients"] | Int[Array, " clients"], bound: Count) -> Column:
     """The smallest value v of a column for which the weights of the values <= v sum to at least `bound`.
 
     With weights 1 and bound k+1 the value of rank k. A NaN counts as more than infinity. No gradient.
@@ -28,7 +28,7 @@ def statistic(x: Stack, weights: Float[Array, " clients"], bound: Float[Array, "
     def bit(i, key):
         trial = key | (jnp.ones((), keys.dtype) << (bits - 1 - i).astype(keys.dtype))
         # Written out row by row it is three times faster than a loop, and that than a sum over the columns.
-        below = _over_rows(count, (trial, jnp.zeros(key.shape)), (keys, weights), len(x) if len(x) <= WRITTEN_OUT else 1)[1]
+        below = _over_rows(count, (trial, jnp.zeros(key.shape, weights.dtype)), (keys, weights), len(x) if len(x) <= WRITTEN_OUT else 1)[1]
         return jnp.where(below < bound, trial, key)
 
     return _unordered(jax.lax.fori_loop(0, bits, bit, jnp.zeros(x.shape[1:], keys.dtype)), x.dtype)

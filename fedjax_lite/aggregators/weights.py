@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from fedjax_lite.base import Client, Number
+from fedjax_lite.refuse import positive
 
 Weights = str | Any | Callable[[Client], Any]
 
@@ -14,30 +18,51 @@ def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callabl
     """A function of one `Client` to its weight, which is `client.weight` (the sampler's own, 0 for an empty slot) times
 
     the number of examples ("examples", at most `cap`), 1 ("uniform"), an array's `[population]` entry at the client's id, or
-    what a function of the client gives. A client without an entry in the array weighs NaN, so that it shows.
+    what a function of the client gives. A client without an entry in the array weighs NaN, so that it shows, and so does one whose
+    weight is computed and negative. (How many clients there are is not known here.)
 
     Raises:
-        ValueError: for unknown weights, an array of another shape, a cap that is not positive or without "examples".
+        ValueError: for unknown weights, an array of another shape or with numbers that are negative or not finite, a cap that is not
+            positive or without "examples".
     """
     if cap is not None and not (isinstance(weights, str) and weights == "examples"):
         raise ValueError(f'{rule}: cap={cap} bounds the number of examples, so it needs weights="examples", got {weights!r}')
-    if isinstance(cap, int | float) and cap <= 0:
-        raise ValueError(f"{rule}: cap must be positive, got {cap}")
+    if cap is not None:
+        positive(rule, "cap", cap)
     if isinstance(weights, str):
         if weights not in ("examples", "uniform"):
             raise ValueError(f'{rule}: weights must be "examples", "uniform", an array or a function, got {weights!r}')
     elif not callable(weights):
-        weights = jnp.asarray(weights)
-        if weights.ndim != 1:
-            raise ValueError(f"{rule}: an array of weights must have the shape [population], got {list(weights.shape)}")
+        weights = _table(rule, weights)
 
     def of(client: Client) -> Any:
         if callable(weights):
-            return client.weight * weights(client)
+            return client.weight * _or_nan(jnp.asarray(weights(client)))
         if not isinstance(weights, str):
-            return client.weight * weights.at[client.id].get(mode="fill", fill_value=jnp.nan)
+            return client.weight * _or_nan(weights.at[client.id].get(mode="fill", fill_value=jnp.nan))
         if weights == "uniform":
             return client.weight
         return client.weight * (client.size if cap is None else jnp.minimum(client.size, cap))
 
     return of
+
+
+def _table(rule: str, weights: Any) -> Array:
+    """An array of weights as floats, once it is known to be one."""
+    if not isinstance(weights, jax.Array):
+        weights = np.asarray(weights)
+        if weights.dtype.kind not in "fiub":
+            raise ValueError(f"{rule}: an array of weights must hold numbers, one a client of the population, got {weights!r}")
+    if weights.ndim != 1:
+        raise ValueError(f"{rule}: an array of weights must have the shape [population], got {list(weights.shape)}")
+    if not isinstance(weights, jax.core.Tracer):
+        bad = np.flatnonzero(~((np.asarray(weights) >= 0) & np.isfinite(np.asarray(weights, float))))
+        if bad.size:
+            raise ValueError(f"{rule}: weights must be finite and not negative, got {float(weights[bad[0]])} for client {bad[0]}")
+    weights = jnp.asarray(weights)
+    return weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(float)
+
+
+def _or_nan(weight: Array) -> Array:
+    """A weight; NaN for a negative one, under which an average would point backwards."""
+    return jnp.where(weight < 0, jnp.nan, weight)

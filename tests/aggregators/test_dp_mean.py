@@ -41,7 +41,7 @@ def test_by_leaf_a_message_counts_as_clipped_where_any_leaf_was_cut():
 
 @pytest.mark.parametrize("way, weights", [("examples", np.minimum(SIZES, 40) / 40), ("own", np.nan_to_num(OWN).clip(0, 1))])
 def test_weights_are_capped_and_divide_by_nothing_but_the_fixed_number(way, weights):
-    """Weights of a table are in [0, 1], whatever is given."""
+    """Weights are in [0, 1], whatever is computed."""
     small, large = stack(scale=0.01), stack(scale=100.0)
     np.testing.assert_allclose(released(small, 1.0, 0.0, 2.5, way=way)[0], (weights @ rows(small)) / 2.5, rtol=1e-5, atol=1e-8)
     expected = oracle(weights[:, None] * rows(large), 1.0, 2.5)  # w_k m_k is what is clipped

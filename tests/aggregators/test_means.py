@@ -110,10 +110,59 @@ def added():
     return jax.tree.map(np.asarray, jax.jit(aggregates)(np.array([[3, 4], [6, 2]])))
 
 
+WEIGHED = {
+    "weighted_mean": aggregators.weighted_mean,
+    "weighted_median": aggregators.weighted_median,
+    "geometric_median": lambda weights: aggregators.geometric_median(weights=weights),
+    "rlr": lambda weights: aggregators.rlr(1, weights=weights),
+    "dp_mean": lambda weights: aggregators.dp_mean(1.0, 1.0, 4.0, weights=weights),
+}
+
+
+@pytest.mark.parametrize("rule", WEIGHED)
+def test_weights_that_are_known_and_no_weights_are_refused(rule):
+    for weights, message in (
+        (-np.ones(6), "weights must be finite and not negative, got -1.0 for client 0"),
+        ([1.0, 2.0, -0.5], "got -0.5 for client 2"),
+        (jnp.array([1, -3]), "got -3.0 for client 1"),
+        (np.array([1.0, np.nan]), "got nan for client 1"),
+        (np.array(["uniform"]), "an array of weights must hold numbers"),
+        (["examples", "uniform"], "an array of weights must hold numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"{rule}: .*{message}"):
+            WEIGHED[rule](weights)
+
+
+@functools.cache
+def shown():
+    """What the rules make of weights that are computed: negative for one client of five, missing for it, and neither; one program."""
+
+    def aggregates(table):
+        cohort, stack = fl.sampling.cohort(jax.random.key(0), jnp.asarray(SIZES, jnp.int32), jnp.arange(5)), jnp.ones((5, 2))
+        ways = {
+            "function": lambda client: table[client.id],
+            "tracer": table,
+            "short": np.array([1, 2, 3, 4], np.int32),
+            "short and unsigned": np.array([1, 2, 3, 4], np.uint8),
+            "whole": np.array([1, 2, 3, 4, 5]),
+        }
+        rules = {(rule, way): WEIGHED[rule](weights) for rule in list(WEIGHED)[:4] for way, weights in ways.items()}
+        return {name: rule.finish(rule.collect(stack, cohort, ()), (), None)[0] for name, rule in rules.items()}
+
+    return jax.tree.map(np.asarray, jax.jit(aggregates)(np.array([1.0, 1.0, 1.0, 1.0, -2.0], np.float32)))
+
+
+@pytest.mark.parametrize("rule", list(WEIGHED)[:4])
+def test_weights_that_turn_out_to_be_none_show(rule):
+    for way in ("function", "tracer", "short", "short and unsigned"):
+        assert np.isnan(shown()[rule, way]).all(), way
+    np.testing.assert_allclose(shown()[rule, "whole"], 1)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match='needs weights="examples"'):
         aggregators.weighted_mean("uniform", cap=3)
-    with pytest.raises(ValueError, match="cap must be positive, got 0"):
+    with pytest.raises(ValueError, match="cap must be positive and finite, got 0"):
         aggregators.weighted_mean(cap=0)
     with pytest.raises(ValueError, match="'example'"):
         aggregators.weighted_mean("example")

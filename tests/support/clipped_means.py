@@ -16,7 +16,7 @@ WAYS = {
     "uniform": dict(),
     "by leaf": dict(per_leaf=True),
     "examples": dict(weights="examples", cap=40),
-    "own": dict(weights=OWN),
+    "own": dict(weights=lambda client: jnp.asarray(OWN, jnp.float32)[client.id]),
 }
 
 
