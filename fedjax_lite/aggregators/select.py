@@ -41,9 +41,9 @@ def middle(x: Stack, present: Present, n: Count) -> tuple[Column, Column]:
     def beyond(sums, row):
         value, here = row
         at_most, above = sums
-        return at_most + (here & (value <= low)), jnp.minimum(above, jnp.where(here & (value > low), value, jnp.inf))
+        return at_most + (here & (value <= low)), jnp.fmin(above, jnp.where(here & (value > low), value, jnp.nan))
 
-    start = jnp.zeros(low.shape, jnp.int32), jnp.full(low.shape, jnp.inf, low.dtype)
+    start = jnp.zeros(low.shape, jnp.int32), jnp.full(low.shape, jnp.nan, low.dtype)  # and so it stays if nothing but NaN is above
     at_most, above = _over_rows(beyond, start, (jax.lax.stop_gradient(x), present))
     return low, jnp.where(at_most > n // 2, low, above)
 
@@ -91,7 +91,8 @@ def mean_around(x: Stack, present: Present, center: Column, kept: Count) -> Colu
         return total + jnp.where(chosen, value, 0), ties + tie
 
     start = jnp.zeros(most.shape, x.dtype), jnp.zeros(most.shape, jnp.int32)
-    return _over_rows(add, start, (x, far, present))[0] / jnp.maximum(kept, 1).astype(x.dtype)
+    mean = _over_rows(add, start, (x, far, present))[0] / jnp.maximum(kept, 1).astype(x.dtype)
+    return jnp.where(jnp.isnan(most), jnp.nan, mean)
 
 
 def _over_rows(step: Callable, start, rows, unroll: int = 1):
@@ -100,7 +101,8 @@ def _over_rows(step: Callable, start, rows, unroll: int = 1):
 
 
 def _ordered(x: Array) -> Array:
-    """Floats as unsigned numbers in the same order."""
+    """Floats as unsigned numbers in the same order; NaN, which 0 / 0 gives with a sign, is above all."""
+    x = jnp.where(jnp.isnan(x), jnp.nan, x)
     signed, unsigned = (jnp.int32, jnp.uint32) if x.dtype == jnp.float32 else (jnp.int64, jnp.uint64)
     bits = jax.lax.bitcast_convert_type(x, signed)
     top = jnp.iinfo(signed).max
