@@ -55,7 +55,7 @@ def drive(unbiased: bool = True, block: int = BLOCK) -> optax.GradientTransforma
         scale = _ratio(jnp.sum(y**2, axis=1, keepdims=True), total) if unbiased else total / y.shape[1]
         return scale * signs(y)
 
-    return _in_rotation("drive", quantise, 1, block)
+    return _in_rotation("drive", quantise, 1, block, lengthens=unbiased)
 
 
 def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtraArgs:
@@ -102,7 +102,7 @@ def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtra
 
 
 def _in_rotation(
-    name: str, quantise: Callable[[Float[Array, "rows n"]], Float[Array, "rows n"]], bits: int, block: int
+    name: str, quantise: Callable[[Float[Array, "rows n"]], Float[Array, "rows n"]], bits: int, block: int, lengthens: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     def encode(message, draw):
         leaves, structure = jax.tree.flatten(message)
@@ -110,7 +110,7 @@ def _in_rotation(
         back = [rotated_back(draw(i), quantise(y), x) for i, (x, y) in enumerate(zip(leaves, turned, strict=True))]
         return jax.tree.unflatten(structure, back), [bits * y.size for y in turned], [SCALE * y.shape[0] for y in turned]
 
-    return compressor(name, encode)
+    return compressor(name, encode, lengthens=lengthens)
 
 
 def _ratio(x: Array, y: Array) -> Array:

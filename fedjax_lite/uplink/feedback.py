@@ -10,6 +10,7 @@ import optax
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
 from fedjax_lite.uplink.ledger import finite, wide
+from fedjax_lite.uplink.place import places
 
 ENOUGH = 5  # participations of a client
 
@@ -26,8 +27,8 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
 
     The residual is the client's own state, as large as the model for each client of the population. Where clients are seen once
     or twice, what they hold back never arrives, and unbiased schemes are the better choice. C must not lengthen what it
-    compresses (||u - C(u)|| < ||u||), or the residual grows without bound: `random_k(unbiased=False)`, `drive(unbiased=False)`,
-    `scaled_sign()` rather than `sign()`, and `qsgd` with more levels than sqrt(d).
+    compresses (||u - C(u)|| < ||u||), or the residual grows without bound: `random_k(unbiased=False)` and `drive(unbiased=False)`, whose
+    other forms are refused; `scaled_sign()` rather than `sign()`, `qsgd` with more levels than sqrt(d), no `terngrad`.
 
     Args:
         inner: the compressor C, or a chain.
@@ -37,6 +38,7 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
 
     Raises:
         TypeError: for an inner that is no optax transformation.
+        ValueError: from its `init`, for an inner that is scaled up to be unbiased.
 
     >>> from fedjax_lite.uplink.sparse import top_k
     >>> transform, u = error_feedback(top_k(0.5)), jnp.array([3.0, 2.0])
@@ -51,7 +53,14 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
     inner = transformation("error_feedback", inner)
 
     def init(message):
-        return _Feedback(jax.tree.map(lambda x: jnp.zeros_like(wide(jnp.asarray(x))), message), inner.init(message))
+        state = inner.init(message)
+        for place in places(state):
+            if place.lengthens:
+                raise ValueError(
+                    f"error_feedback: {place.name} is scaled up to be unbiased, so that what it leaves out grows from round to round: give "
+                    f"{place.name} unbiased=False, or leave error_feedback out"
+                )
+        return _Feedback(jax.tree.map(lambda x: jnp.zeros_like(wide(jnp.asarray(x))), message), state)
 
     def update(updates, state, params=None, **extra):
         whole = jax.tree.map(lambda u, e: wide(u) + e, updates, state.residual)

@@ -44,7 +44,7 @@ class Sent(NamedTuple):
 
 
 def compressor(
-    name: str, encode: Callable[[Tree, Draw], tuple[Tree, Bits, Bits]], draws: bool = True
+    name: str, encode: Callable[[Tree, Draw], tuple[Tree, Bits, Bits]], draws: bool = True, lengthens: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """A compressor from one function: what the server decodes, and how many bits it took.
 
@@ -56,6 +56,7 @@ def compressor(
             aggregator to see. Bits are a number for the whole message, or a list with one for each leaf: then, where a later
             compressor in a chain is given some of the leaves, those of the others are known.
         draws: whether it is random, so that `update` needs the keyword `key`.
+        lengthens: whether it scales what it sends up, so that the mean is right: `error_feedback` refuses it.
 
     Returns:
         An optax transformation of one message, whose state is a `Sent`.
@@ -66,11 +67,11 @@ def compressor(
     """
 
     def init(message):
-        return nothing_sent(place_of(name, message, ()))
+        return nothing_sent(place_of(name, message, lengthens=lengthens))
 
     def update(updates, state, params=None, *, key=None, **extra):
         del params, extra
-        place = place_of(name, updates, state)
+        place = place_of(name, updates, state, lengthens)
         if not count(updates):  # nothing to compress, as where optax.masked leaves everything out
             return updates, nothing_sent(place)
         if draws and key is None:

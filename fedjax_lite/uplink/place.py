@@ -17,6 +17,7 @@ class Place:
     name: str
     leaves: tuple[tuple[str, int], ...] = ()  # of those that it was given the path and the bits as they are
     number: int = 0  # how many of its name stand before it
+    lengthens: bool = False  # whether it scales what it sends up, to be unbiased
 
     def stream(self, key: Key) -> Key:
         """The key of one of several: the first draws as one that is alone does."""
@@ -44,10 +45,10 @@ def apart(transform: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformationExtraArgs(lambda params: _numbered(transform.init(params)), transform.update)
 
 
-def place_of(name: str, message: Tree, state: Tree) -> Place:
+def place_of(name: str, message: Tree, state: Tree = (), lengthens: bool = False) -> Place:
     """The place of a compressor that is given a message, with the number that its state's place has."""
     leaves = [(jax.tree_util.keystr(path), x.size * bits_of(x)) for path, x in jax.tree_util.tree_leaves_with_path(message)]
-    return Place(name, tuple(leaves), next((place.number for place in places(state) if place.name == name), 0))
+    return Place(name, tuple(leaves), next((place.number for place in places(state) if place.name == name), 0), lengthens)
 
 
 def places(state: Tree) -> list[Place]:

@@ -52,7 +52,7 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
 
     def init(message):
         matrices = [m for m in map(_matrix, jax.tree.leaves(message)) if _gains(m, rank)]
-        return _LowRank(tuple(jnp.zeros((m.shape[1], rank), m.dtype) for m in matrices), nothing_sent(place_of("power_sgd", message, ())))
+        return _LowRank(tuple(jnp.zeros((m.shape[1], rank), m.dtype) for m in matrices), nothing_sent(place_of("power_sgd", message)))
 
     def update(updates, state, params=None, *, key=None, **extra):
         del params, extra

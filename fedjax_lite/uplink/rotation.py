@@ -109,7 +109,7 @@ def check_block(name: str, block: int) -> None:
 
 def _as_it_came(state: Tree, message: Tree, turned: Tree) -> Tree:
     """The state of a compressor that was given rotated leaves, as if it had been given those that they stand for."""
-    before, factor = dict(place_of("", message, ()).leaves), dense_bits(message) / max(dense_bits(turned), 1)
+    before, factor = dict(place_of("", message).leaves), dense_bits(message) / max(dense_bits(turned), 1)
 
     def leaf(path, bits):
         return path, before[path] if path in before else round(factor * bits)

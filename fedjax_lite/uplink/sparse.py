@@ -87,7 +87,7 @@ def random_k(share: Number, unbiased: bool = True) -> optax.GradientTransformati
         sparse = [jnp.where(chosen, scaled(x), 0) for x, chosen in zip(leaves, keep, strict=True)]
         return jax.tree.unflatten(structure, sparse), _bits(leaves, keep), SEED
 
-    return compressor("random_k", encode)
+    return compressor("random_k", encode, lengthens=unbiased)
 
 
 def _check(name: str, share: Number) -> None:

@@ -55,6 +55,24 @@ def test_error_feedback_keeps_the_rounding_of_half_precision():
     assert state.residual[0] != 0
 
 
+@pytest.mark.parametrize("name", ["random_k", "drive"])
+def test_what_is_scaled_up_to_be_unbiased_is_refused(name):
+    """Anywhere inside; not where it stands outside, or is not scaled."""
+    scaled, short = {"random_k": lambda **k: uplink.random_k(0.1, **k), "drive": uplink.drive}[name], dict(unbiased=False)
+    u = {"w": jnp.ones(4), "b": jnp.ones(2)}
+    for inner in (
+        scaled(),
+        optax.chain(optax.clip(1.0), scaled()),
+        optax.masked(scaled(), {"w": True, "b": False}),
+        uplink.rotate(scaled()),
+    ):
+        with pytest.raises(
+            ValueError, match=f"error_feedback: {name} is scaled up .* give {name} unbiased=False, or leave error_feedback out"
+        ):
+            jax.eval_shape(uplink.error_feedback(inner).init, u)
+    jax.eval_shape(optax.chain(scaled(), uplink.error_feedback(scaled(**short))).init, u)
+
+
 def test_error_feedback_warns_where_clients_hardly_ever_come():
     algorithm = federate(aggregator=fl.aggregators.mean(), uplink=COMPRESSORS["error_feedback"], batches=fl.Batches(4, shuffle=False))
     arguments = (algorithm, softmax_data(), softmax_params(), fl.sampling.uniform(2))
