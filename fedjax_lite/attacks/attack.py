@@ -35,6 +35,7 @@ class Attack(NamedTuple):
     examples: Callable[[Tree, Key], Tree] | None = None  # a batch, key -> the batch they train on instead
     trigger: Callable[[Tree], tuple[Tree, Int[Array, " batch"], Bool[Array, " batch"]]] | None = None
     # a batch -> the batch as attackers would show it to the model, the class they want, and which examples tell
+    warn: Callable[[int, int], None] = lambda clients, num_byzantine: None  # warns where it would be no attack
 
 
 def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = None) -> Bool[Array, " population"]:
@@ -92,6 +93,8 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
     """
     if jnp.ndim(byzantine) != 1 or not jnp.issubdtype(jnp.result_type(byzantine), jnp.bool_):
         raise ValueError(f"attacked: byzantine must be truth values [population], as fl.attacks.byzantine gives, got {byzantine!r}")
+    if not isinstance(byzantine, jax.core.Tracer) and np.any(byzantine):
+        attack.warn(len(byzantine), int(np.sum(byzantine)))
     if attack.examples is not None:
         work = _poisoned(attack.examples, byzantine, work)
     return work, aggregator if attack.messages is None else _forged(attack.messages, attack.init, byzantine, aggregator)

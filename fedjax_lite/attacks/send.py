@@ -1,5 +1,7 @@
 """Attacks by what is sent: a formula of one's own message, or of the honest clients' mean and deviation."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
@@ -61,7 +63,8 @@ def alie(z: Number | None = None) -> Attack:
 
     Args:
         z: how many standard deviations (of the honest, with n-f-1); by default `z_max` of the clients present, which is small for
-            small cohorts.
+            small cohorts. With f = 1 or 2 it is mostly not positive, and this is no attack: `attacked` warns of it, where f is known, by
+            the whole population.
 
     Raises:
         ValueError: for a z that is not finite.
@@ -76,7 +79,15 @@ def alie(z: Number | None = None) -> Attack:
         many = z_max(jnp.sum(seen.honest) + f, f) if z is None else z
         return jax.tree.map(lambda m, s: m - jnp.asarray(many, m.dtype) * s, mean_of(seen), deviation_of(seen))
 
-    return _common(send)
+    def warn(clients, num_byzantine):
+        if z is None and (most := float(z_max(clients, num_byzantine))) <= 0:
+            warnings.warn(
+                f"alie: z_max({clients}, {num_byzantine}) = {most:.2f} is not positive, so that attackers send the honest mean, or what is "
+                "better for the model: give z, for instance z=1.5",
+                stacklevel=3,  # of who calls attacked
+            )
+
+    return _common(send)._replace(warn=warn)
 
 
 def z_max(clients: Number, num_byzantine: Number) -> Float[Array, ""]:

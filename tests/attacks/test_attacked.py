@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators
@@ -33,3 +34,21 @@ def test_nothing_is_learned_of_attackers_nor_of_messages_that_are_not_finite_or_
     messages, here = jnp.array([1.0, 2.0, jnp.nan, jnp.nan]), cohort([1.0, 1.0, 1.0, 0.0])
     aggregate, (honest, _), _ = rule.finish(rule.collect(messages, here, ()), (rule.init(messages[0])), jax.random.key(0))
     assert honest.tolist() == [True, False, False, False] and aggregate == 1.5
+
+
+def test_where_a_little_is_nothing_there_is_a_warning():
+    """z_max by the paper's formula: Phi^-1(0.5) of 20 and 2, Phi^-1(4 / 9) of 10 and 1, Phi^-1(9 / 16) of 20 and 4."""
+
+    def mounted(attack, byzantine):
+        return attacked(attack, byzantine, SHOWS, aggregators.mean())
+
+    for population, f, z in ((20, 2, "0.00"), (10, 1, "-0.14")):
+        few = fl.attacks.byzantine(f, population)
+        with pytest.warns(
+            UserWarning, match=rf"alie: z_max\({population}, {f}\) = -?{z.lstrip('-')} is not positive.* give z, for instance z=1.5"
+        ):
+            mounted(fl.attacks.alie(), few)
+        mounted(fl.attacks.alie(z=1.5), few)  # warnings are errors here
+    mounted(fl.attacks.alie(), fl.attacks.byzantine(4, 20))
+    mounted(fl.attacks.alie(), fl.attacks.byzantine(0, 20))
+    jax.jit(lambda f: mounted(fl.attacks.alie(), fl.attacks.byzantine(f, 20)) and f)(1)  # not known
