@@ -1,7 +1,7 @@
 """What every optimizer of optax does here, at a client and at the server: prints the table of docs/optimizers.md.
 
-Ten rounds on three small least-squares problems, three local steps a round; at the server over plain SGD at the clients. "learns": the loss
-has fallen by a fifth. What wraps another optimizer is given `optax.sgd`. A refusal is quoted by its first words.
+Sixty rounds of three clients on one least-squares problem, three local steps a round, from zero; at the server over plain SGD at the
+clients. "learns": the loss is less than half. What wraps another optimizer is given `optax.sgd`.
 """
 
 import inspect
@@ -16,6 +16,7 @@ import optax
 
 import fedjax_lite as fl
 
+ROUNDS = 60
 SGD = optax.sgd(0.02)
 WRAPPERS = {
     "lookahead": lambda: optax.lookahead(SGD, 2, 0.5),
@@ -30,7 +31,8 @@ WRAPPERS = {
     "lbfgs (linesearch=None)": lambda: optax.lbfgs(0.05, linesearch=None),
 }
 NUMBERS = {"learning_rate": 0.05, "noise_multiplier": 0.01, "l2_norm_clip": 1.0, "key": 0}  # what a factory may require
-DATA = fl.data.FederatedData.from_clients([{"x": np.array([[1.0, 0.5]] * 3) * k, "y": np.array([1.0, 2, 0]) + k} for k in (1, 2, 3)])
+POINTS = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
+DATA = fl.data.FederatedData.from_clients([{"x": k * POINTS, "y": k * POINTS @ np.array([1, -2], np.float32)} for k in (0.5, 1, 1.5)])
 
 
 def factories() -> dict[str, Callable[[], optax.GradientTransformation]]:
@@ -69,12 +71,12 @@ def outcome(make: Callable[[], optax.GradientTransformation], where: str) -> str
             engine=fl.sequential(),
         )
         run = jax.jit(
-            lambda data: fl.simulate(algorithm, data, {"w": jnp.ones(2)}, fl.sampling.everyone(), rounds=10, key=jax.random.key(0))
+            lambda data: fl.simulate(algorithm, data, {"w": jnp.zeros(2)}, fl.sampling.everyone(), rounds=ROUNDS, key=jax.random.key(0))
         )
         loss = run(DATA)[1]["initial_loss"]
     except ValueError as error:
         return f"refused: {str(error).removeprefix('optimizer: ').split(':')[0]}"
-    return "learns" if loss[-1] < 0.8 * loss[0] else "starts slowly" if loss[-1] < loss[0] else "does not learn"
+    return "learns" if loss[-1] < 0.5 * loss[0] else f"slow: {100 * (1 - loss[-1] / loss[0]):.0f} % off the loss"
 
 
 def table() -> str:

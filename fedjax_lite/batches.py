@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import HIGH_STREAM, Batch, Client
 from fedjax_lite.data.federated import FederatedData, Piece
+from fedjax_lite.refuse import is_count
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
 
@@ -97,8 +98,10 @@ def _whole(name: str, value: Any, other: str) -> Any:
         raise ValueError(f"Batches: {name} is a schedule without a clock: wrap it in fl.on_round")
     if isinstance(value, jax.Array) and name != "size":
         return value
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+    if not is_count(value, 1):
         raise ValueError(f"Batches: {name} must be a whole number of at least 1, or {other}, got {value!r}")
+    if operator.index(value) >= 2**31:
+        raise ValueError(f"Batches: {name} must be below 2^31, which is what a step is counted in, got {value!r}")
     return operator.index(value)
 
 

@@ -21,12 +21,14 @@ from fedjax_lite.convergence import Convergence
 from fedjax_lite.data.federated import Source
 from fedjax_lite.distill.table import distilled, soft_size
 from fedjax_lite.federate import federate
+from fedjax_lite.memory import check_model, device_memory
 from fedjax_lite.names import call, make, refusing
 from fedjax_lite.optimizers import CLOCKS, chain_of, scheduled, with_optimizer
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.privacy.settings import automatic, settings_of, solved, with_noise
 from fedjax_lite.privacy.spent import check_private, is_central
+from fedjax_lite.progress import say
 from fedjax_lite.run import run, trace
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
@@ -54,20 +56,20 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         function: `fl.run`, or `fl.plan`, which takes the same arguments.
 
     Returns:
-        The function with everything bound but, for `fl.run`, `out`, `resume` and `progress`.
+        The function with everything bound but, for `fl.run`, `out`, `resume` and `progress`. A [grid] is left out: its values are a
+        study's.
 
     Raises:
         ConfigError: for whatever is unknown or refused, before anything is compiled or written.
     """
-    if config.values.get("grid"):
-        raise config.error(["grid"], "a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}")
     options = options_of(config)
     source = load_data(config, config.values.get("seed", 0))
     delta = settings_of(config, source.population).delta
     outputs = outputs_of(config, source)
     if automatic(config):
+        say("looking for the noise that keeps to the budget ...")
         config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
-    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0))
+    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
     if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings_of(config, source.population).target_epsilon:
         raise config.error(["aggregator", "noise_multiplier"], '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings_of(config, source.population).target_epsilon is not None:
@@ -97,7 +99,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     )
 
 
-def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any) -> Parts:
+def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, memory: int | None = None) -> Parts:
     """The parts of a configuration for this data; pure, so that numbers among its values, the data and the seed can be tracers.
 
     Args:
@@ -105,10 +107,12 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any) -
         source: from `load_data`.
         outputs: from `outputs_of`.
         seed: of the run's key.
+        memory: bytes of the device, where that can be asked.
     """
     values, key = config.values, jax.random.key(seed)
     known, several = architectures(config, outputs, source.population)
     with refusing(config, ["model"]):
+        check_model(jax.eval_shape(lambda: [one.model.init(key, source.example) for one in known]), memory)
         first = [one.model.init(jax.random.fold_in(key, k), source.example) for k, one in enumerate(known)]
     trained = [_clients(config, one.loss_fn) for one in known]
     families = [Family(work, one.clients, uplink) for (work, _, uplink), one in zip(trained, known, strict=True)]
@@ -195,6 +199,8 @@ def _clients(config: Config, loss_fn: LossFn) -> tuple[ClientWork, Batches, opta
         if not whole and not (isinstance(value, dict) and name != "batch_size") and not (value == "all" and name == "batch_size"):
             other = ' or "all"' if name == "batch_size" else ", or a schedule"
             raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
+        if isinstance(value, int) and value >= 2**31:
+            raise config.error(["client", name], f"must be below 2^31, which steps are counted in, got {value}")
     size = None if sizes["batch_size"] == "all" else sizes.pop("batch_size")
     counts = {name: scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
     batches = Batches(size, **counts, shuffle=shuffle)

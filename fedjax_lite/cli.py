@@ -7,12 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import jax
 
 from fedjax_lite.build import build
-from fedjax_lite.config import load
+from fedjax_lite.config import Config, load
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.files import holds, named_leaves, place_of, toml_text
 from fedjax_lite.folder import CHECKPOINTS
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 for a run that failed or diverged; 2 for bad input; 130 when interrupted.
     """
     parser = argparse.ArgumentParser(prog="fedjax-lite", description="Federated learning research in JAX.")
+    parser.add_argument("--version", action="version", version=f"fedjax-lite {version('fedjax-lite')}, jax {jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("config", help="a TOML file")
@@ -100,8 +102,16 @@ def _failed(error: Exception, status: int) -> int:
     return status
 
 
-def _run(options: argparse.Namespace) -> int:
+def _alone(options: argparse.Namespace) -> Config:
+    """A configuration for one run; of a study's it is told that its grid is left out."""
     config = load(options.config, options.set)
+    if config.values.get("grid"):
+        print(f"{config.place(['grid'])}: one run, of the values outside [grid]; fedjax-lite study runs all of it", file=sys.stderr)
+    return config
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = _alone(options)
     out = options.out = options.out or Path("runs") / config.values["name"]
     if options.resume and holds(place_of(out)) != "run":
         raise ValueError(f"--resume: there is no run in {out}; name its folder with --out, or start without --resume")
@@ -117,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    config = load(options.config, options.set)
+    config = _alone(options)
     with jax.set_mesh(_mesh(options.devices)):
         print(build(config, plan)())
     return 0

@@ -29,6 +29,9 @@ SECTIONS = {
     "grid": False,
 }
 
+DEEPEST = 50  # tables and lists within each other
+NAME = r"(?![. ])[\w !#$%&'()+,.=@\[\]^{}~-]{1,100}(?<! )"  # no path's separators, nothing invisible
+
 Where = Sequence[str | int]  # where a value stands: ("client", "uplink", 0, "max_norm")
 
 
@@ -52,7 +55,7 @@ class Config(NamedTuple):
         ConfigError('a.toml:2: run.rounds: must be at least 1, got 0')
         """
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-        return ConfigError(": ".join(filter(None, (self.place(path), dotted, message))))
+        return ConfigError(": ".join(filter(None, (self.place(path), _short(dotted), _short(message, 1000)))))
 
     def place(self, path: Where) -> str:
         """Where the value at a path was written: the file and the line, or `--set`."""
@@ -83,12 +86,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: for what cannot be read, an unknown or missing section, a section of the wrong type.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows' editors put a byte order mark first
         values = tomllib.loads(text)
+        _check_depth(values)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {_short(path)}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{_short(path)} is not valid TOML: it is nested too deeply") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{_short(path)} is not valid TOML: {_short(error)}") from None
     config = Config(values, text, str(path), tuple((_override(values, written), f"--set {written}") for written in overrides))
     for section in values:
         if section not in SECTIONS:
@@ -98,8 +104,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             raise config.error([section], "this section is missing")
     _check(config, (), values)
     name, seed = values["name"], values.get("seed", 0)
-    if not isinstance(name, str) or not name or name != Path(name).name or name.startswith("."):
-        raise config.error(["name"], f"must be text that can name a folder, got {name!r}")
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise config.error(["name"], f"must be 1 to 100 letters, digits, spaces and signs that can name a folder, got {_short(repr(name))}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise config.error(["seed"], f"must be a whole number from 0 to 2^32 - 1, got {seed!r}")
     for section in ("client", "server", "run", "grid"):
@@ -121,7 +127,8 @@ def changed(config: Config, changes: Mapping[str, Any], places: Mapping[str, str
     """
     values, overrides = copy.deepcopy(config.values), list(config.overrides)
     for dotted in sorted(changes, key=lambda dotted: dotted.count(".")):
-        path, value = dotted.split("."), changes[dotted]
+        path: list[str | int] = [*dotted.split(".")]
+        value = changes[dotted]
         if short := _put(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
             raise ConfigError(f"{places[dotted]}: {dotted}: {short}")
         overrides.append((path, places[dotted]))
@@ -138,10 +145,24 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _short(text: Any, most: int = 200) -> str:
+    """A text of no more than a line or two."""
+    text = str(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Refuse what is nested so deeply that no setting can mean it, before anything else walks through it."""
+    if depth > DEEPEST:
+        raise RecursionError
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(each, depth + 1)
+
+
 def _override(values: dict[str, Any], written: str) -> Where:
-    """Change one value in place; returns its path."""
+    """Change one value in place; returns its path, in which a place in a list is a number: client.optimizer.0.learning_rate."""
     dotted, equals, value = (part.strip() for part in written.partition("="))
-    path: list[str] = []
+    path: list[str | int] = []
     try:
         table: Any = tomllib.loads(f"{dotted} = 0")  # a key in quotes may have dots
         while isinstance(table, dict):
@@ -150,26 +171,37 @@ def _override(values: dict[str, Any], written: str) -> Where:
     except tomllib.TOMLDecodeError:
         equals = ""
     if not equals:
-        raise ConfigError(f"--set {written}: write it as section.key=value")
+        raise ConfigError(f"--set {_short(written)}: write it as section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as error:
         if re.match(r"[\[{\"']", value):
             raise ConfigError(f"--set {written}: {value} is not valid TOML: {error}") from None
         parsed = value
-    if short := _put(values, path, parsed):
-        raise ConfigError(f"--set {written}: {short}")
+    try:
+        _check_depth(parsed)
+    except RecursionError:
+        raise ConfigError(f"--set {_short(written)}: its value is nested too deeply") from None
+    if why := _put(values, path, parsed):
+        raise ConfigError(f"--set {_short(written)}: {why}")
     return path
 
 
-def _put(values: dict[str, Any], path: Sequence[str], value: Any) -> str:
-    """Change one value in place; if there is no such place, why."""
-    table = values
-    for i, parent in enumerate(path[:-1]):
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            return f"{'.'.join(path[: i + 1])} is {table!r}, not a table: set the whole of it"
-    table[path[-1]] = value
+def _put(values: dict[str, Any], path: list[str | int], value: Any) -> str:
+    """Change one value in place, and the path's places in lists to numbers; if there is no such place, why."""
+    here: Any = values
+    for i, key in enumerate(path):
+        if isinstance(here, list):
+            if not str(key).isdecimal() or int(key) >= len(here):
+                return f"{'.'.join(map(str, path[:i]))} is a list of {len(here)}: give a number from 0 to {len(here) - 1}, not {key}"
+            path[i] = key = int(key)
+        elif isinstance(here, dict):
+            here.setdefault(key, {})
+        else:
+            return f"{'.'.join(map(str, path[:i]))} is {_short(repr(here))}, not a table: set the whole of it"
+        if i == len(path) - 1:
+            here[key] = value
+        here = here[key]
     return ""
 
 
@@ -181,8 +213,12 @@ def _check(config: Config, path: tuple[str | int, ...], value: Any) -> None:
     elif isinstance(value, list):
         for i, each in enumerate(value):
             _check(config, (*path, i), each)
-    elif (isinstance(value, float) and math.isnan(value)) or not isinstance(value, str | int | float):
+    elif isinstance(value, float) and math.isnan(value):
+        raise config.error(path, "is nan: give a number")
+    elif not isinstance(value, str | int | float):
         raise config.error(path, f"must be text, a number, true or false, a list or a table, got {value}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise config.error(path, f"is {_short(value, 40)}, more than 64 bits hold: lower it")
 
 
 def _line_of(text: str, path: Where) -> int | None:

@@ -13,9 +13,10 @@ from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
 from fedjax_lite.sampling import Sampler
 
-__all__ = ["Need", "check_fits", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
+__all__ = ["Need", "check_fits", "check_model", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+COPIES = 3  # of a model, at the least: as received, in training, its change
 FEW, LARGE = 0.1, 2**24  # a run that reaches less than this share of the clients leaves rows of this many bytes mostly untouched
 
 
@@ -86,6 +87,27 @@ def check_fits(found: dict[str, Need], limit: int | None, extra: int = 0) -> Non
     parts = ", ".join(f"{name} {readable(found[name].bytes)}" for name in largest)
     remedy = "lower the batch size" if extra > found[largest[0]].bytes else found[largest[0]].remedy
     raise ValueError(f"a round needs {readable(total)} on each device, which has {readable(limit)} ({parts}): {remedy}")
+
+
+def check_model(shapes: Tree, limit: int | None) -> None:
+    """Refuse a model that no device can hold, before its first number is drawn.
+
+    Args:
+        shapes: of its parameters.
+        limit: the device's bytes; None where it does not tell.
+
+    Raises:
+        ValueError: with the leaf, or the bytes.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        if leaf.size >= 2**31:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"the leaf {name} would have {leaf.size:,} numbers, and an array has fewer than 2^31: lower the model's width")
+    if limit is not None and COPIES * nbytes(shapes) > limit:
+        raise ValueError(
+            f"its parameters take {readable(nbytes(shapes))}, {COPIES} times in training, and the device has {readable(limit)}: "
+            "lower the model's width"
+        )
 
 
 def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, participations: float) -> bool:

@@ -1,6 +1,7 @@
 """A progress bar with rounds a second and the time left, silent where the output is not a terminal; and Ctrl-C."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,12 @@ class Progress:
 
     def __exit__(self, kind, error, trace) -> None:
         self._bar.stop()
+
+
+def say(text: str) -> None:
+    """Tell whoever sits before the terminal what takes its time."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
 
 
 @contextmanager

@@ -20,8 +20,10 @@ def shell(tmp_path, monkeypatch, capsys):
 
 
 def test_a_plan_is_a_table_and_writes_nothing(shell, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT + "[grid]\nseeds = 2\n")
     status, out, err = shell("plan tiny.toml --set run.own_on_host=true")
-    assert status == 0 and err == "" and re.match(r"parameters +\d+\non ", out) and "expected peak" in out
+    assert err == "tiny.toml:30: one run, of the values outside [grid]; fedjax-lite study runs all of it\n"
+    assert status == 0 and re.match(r"parameters +\d+\non ", out) and "expected peak" in out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
     status, _, err = shell("plan tiny.toml --set run.own_on_host=maybe")
     assert status == 2 and "run.own_on_host" in err and "'maybe'" in err
@@ -52,10 +54,6 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
         ("study grid.toml --together 0", "error: study: together must be a whole number of at least 1, got 0"),
         ("study grid.toml --out .", "error: out=. is not empty and holds no run or study: name another folder"),
         ("study grid.toml --out grid.toml", "error: out=grid.toml is a file: name a folder"),
-        (
-            "run grid.toml",
-            "error: grid.toml:30: grid: a grid is for `fedjax-lite study`; for a single run of this configuration add --set grid={}",
-        ),
     ):
         status, out, err = shell(line)
         assert (status, out) == (2, "") and err.startswith(message), err
@@ -84,6 +82,12 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     status, _, err = shell("study grid.toml --devices 1 --resume")
     assert status == 2 and "error: --resume: the study in runs/tiny is another: data was 1, is now 2" in err
     assert shell("study grid.toml --out other --resume")[2].startswith("error: --resume: there is no study in other")
+
+
+def test_the_version(shell, capsys):
+    with pytest.raises(SystemExit) as end:
+        shell("--version")
+    assert end.value.code == 0 and re.fullmatch(r"fedjax-lite [\d.]+, jax [\d.]+\n", capsys.readouterr().out)
 
 
 def test_the_list_of_names(shell):

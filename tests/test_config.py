@@ -35,11 +35,21 @@ def test_overrides_are_toml_or_plain_text(tmp_path):
         "client.optimizer.learning_rate=1e-2",
         'grid."client.epochs"=[1, 2]',
         "name=b",
+        "model.hidden.1=6",
     ]
     values = load(file, overrides).values
-    assert values["model"]["hidden"] == [4, 5] and values["aggregator"]["name"] == "median" and values["name"] == "b"
+    assert values["model"]["hidden"] == [4, 6] and values["aggregator"]["name"] == "median" and values["name"] == "b"
     assert values["grid"] == {"client.epochs": [1, 2]}
     assert values["run"]["converge"] == {"patience": 2} and values["client"]["optimizer"] == {"name": "sgd", "learning_rate": 0.01}
+
+
+def test_a_place_in_a_list_can_be_overridden(tmp_path):
+    file = tmp_path / "tiny.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + TINY.encode())  # as Windows' editors write it
+    chain = 'client.optimizer=[{ name = "clip", max_delta = 1.0 }, { name = "sgd", learning_rate = 0.1 }]'
+    config = load(file, [chain, "client.optimizer.1.learning_rate=0.5"])
+    assert config.values["client"]["optimizer"][1] == {"name": "sgd", "learning_rate": 0.5}
+    assert config.place(["client", "optimizer", 1, "learning_rate"]) == "--set client.optimizer.1.learning_rate=0.5"
 
 
 def test_a_configuration_becomes_its_parts(made):

@@ -30,8 +30,17 @@ MISTAKES = {
     "value for table": (('[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }', ""), "server: this section is missing"),
     "not TOML": (("[run]", "[run"), r"tiny.toml is not valid TOML: .*line 24"),
     "date": (('"tiny"', "2020-01-01"), r"tiny.toml:1: name: must be text, a number, .* got 2020-01-01"),
-    "nan": (("rounds = 4", "rounds = nan"), r"tiny.toml:25: run.rounds: must be text, a number, .* got nan"),
-    "name": (('"tiny"', '"a/b"'), r"tiny.toml:1: name: must be text that can name a folder, got 'a/b'"),
+    "nan": (("rounds = 4", "rounds = nan"), "tiny.toml:25: run.rounds: is nan: give a number"),
+    "huge": (("rounds = 4", "rounds = 99999999999999999999"), "tiny.toml:25: run.rounds: is 99999999999999999999, more than 64 bits hold"),
+    "huge batch": (("batch_size = 2", "batch_size = 5000000000"), "client.batch_size: .*below 2.31"),
+    "huge model": (("hidden = [3]", "hidden = [99999999999]"), r"model: the leaf 0/Dense_0/bias would have 99,999,999,999 numbers, .*2.31"),
+    "large model": (
+        ("hidden = [3]", "hidden = [400000000, 5]"),
+        r"model: its parameters take [\d.]+ GB, 3 times in training, and the device",
+    ),
+    "turned name": (('"tiny"', '"a\\u202eb"'), r"tiny.toml:1: name: must be 1 to 100 letters, .* got 'a\\u202eb'"),
+    "long name": (('"tiny"', f'"{"x" * 10**6}"'), r"tiny.toml:1: name: must be 1 to 100 letters, .* got 'x{100,200}\.\.\.$"),
+    "name": (('"tiny"', '"a/b"'), r"tiny.toml:1: name: must be 1 to 100 letters, .* that can name a folder, got 'a/b'"),
     "seed": (("seed = 3", "seed = true"), r"tiny.toml:2: seed: must be a whole number from 0 to 2\^32 - 1, got True"),
     "negative seed": (("seed = 3", "seed = -1"), r"seed: must be a whole number .* got -1"),
     "data name": (
@@ -188,10 +197,20 @@ def test_mistakes_in_overrides_name_the_override(made):
     refused(made, r"^--set model.hidden=\[1: \[1 is not valid TOML", overrides=["model.hidden=[1"])
     refused(made, r"^--set run.rounds: write it as section.key=value", overrides=["run.rounds"])
     refused(made, r"^--set run..rounds=1: write it as", overrides=["run..rounds=1"])
-    refused(
-        made, r"^--set model.hidden.first=1: model.hidden is \[3\], not a table: set the whole of it", overrides=["model.hidden.first=1"]
-    )
+    where = "^--set model.hidden.first=1: model.hidden is a list of 1: give a number from 0 to 0, not first"
+    refused(made, where, overrides=["model.hidden.first=1"])
+    refused(made, "^--set run.rounds.x=1: run.rounds is 4, not a table: set the whole of it", overrides=["run.rounds.x=1"])
+    refused(made, "^--set model.hidden=.*: its value is nested too deeply", overrides=[f"model.hidden={'[' * 90}{']' * 90}"])
     refused(made, r"tiny.toml:15: client.optimizer: give learning_rate", (", learning_rate = 0.1", ""), overrides=["client.epochs=2"])
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000 + "]" * 5000, "x = " + "{x=" * 5000 + "1" + "}" * 5000, "a." * 5000 + "b = 1"])
+def test_what_is_nested_too_deeply_is_one_line(text, tmp_path):
+    (tmp_path / "deep.toml").write_text(text)
+    with pytest.raises(ConfigError, match="deep.toml is not valid TOML: it is nested too deeply$"):
+        load(tmp_path / "deep.toml")
+    with pytest.raises(ConfigError, match="^cannot read x{150,200}[.]{3}: File name too long$"):
+        load("x" * 5000)
 
 
 def test_whatever_is_raised_names_the_nearest_place():
