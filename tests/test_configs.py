@@ -122,7 +122,7 @@ def test_femnist_mlp(tmp_path, real_data):
 def test_dp_fedavg(tmp_path, real_data):
     options = [f"data.path={real_data / 'mnist_idx'}", "grid={}", "aggregator.noise_multiplier=1.0", "run.rounds=50"]
     _, summary = run("dp_fedavg.toml", tmp_path / "run", *(word for option in options for word in ("--set", option)))
-    assert summary["final"]["test_accuracy"] >= 0.83
+    assert summary["final"]["test_accuracy"] >= 0.81
     assert summary["privacy"]["epsilon_pld"][-1] < 5.966 < 27.155  # those of 100 rounds, and of half the noise
     outside = summary["privacy"]["outside"]
     assert "loss" in outside and "test_accuracy" not in outside  # the test examples are no client's
