@@ -1,5 +1,6 @@
 """What `fl.run` and `fl.plan` take: whatever is something else is refused by its name, before anything is traced."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.models import Model
 from fedjax_lite.refuse import is_count, is_number
 
-__all__ = ["Count", "check_kinds", "check_options", "check_parts"]
+__all__ = ["Count", "check_kinds", "check_options", "check_parts", "plain_settings"]
 
 Count = int | np.integer | Array
 
@@ -75,6 +76,30 @@ def check_options(
             raise ValueError(f"converge needs a whole number patience >= 1 and a tolerance >= 0, got {converge}")
         if converge.best not in ("min", "max", None):
             raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
+
+
+def plain_settings(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings as TOML can write them: NumPy's and JAX's numbers become Python's.
+
+    Raises:
+        ValueError: naming the first that TOML has no value for.
+
+    >>> plain_settings({"client": {"rate": np.float32(0.5), "sizes": np.arange(2)}})
+    {'client': {'rate': 0.5, 'sizes': [0, 1]}}
+    """
+
+    def plain(value, path):
+        if isinstance(value, Mapping):
+            return {str(key): plain(each, f"{path}.{key}") for key, each in value.items()}
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            return plain(np.asarray(value).tolist(), path)
+        if isinstance(value, list | tuple):
+            return [plain(each, f"{path}[{i}]") for i, each in enumerate(value)]
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"{path} is {_kind(value)}, for which TOML has no value: leave it out, or give a number or text")
+        return value
+
+    return plain(config or {}, "config")
 
 
 def _kind(value: Any) -> str:

@@ -46,6 +46,8 @@ class Batches(_Batches):
             if isinstance(epochs, Scheduled) or epochs != 1:
                 raise ValueError(f"Batches: steps={steps!r} takes the place of epochs={epochs!r}: give one of them")
             steps = _whole("steps", steps, "fl.on_round(schedule)")
+        if not isinstance(shuffle, bool):
+            raise ValueError(f"Batches: shuffle must be True or False, got {shuffle!r}")
         return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:

@@ -28,7 +28,7 @@ from fedjax_lite.engine import Engine, packed
 from fedjax_lite.metrics import check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
 from fedjax_lite.privacy.compose import composable, hidden, refuse_memory
-from fedjax_lite.refuse import complex_leaves
+from fedjax_lite.refuse import complex_leaves, integer
 
 __all__ = ["federate"]
 
@@ -83,8 +83,13 @@ def federate(
     ):
         if not isinstance(value, kind):
             raise TypeError(f"federate: {name} must be a fl.{kind.__name__}, got {value!r}: call the function that makes one")
-    if population < 1:
-        raise ValueError(f"population must be at least 1, got {population}")
+    for name, value, kind, maker in (
+        ("uplink", uplink, optax.GradientTransformation, "such as fl.uplink.top_k(0.1)"),
+        ("engine", engine, Engine, "such as fl.packed()"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"federate: {name} must be a {kind.__name__}, {maker}, got {value!r}: call the function that makes one")
+    integer("federate", "population", population, least=1)
     side = side_of(families, aggregator, batches, engine or packed(), population)
     params_of = server.params or (lambda state: server.broadcast(state).params)
 

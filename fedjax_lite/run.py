@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.arguments import Count, check_kinds, check_options, check_parts
+from fedjax_lite.arguments import Count, check_kinds, check_options, check_parts, plain_settings
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.by_hand import check_sampler
 from fedjax_lite.compiled import Compiled
@@ -33,6 +33,7 @@ from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.records import Records, plain, records_of
+from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
@@ -114,6 +115,9 @@ def run(
     rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
     check_parts(algorithm, params, sampler, key)
     check_kinds(data, test)
+    config = plain_settings(config)
+    if delta is not None:
+        check_delta("run", delta)
     if not isinstance(resume, bool):
         raise TypeError(f"resume must be True or False, got {resume!r}")
     if resume and out is None:

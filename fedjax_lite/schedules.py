@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import Tree
 from fedjax_lite.optimizer_state import fit, keeps_rate
+from fedjax_lite.refuse import is_number
 
 __all__ = ["Clock", "Scheduled", "on_client_step", "on_round", "on_step"]
 
@@ -79,6 +80,8 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
         raise ValueError(
             f"learning_rate is a schedule without a clock ({learning_rate!r}): wrap it in fl.on_round, fl.on_step or fl.on_client_step"
         )
+    if is_number(learning_rate) and not 0 <= learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be finite and not negative, got {learning_rate}")
 
     def at(clock):
         rate = learning_rate(clock) if isinstance(learning_rate, Scheduled) else learning_rate

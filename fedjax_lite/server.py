@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
@@ -54,6 +55,7 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
     def update(aggregate, state, info):
         if value != "initial_loss" and value not in info.metrics:
             raise ValueError(f"optimizer_server: no metric {value!r} to give as value; the round has {', '.join(info.metrics) or 'none'}")
+        check_like(aggregate, state.params)
         extra = {"value": info.metrics[value]} if value in info.metrics else {}
         gradient = tree.cast_like(optax.tree.scale(-1, aggregate), state.params)
         with needs_value("optimizer_server", bool(extra)):
@@ -63,6 +65,19 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
         return OptimizerState(optax.apply_updates(state.params, updates), optimizer_state)
 
     return Server(init, broadcast, update)
+
+
+def check_like(aggregate: Tree, params: Tree) -> None:
+    """Refuse an aggregate that is no change of the model: its leaves would be broadcast, or raise an error of jax.
+
+    Raises:
+        ValueError: with what both are.
+    """
+    leaves = [jax.tree_util.tree_leaves_with_path(tree) for tree in (aggregate, params)]
+    both = [[(jax.tree_util.keystr(path), jnp.shape(x)) for path, x in each] for each in leaves]
+    if both[0] != both[1]:
+        shown = [", ".join(f"{name or 'an array'} {list(shape)}" for name, shape in each) for each in both]
+        raise ValueError(f"optimizer_server: the aggregate has {shown[0]}, the model {shown[1]}: an aggregator returns one message's tree")
 
 
 class AdaptiveRateState(NamedTuple):

@@ -75,6 +75,8 @@ def sgd_work(
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
     """
+    if not callable(loss_fn):
+        raise TypeError(f"sgd_work: loss_fn must be a function (params, batch, key) -> losses [batch], got {loss_fn!r}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f'precision must be "float32" or "bfloat16", got {precision!r}')
     if precision == "bfloat16":
@@ -135,7 +137,12 @@ def sgd_work(
 
 def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Array | None) -> Any:
     """What a loss function says of a batch; it is given the mask where it asks for it."""
-    return loss_fn(params, examples, key, **({"mask": mask} if asks_mask(loss_fn) else {}))
+    try:
+        return loss_fn(params, examples, key, **({"mask": mask} if asks_mask(loss_fn) else {}))
+    except KeyError as error:
+        if not isinstance(examples, dict) or error.args[0] in examples:
+            raise
+        raise ValueError(f"loss_fn asks for the leaf {error}, and the examples have {', '.join(map(repr, examples))}") from error
 
 
 def asks_mask(function: Callable) -> bool:
@@ -151,6 +158,9 @@ def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, ma
     shape = mask.shape
     losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask))
     check_names(values, "loss_fn", OF_WORK)
+    kind = jnp.result_type(jax.tree.leaves(losses)[0])
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise ValueError(f"loss_fn must return floating-point losses, got {kind}: whole numbers have no gradient")
     values = {"loss": losses, **values}
     for name, value in values.items():
         for part in value if isinstance(value, Mean) else (value,):

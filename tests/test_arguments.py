@@ -5,9 +5,10 @@ import inspect
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from problems import softmax_params
-from segments import DATA, FEDSGD, KEY, SAMPLER, run
+from segments import DATA, FEDSGD, KEY, SAMPLER, loss, run
 
 import fedjax_lite as fl
 
@@ -44,6 +45,56 @@ MODEL = fl.models.linear(3)
 def test_what_is_something_else_is_refused(function, change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         inspect.unwrap(function)(**GIVEN | change)
+
+
+MEAN, SERVER, WORK = fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), fl.sgd_work(loss, optax.sgd(0.1))
+
+
+def federate(work=WORK, aggregator=MEAN, **more):
+    return inspect.unwrap(fl.federate)(work, aggregator, SERVER, **{"batches": fl.Batches(4), "population": 7} | more)
+
+
+def one_round(**parts):
+    built = federate(**parts)
+    return jax.eval_shape(lambda: built.round(built.init(softmax_params(), KEY), DATA, SAMPLER(KEY, DATA.size, 0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: federate(engine="packed"), r"engine must be a Engine, such as fl.packed\(\), got 'packed': call the function"),
+        (lambda: federate(engine=fl.packed), "engine must be a Engine, .* got <function packed"),
+        (lambda: federate(uplink="top_k"), "uplink must be a GradientTransformation, such as .* got 'top_k': call the function"),
+        (lambda: federate(uplink=fl.uplink.top_k), "uplink must be a GradientTransformation, .* got <function top_k"),
+        (lambda: federate(population=7.0), "population must be an int of at least 1, got 7.0"),
+        (lambda: inspect.unwrap(fl.sgd_work)(None, optax.sgd(0.1)), "loss_fn must be a function .* got None"),
+        (lambda: fl.sgd_work(loss, optax.sgd, learning_rate=-0.1), "learning_rate must be finite and not negative, got -0.1"),
+        (lambda: inspect.unwrap(fl.Batches.__new__)(fl.Batches, 4, shuffle="no"), "shuffle must be True or False, got 'no'"),
+        (lambda: inspect.unwrap(fl.packed)(2.5), "lanes must be .*, got 2.5"),
+        (lambda: fl.packed(True), "lanes must be .*, got True"),
+        (lambda: inspect.unwrap(fl.padded)(1.5), "most_steps must be an int of at least 1, got 1.5"),
+        (lambda: inspect.unwrap(fl.attacks.attacked)(fl.attacks.alie, np.zeros(7, bool), WORK, MEAN), "must be a fl.attacks.Attack, got"),
+        (lambda: one_round(work=fl.sgd_work(lambda p, b, k: b["y"], optax.sgd(0.1))), "floating-point losses, got int32"),
+        (lambda: one_round(work=fl.sgd_work(lambda p, b, k: b["z"], optax.sgd(0.1))), "leaf 'z', and the examples have 'x', 'y'"),
+        (
+            lambda: one_round(aggregator=fl.aggregators.from_stack(lambda messages, cohort: messages.sum())),
+            r"the aggregate has an array \[\], the model an array \[\d, \d\]: an aggregator returns one message's tree",
+        ),
+        (lambda: jax.jit(lambda x: fl.data.FederatedData.from_clients([{"x": x}]).size)(np.ones(3)), "client 0 holds traced arrays"),
+        (lambda: run(delta=2.0), "delta must be between 0 and 1, got 2.0"),
+        (lambda: run(config={"a": {"b": [1, None]}}), r"config.a.b\[1\] is None, for which TOML has no value: leave it out"),
+    ],
+)
+def test_parts_that_are_none_are_refused(make, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+def test_settings_may_be_numpys_and_nan(tmp_path):
+    config = {"rate": np.float32(0.5), "sizes": np.arange(3), "none": float("nan")}
+    run(rounds=3, out=tmp_path / "run", config=config)
+    assert (tmp_path / "run" / "config.toml").read_text() == "rate = 0.5\nsizes = [0, 1, 2]\nnone = nan\n"
+    assert run(rounds=3, out=tmp_path / "run", config=config, resume=True).status == "finished"
 
 
 def test_a_run_is_not_for_tracers():

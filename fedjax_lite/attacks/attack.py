@@ -91,6 +91,8 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
     >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, state), state, jax.random.key(0))[0]), 3)
     1.333
     """
+    if not isinstance(attack, Attack):
+        raise TypeError(f"attacked: attack must be a fl.attacks.Attack, got {attack!r}: call the function that makes one")
     if jnp.ndim(byzantine) != 1 or not jnp.issubdtype(jnp.result_type(byzantine), jnp.bool_):
         raise ValueError(f"attacked: byzantine must be truth values [population], as fl.attacks.byzantine gives, got {byzantine!r}")
     if not isinstance(byzantine, jax.core.Tracer) and np.any(byzantine):

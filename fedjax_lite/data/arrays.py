@@ -77,6 +77,8 @@ def on_host(arrays: Tree, whose: str) -> Tree:
     """
 
     def leaf(path, x):
+        if isinstance(x, jax.core.Tracer):
+            raise TypeError(f"{whose} holds traced arrays: make data outside jit and hand it in as an argument")
         array = np.asarray(x)
         name = jax.tree_util.keystr(path) or "the array" if array.dtype.names or isinstance(x, np.ma.MaskedArray) else ""
         if name and np.ma.is_masked(x):

@@ -14,6 +14,7 @@ from fedjax_lite.engine.devices import over_devices
 from fedjax_lite.engine.layout import Engine, Local, total
 from fedjax_lite.engine.transforms import when_vmapped
 from fedjax_lite.engine.tune import fastest
+from fedjax_lite.refuse import is_count
 
 CANDIDATES = (1, 4, 16, 64, 256, 1024)
 
@@ -41,7 +42,7 @@ def packed(lanes: int | str | None = None) -> Engine:
         lanes: rows of the stack; by default from the backend and the size of what a client carries. "auto" measures a few
             numbers while the program is traced, which takes seconds, and keeps the fastest for all rounds of this engine.
     """
-    if lanes is not None and lanes != "auto" and (isinstance(lanes, str) or lanes < 1):
+    if lanes is not None and not (isinstance(lanes, str) and lanes == "auto") and not is_count(lanes, 1):
         raise ValueError(f'lanes must be at least 1, or "auto", got {lanes!r}')
     measured: dict[Any, int] = {}
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from fedjax_lite import tree
 from fedjax_lite.engine.devices import over_devices
 from fedjax_lite.engine.layout import Engine, total
+from fedjax_lite.refuse import integer
 
 
 def padded(most_steps: int | None = None) -> Engine:
@@ -17,8 +18,8 @@ def padded(most_steps: int | None = None) -> Engine:
         most_steps: static bound on local steps; clients stop there. Needed only where epochs are scheduled, since then
             the data alone does not tell it.
     """
-    if most_steps is not None and most_steps < 1:
-        raise ValueError(f"most_steps must be at least 1, got {most_steps}")
+    if most_steps is not None:
+        integer("padded", "most_steps", most_steps, least=1)
 
     def run(local, cohort, rows):
         bounds = [bound for bound in (local.most_steps, most_steps) if bound is not None]
