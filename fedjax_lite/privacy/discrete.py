@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from fedjax_lite import refuse
 from fedjax_lite.base import Key, Number
+from fedjax_lite.privacy.plain import plain
 from fedjax_lite.refuse import positive, whole
 
 Real = int | float  # on the host
@@ -143,7 +145,7 @@ def skellam_divergence(order: Real, clip: Real, noise_multiplier: Real, clients_
     return order / (2 * mu) * l2**2 + min(((2 * order - 1) * l2**2 + 6 * l1) / (4 * mu**2), 3 * l1 / (2 * mu))
 
 
-def epsilon_of(divergence: Divergence, rounds: int, delta: float, orders: Iterable[Real] = range(2, 257)) -> float:
+def epsilon_of(divergence: Divergence, rounds: Any, delta: Any, orders: Iterable[Real] = range(2, 257)) -> float:
     r"""The epsilon of so many rounds of a mechanism, without amplification by sampling.
 
     min over orders a of T D_a + log(1 - 1/a) - log(delta a) / (a - 1), and 0 where the divergence alone shows it.
@@ -162,6 +164,7 @@ def epsilon_of(divergence: Divergence, rounds: int, delta: float, orders: Iterab
 
     Source: Canonne, Kamath and Steinke 2020, "The discrete Gaussian for differential privacy".
     """
+    rounds, delta = plain(rounds), plain(delta)
     refuse.delta("epsilon_of", delta)
     whole("epsilon_of", "rounds", rounds)
 

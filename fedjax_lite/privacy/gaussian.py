@@ -13,16 +13,23 @@ ACCOUNTANTS = ("rdp", "pld")
 LEAST, MOST = 1e-2, 1e6  # of noise multipliers that are solved for
 TOLERANCE = 1e-6  # of them, relative
 INTERVAL = 1e-4  # of privacy losses, which are rounded up to multiples of it
+MOST_LOSSES = 200_000  # of a round: where noise is small, and losses are large, the interval is so much longer
+COARSE = 16  # times the interval, to come near a noise multiplier that is solved for
 
 
 @cache
-def epsilon_of_rounds(accountant: str, how: Participation, population: int, z: float, rounds: int, delta: float) -> float:
-    """The epsilon of rounds with the noise multiplier z, of any kind but "cyclic"; a population of 0 has no limit of slots."""
+def epsilon_of_rounds(
+    accountant: str, how: Participation, population: int, z: float, rounds: int, delta: float, coarse: bool = False
+) -> float:
+    """The epsilon of rounds with the noise multiplier z, of any kind but "cyclic"; a population of 0 has no limit of slots.
+
+    By privacy losses it takes a second or two, whatever z; coarse a tenth of that.
+    """
     dpa = package()
     if rounds == 0:
         return 0.0
     if accountant == "pld":
-        return float(_losses(how, population, z).self_compose(rounds).get_epsilon_for_delta(delta))
+        return float(_losses(how, population, z, coarse).self_compose(rounds).get_epsilon_for_delta(delta))
     from dp_accounting import rdp
 
     relation, event = dpa.NeighboringRelation.ADD_OR_REMOVE_ONE, dpa.GaussianDpEvent(z)
@@ -37,15 +44,17 @@ def epsilon_of_rounds(accountant: str, how: Participation, population: int, z: f
 
 
 @cache
-def _losses(how: Participation, population: int, z: float) -> Any:
-    """The privacy losses of one round, rounded up; seconds of work, the same for any number of rounds."""
+def _losses(how: Participation, population: int, z: float, coarse: bool) -> Any:
+    """The privacy losses of one round, rounded up; the same for any number of rounds."""
     from dp_accounting.pld import privacy_loss_distribution as losses
 
     rate = float(how.rate) if how.kind == "poisson" else 1.0
     slots = slots_of(how, population) if how.kind == "poisson" and population else population
+    # Gaussian losses have the mean 1 / (2 z^2) and the deviation 1 / z: eight of these on either side of both means.
+    interval = max(INTERVAL, (1 / z**2 + 16 / z) / MOST_LOSSES) * (COARSE if coarse else 1)
     if slots < population:
-        return losses.from_truncated_subsampled_gaussian_mechanism(population, rate, slots, z, value_discretization_interval=INTERVAL)
-    return losses.from_gaussian_mechanism(z, sampling_prob=rate, value_discretization_interval=INTERVAL)
+        return losses.from_truncated_subsampled_gaussian_mechanism(population, rate, slots, z, value_discretization_interval=interval)
+    return losses.from_gaussian_mechanism(z, sampling_prob=rate, value_discretization_interval=interval)
 
 
 def least_noise(epsilon: Callable[[float], float], target: float, start: float = 1.0) -> float:

@@ -82,6 +82,31 @@ def test_renyi_divergences_do_not_stand_for_a_cohort_that_is_often_full():
     assert 0.299 < tight.pld <= 0.3 and z > privacy.calibrate(0.3, 0.1, 5, 1e-3) * 1.001
 
 
+def test_numbers_of_numpy_and_jax_are_numbers():
+    expected = privacy.epsilon(2.0, 0.5, 10, 1e-5, "rdp")
+    for kind in (np.float64, np.float32, jnp.float32, jnp.asarray, np.asarray):
+        given = float(kind(1e-5))
+        assert privacy.epsilon(kind(2.0), kind(0.5), np.int64(10), kind(1e-5), "rdp") == privacy.epsilon(2.0, 0.5, 10, given, "rdp")
+    assert privacy.epsilon(2, 0.5, jnp.int32(10), 1e-5, "rdp") == expected
+    assert privacy.calibrate(np.float32(expected), 0.5, np.int32(10), 1e-5, "rdp") == pytest.approx(2.0, rel=1e-5)
+    half = lambda order: order / 2  # noqa: E731
+    assert privacy.epsilon_of(half, jnp.int32(1), np.float64(1e-5)) == privacy.epsilon_of(half, 1, 1e-5)
+    mechanism, sampler = fl.aggregators.dp_mean(1.0, 2.0, 5.0).privacy, fl.sampling.everyone()
+    assert privacy.account(mechanism, sampler, 10, np.int64(10), np.float32(0.5)) == privacy.account(mechanism, sampler, 10, 10, 0.5)
+
+
+@pytest.mark.parametrize("wrong", ["1", None, True, float("nan"), -1.0, float("inf"), np.float32(-1)])
+def test_what_is_no_number_is_refused_by_name(wrong):
+    names = "noise_multiplier", "sampling_rate", "rounds", "delta"
+    with pytest.raises(ValueError, match="target_epsilon must be positive and finite"):
+        privacy.calibrate(wrong, 0.5, 1, 1e-5)
+    for i, name in enumerate(names):
+        arguments = [1.0, 0.5, 1, 1e-5]
+        arguments[i] = wrong
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            privacy.epsilon(*arguments)
+
+
 def test_without_protection_no_losses_are_computed():
     found = account(fl.sampling.poisson(0.2), z=0.02, population=60, rounds=6, delta=1e-3)
     assert found.rdp > 1000 and found.pld is None

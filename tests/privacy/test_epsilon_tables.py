@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 from accounting import COARSE, steps_of
 
 from fedjax_lite import privacy
-from fedjax_lite.privacy.gaussian import INTERVAL
+from fedjax_lite.base import Participation
+from fedjax_lite.privacy.gaussian import INTERVAL, MOST_LOSSES, _losses
 
 # sampling rate, noise multiplier, rounds, delta: epsilon by RDP, by PLD
 TABLE = [
@@ -44,6 +46,23 @@ def test_epsilon_is_that_of_the_table(interval, rate, z, rounds, delta, rdp, pld
 @pytest.mark.parametrize(("rate", "z", "rounds", "delta", "pld"), [(1.0, 4.0, 10, 1e-5, 3.341410), (0.05, 2.0, 100, 1e-5, 1.097232)])
 def test_losses_are_by_default_as_fine_as_six_digits(rate, z, rounds, delta, pld):
     assert privacy.epsilon(z, rate, rounds, delta) == pytest.approx(pld, rel=1e-6)
+
+
+@pytest.mark.parametrize("z", [0.05, *(pytest.param(z, marks=pytest.mark.deep) for z in (0.01, 0.2, 0.5, 3.0))])
+def test_one_round_of_any_noise_is_that_of_the_exact_formula(z):
+    """delta = Phi(1 / (2 z) - epsilon z) - e^epsilon Phi(-1 / (2 z) - epsilon z) (Balle and Wang 2018), solved for epsilon in logarithms;
+    losses are few however little the noise."""
+
+    def excess(epsilon):
+        first = scipy.special.log_ndtr(0.5 / z - epsilon * z)
+        second = epsilon + scipy.special.log_ndtr(-0.5 / z - epsilon * z)
+        return first + math.log1p(-math.exp(second - first)) - math.log(1e-5)
+
+    exact = scipy.optimize.brentq(excess, 1e-3, 1 / z**2 + 20 / z)
+    found = privacy.epsilon(z, 1.0, 1, 1e-5)
+    assert exact * (1 - 1e-9) <= found == pytest.approx(exact, rel=1e-5 if z > 0.01 else 1e-3)
+    size = _losses(Participation("poisson", rate=1.0), 0, z, False)._pmf_remove.size
+    assert size < 2 * MOST_LOSSES
 
 
 @pytest.mark.parametrize("steps", [COARSE, pytest.param(INTERVAL, marks=pytest.mark.slow)])
