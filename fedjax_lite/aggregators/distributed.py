@@ -18,6 +18,7 @@ from fedjax_lite.uplink.rotation import BLOCK, check_block, rotated, rotated_bac
 
 STANDARD_DEVIATIONS = 4  # k: how many of them the sum's range is to hold
 SLACK = 1e-5  # of the clip norm, for what float32 loses in clipping, rotating and measuring
+WORD = 32  # bits in which numbers are added up here: past them nothing can be seen to wrap
 ATTEMPTS = 100  # at rounding; more are needed with a probability of exp(-50)
 LARGEST = 2**30  # of a number before noise; clipping coordinates keeps a norm's bound
 _NOISE, _ROUNDING, _SIGNS = np.uint32(2**32 - 3), np.uint32(2**32 - 4), 0xDD9  # of clients' keys; of rounds
@@ -80,8 +81,8 @@ def ddgauss(
         A round's metric "uplink_bits" counts d b bits a client, whatever the uplink's compressors do.
 
     Raises:
-        ValueError: for numbers out of range, a granularity that is too fine for the noise among them, or too few bits for so many
-            clients; when traced, for messages of another dimension.
+        ValueError: for numbers out of range, a granularity that is too fine for the noise or for sums of 32 bits among them, or too few
+            bits for so many clients; when traced, for messages of another dimension.
 
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([[3.0, 4.0], [0.5, 0.0]]), fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(2))
@@ -180,6 +181,12 @@ def _distributed(
             f"{name}: granularity={gamma} is too fine for the noise, of which a client can draw {discrete.WIDEST:.0f} steps, not "
             f"{deviation:.0f}: take at least {gamma * deviation / discrete.WIDEST:.3g}, or leave it out, and bits={bits} decide"
         )
+    finest = clip * ((clients**2 / dimension + z**2) / _room(clients, WORD)) ** 0.5 * (1 - SLACK)
+    if granularity is not None and not isinstance(finest, jax.Array) and not isinstance(gamma, jax.Array) and gamma < finest:
+        raise ValueError(
+            f"{name}: granularity={gamma} is too fine for sums of clients_per_round={clients} in words of {WORD} bits, which would wrap "
+            f"around unseen: take at least {finest:.3g}, or leave it out, and bits decide"
+        )
     bits = int(bits)
     most = clip * (1 + SLACK)
     bound = discrete.squared_norm_bound(most / gamma, dimension)
@@ -221,24 +228,21 @@ def _distributed(
         return noise.divergence(order, float(most), float(z) / (1 + SLACK), clients, float(gamma), dimension)
 
     privacy = Mechanism(z, divergence=of_order, shares=clients)
-    return Aggregator(
-        init=lambda message: jnp.int32(0),
-        collect=collect,
-        finish=finish,
-        additive=True,
-        sums_only=True,
-        privacy=privacy,
-        bits=lambda message: float(bits * dimension),
-    )
+    takes = float(bits * dimension)
+    return Aggregator(lambda message: jnp.int32(0), collect, finish, True, True, privacy, lambda message: takes)
 
 
 def _granularity(name: str, clip: Number, z: Number, clients: int, dimension: int, bits: int) -> Number:
     """2^b gamma = 2k sqrt((rho / d) (C n)^2 + gamma^2 n / 4 + (z C)^2) solved for gamma, with rho = 1; or coarser, for the noise."""
-    room = 4.0**bits / (2 * STANDARD_DEVIATIONS) ** 2 - clients / 4
+    room = _room(clients, bits)
     if room <= 0:
         raise ValueError(f"{name}: the sum of clients_per_round={clients} roundings does not fit in bits={bits}: take more bits")
     drawn = clients * (discrete.WIDEST / (1 + SLACK)) ** 2  # short of it, or rounding could pass it
     return clip * ((clients**2 / dimension + z**2) / min(room, drawn)) ** 0.5
+
+
+def _room(clients: int, bits: int) -> float:
+    return 4.0**bits / (2 * STANDARD_DEVIATIONS) ** 2 - clients / 4
 
 
 def _rounded(key: Key, x: Float[Array, " d"], bound: Number) -> Int[Array, " d"]:

@@ -103,6 +103,11 @@ def test_what_is_refused():
         ({"bits": 3, "clients_per_round": 10}, "does not fit in bits=3: take more bits"),
         ({"granularity": 0.0}, "granularity must be positive"),
         ({"granularity": 1e-9}, r"granularity=1e-09 is too fine for .* at least 3.33e-09, or leave it out, and bits=16 decide"),
+        (
+            {"granularity": 1e-10, "noise_multiplier": 0.0},
+            r"granularity=1e-10 is too fine for sums .* 32 bits, .* at least 2.33e-09, or leave",
+        ),
+        ({"granularity": 2.0**-29, "clients_per_round": 8, "dimension": 1, "noise_multiplier": 0.0, "bits": 31}, "at least 1.49e-08"),
         ({"block": 12}, "block must be a power of two"),
         ({"block": True}, "block must be a whole number of at least 1, got True"),
     ):
