@@ -20,7 +20,8 @@ def geometric_median(
 
     From the weighted mean z = sum_i a_i V_i / sum_i a_i, T times: b_i = a_i / max(nu, ||z - V_i||), z = sum_i b_i V_i / sum_i b_i.
     Withstands Byzantine clients of less than half of the total weight once it has converged: few steps come as far as messages
-    that lie some spreads away; 100 undo any. O(T n d).
+    that lie some spreads away. A step takes off the pull of far ones by a factor of f / (n - f) only, f of n being the weight that is
+    far: of 5 of 11 at a distance of 1e12 some 150 steps are left within a few spreads, of 1 of 10 a dozen. O(T n d).
 
     Args:
         iterations: T, at least 1. The paper finds 3 enough; a point on which many messages lie wants more.

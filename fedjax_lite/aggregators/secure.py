@@ -18,9 +18,10 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
 
     Each pair of clients agrees on a mask s before anyone uploads, here drawn from the round's key and both ids. Slots of weight 0
     had agreed, and dropped out: the server, helped by the others, draws again the masks they share with those that sent, and takes
-    them off. Everything is exact integer arithmetic, so the mean differs from the true one by rounding, at most 2^-(f+1) a coordinate,
-    and by clipping: "secure_overflow" counts the coordinates, over all clients present, that were out of range or not finite (NaN
-    counts as 0). This simulates the arithmetic, not the key exchange, and hides nothing from whoever runs it.
+    them off. Everything is exact integer arithmetic, so the mean differs from the true one by rounding, at most 2^-(f+1) a coordinate
+    and two roundings of the aggregate's dtype (in float32 1.2e-7 of it), and by clipping: "secure_overflow" counts the coordinates, over
+    all clients present, that were out of range or not finite (NaN counts as 0). This simulates the arithmetic, not the key exchange, and
+    hides nothing from whoever runs it.
 
     A message takes B bits a coordinate, whatever the uplink's compressors do, and "uplink_bits" counts so: masks leave neither zeros nor
     few levels.

@@ -26,7 +26,8 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
 
     This is the form for one client. In the paper all workers share Q, and the means of P (before orth) and of Q travel, so that the
     result approximates the mean message, with a single all-reduce. Here each client has a Q of its own, its own state, and the mean
-    over clients is of their products: the same bits, a rank of up to clients * rank, exact for every client of low rank.
+    over clients is of their products: the same bits, a rank of up to clients * rank, exact for every client of low rank (but for
+    a message that has nothing in common with its last, M Q = 0: that is lost, as in the paper, and error feedback sends it later).
 
     A leaf of two or more axes is the matrix `[-1, last axis]`. Others, and those too small to gain, are sent as they are. Bits:
     rank * (rows + columns) values a matrix.
