@@ -78,7 +78,9 @@ def finite(name: str, argument: str, value: Number) -> None:
     Raises:
         ValueError: if it is so.
     """
-    if not isinstance(value, jax.Array) and not -float("inf") < value < float("inf"):
+    if isinstance(value, jax.Array):
+        return
+    if not is_number(value) or not -float("inf") < value < float("inf"):
         raise ValueError(f"{name}: {argument} must be finite, got {value!r}")
 
 

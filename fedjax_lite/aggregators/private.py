@@ -8,7 +8,7 @@ from fedjax_lite.aggregators.stack import sum_rows, wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
 from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_like
-from fedjax_lite.refuse import positive
+from fedjax_lite.refuse import is_number, positive
 
 BIT_NOISE = 0.05  # of the clients a round
 ROOM = 4  # sigma_b over s z at least: then z_v is at most (1 - 1/16)^(-1/2) z
@@ -80,8 +80,8 @@ def dp_mean(
     positive("dp_mean", "clip_rate", clip_rate)
     if isinstance(weights, str) and weights == "examples" and cap is None:
         raise ValueError('dp_mean: weights="examples" needs cap: without one a client with many examples moves the sum without a bound')
-    if isinstance(quantile, int | float) and not 0 < quantile < 1:
-        raise ValueError(f"dp_mean: quantile must be between 0 and 1, or None for a fixed clip norm, got {quantile}")
+    if not isinstance(quantile, jax.Array | None) and not (is_number(quantile) and 0 < quantile < 1):
+        raise ValueError(f"dp_mean: quantile must be between 0 and 1, or None for a fixed clip norm, got {quantile!r}")
     moved, sigma = (0, 0) if quantile is None else _bit_noise(quantile, noise_multiplier, clients_per_round, bit_noise)
     weigh = weight_of("dp_mean", weights, cap)
 

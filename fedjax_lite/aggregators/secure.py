@@ -7,6 +7,7 @@ from jaxtyping import Array, Int, UInt32
 
 from fedjax_lite import tree
 from fedjax_lite.base import Aggregator, Key, Tree
+from fedjax_lite.refuse import integer, positive
 from fedjax_lite.uplink.ledger import count
 
 
@@ -53,12 +54,15 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
     et al. 2020, "Secure single-server aggregation with (poly)logarithmic overhead" (sparse graphs, here a ring in slot order).
     """
     for name, value, low, high in (("fraction_bits", fraction_bits, 0, 31), ("bits", bits, 2, 32)):
+        integer("secure_mean", name, value)
         if not low <= value <= high:
             raise ValueError(f"secure_mean: {name} must be from {low} to {high}, got {value}")
-    if bound is not None and not 0 < bound < float("inf"):
-        raise ValueError(f"secure_mean: bound must be positive and finite, or None for the largest that fits, got {bound}")
-    if neighbors is not None and (neighbors < 0 or neighbors % 2):
-        raise ValueError(f"secure_mean: neighbors must be even (as many on each side of the ring) and not negative, got {neighbors}")
+    if bound is not None:
+        positive("secure_mean", "bound", bound)
+    if neighbors is not None:
+        integer("secure_mean", "neighbors", neighbors)
+        if neighbors % 2:
+            raise ValueError(f"secure_mean: neighbors must be even (as many on each side of the ring), got {neighbors}")
 
     def finish(part, state, key):
         messages, cohort = part

@@ -12,7 +12,7 @@ from fedjax_lite import tree
 from fedjax_lite.aggregators.screen import is_finite
 from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
-from fedjax_lite.refuse import whole
+from fedjax_lite.refuse import integer, whole
 
 
 class Seen(NamedTuple):
@@ -55,6 +55,8 @@ def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = 
     [False, False, True]
     """
     whole("byzantine", "num_byzantine", num_byzantine)
+    integer("byzantine", "population", population, least=1)
+    whole("byzantine", "seed", seed)
     if not isinstance(num_byzantine, jax.Array) and num_byzantine > population:
         raise ValueError(f"byzantine: num_byzantine={num_byzantine} is more than the population of {population}: lower it")
     if ids is None:

@@ -11,7 +11,7 @@ from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
-from fedjax_lite.refuse import finite, whole
+from fedjax_lite.refuse import finite, is_number, whole
 from fedjax_lite.work import LossFn, losses_and_metrics
 
 
@@ -72,7 +72,8 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
     whole("backdoor", "target", target)
     whole("backdoor", "size", size, least=1)
     finite("backdoor", "value", value)
-    if not 0 < fraction <= 1:
+    finite("backdoor", "boost", boost)
+    if not is_number(fraction) or not 0 < fraction <= 1:
         raise ValueError(f"backdoor: fraction must be in (0, 1], got {fraction!r}")
 
     def patched(examples):

@@ -87,7 +87,7 @@ def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtra
     Source: Vargaftik et al. 2022, "EDEN: communication-efficient and robust distributed mean estimation for federated learning",
     algorithm 1, theorems 2.1 and 2.3.
     """
-    if bits not in CENTROIDS:
+    if isinstance(bits, bool) or bits not in CENTROIDS:
         raise ValueError(f"eden: bits must be a whole number from 1 to {max(CENTROIDS)}, got {bits!r}")
     check_block("eden", block)
     centroids = CENTROIDS[bits]

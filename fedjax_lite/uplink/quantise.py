@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
-from fedjax_lite.refuse import whole
+from fedjax_lite.refuse import is_number, whole
 from fedjax_lite.uplink.ledger import SCALE, Draw, compressor, wide
 
 
@@ -110,8 +110,8 @@ def terngrad(clip: Number = 2.5) -> optax.GradientTransformationExtraArgs:
 
     Source: Wen et al. 2017, "TernGrad: ternary gradients to reduce communication in distributed deep learning", equations 1 and 10.
     """
-    if isinstance(clip, int | float) and not clip > 0:
-        raise ValueError(f"terngrad: clip must be positive, in standard deviations, got {clip}")
+    if not isinstance(clip, jax.Array) and not (is_number(clip) and clip > 0):
+        raise ValueError(f"terngrad: clip must be positive, in standard deviations, got {clip!r}")
 
     def leaf(x, key):
         largest, deviation = jnp.max(jnp.abs(x)), jnp.std(x)

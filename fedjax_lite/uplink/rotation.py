@@ -103,7 +103,7 @@ def hadamard(x: Float[Array, "... n"]) -> Float[Array, "... n"]:
 
 def check_block(name: str, block: int) -> None:
     """Refuse a length that has no Hadamard matrix of this kind."""
-    if not isinstance(block, int) or block < 1 or block & (block - 1):
+    if not isinstance(block, int) or isinstance(block, bool) or block < 1 or block & (block - 1):
         raise ValueError(f"{name}: block must be a power of two such as {BLOCK}, got {block!r}")
 
 

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.refuse import is_number
 from fedjax_lite.shuffle import permute
 from fedjax_lite.uplink.ledger import bits_of, compressor, count, wide
 
@@ -91,12 +92,12 @@ def random_k(share: Number, unbiased: bool = True) -> optax.GradientTransformati
 
 
 def _check(name: str, share: Number) -> None:
-    if isinstance(share, int | float) and not 0 < share <= 1:
-        raise ValueError(f"{name}: share must be in (0, 1], the part of the coordinates that is sent, got {share}")
+    if not isinstance(share, jax.Array) and not (is_number(share) and 0 < share <= 1):
+        raise ValueError(f"{name}: share must be in (0, 1], the part of the coordinates that is sent, got {share!r}")
 
 
 def _kept(share: Number, d: int) -> Int[Array, ""]:
-    if isinstance(share, int | float):
+    if not isinstance(share, jax.Array):
         return jnp.int32(min(max(round(share * d), min(d, 1)), d))
     k = jnp.clip(jnp.round(share * d), min(d, 1), d).astype(jnp.int32)
     return jnp.where(share < 1, k, d)  # past 2^24 a float32 knows k to 24 bits

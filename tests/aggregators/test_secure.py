@@ -186,7 +186,8 @@ def test_cohorts_that_do_not_fit_are_refused_when_traced():
         ({"fraction_bits": 32}, "fraction_bits must be from 0 to 31, got 32"),
         ({"bits": 33}, "bits must be from 2 to 32, got 33"),
         ({"neighbors": 3}, "neighbors must be even .* got 3"),
-        ({"neighbors": -2}, "neighbors must be even .* got -2"),
+        ({"neighbors": -2}, "neighbors must be an int of at least 0, got -2"),
+        ({"fraction_bits": True}, "fraction_bits must be an int of at least 0, got True"),
     ],
 )
 def test_refusals(arguments, message):

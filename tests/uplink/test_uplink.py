@@ -143,6 +143,10 @@ def test_a_message_that_is_not_finite_is_seen_and_leaves_no_trace(compressor, wh
     [
         (lambda: uplink.top_k(0), r"top_k: share must be in \(0, 1\].* got 0"),
         (lambda: uplink.random_k(1.5), r"random_k: share must be in \(0, 1\].* got 1.5"),
+        (lambda: uplink.random_k(True), r"random_k: share must be in \(0, 1\].* got True"),
+        (lambda: uplink.terngrad(clip=True), "terngrad: clip must be positive, in standard deviations, got True"),
+        (lambda: uplink.eden(bits=True), "eden: bits must be a whole number from 1 to 4, got True"),
+        (lambda: uplink.rotate(uplink.sign(), block=True), "rotate: block must be a power of two"),
         (lambda: uplink.uniform(1), "uniform: levels must be a whole number of at least 2, got 1"),
         (lambda: uplink.uniform(2.5), "uniform: levels must be a whole number of at least 2, got 2.5"),
         (lambda: uplink.qsgd(0), "qsgd: levels must be a whole number of at least 1, got 0"),
