@@ -14,6 +14,8 @@ from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
 from fedjax_lite.refuse import integer, whole
 
+_EXAMPLES = np.uint32(2**32 - 5)  # of an attacker's key: what honest work draws from its key knows no stream like this
+
 
 class Seen(NamedTuple):
     """What the attackers see of a round: everything."""
@@ -112,7 +114,7 @@ def _poisoned(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, work: Cli
 
     def step(carry, batch):
         inner, bad, key = carry
-        key_now = jax.random.fold_in(jax.random.fold_in(key, batch.epoch), batch.step)
+        key_now = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, _EXAMPLES), batch.epoch), batch.step)
         examples = tree.where(bad, poisoned(batch.examples, key_now), batch.examples)
         inner, metrics = work.step(inner, batch._replace(examples=examples))
         return (inner, bad, key), metrics

@@ -105,9 +105,10 @@ def account(mechanism: Mechanism | None, sampler: Sampler, population: int, roun
     """What a private run gives away, by both accountants, with the sampling that its sampler really does.
 
     Poisson sampling with its capacity, beyond which clients are left out (of which PLD alone has a bound, and RDP stands for it where there
-    is room for the mean and 6 standard deviations); a fixed number drawn from all, which is accounted for one client
-    replaced by another, of which RDP alone has a bound; everyone; and in turn, where a client takes part ceil(rounds * clients /
-    population) times and no sampling hides it.
+    is room for the mean and 6 standard deviations: it counts no round in which slots run out, so what is proven is its epsilon at a delta
+    larger by T p (1 + e^epsilon), p being their probability; at a tiny delta go by PLD); a fixed number drawn from all, which is
+    accounted for one client replaced by another, of which RDP alone has a bound; everyone; and in turn, where a client takes part
+    ceil(rounds * clients / population) times and no sampling hides it.
 
     Args:
         mechanism: `algorithm.privacy`, or an aggregator's.

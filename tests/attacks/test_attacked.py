@@ -26,6 +26,10 @@ def test_every_batch_is_poisoned_by_a_draw_of_its_own():
         batch = fl.Batch(jnp.zeros(2, jnp.uint32), jnp.ones(2, bool), jnp.int32(step), jnp.int32(epoch), jnp.int32(0))
         drawn.add(tuple(work.step(carry, batch)[0][0].tolist()))
     assert len(drawn) == 2 * 2 * 3
+    clients = cohort([1.0, 1.0]).key
+    step_of = lambda k, step, i: jax.random.fold_in(jax.random.fold_in(clients[k], step), i)  # noqa: E731  what a loss may split its key into
+    theirs = {tuple(jax.random.key_data(step_of(*each)).tolist()) for each in itertools.product(range(2), range(3), range(3))}
+    assert not drawn & theirs
 
 
 def test_nothing_is_learned_of_attackers_nor_of_messages_that_are_not_finite_or_not_there():
