@@ -23,6 +23,7 @@ from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.federate import federate
 from fedjax_lite.hosts import join_hosts
+from fedjax_lite.params import load_params
 from fedjax_lite.plan import Plan, plan
 from fedjax_lite.rows import Touched
 from fedjax_lite.run import Result, run
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "federate",
     "join_hosts",
+    "load_params",
     "models",
     "on_client_step",
     "on_round",

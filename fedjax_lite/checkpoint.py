@@ -1,6 +1,7 @@
 """Checkpoints: the state of a run on disk, whole or not at all."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +95,10 @@ class Checkpoints:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Name the checkpoint's folder where orbax fails, in one of many ways, because the disk is full or gone."""
+        """Name the checkpoint's folder where orbax fails, in one of many ways, because the disk is full or gone; and let it be silent."""
+        log = logging.getLogger("absl")
+        before = log.level
+        log.setLevel(logging.CRITICAL)  # it tells how long it waits, and each failure several times
         try:
             yield
         except Exception as error:
@@ -104,6 +108,8 @@ class Checkpoints:
                 f"no checkpoint could be written to {self._manager.directory} ({why}): make room, then "
                 + (f"resume after round {last}, which is saved whole" if last else "start again")
             ) from error
+        finally:
+            log.setLevel(before)
 
     def close(self) -> None:
         """Finish writing and let go of the folder."""

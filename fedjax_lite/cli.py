@@ -15,10 +15,11 @@ import jax
 from fedjax_lite.build import build
 from fedjax_lite.config import Config, load
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.files import holds, named_leaves, place_of, toml_text
+from fedjax_lite.files import holds, place_of, toml_text
 from fedjax_lite.folder import CHECKPOINTS
 from fedjax_lite.hosts import join_hosts, leads
 from fedjax_lite.names import KINDS, names
+from fedjax_lite.params import named_leaves
 from fedjax_lite.plan import plan
 from fedjax_lite.privacy.settings import budgets
 from fedjax_lite.privacy.spent import private

@@ -10,12 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from fedjax_lite.base import Tree
-
-__all__ = ["append", "check_room", "holds", "leaf_names", "move_aside", "named_leaves", "place_of", "replaced", "toml_text", "write"]
+__all__ = ["append", "check_room", "holds", "move_aside", "place_of", "replaced", "toml_text", "write"]
 
 RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # what tells that a folder is one
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or turns the text around it
@@ -96,28 +91,6 @@ def move_aside(place: Path, status: str = "") -> None:
         number += 1
     print(f"{place} held a {kind}{f' (status {status})' if kind == 'run' and status else ''}: moved to {aside}", file=sys.stderr)
     place.rename(aside)
-
-
-def leaf_names(params: Tree) -> list[str]:
-    """A model's leaves by path, in order.
-
-    Raises:
-        ValueError: if two have the same path.
-
-    >>> leaf_names({"a": {"b": 0.0, "c": 0.0}}), leaf_names(0.0)
-    (['a/b', 'a/c'], ['params'])
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
-    return names
-
-
-def named_leaves(params: Tree) -> dict[str, np.ndarray]:
-    """A model's leaves on the host, by path: "Dense_0/kernel"."""
-    leaves = jax.tree.leaves(jax.device_get(params))
-    return {name: np.array(leaf, order="C") for name, leaf in zip(leaf_names(params), leaves, strict=True)}
 
 
 def toml_text(values: Mapping[str, Any]) -> str:

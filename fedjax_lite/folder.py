@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from safetensors.numpy import save_file
 
 from fedjax_lite.base import State, Tree
 from fedjax_lite.checkpoint import Checkpoints
 from fedjax_lite.environment import environment
-from fedjax_lite.files import append, move_aside, named_leaves, place_of, replaced, toml_text, write
+from fedjax_lite.files import append, move_aside, place_of, toml_text, write
 from fedjax_lite.hosts import agreed, by_leader, common, leads, wait_for_all
+from fedjax_lite.params import save_params
 from fedjax_lite.records import METRICS, Records, lines_of, read_records
 from fedjax_lite.report import report
 
@@ -153,8 +153,7 @@ class RunFolder:
         self._summarize("running", records)
 
     def _end(self, status: str, records: Records, params: Tree, more: dict[str, Any]) -> None:
-        with replaced(self.path / "params.safetensors") as temporary:
-            save_file(named_leaves(params), temporary)
+        save_params(self.path, params)
         self._summarize(status, records, **more)
 
     def _close(self, failed: bool = False) -> None:

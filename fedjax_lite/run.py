@@ -22,13 +22,14 @@ from fedjax_lite.diagnose import first_not_finite, suspects
 from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, summarize
-from fedjax_lite.files import check_room, leaf_names
+from fedjax_lite.files import check_room
 from fedjax_lite.folder import RunFolder
 from fedjax_lite.hosts import agreed, check_same, leads
 from fedjax_lite.identity import parts_of, sketch
 from fedjax_lite.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
 from fedjax_lite.metrics import OF_ROUND, check_names
 from fedjax_lite.models.losses import check_labels
+from fedjax_lite.params import leaf_names
 from fedjax_lite.privacy.compose import hidden
 from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.progress import Progress, interruptible
