@@ -104,11 +104,16 @@ def _failed(error: Exception, status: int) -> int:
 
 
 def _alone(options: argparse.Namespace) -> Config:
-    """A configuration for one run; of a study's it is told that its grid is left out."""
+    """A configuration for one run."""
     config = load(options.config, options.set)
+    _note_grid(config)
+    return config
+
+
+def _note_grid(config: Config) -> None:
+    """Say that the grid of a study's configuration is left out."""
     if config.values.get("grid"):
         print(f"{config.place(['grid'])}: one run, of the values outside [grid]; fedjax-lite study runs all of it", file=sys.stderr)
-    return config
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -136,6 +141,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _privacy(options: argparse.Namespace) -> int:
     for config in budgets(load(options.config, options.set)):
+        _note_grid(config)
         print(build(config, private)())
     return 0
 

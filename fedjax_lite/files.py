@@ -51,9 +51,9 @@ def check_room(out: Any, resume: bool = False) -> Path:
         ValueError: for a file, a folder with something else in it, one that can't be made, or that would have to be moved and can't be.
     """
     place = place_of(out)
-    if place.exists() and not place.is_dir():
-        raise ValueError(f"out={out} is a file: name a folder")
     try:
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"out={out} is a file: name a folder")
         _try(place)
         if resume or not place.exists() or not any(place.iterdir()):
             return place

@@ -124,4 +124,4 @@ def test_a_store_is_streamed(shell, stored, tmp_path):
     assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")
     (tmp_path / "clients" / "size.npy").write_bytes(b"")
     status, _, err = shell("run stored.toml")
-    assert status == 2 and "size.npy is missing or cut off" in err and "write the store again" in err
+    assert status == 2 and "size.npy is missing, cut off or no .npy file" in err and "write the store again" in err

@@ -64,7 +64,7 @@ def test_a_study_is_moved_aside_for_a_run(tmp_path, capsys):
         ("caf\udce9", r"out='caf\\udce9' is not UTF-8: name another folder, or set a locale"),
         ("/", "out=/ is the root of the file system: name a folder in it"),
         ("loop/run", r"out=loop/run (cannot be found|cannot be made)"),
-        ("/proc/run", "out=/proc/run cannot be made: No such file or directory; name another folder"),
+        ("/proc/run", "out=/proc/run cannot be made or written: No such file or directory; name another folder"),
     ],
 )
 def test_what_is_no_place_is_refused(out, message, tmp_path, monkeypatch):

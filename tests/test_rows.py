@@ -156,15 +156,9 @@ def test_saved_in_one_place_resumed_in_the_other(name, first, second, tmp_path):
         jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), resumed.state, whole.state)
 
 
-def test_a_resumed_run_goes_on_with_the_key_it_began_with(tmp_path, whole):
-    trained(True, rounds=2, out=tmp_path / "run")
-    resumed = trained(True, out=tmp_path / "run", resume=True, key=jax.random.key(99))
-    np.testing.assert_array_equal(resumed.params, whole.params)
-
-
-def test_slots_outside_the_population_are_nobody_s_a_client_may_come_twice_and_a_round_may_be_empty():
+def test_slots_outside_the_population_are_nobodys_and_a_round_may_be_empty():
     def sample(key, sizes, round):
-        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round, 6]), jnp.ones(5) * (round != 1))
+        return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round, 5]), jnp.ones(5) * (round != 1))
 
     same_as_on_the_device(sample)
 

@@ -22,7 +22,7 @@ def test_bad_arguments():
         fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="always")
     with pytest.raises(ValueError, match="one loss an example, shape \\(4,\\), got \\(\\)"):
         one_round_of_mean_loss()
-    with pytest.raises(ValueError, match="population must be at least 1"):
+    with pytest.raises(ValueError, match="population must be an int of at least 1"):
         fl.algorithms.fedsgd(softmax_loss, population=0)
     with pytest.raises(ValueError, match="most_steps"):
         scheduled = fl.Batches(4, epochs=fl.on_round(lambda t: 2.0))

@@ -177,7 +177,7 @@ MISTAKES = {
     "empty": ("[grid]\nclient.epochs = []", 28, r"grid.client.epochs: is an empty list"),
     "twice": ("[grid]\nclient.epochs = [1, 1]", 28, r"grid.client.epochs: has 1 twice"),
     "run": ("[grid]\nrun.rounds = [1]", 28, r"grid.run.rounds: run.rounds cannot vary in a study"),
-    "nan": ("[grid]\nclient.optimizer.learning_rate = [nan]", 28, r"grid.client.optimizer.learning_rate\[0\]: must be text, a number"),
+    "nan": ("[grid]\nclient.optimizer.learning_rate = [nan]", 28, r"grid.client.optimizer.learning_rate\[0\]: is nan: give a number"),
     "inf": ("[grid]\nclient.optimizer.learning_rate = [inf, 0.1]", 28, r"client.optimizer.learning_rate: must be finite"),
     "truth": (
         "[grid]\nclient.optimizer.learning_rate = [true]",

@@ -128,15 +128,16 @@ def test_without_resume_what_is_there_is_moved_aside(tmp_path, stop, capsys, mon
         study(".")
     again()
     unfinished = json.loads((tmp_path / "x" / "unfinished" / "identity.json").read_text())
-    study(tmp_path / "x")
-    study(tmp_path / "x")
-    assert "held a study or a run: moved to" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="is the directory you are in, or above it, and holds a study"):
+        study(".")
+    monkeypatch.chdir(tmp_path)
+    study("x")
+    study("x")
+    assert "held a study: moved to" in capsys.readouterr().err
     assert json.loads((tmp_path / "x.1" / "unfinished" / "identity.json").read_text()) == unfinished
     assert fl.Study.load(tmp_path / "x.2").seeds == (7, 8)
-    monkeypatch.chdir(tmp_path / "x")
-    study(".")  # the folder that is moved aside is the one it runs in
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.1", "x.2", "x.3"]
-    assert all((tmp_path / name / "study.json").exists() for name in ("x", "x.2", "x.3"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x.1", "x.2"]
+    assert all((tmp_path / name / "study.json").exists() for name in ("x", "x.2"))
 
 
 def test_a_place_that_cannot_be_written_is_found_before_anything_runs(tmp_path):
@@ -145,10 +146,10 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_runs(tmp_path):
     (tmp_path / "else" / "thing").write_text("")
     for out, message in (
         (tmp_path / "file", "is a file: name a folder"),
-        (tmp_path / "file" / "below", "cannot be written: Not a directory; name another folder"),
-        (tmp_path / "new" / ("long" * 100), "cannot be written: File name too long; name another folder"),
-        (Path("/proc/nowhere"), "cannot be written: .*; name another folder"),
-        (tmp_path / "else", "is not empty and holds neither a study nor a run: name another folder"),
+        (tmp_path / "file" / "below", "cannot be made or written: Not a directory; name another folder"),
+        (tmp_path / "new" / ("long" * 100), "cannot be made or written: File name too long; name another folder"),
+        (Path("/proc/nowhere"), "cannot be made or written: .*; name another folder"),
+        (tmp_path / "else", "is not empty and holds no run or study: name another folder"),
     ):
         with pytest.raises(ValueError, match=f"^out={out} {message}$"):
             Kept(out)
