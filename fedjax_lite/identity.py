@@ -87,9 +87,10 @@ def _of_function(function: types.FunctionType) -> tuple[Any, list[tuple[str, Any
 
     A list or a dict that another's function closes over may be a notebook: it does not count.
     """
-    inner = list(_closed_over(function))
     if (function.__module__ or "").split(".")[0] in LIBRARIES:
-        return _name(function), inner
+        function = inspect.unwrap(function)  # a type checker may stand before it, in one process and not in another
+        return _name(function), list(_closed_over(function))
+    inner = list(_closed_over(function))
     code = function.__code__
     known = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
     inner += [(name, x) for name, x in known if isinstance(x, (*PLAIN, jax.Array, np.ndarray, types.FunctionType))]
