@@ -35,9 +35,9 @@ def first_not_finite(
     bad: dict[str, np.ndarray] = {}
     if "non_finite" in measured and "clients" in measured:  # dropped one and all: the model stands still, and no loss is told
         bad["non_finite"] = (measured["non_finite"] >= measured["clients"]) & present
-    for name, wrong in (("loss", np.isinf if nothing_is_nan else lambda x: ~np.isfinite(x)), ("update_norm", lambda x: ~np.isfinite(x))):
-        if name in measured:
-            bad[name] = wrong(measured[name]) & present
+    bad |= {name: ~np.isfinite(measured[name]) & present for name in ("loss", "update_norm") if name in measured}
+    if nothing_is_nan and "loss" in bad:
+        bad["loss"] &= ~np.isnan(measured["loss"])
     places = [(int(np.argmax(rounds)), order, name) for order, (name, rounds) in enumerate(bad.items()) if rounds.any()]
     if places:
         first, _, name = min(places)

@@ -90,13 +90,9 @@ def a_count(name: str, argument: str, value: Any, least: int = 1) -> int:
     Raises:
         ValueError: for anything else, a tracer too, and below `least`.
     """
-    try:
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
+    if not is_count(value, least):
         raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
-    return number
+    return operator.index(value)
 
 
 def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:

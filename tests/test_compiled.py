@@ -4,30 +4,18 @@ import gc
 import weakref
 
 import jax
-import optax
 import pytest
-from problems import SIZES, softmax_data, softmax_loss, softmax_params
-from streamed import algorithm, trained
+from problems import softmax_data, softmax_loss, softmax_params
+from streamed import algorithm, averaging, trained
 
 import fedjax_lite as fl
 from fedjax_lite.run import in_memory
 
 
-def of_a_sweep(rate):
-    return fl.federate(
-        fl.sgd_work(softmax_loss, optax.sgd(rate)),
-        fl.aggregators.mean(),
-        fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4),
-        population=len(SIZES),
-        engine=fl.sequential(),
-    )
-
-
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_programs_go_with_their_algorithm(place, tmp_path):
     data = softmax_data() if place == "memory" else fl.data.save(tmp_path / "store", softmax_data())
-    built = of_a_sweep(0.1)
+    built = averaging()
     fl.run(built, data, softmax_params(), fl.sampling.everyone(), rounds=1, key=jax.random.key(0), loss_fn=softmax_loss, progress=False)
     gone = weakref.ref(built.round)
     del built

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from problems import SIZES, softmax_data, softmax_loss, softmax_params
+from problems import softmax_data, softmax_loss, softmax_params
 from segments import summary
+from streamed import averaging
 
 import fedjax_lite as fl
 from fedjax_lite.identity import parts_of, sketch
@@ -22,17 +23,6 @@ FACTORS = [1.0]  # what a notebook may change beside the run
 
 def scaled(params, batch, key):
     return SCALE * softmax_loss(params, batch, key)[0] * FACTORS[0]
-
-
-def averaging(rate=0.1, engine=None, loss_fn=softmax_loss):
-    return fl.federate(
-        fl.sgd_work(loss_fn, optax.sgd(rate)),
-        fl.aggregators.mean(),
-        fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(4),
-        population=len(SIZES),
-        engine=engine or fl.sequential(),
-    )
 
 
 ONCE = averaging()

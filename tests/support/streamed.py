@@ -36,6 +36,18 @@ def algorithm(engine=None):
     )
 
 
+def averaging(rate=0.1, engine=None, loss_fn=softmax_loss):
+    """FedAvg by hand, new at each call."""
+    return fl.federate(
+        fl.sgd_work(loss_fn, optax.sgd(rate)),
+        fl.aggregators.mean(),
+        fl.optimizer_server(optax.sgd(1.0)),
+        batches=fl.Batches(4),
+        population=len(SIZES),
+        engine=engine or fl.sequential(),
+    )
+
+
 def trained(data, sampler, engine=None, **more):
     kwargs = {"rounds": 6, "key": jax.random.key(3), "evaluate_every": 3, "loss_fn": softmax_loss, "progress": False} | more
     return fl.run(algorithm(engine), data, softmax_params(), sampler, **kwargs)
