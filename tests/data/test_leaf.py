@@ -177,7 +177,7 @@ def test_json_that_is_no_shard(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match="list.json is not a LEAF file: it holds a list"):
         leaf(tmp_path)
-    (tmp_path / "list.json").write_text("[" * 5000 + "]" * 5000)
+    (tmp_path / "list.json").write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(ValueError, match="list.json is not a LEAF file: it is nested too deeply"):
         leaf(tmp_path)
 

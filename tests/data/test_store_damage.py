@@ -56,7 +56,7 @@ def test_facts_that_are_none_are_said(folder, change, message):
 
 
 def test_facts_that_are_nested_deeply_or_no_text(folder):
-    for content, why in ((b"[" * 9999, "it is nested too deeply"), (b"\xff\xfe\x00", "damaged")):
+    for content, why in ((b"[" * 99_999, "it is nested too deeply"), (b"\xff\xfe\x00", "damaged")):
         (folder / "store.json").write_bytes(content)
         with pytest.raises(ValueError, match=f"store.json is damaged.*{why}" if why != "damaged" else "store.json is damaged"):
             Store.open(folder)
