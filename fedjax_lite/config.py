@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedjax_lite.refuse import short
+
 __all__ = ["Config", "ConfigError", "changed", "load", "nearest"]
 
 # section -> whether it must be there
@@ -55,7 +57,7 @@ class Config(NamedTuple):
         ConfigError('a.toml:2: run.rounds: must be at least 1, got 0')
         """
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)[1:]
-        return ConfigError(": ".join(filter(None, (self.place(path), _short(dotted), _short(message, 1000)))))
+        return ConfigError(": ".join(filter(None, (self.place(path), short(dotted), short(message, 1000)))))
 
     def place(self, path: Where) -> str:
         """Where the value at a path was written: the file and the line, or `--set`."""
@@ -90,11 +92,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = tomllib.loads(text)
         _check_depth(values)
     except OSError as error:
-        raise ConfigError(f"cannot read {_short(path)}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {short(path)}: {error.strerror}") from None
     except RecursionError:
-        raise ConfigError(f"{_short(path)} is not valid TOML: it is nested too deeply") from None
+        raise ConfigError(f"{short(path)} is not valid TOML: it is nested too deeply") from None
     except ValueError as error:
-        raise ConfigError(f"{_short(path)} is not valid TOML: {_short(error)}") from None
+        raise ConfigError(f"{short(path)} is not valid TOML: {short(error)}") from None
     config = Config(values, text, str(path), tuple((_override(values, written), f"--set {written}") for written in overrides))
     for section in values:
         if section not in SECTIONS:
@@ -105,7 +107,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     _check(config, (), values)
     name, seed = values["name"], values.get("seed", 0)
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise config.error(["name"], f"must be 1 to 100 letters, digits, spaces and signs that can name a folder, got {_short(repr(name))}")
+        raise config.error(["name"], f"must be 1 to 100 letters, digits, spaces and signs that can name a folder, got {short(repr(name))}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise config.error(["seed"], f"must be a whole number from 0 to 2^32 - 1, got {seed!r}")
     for section in ("client", "server", "run", "grid"):
@@ -129,8 +131,8 @@ def changed(config: Config, changes: Mapping[str, Any], places: Mapping[str, str
     for dotted in sorted(changes, key=lambda dotted: dotted.count(".")):
         path: list[str | int] = [*dotted.split(".")]
         value = changes[dotted]
-        if short := _put(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
-            raise ConfigError(f"{places[dotted]}: {dotted}: {short}")
+        if why := _put(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
+            raise ConfigError(f"{places[dotted]}: {dotted}: {why}")
         overrides.append((path, places[dotted]))
     return config._replace(values=values, overrides=tuple(overrides))
 
@@ -143,12 +145,6 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(str(name), list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _short(text: Any, most: int = 200) -> str:
-    """A text of no more than a line or two."""
-    text = str(text)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _check_depth(value: Any, depth: int = 0) -> None:
@@ -171,7 +167,7 @@ def _override(values: dict[str, Any], written: str) -> Where:
     except tomllib.TOMLDecodeError:
         equals = ""
     if not equals:
-        raise ConfigError(f"--set {_short(written)}: write it as section.key=value")
+        raise ConfigError(f"--set {short(written)}: write it as section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as error:
@@ -181,9 +177,9 @@ def _override(values: dict[str, Any], written: str) -> Where:
     try:
         _check_depth(parsed)
     except RecursionError:
-        raise ConfigError(f"--set {_short(written)}: its value is nested too deeply") from None
+        raise ConfigError(f"--set {short(written)}: its value is nested too deeply") from None
     if why := _put(values, path, parsed):
-        raise ConfigError(f"--set {_short(written)}: {why}")
+        raise ConfigError(f"--set {short(written)}: {why}")
     return path
 
 
@@ -198,7 +194,7 @@ def _put(values: dict[str, Any], path: list[str | int], value: Any) -> str:
         elif isinstance(here, dict):
             here.setdefault(key, {})
         else:
-            return f"{'.'.join(map(str, path[:i]))} is {_short(repr(here))}, not a table: set the whole of it"
+            return f"{'.'.join(map(str, path[:i]))} is {short(repr(here))}, not a table: set the whole of it"
         if i == len(path) - 1:
             here[key] = value
         here = here[key]
@@ -218,7 +214,7 @@ def _check(config: Config, path: tuple[str | int, ...], value: Any) -> None:
     elif not isinstance(value, str | int | float):
         raise config.error(path, f"must be text, a number, true or false, a list or a table, got {value}")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise config.error(path, f"is {_short(value, 40)}, more than 64 bits hold: lower it")
+        raise config.error(path, f"is {short(value, 40)}, more than 64 bits hold: lower it")
 
 
 def _line_of(text: str, path: Where) -> int | None:

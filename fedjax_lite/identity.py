@@ -13,6 +13,7 @@ import numpy as np
 
 from fedjax_lite.base import Tree
 from fedjax_lite.engine import Engine
+from fedjax_lite.refuse import short
 from fedjax_lite.tree import is_key
 
 __all__ = ["first_difference", "parts_of", "sketch"]
@@ -138,20 +139,19 @@ def first_difference(saved: Any, current: Any, path: str = "") -> str:
     """
     if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
         near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
-        return "" if near else f"{path} was about {_short(saved['about'])}, is now {_short(current['about'])}"
+        return "" if near else f"{path} was about {_shown(saved['about'])}, is now {_shown(current['about'])}"
     if isinstance(saved, dict) and isinstance(current, dict):
         pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
     else:
         same = saved == current or (saved != saved and current != current)  # NaN is what it is
-        return "" if same else f"{path} was {_short(saved)}, is now {_short(current)}"
+        return "" if same else f"{path} was {_shown(saved)}, is now {_shown(current)}"
     return next(filter(None, (first_difference(a, b, key) for key, a, b in pairs)), "")
 
 
 _ABSENT = object()
 
 
-def _short(value: Any) -> str:
-    text = "not set" if value is _ABSENT else repr(value)
-    return text if len(text) < 80 else f"{text[:77]}..."
+def _shown(value: Any) -> str:
+    return "not set" if value is _ABSENT else short(repr(value), 80)

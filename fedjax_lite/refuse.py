@@ -103,11 +103,31 @@ def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:
     """
     if isinstance(value, jax.core.Tracer):
         return value
-    number = value.item() if isinstance(value, jax.Array | np.generic) and not value.ndim else value
+    number = plain(value)
     inside = is_number(number) and 0 <= number <= 1 and (number > 0 or bounds[0] == "[") and (number < 1 or bounds[-1] == "]")
     if not inside:
         raise ValueError(f"{name}: {argument} must be in {bounds}, got {value!r}")
     return number
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's, or of jax's where it is known, as one of Python's; anything else as it is.
+
+    >>> plain(np.int64(3)), plain("3"), plain(None)
+    (3, '3', None)
+    """
+    known = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer)
+    return value.item() if known and np.ndim(value) == 0 else value
+
+
+def short(text: Any, most: int = 200) -> str:
+    """What a message shows of a value: its text, of no more than a line or two.
+
+    >>> short("a" * 99, most=5)
+    'aa...'
+    """
+    text = str(text)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def complex_leaves(name: str, tree: Tree) -> None:

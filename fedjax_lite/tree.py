@@ -37,8 +37,12 @@ def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
 
 def squared_norm(tree: Tree) -> Float[Array, ""]:
     """The sum of squares over all leaves, in float32 or wider; not finite where it overflows."""
-    leaves = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree))
-    return sum((jnp.sum(jnp.square(x)) for x in leaves), start=jnp.zeros(()))
+    return sum((jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(tree)), start=jnp.zeros((), jnp.float32))
+
+
+def wide(x: Array) -> Array:
+    """An array in at least float32: half precision, and whole numbers, are computed in that."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def cast_like(tree: Tree, like: Tree) -> Tree:

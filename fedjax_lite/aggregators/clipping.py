@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_sum
 from fedjax_lite.aggregators.screen import checked, screened
-from fedjax_lite.aggregators.stack import squared_norms, sum_rows, wide
+from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.base import Aggregator, Number, Tree
 from fedjax_lite.refuse import positive, whole
+from fedjax_lite.tree import wide
 
 
 def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:
@@ -109,6 +110,6 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
 def shortened(message: Tree, most: Number) -> Tree:
     """A message scaled to a norm of at most `most`; one that is short enough as it is."""
     # The norm is kept away from 0, where it has no slope and the message is short enough.
-    square = squared_norms(jax.tree.map(lambda x: x[None], message), jnp.ones(1, bool))[0]
+    square = tree.squared_norm(message)
     norm = jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
     return jax.tree.map(lambda x: x * jnp.minimum(1, most / norm).astype(x.dtype), message)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Number
+from fedjax_lite.tree import wide
 
 
 def mean(non_finite: str = "drop") -> Aggregator:

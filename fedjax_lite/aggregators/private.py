@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fedjax_lite.aggregators.stack import sum_rows, wide
+from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
 from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_like
 from fedjax_lite.refuse import is_number, positive
+from fedjax_lite.tree import wide
 
 BIT_NOISE = 0.05  # of the clients a round
 ROOM = 4  # sigma_b over s z at least: then z_v is at most (1 - 1/16)^(-1/2) z

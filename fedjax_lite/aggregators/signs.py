@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive
+from fedjax_lite.tree import wide
 
 
 def sign_majority(learning_rate: Number = 1.0, non_finite: str = "drop") -> Aggregator:

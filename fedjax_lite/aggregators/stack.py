@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from fedjax_lite import forms, tree
 from fedjax_lite.base import Tree
+from fedjax_lite.tree import wide
 
 CHUNK = 5000  # coordinates
 FEW = 16  # rows that are written out one by one
@@ -114,11 +115,6 @@ def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[
 def apart(messages: Tree, center: Tree) -> Tree:
     """m_i - c of every message."""
     return jax.tree.map(lambda x, c: x - c[None], messages, center)
-
-
-def wide(x: Array) -> Array:
-    """Half precision, and whole numbers, as float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _sum_dtype(x: Any) -> Any:

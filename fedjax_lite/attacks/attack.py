@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.aggregators.stack import wide
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
 from fedjax_lite.refuse import integer, whole
+from fedjax_lite.tree import wide
 
 _EXAMPLES = np.uint32(2**32 - 5)  # of an attacker's key: what honest work draws from its key knows no stream like this
 

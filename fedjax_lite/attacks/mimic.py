@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from fedjax_lite.aggregators.stack import apart, inner, mix, squared_norms
+from fedjax_lite.aggregators.stack import apart, inner, mix
 from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import all_send, mean_of
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import whole
+from fedjax_lite.tree import squared_norm
 
 
 class _Learned(NamedTuple):
@@ -49,7 +50,7 @@ def mimic(warmup: Number = 10) -> Attack:
         along = mix(inner(spread, state.direction, seen.honest), spread, seen.honest)
         turned = jax.tree.map(lambda z, y: old.astype(z.dtype) * z + new.astype(z.dtype) * y, state.direction, along)
         # Without honest clients, or where they all agree, there is nothing to learn.
-        some = squared_norms(jax.tree.map(lambda x: x[None], along), jnp.ones(1, bool))[0] > 0
+        some = squared_norm(along) > 0
         turned = jax.tree.map(lambda z, y: jnp.where(some, y, z), state.direction, _unit(turned))
         return state._replace(mean=mean, direction=turned)
 
@@ -66,5 +67,5 @@ def mimic(warmup: Number = 10) -> Attack:
 
 
 def _unit(direction: Tree) -> Tree:
-    square: Float[Array, ""] = squared_norms(jax.tree.map(lambda x: x[None], direction), jnp.ones(1, bool))[0]
+    square = squared_norm(direction)
     return jax.tree.map(lambda x: x / jnp.sqrt(jnp.where(square > 0, square, 1)).astype(x.dtype), direction)

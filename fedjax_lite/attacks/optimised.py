@@ -10,6 +10,7 @@ from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.attacks.send import all_send, deviation_of, mean_of
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import positive, whole
+from fedjax_lite.tree import squared_norm
 
 HALVINGS = 7  # of a budget, to find where a rule still takes a message in
 
@@ -36,7 +37,7 @@ def min_max(direction: str = "std") -> Attack:
         from_mean = apart(seen.messages, mean)
         pairs = squared_distances(seen.messages, seen.honest)
         widest = jnp.max(jnp.where(jnp.isfinite(pairs), pairs, 0))
-        square, along = _square(p), -inner(from_mean, p, seen.honest)
+        square, along = squared_norm(p), -inner(from_mean, p, seen.honest)
         rest = squared_norms(from_mean, seen.honest) - widest
         root = -along + jnp.sqrt(jnp.maximum(along**2 - square * rest, 0))
         gamma = jnp.min(jnp.where(seen.honest, root, jnp.inf)) / jnp.where(square > 0, square, 1)
@@ -67,7 +68,7 @@ def min_sum(direction: str = "std") -> Attack:
         pairs = squared_distances(seen.messages, seen.honest)
         most = jnp.max(jnp.sum(jnp.where(jnp.isfinite(pairs), pairs, 0), axis=1))
         own = jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest))
-        length = jnp.sum(seen.honest) * _square(p)
+        length = jnp.sum(seen.honest) * squared_norm(p)
         return _moved(seen, mean, p, jnp.sqrt(jnp.maximum(most - own, 0) / jnp.where(length > 0, length, 1))), state
 
     return Attack(send)
@@ -100,7 +101,7 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
 
         def harm(offset):
             sent = all_send(jax.tree.map(jnp.add, mean, offset), seen)
-            found = _square(jax.tree.map(jnp.subtract, seen.aggregate(tree.where(seen.byzantine, sent, seen.messages)), mean))
+            found = squared_norm(jax.tree.map(jnp.subtract, seen.aggregate(tree.where(seen.byzantine, sent, seen.messages)), mean))
             return jnp.where(jnp.isnan(found), -1, found)  # never the most
 
         def ascend(_, found):
@@ -143,18 +144,14 @@ def _moved(seen: Seen, mean: Tree, p: Tree, gamma) -> Tree:
     return all_send(jax.tree.map(lambda m, p: m + gamma.astype(m.dtype) * p, mean, p), seen)
 
 
-def _square(message: Tree):
-    return squared_norms(jax.tree.map(lambda x: x[None], message), jnp.ones(1, bool))[0]
-
-
 def _of_length(direction: Tree, length) -> Tree:
     """A direction scaled to a length; zeros stay zeros."""
-    square = _square(direction)
+    square = squared_norm(direction)
     factor = length / jnp.sqrt(jnp.where(square > 0, square, 1))
     return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), direction)
 
 
 def _within(offset: Tree, radius) -> Tree:
-    square = _square(offset)
+    square = squared_norm(offset)
     factor = jnp.minimum(1, radius / jnp.sqrt(jnp.where(square > 0, square, 1)))
     return jax.tree.map(lambda x: x * factor.astype(x.dtype), offset)

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from fedjax_lite.base import Mechanism, Participation
 from fedjax_lite.privacy.discrete import epsilon_of
 from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_noise
-from fedjax_lite.privacy.plain import plain
-from fedjax_lite.refuse import is_number
+from fedjax_lite.refuse import is_number, plain
 from fedjax_lite.sampling import Sampler, participation_of, slots_of
 
 SELDOM = 1e-7  # up to which probability of a full cohort Renyi divergences stand for sampling with a limit of slots

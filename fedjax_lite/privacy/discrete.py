@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from fedjax_lite import refuse
 from fedjax_lite.base import Key, Number
-from fedjax_lite.privacy.plain import plain
-from fedjax_lite.refuse import positive, whole
+from fedjax_lite.refuse import plain, positive, whole
 
 Real = int | float  # on the host
 Divergence = Callable[[Real], float]  # order -> Renyi divergence

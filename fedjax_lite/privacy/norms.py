@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Number, Tree
-from fedjax_lite.uplink.ledger import wide
+from fedjax_lite.tree import squared_norm, wide
 
 
 def clipped(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
@@ -58,8 +58,7 @@ def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
 
 def norm_of(message: Tree) -> Float[Array, ""]:
     """The Euclidean norm over all leaves, at least float32."""
-    squares = [jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(message)]
-    return _root(sum(squares, jnp.zeros(())))
+    return _root(squared_norm(message))
 
 
 @jax.custom_jvp

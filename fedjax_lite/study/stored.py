@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lite.refuse import short
 from fedjax_lite.study.grid import Axis
 
 NUMBER = "number"  # a label that JSON has no number for: {"number": "inf"}, since "inf" is a text
@@ -89,7 +90,7 @@ def _fields(said: Any) -> dict[str, Any]:
 def _axis(said: Any, where: str) -> Axis:
     said = _of(said, where, dict)
     names, rows = (tuple(_of(said.get(key), f"{where}.{key}", list)) for key in ("names", "rows"))
-    _check(bool(names) and all(isinstance(name, str) for name in names), f"{where}.names", f"must be texts, got {_short(names)}")
+    _check(bool(names) and all(isinstance(name, str) for name in names), f"{where}.names", f"must be texts, got {short(repr(names), 60)}")
     _check(bool(rows), f"{where}.rows", "must be one at least")
     for i, row in enumerate(rows):
         _check(len(_of(row, f"{where}.rows[{i}]", list)) == len(names), f"{where}.rows[{i}]", f"must have a value for each of {names}")
@@ -99,7 +100,7 @@ def _axis(said: Any, where: str) -> Axis:
 def _label(value: Any, where: str) -> Any:
     if isinstance(value, dict) and list(value) == [NUMBER]:
         return _number(value[NUMBER], where)
-    _check(isinstance(value, str | int | float), where, f"must hold numbers and texts, got {_short(value)}")
+    _check(isinstance(value, str | int | float), where, f"must hold numbers and texts, got {short(repr(value), 60)}")
     return value
 
 
@@ -131,13 +132,13 @@ def _array(value: Any, kind: np.dtype, shape: tuple[int, ...], where: str) -> np
 def _number(value: Any, where: str) -> Any:
     """A number, or the one that a text stands for."""
     known = isinstance(value, str) and value in NOT_FINITE
-    _check(known or isinstance(value, int | float), where, f'must be a number, "nan", "inf" or "-inf", got {_short(value)}')
+    _check(known or isinstance(value, int | float), where, f'must be a number, "nan", "inf" or "-inf", got {short(repr(value), 60)}')
     return NOT_FINITE[value] if known else value
 
 
 def _type(name: Any, where: str) -> np.dtype:
     known = isinstance(name, str) and bool(re.fullmatch(r"bool|u?int\d+|b?float\d+(_\w+)?", name)) and hasattr(jnp, name)
-    _check(known, where, f"must be a type of numbers, such as float32, got {_short(name)}")
+    _check(known, where, f"must be a type of numbers, such as float32, got {short(repr(name), 60)}")
     return np.dtype(name)
 
 
@@ -147,20 +148,15 @@ def _wholes(value: Any, where: str, below: int | None = None) -> tuple[int, ...]
 
 def _whole(value: Any, where: str, below: int | None = None) -> int:
     good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < (below or 2**63)
-    _check(good, where, f"must be a whole number from 0 on{f' and below {below}' if below else ''}, got {_short(value)}")
+    _check(good, where, f"must be a whole number from 0 on{f' and below {below}' if below else ''}, got {short(repr(value), 60)}")
     return value
 
 
 def _of(value: Any, where: str, kind: type) -> Any:
-    _check(isinstance(value, kind), where, f"must be a {'table' if kind is dict else 'list'}, got {_short(value)}")
+    _check(isinstance(value, kind), where, f"must be a {'table' if kind is dict else 'list'}, got {short(repr(value), 60)}")
     return value
 
 
 def _check(good: Any, where: str, wanted: str) -> None:
     if not good:
         raise ValueError(f"{where} {wanted}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:57]}..."

@@ -9,7 +9,8 @@ import optax
 
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
-from fedjax_lite.uplink.ledger import finite, wide
+from fedjax_lite.tree import wide
+from fedjax_lite.uplink.ledger import finite
 from fedjax_lite.uplink.place import places
 
 ENOUGH = 5  # participations of a client

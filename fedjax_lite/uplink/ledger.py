@@ -145,11 +145,6 @@ def count(message: Tree) -> int:
     return sum(x.size for x in jax.tree.leaves(message))
 
 
-def wide(x: Array) -> Array:
-    """An array in at least float32: half precision is computed in that."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def entropy_bits(symbols: Any) -> float:
     r"""The size of symbols after an ideal entropy coder that knows how often each occurs; on the host.
 

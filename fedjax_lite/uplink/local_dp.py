@@ -15,7 +15,7 @@ from fedjax_lite.base import Hidden, Number, Tree
 from fedjax_lite.privacy import norms
 from fedjax_lite.refuse import positive
 from fedjax_lite.schedules import Clock, Scheduled, on_round
-from fedjax_lite.uplink.ledger import wide
+from fedjax_lite.tree import wide
 
 
 def local_gaussian(

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from fedjax_lite import tree
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, nothing_sent, wide
+from fedjax_lite.tree import wide
+from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, nothing_sent
 from fedjax_lite.uplink.place import place_of
 
 

@@ -9,7 +9,8 @@ from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import is_number, whole
-from fedjax_lite.uplink.ledger import SCALE, Draw, compressor, wide
+from fedjax_lite.tree import wide
+from fedjax_lite.uplink.ledger import SCALE, Draw, compressor
 
 
 def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:

@@ -11,8 +11,9 @@ import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Key, Tree
+from fedjax_lite.tree import wide
 from fedjax_lite.uplink.feedback import transformation
-from fedjax_lite.uplink.ledger import dense_bits, wide
+from fedjax_lite.uplink.ledger import dense_bits
 from fedjax_lite.uplink.place import Place, place_of, replaced
 
 BLOCK = 4096

@@ -6,7 +6,8 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
-from fedjax_lite.uplink.ledger import SCALE, compressor, count, wide
+from fedjax_lite.tree import wide
+from fedjax_lite.uplink.ledger import SCALE, compressor, count
 
 
 def sign() -> optax.GradientTransformationExtraArgs:

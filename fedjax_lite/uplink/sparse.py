@@ -10,7 +10,8 @@ from jaxtyping import Array, Int
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import is_number
 from fedjax_lite.shuffle import permute
-from fedjax_lite.uplink.ledger import bits_of, compressor, count, wide
+from fedjax_lite.tree import wide
+from fedjax_lite.uplink.ledger import bits_of, compressor, count
 
 SEED = 32  # bits
 
