@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from grouping import grouped
 from safetensors.numpy import load_file
 from stand_ins import idx_files, leaf_shards
 from tiny import first_round
@@ -47,7 +48,7 @@ def test_each_says_how_to_run_it(name):
     assert any(f'"{name}.toml"' in text for text in tests)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@grouped("name", list(CONFIGS), deep=("robustness", "distill_families"))
 def test_its_parts_fit_together(name, stand_ins):
     """A round is traced, of a study as often as it takes for each table of its grid to have its turn; nothing is compiled."""
     config = load(CONFIGS[name], [change.format(stand_ins) for change in CHANGES.get(name, [])])

@@ -142,9 +142,12 @@ def test_another_engine_s_runs_side_by_side_are_the_same():
         close(jax.tree.map(lambda x, i=i: x[i], found), compiled(softmax_data(), *slots(came), keys[i]))
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize(  # parts that add, and parts that stand beside each other
-    ("soft", "engine", "other"), [("mean", fl.padded(), fl.packed(2)), ("median", fl.sequential(), fl.packed(2))], ids=["mean", "median"]
+@pytest.mark.parametrize(  # parts that stand beside each other, and parts that add
+    ("soft", "engine", "other"),
+    [
+        pytest.param("median", fl.sequential(), fl.packed(2), id="median", marks=pytest.mark.deep),
+        pytest.param("mean", fl.padded(), fl.packed(2), id="mean", marks=pytest.mark.slow),
+    ],
 )
 def test_engines_agree_and_empty_slots_are_inert(soft, engine, other):
     rule, poisson = getattr(aggregators, soft)(), fl.sampling.poisson(0.5)

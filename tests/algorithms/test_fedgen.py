@@ -226,7 +226,7 @@ def test_seeds_and_strengths_are_vmapped():
     assert all(np.isfinite(x).all() and (x[1] != x[0]).any() for x in jax.tree.leaves(found))
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 @jax.enable_x64(False)
 def test_it_learns_digits():
     """With clients that hold few classes each; the generator of the library, from a tenth right."""

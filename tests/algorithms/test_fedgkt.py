@@ -117,7 +117,7 @@ def test_seeds_and_servers_are_vmapped():
     assert all(np.isfinite(x).all() and (x[1] != x[0]).any() for x in jax.tree.leaves(found))
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 @jax.enable_x64(False)
 def test_it_learns_digits(tmp_path):
     """A run with its evaluation: from a tenth right to most."""

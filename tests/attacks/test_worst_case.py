@@ -45,7 +45,12 @@ def forged(V, sent, budget=1.0):
 
 
 @pytest.mark.parametrize(
-    "name", ["geometric_median", *(pytest.param(name, marks=pytest.mark.deep) for name in ("median", "trimmed_mean", "nnm"))]
+    "name",
+    [
+        "geometric_median",
+        pytest.param("nnm", marks=pytest.mark.deep),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("median", "trimmed_mean")),
+    ],
 )
 def test_the_worst_case_is_worse_than_known_directions(name):
     (rule, oracle), V = RULES[name], stack(4)

@@ -219,9 +219,8 @@ def test_every_aggregator_takes_messages_of_full_size():
         assert correct.jax.eval_shape(fn, *operands_fn())[0]["w"].shape == ((few - 1) // 2, 2)
 
 
-@pytest.mark.parametrize(
-    "parts", [pytest.param(SOME, marks=pytest.mark.deep), pytest.param(PARTS, marks=pytest.mark.slow)], ids=["some", "all"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [SOME, PARTS], ids=["some", "all"])
 def test_the_rehearsal_does_its_parts_with_few_packages(parts, tmp_path):
     """As where nothing is installed but what the program itself needs."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))")

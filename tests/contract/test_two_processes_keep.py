@@ -6,12 +6,11 @@ import pytest
 from contract import KINDS
 from processes import in_two_processes
 
-ONE = ["random at every place"]  # what is kept and drawn at every place
-FIVE = ["median", "work scheduled", "adaptive rate", "uplink with state", "fedgkt"]
+SIX = ["random at every place", "median", "work scheduled", "adaptive rate", "uplink with state", "fedgkt"]
 
 
 @pytest.mark.parametrize(
-    "names", [ONE, pytest.param(FIVE, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["one", "five", "all"]
+    "names", [pytest.param(SIX, marks=pytest.mark.deep), pytest.param(KINDS, marks=pytest.mark.slow)], ids=["six", "all"]
 )
 def test_algorithms_on_two_processes(names):
     for out in in_two_processes(",".join(names), limit=900):

@@ -203,6 +203,7 @@ def test_folders_that_are_not_there_or_empty(tmp_path):
         leaf(tmp_path)
 
 
+@pytest.mark.deep
 def test_real_femnist(femnist):
     data = leaf(femnist)
     train, test = np.asarray(data.train.size), np.asarray(data.test.size)

@@ -76,6 +76,7 @@ def test_from_what_it_wrote_it_can_be_repeated(ran, tmp_path):
     assert (ran / "metrics.jsonl").read_text() == (tmp_path / "again" / "metrics.jsonl").read_text()
 
 
+@pytest.mark.deep
 def test_a_study_over_epsilons_is_one_program(config, ran):
     """The cell of the run's epsilon is the run; the other has noise of its own."""
     found = configured(config("grid.privacy.target_epsilon=[5.0, 2.0]", "grid.seeds=1"))(progress=False)

@@ -62,7 +62,7 @@ def aggregators(names):
     def asked(name, properties):
         return not_so(checks.aggregator(AGGREGATORS[name], clients=POPULATION, message=MESSAGE, only=properties))
 
-    @grouped("name", list(names))
+    @tiered("name", names, {*ONE_OF_EACH, *THREE_AGGREGATORS}, ())
     def test_keeps_the_contract(name, x64):
         alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
         expected = {"no clients give zero": "no"} if name in NOISY else {}
