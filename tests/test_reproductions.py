@@ -103,6 +103,8 @@ def test_robust_aggregation_under_attack(real_data, tmp_path):
         assert max(alone) - min(alone) < 1e-3 and min(alone) > 0.8  # without attackers there is no attack
         for attack in ("ipm", "gaussian"):
             assert (accuracy[rule, attack, 4] < 0.5) == (rule == "mean"), (rule, attack)
+    for rule, cost in (("mean", 0.002), ("trimmed_mean", 0.01)):  # alie hides in the spread of the honest
+        assert accuracy[rule, "alie", 4] < accuracy[rule, "alie", 0] - cost, rule
     # An independent implementation, with other draws: at f = 0, where all but the median are the mean, and at f = 4 under ipm.
     for rule, none, ipm in (
         ("mean", 0.886, 0.115),
