@@ -35,6 +35,7 @@ from fedjax_lite.privacy.spent import check_private, delta_of, is_central, outsi
 from fedjax_lite.progress import Progress, interruptible
 from fedjax_lite.records import Records, plain, records_of
 from fedjax_lite.refuse import delta as check_delta
+from fedjax_lite.refuse import short
 from fedjax_lite.rows import untouched
 from fedjax_lite.sampling import Sampler
 from fedjax_lite.simulate import advance
@@ -230,18 +231,26 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
     for part, name in ((data, "data"), (test, "test")):
         if loss_fn is not None and part is not None:
             check_labels(loss_fn, jax.eval_shape(algorithm.params, state), part, name)
-    data = data.shapes() if isinstance(data, Store) else data
+    example, data = data.example, data.shapes() if isinstance(data, Store) else data
     held_out = data if test is None else test
-    _, measured, sums = in_memory.of(algorithm, sampler, loss_fn).eval_shape(rounds, state, data=data, held_out=held_out)
+    try:
+        _, measured, sums = in_memory.of(algorithm, sampler, loss_fn).eval_shape(rounds, state, data=data, held_out=held_out)
+    except Exception as error:  # perhaps of jax, about two shapes alone
+        error.add_note(f"while a round was traced of params {_shapes(params)} and examples such as {_shapes(example)}")
+        raise
     check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
     names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
 
 
-def _structure(state: State) -> list[str]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+def _structure(tree: Tree) -> list[str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}".lstrip() for path, leaf in leaves]
+
+
+def _shapes(tree: Tree) -> str:
+    return short(", ".join(_structure(tree)))
 
 
 def _explain(round: int, why: str, where: str, folder: RunFolder | None) -> str:

@@ -47,6 +47,12 @@ def test_what_is_something_else_is_refused(function, change, message):
         inspect.unwrap(function)(**GIVEN | change)
 
 
+def test_what_jax_says_of_shapes_that_do_not_fit_is_told_with_what_they_are():
+    with pytest.raises(TypeError) as error:
+        run(params=jnp.zeros((9, 3)))
+    assert any("traced of params float32[9, 3] and examples such as ['x'] float32[" in note for note in error.value.__notes__)
+
+
 MEAN, SERVER, WORK = fl.aggregators.mean(), fl.optimizer_server(optax.sgd(1.0)), fl.sgd_work(loss, optax.sgd(0.1))
 
 
