@@ -75,6 +75,7 @@ MISTAKES = {
     "no rate": (('"sgd", learning_rate = 0.1', '"sgd"'), r"tiny.toml:15: client.optimizer: give learning_rate"),
     "rate of text": (("rate = 0.1", 'rate = "0.1"'), r"tiny.toml:15: client.optimizer.learning_rate: must be a number, got '0.1'"),
     "rate true": (("rate = 0.1", "rate = true"), r"client.optimizer.learning_rate: must be a number, got True"),
+    "decay true": (("batch_size = 2", "batch_size = 2\nepoch_decay = true"), r"client.epoch_decay: must be a number, got True"),
     "rate list": (("rate = 0.1", "rate = [0.1]"), r"client.optimizer.learning_rate: must be a number, got \[0.1\]"),
     "rate negative": (("rate = 0.1", "rate = -0.1"), r"client.optimizer.learning_rate: must be finite and not negative, got -0.1"),
     "rate infinite": (("rate = 0.1", "rate = inf"), r"client.optimizer.learning_rate: must be finite and not negative, got inf"),

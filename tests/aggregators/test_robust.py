@@ -68,8 +68,8 @@ def test_single_precision(name, kind):
 
 
 @each(
-    ["centered_clipping", "rlr", "median", "krum", "geometric_median", "fltrust", "arc mean"],
-    deep=["median", "krum", "geometric_median", "fltrust", "arc mean"],
+    ["median", "centered_clipping", "rlr", "krum", "geometric_median", "fltrust", "arc mean"],
+    deep=["centered_clipping", "rlr", "krum", "geometric_median", "fltrust", "arc mean"],
 )
 def test_half_precision_is_computed_in_single(name):
     n, f = 8, 1
