@@ -18,8 +18,8 @@ from workloads import WORKLOADS
 
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.run import in_memory
-from fedjax_lite.stream import streamed
+from fedjax_lite.runner.run import in_memory
+from fedjax_lite.runner.stream import streamed
 
 
 def main():

@@ -16,18 +16,18 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
-from fedjax_lite.convergence import Convergence
 from fedjax_lite.data import partition
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.engine import packed, padded, sequential
+from fedjax_lite.engine.over_runs import over_runs
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.federate import federate
-from fedjax_lite.hosts import join_hosts
-from fedjax_lite.params import load_params
-from fedjax_lite.plan import Plan, plan
-from fedjax_lite.rows import Touched
-from fedjax_lite.run import Result, run
-from fedjax_lite.runs import over_runs
+from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.runner.host_rows import Touched
+from fedjax_lite.runner.hosts import join_hosts
+from fedjax_lite.runner.model_file import load_params
+from fedjax_lite.runner.plan import Plan, plan
+from fedjax_lite.runner.run import Result, run
 from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate

@@ -12,23 +12,23 @@ from pathlib import Path
 
 import jax
 
-from fedjax_lite.build import build
-from fedjax_lite.config import Config, load
+from fedjax_lite.configuration.build import build
+from fedjax_lite.configuration.config import Config, load
+from fedjax_lite.configuration.privacy import budgets
+from fedjax_lite.configuration.registry import KINDS, names
+from fedjax_lite.configuration.study import configured
+from fedjax_lite.engine.over_runs import AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.files import holds, place_of, toml_text
-from fedjax_lite.folder import CHECKPOINTS
-from fedjax_lite.hosts import join_hosts, leads
-from fedjax_lite.names import KINDS, names
-from fedjax_lite.params import named_leaves
-from fedjax_lite.plan import plan
-from fedjax_lite.privacy.settings import budgets
-from fedjax_lite.privacy.spent import private
-from fedjax_lite.progress import terminable
-from fedjax_lite.run import Result
-from fedjax_lite.runs import AXIS as RUNS
-from fedjax_lite.study.configured import configured
-from fedjax_lite.study.kept import Kept
+from fedjax_lite.privacy.budget import private
+from fedjax_lite.runner.files import holds, place_of, toml_text
+from fedjax_lite.runner.folder import CHECKPOINTS
+from fedjax_lite.runner.hosts import join_hosts, leads
+from fedjax_lite.runner.model_file import named_leaves
+from fedjax_lite.runner.plan import plan
+from fedjax_lite.runner.progress import terminable
+from fedjax_lite.runner.run import Result
 from fedjax_lite.study.printed import ranking, target_of
+from fedjax_lite.study.unfinished import Kept
 
 MOST_CORES = 8  # each holds a copy of the data
 FEW = 50  # parameters up to which the model is printed

@@ -15,8 +15,8 @@ from fedjax_lite import tree
 from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree, client_keys
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
-from fedjax_lite.uplink.ledger import Cost, dense_bits, sent
-from fedjax_lite.uplink.place import apart
+from fedjax_lite.ledger import Cost, dense_bits, sent
+from fedjax_lite.uplink.compressor import apart
 from fedjax_lite.uplink.told import told
 
 __all__ = ["SENT", "Family", "Side", "side_of"]

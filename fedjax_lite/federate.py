@@ -25,9 +25,9 @@ from fedjax_lite.base import (
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import SENT, Family, side_of
 from fedjax_lite.engine import Engine, packed
+from fedjax_lite.guarantees import composable, hidden, refuse_memory
 from fedjax_lite.metrics import check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
-from fedjax_lite.privacy.compose import composable, hidden, refuse_memory
 from fedjax_lite.refuse import complex_leaves, integer
 
 __all__ = ["federate"]

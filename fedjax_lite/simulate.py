@@ -4,7 +4,7 @@ import jax
 
 from fedjax_lite.base import Algorithm, Key, State, Tree, round_key
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.sampling import Sampler
+from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["advance", "simulate"]
 

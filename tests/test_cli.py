@@ -11,7 +11,7 @@ from shells import TEXT, shell_in
 from fedjax_lite import cli
 from fedjax_lite.study.conduct import conducted
 from fedjax_lite.study.grid import axes_of
-from fedjax_lite.study.kept import Kept
+from fedjax_lite.study.unfinished import Kept
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from shells import TEXT, shell_in
 
 from fedjax_lite import cli
 from fedjax_lite.data import save
-from fedjax_lite.run import Result
+from fedjax_lite.runner.run import Result
 
 
 @pytest.fixture

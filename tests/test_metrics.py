@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.arguments import check_options
 from fedjax_lite.base import Mean
 from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.runner.arguments import check_options
 from fedjax_lite.study.grid import Axis
 
 LOWER = "loss test_loss mse test_mae perplexity nll update_norm brier_score ECE rmse word-error-rate uplink_bits cross_entropy"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedjax_lite.sampling import MANY, _binomial, weighted
+from fedjax_lite.sampling.samplers import MANY, _binomial, weighted
 
 
 def sizes_of_parts(number, rate, at_once, draws, rounds):

@@ -18,8 +18,10 @@ def calls_jit(tree):
 
 
 def test_only_the_runner_the_tuner_the_study_and_the_checks_compile():
-    compiling = [path.name for path in SOURCES if path.parent.name != "checks" and calls_jit(ast.parse(path.read_text()))]
-    assert compiling == ["compiled.py", "tune.py", "run.py", "compute.py"]
+    compiling = {
+        str(path.relative_to(PACKAGE)) for path in SOURCES if path.parent.name != "checks" and calls_jit(ast.parse(path.read_text()))
+    }
+    assert compiling == {"engine/compute.py", "engine/tune.py", "runner/compiled.py", "runner/run.py"}
 
 
 def identifiers(tree):
@@ -49,8 +51,34 @@ def test_one_module_decides_which_form_of_a_computation_is_taken():
     assert asking == {
         "platform_dependent": {"forms.py"},
         "register_lowering": {"models/convolution.py"},  # which asks forms what to lower
-        "default_backend": {"forms.py", "cli.py", "memory.py", "engine/placement.py"},
+        "default_backend": {"forms.py", "cli.py", "runner/memory.py", "engine/placement.py"},
     }
+
+
+def rooms_that_import():
+    """room -> those that it imports; a room is a folder of the package, or a file beside the folders."""
+    found = {}
+    for path in SOURCES:
+        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.module]
+        names = [f"{node.module}.{each.name}" for node in imports for each in node.names if node.module.startswith("fedjax_lite")]
+        found.setdefault(here, set()).update({name.split(".")[1] for name in names} - {here})
+    return found
+
+
+def test_rooms_stand_on_each_other_in_no_circle():
+    below = {room: rooms for room, rooms in rooms_that_import().items() if room != "__init__"}
+    while done := [room for room, rooms in below.items() if not rooms & below.keys()]:
+        for room in done:
+            del below[room]
+    assert not below
+
+
+def test_the_root_is_the_reading_list_of_a_round():
+    assert len(list(PACKAGE.glob("*.py"))) <= 21
+    importing = rooms_that_import()
+    assert {room for room, rooms in importing.items() if "configuration" in rooms} == {"cli"}
+    assert "privacy" not in importing["federate"] | importing["clients"]
 
 
 def test_the_contract_is_short():

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
+from fedjax_lite.clip import clipped
 from fedjax_lite.privacy import discrete
-from fedjax_lite.privacy.norms import clipped
 from fedjax_lite.refuse import positive, whole
 from fedjax_lite.uplink.rotation import BLOCK, check_block, rotated, rotated_back
 

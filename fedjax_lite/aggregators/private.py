@@ -7,7 +7,7 @@ from jaxtyping import Array
 from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
-from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of, normal_like
+from fedjax_lite.clip import clipped, clipped_by_leaf, norm_of, normal_like
 from fedjax_lite.refuse import is_number, positive
 from fedjax_lite.tree import wide
 

@@ -7,8 +7,8 @@ from jaxtyping import Array, Int, UInt32
 
 from fedjax_lite import tree
 from fedjax_lite.base import Aggregator, Key, Tree
+from fedjax_lite.ledger import count
 from fedjax_lite.refuse import integer, positive
-from fedjax_lite.uplink.ledger import count
 
 
 def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int = 32, neighbors: int | None = None) -> Aggregator:

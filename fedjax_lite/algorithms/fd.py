@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from fedjax_lite.aggregators import from_sum
 from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
-from fedjax_lite.distill.every import of_all_models
+from fedjax_lite.distill.all_models import of_all_models
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models import Model, supervised

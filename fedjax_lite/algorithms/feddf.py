@@ -15,8 +15,8 @@ from fedjax_lite.distill.soft_labels import soft_labels
 from fedjax_lite.distill.student import Lessons
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
+from fedjax_lite.ledger import count
 from fedjax_lite.models import Model, supervised
-from fedjax_lite.uplink.ledger import count
 from fedjax_lite.work import sgd_work
 
 __all__ = ["feddf"]

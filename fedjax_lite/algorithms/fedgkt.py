@@ -19,11 +19,11 @@ from fedjax_lite.distill.kept import Kept
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
+from fedjax_lite.ledger import dense_bits, lump
 from fedjax_lite.models.losses import of_logits
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute
-from fedjax_lite.uplink.ledger import dense_bits, lump
 from fedjax_lite.work import LossFn, sgd_work
 
 Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]

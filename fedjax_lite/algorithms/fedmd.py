@@ -7,8 +7,8 @@ from fedjax_lite.aggregators import mean
 from fedjax_lite.base import Aggregator, Algorithm, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
+from fedjax_lite.distill.all_models import of_all_models
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
-from fedjax_lite.distill.every import of_all_models
 from fedjax_lite.distill.kept import consensus_server, kept
 from fedjax_lite.distill.pooled import pooled
 from fedjax_lite.distill.public import public_of

@@ -1,5 +1,6 @@
 """Federated distillation: soft labels on public examples, from many models into one."""
 
+from fedjax_lite.distill.all_models import mean_over_models
 from fedjax_lite.distill.ensemble import (
     Ensemble,
     by_accuracy,
@@ -9,7 +10,6 @@ from fedjax_lite.distill.ensemble import (
     mean_probabilities,
     sharpened,
 )
-from fedjax_lite.distill.every import mean_over_models
 from fedjax_lite.distill.kept import consensus_server, kept
 from fedjax_lite.distill.pooled import Lesson, pooled
 from fedjax_lite.distill.public import public_set

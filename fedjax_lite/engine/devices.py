@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
-from fedjax_lite.engine.layout import Build, Local, Result
+from fedjax_lite.engine.contract import Build, Local, Result
 from fedjax_lite.engine.placement import AXIS, EVERYWHERE, SPLIT, number
 
 

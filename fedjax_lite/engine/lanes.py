@@ -10,8 +10,8 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import forms, tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
+from fedjax_lite.engine.contract import Engine, Local, total
 from fedjax_lite.engine.devices import over_devices
-from fedjax_lite.engine.layout import Engine, Local, total
 from fedjax_lite.engine.transforms import when_vmapped
 from fedjax_lite.engine.tune import fastest
 from fedjax_lite.refuse import is_count

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite import tree
+from fedjax_lite.engine.contract import Engine, total
 from fedjax_lite.engine.devices import over_devices
-from fedjax_lite.engine.layout import Engine, total
 from fedjax_lite.refuse import integer
 
 

@@ -12,9 +12,9 @@ from scipy.special import betainccinv, betaincinv
 
 from fedjax_lite import refuse
 from fedjax_lite.base import Key, Tree
+from fedjax_lite.engine.compute import compute
+from fedjax_lite.engine.programs import Program
 from fedjax_lite.engine.transforms import explicit
-from fedjax_lite.study.compute import compute
-from fedjax_lite.study.programs import Program
 
 __all__ = ["Audit", "audit", "lower_bound"]
 

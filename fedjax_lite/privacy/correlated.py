@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import Key, Tree
-from fedjax_lite.privacy.norms import normal_like
+from fedjax_lite.clip import normal_like
 from fedjax_lite.refuse import whole
 
 __all__ = ["Strategy", "banded", "independent", "toeplitz", "tree"]

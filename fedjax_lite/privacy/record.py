@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from fedjax_lite import forms, tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
-from fedjax_lite.privacy.norms import clipped, normal_like
+from fedjax_lite.clip import clipped, normal_like
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.work import LossFn, mean_loss
 

@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
-from fedjax_lite.environment import environment
-from fedjax_lite.progress import interruptible
-from fedjax_lite.study.compute import compute
+from fedjax_lite.engine.compute import compute
+from fedjax_lite.engine.programs import Program, programs_of
+from fedjax_lite.runner.environment import environment
+from fedjax_lite.runner.progress import interruptible
 from fedjax_lite.study.grid import Axis, cells_of, count_of, names_of
-from fedjax_lite.study.kept import Kept
-from fedjax_lite.study.programs import Program, programs_of
 from fedjax_lite.study.results import Study
+from fedjax_lite.study.unfinished import Kept
 
 
 def conducted(

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedjax_lite.base import Mechanism
 from fedjax_lite.privacy.accountant import accounted, covered
-from fedjax_lite.privacy.spent import finite_or_none, outside
-from fedjax_lite.sampling import Sampler
+from fedjax_lite.privacy.budget import finite_or_none, outside
+from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.study.results import Study
 
 Private = tuple[Mechanism | None, Sampler, int, float]  # who takes part, of how many, and delta

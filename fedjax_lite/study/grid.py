@@ -92,15 +92,6 @@ def names_of(axes: Sequence[Axis]) -> list[str]:
     return [", ".join(row) for row in rows]
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value can be a tracer: a number that is not a truth value.
-
-    >>> is_number(1), is_number(0.5), is_number(True), is_number("1")
-    (True, True, False, False)
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**31)
-
-
 def python(value: Any) -> Any:
     """A single number of NumPy or jax as Python's own."""
     scalar = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0

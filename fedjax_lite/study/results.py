@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.files import write
 from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.report import study_report
+from fedjax_lite.runner.files import write
 from fedjax_lite.study.grid import COLUMNS, OF_ROUNDS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 from fedjax_lite.study.stored import fields_of, text_of

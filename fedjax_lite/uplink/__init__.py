@@ -4,11 +4,11 @@ Compressors report the bits they send (`Sent`), and the round's metrics add them
 own noise.
 """
 
+from fedjax_lite.ledger import Sent, entropy_bits
+from fedjax_lite.uplink.compressor import apart, compressor
 from fedjax_lite.uplink.drive import drive, eden
 from fedjax_lite.uplink.feedback import error_feedback
-from fedjax_lite.uplink.ledger import Sent, compressor, entropy_bits
 from fedjax_lite.uplink.local_dp import local_gaussian, local_laplace
-from fedjax_lite.uplink.place import apart
 from fedjax_lite.uplink.power_sgd import power_sgd
 from fedjax_lite.uplink.quantise import qsgd, terngrad, uniform
 from fedjax_lite.uplink.rotation import rotate

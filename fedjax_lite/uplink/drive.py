@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from fedjax_lite.uplink.ledger import SCALE, compressor
+from fedjax_lite.uplink.compressor import SCALE, compressor
 from fedjax_lite.uplink.rotation import BLOCK, check_block, rotated, rotated_back
 from fedjax_lite.uplink.sign import signs
 

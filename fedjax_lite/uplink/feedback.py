@@ -10,8 +10,7 @@ import optax
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.ledger import finite
-from fedjax_lite.uplink.place import places
+from fedjax_lite.uplink.compressor import finite, places
 
 ENOUGH = 5  # participations of a client
 

@@ -12,7 +12,7 @@ import optax
 
 from fedjax_lite import refuse, tree
 from fedjax_lite.base import Hidden, Number, Tree
-from fedjax_lite.privacy import norms
+from fedjax_lite.clip import clipped
 from fedjax_lite.refuse import positive
 from fedjax_lite.schedules import Clock, Scheduled, on_round
 from fedjax_lite.tree import wide
@@ -68,7 +68,7 @@ def local_gaussian(
     if epsilon is None and delta is not None:
         raise ValueError(f"local_gaussian: delta goes with epsilon, not with noise_multiplier: leave it out, got {delta!r}")
     noise_multiplier = _multiplier("local_gaussian", noise_multiplier, epsilon, lambda one: _gaussian_multiplier(one, delta))
-    return _local("local_gaussian", clip, noise_multiplier, lambda message: norms.clipped(message, clip)[0], jax.random.normal)
+    return _local("local_gaussian", clip, noise_multiplier, lambda message: clipped(message, clip)[0], jax.random.normal)
 
 
 def local_laplace(
@@ -159,7 +159,7 @@ def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: C
 
 
 def _clipped_absolute(message: Tree, most: Number) -> Tree:
-    """As `norms.clipped`, with the sum of absolute values for a norm."""
+    """As `clipped`, with the sum of absolute values for a norm."""
     message = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), wide(x), 0), message)
     norm = sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(message)), jnp.zeros(()))
     factor = jnp.minimum(1, most / jnp.where(norm > 0, norm, 1))  # 0 where the norm overflows

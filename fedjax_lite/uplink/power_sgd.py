@@ -8,10 +8,10 @@ import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite import tree
+from fedjax_lite.ledger import Sent, bits_of, dense_bits
 from fedjax_lite.refuse import whole
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.ledger import Sent, bits_of, compressor, dense_bits, finite, nothing_sent
-from fedjax_lite.uplink.place import place_of
+from fedjax_lite.uplink.compressor import compressor, finite, nothing_sent, place_of
 
 
 class _LowRank(NamedTuple):

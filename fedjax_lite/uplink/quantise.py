@@ -10,7 +10,7 @@ from jaxtyping import Array
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import is_number, whole
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.ledger import SCALE, Draw, compressor
+from fedjax_lite.uplink.compressor import SCALE, Draw, compressor
 
 
 def uniform(levels: Number) -> optax.GradientTransformationExtraArgs:

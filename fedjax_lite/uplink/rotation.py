@@ -11,10 +11,10 @@ import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Key, Tree
+from fedjax_lite.ledger import Place, dense_bits
 from fedjax_lite.tree import wide
+from fedjax_lite.uplink.compressor import place_of, replaced
 from fedjax_lite.uplink.feedback import transformation
-from fedjax_lite.uplink.ledger import dense_bits
-from fedjax_lite.uplink.place import Place, place_of, replaced
 
 BLOCK = 4096
 _SIGNS, _INNER = np.uint32(0x5167), np.uint32(0x1A7E)

@@ -6,8 +6,9 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.ledger import count
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.ledger import SCALE, compressor, count
+from fedjax_lite.uplink.compressor import SCALE, compressor
 
 
 def sign() -> optax.GradientTransformationExtraArgs:

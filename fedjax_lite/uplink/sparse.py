@@ -8,10 +8,11 @@ import optax
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.ledger import bits_of, count
 from fedjax_lite.refuse import is_number
 from fedjax_lite.shuffle import permute
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.ledger import bits_of, compressor, count
+from fedjax_lite.uplink.compressor import compressor
 
 SEED = 32  # bits
 

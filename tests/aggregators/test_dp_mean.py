@@ -11,7 +11,7 @@ from clipped_means import CLIENTS, OWN, SIZES, flat, released, rows, stack
 
 import fedjax_lite as fl
 from fedjax_lite.aggregators import dp_mean
-from fedjax_lite.privacy.norms import clipped, clipped_by_leaf, norm_of
+from fedjax_lite.clip import clipped, clipped_by_leaf, norm_of
 
 
 def oracle(V, clip, divisor):

@@ -13,7 +13,7 @@ from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite.aggregators import dp_mean
-from fedjax_lite.privacy.norms import normal_like
+from fedjax_lite.clip import normal_like
 
 NOTHING = jax.tree.map(np.zeros_like, stack())
 

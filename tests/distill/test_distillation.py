@@ -16,7 +16,7 @@ import fedjax_lite as fl
 from fedjax_lite import aggregators, distill
 from fedjax_lite.base import aggregate_key
 from fedjax_lite.distill import Knowledge, Lesson
-from fedjax_lite.uplink.ledger import sent
+from fedjax_lite.ledger import sent
 
 PUBLIC = {"x": np.random.default_rng(7).normal(size=(30, FEATURES)).astype(np.float32)}
 LABELS = np.random.default_rng(8).integers(0, CLASSES, 30)

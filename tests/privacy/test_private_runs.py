@@ -12,10 +12,10 @@ from tiny import PRIVATE, after_a_round
 
 import fedjax_lite as fl
 from fedjax_lite import cli
-from fedjax_lite.build import build
-from fedjax_lite.config import load
+from fedjax_lite.configuration.build import build
+from fedjax_lite.configuration.config import load
+from fedjax_lite.configuration.study import configured
 from fedjax_lite.report.page import report
-from fedjax_lite.study.configured import configured
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +90,7 @@ def test_a_study_over_epsilons_is_one_program(config, ran):
 
 
 def test_a_run_without_accountant_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr("fedjax_lite.privacy.spent.find_spec", lambda name: None)
+    monkeypatch.setattr("fedjax_lite.privacy.budget.find_spec", lambda name: None)
     algorithm = fl.federate(
         fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.aggregators.dp_mean(1.0, 1.0, 4.0), fl.optimizer_server(optax.sgd(1.0)),
         batches=fl.Batches(4, shuffle=False), population=7, engine=fl.padded(),

@@ -12,12 +12,12 @@ import pytest
 from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
+from fedjax_lite.engine.compute import _lowered
+from fedjax_lite.engine.over_runs import AXIS
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.environment import environment
-from fedjax_lite.runs import AXIS
-from fedjax_lite.study.compute import _lowered
+from fedjax_lite.engine.programs import programs_of
+from fedjax_lite.runner.environment import environment
 from fedjax_lite.study.grid import axes_of
-from fedjax_lite.study.programs import programs_of
 
 study = functools.partial(fl.study, progress=False)
 

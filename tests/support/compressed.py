@@ -10,7 +10,7 @@ import scipy.stats
 from grouping import grouped
 
 from fedjax_lite import uplink
-from fedjax_lite.uplink.ledger import sent
+from fedjax_lite.ledger import sent
 
 DRAWS = 20_000
 COMPRESSORS = {

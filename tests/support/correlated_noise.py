@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from fedjax_lite.privacy.norms import normal_like
+from fedjax_lite.clip import normal_like
 
 LIKE = {"w": np.zeros((3, 2), np.float32), "b": np.zeros((), np.float32)}
 KEYS = jax.random.split(jax.random.key(7), 64)

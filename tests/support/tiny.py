@@ -2,9 +2,9 @@
 
 import jax
 
-from fedjax_lite.build import parts
-from fedjax_lite.config import load
-from fedjax_lite.sources import load_data, outputs_of
+from fedjax_lite.configuration.build import parts
+from fedjax_lite.configuration.config import load
+from fedjax_lite.configuration.data import load_data, outputs_of
 
 TINY = """\
 name = "tiny"

@@ -14,7 +14,7 @@ from problems import simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import uplink
-from fedjax_lite.uplink.ledger import sent
+from fedjax_lite.ledger import sent
 from fedjax_lite.uplink.sparse import _bits, _kept
 
 

@@ -13,8 +13,9 @@ from local_noise import MAKE, ZEROS, C, both, flat, sent, update, variance
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite import refuse, schema
+from fedjax_lite import refuse
 from fedjax_lite.base import Hidden
+from fedjax_lite.configuration import schema
 from fedjax_lite.uplink.local_dp import _gaussian_multiplier, local_gaussian, local_laplace
 
 MORE = {"gaussian": {"delta": 1e-5}, "laplace": {}}

@@ -9,7 +9,8 @@ import pytest
 from compressed import COMPRESSORS, each_compressor, flat, message, once, update
 from grouping import grouped
 
-from fedjax_lite import names, uplink
+from fedjax_lite import uplink
+from fedjax_lite.configuration import registry
 
 
 def shapes(tree):
@@ -165,4 +166,4 @@ def test_refusals(make, message):
 
 def test_configurations_can_name_every_compressor():
     exported = {name for name in uplink.__all__ if name not in ("Sent", "apart", "compressor", "entropy_bits")}
-    assert set(names.names("uplink")) == exported
+    assert set(registry.names("uplink")) == exported

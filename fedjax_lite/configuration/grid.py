@@ -1,0 +1,119 @@
+"""The table [grid] of a configuration: which values vary, and the seeds."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fedjax_lite.configuration.config import SECTIONS, Config, Where, nearest
+from fedjax_lite.study.grid import Axis
+from fedjax_lite.study.study import seeds_of
+
+ONE = ("name", "seed", "run", "grid")  # sections that are one for the whole study
+SEEDS = 5  # where the table does not say
+ATTACKERS = ("num_byzantine", "byzantine", "seed")  # keys of [attack] that stay where its other keys are replaced
+
+
+class Grid(NamedTuple):
+    """A configuration's grid."""
+
+    axes: tuple[Axis, ...]
+    choices: list[list[dict[str, Any]]]  # of each axis: dotted path -> value
+    seeds: tuple[int, ...]
+    places: dict[str, str]  # dotted path -> where its values stand, for errors
+
+
+def grid_of(config: Config) -> Grid:
+    """The axes and the seeds of [grid].
+
+    Raises:
+        ConfigError: no grid, a path that cannot vary, no list of different values.
+    """
+    listed = _flat(config.values.get("grid", {}), ("grid",))
+    if not listed:
+        raise config.error(["grid"], "a study needs a table [grid], such as client.optimizer.learning_rate = [0.05, 0.1]; or use run")
+    seeds = _seeds(config, listed)
+    axes, choices = [], []
+    for name, (path, values) in listed.items():
+        section = name.split(".")[0]
+        if section in ONE or not all(name.split(".")):
+            raise config.error(path, f"{name} cannot vary in a study" + ("; give seeds or seed" if section == "seed" else ""))
+        if section not in SECTIONS:
+            raise config.error(path, f"unknown section {section!r}{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
+        if not isinstance(values, list):
+            raise config.error(path, f"must be a list of values, got {values!r}")
+        if not values:
+            raise config.error(path, "is an empty list: give at least one value, or leave it out")
+        labels = labels_of(values)
+        for label in labels:
+            if labels.count(label) > 1:
+                raise config.error(path, f"has {label!r} twice")
+        axes.append(Axis((name,), tuple((label,) for label in labels)))
+        choices.append([{name: _with_attackers(config, value) if name == "attack" else value} for value in values])
+    return Grid(tuple(axes), choices, seeds, {name: config.place(path) for name, (path, _) in listed.items()})
+
+
+def _with_attackers(config: Config, table: Any) -> Any:
+    """An attack of the grid with who mounts it, from [attack], where it does not say."""
+    before = config.values.get("attack", {})
+    if not isinstance(table, dict) or not isinstance(before, dict):
+        return table
+    kept = {name: before[name] for name in ATTACKERS if name in before}
+    if {"num_byzantine", "byzantine"} & table.keys():
+        kept = {name: value for name, value in kept.items() if name == "seed"}
+    return kept | table
+
+
+def labels_of(values: Sequence[Any]) -> list[Any]:
+    """A short label for each value: a number or text itself; a table's name, with the keys that tell apart those of one name.
+
+    >>> labels_of([{"name": "mean"}, {"name": "ipm", "scale": 1}, {"name": "ipm", "scale": 5}, {"name": "nnm", "inner": {"name": "krum"}}])
+    ['mean', 'ipm scale=1', 'ipm scale=5', 'nnm']
+    >>> labels_of([{"name": "nnm", "inner": {"name": "krum"}}, {"name": "nnm", "inner": {"name": "median"}}, 3])
+    ['nnm(krum)', 'nnm(median)', 3]
+    """
+    labels: list[Any] = []
+    for value in values:
+        if isinstance(value, dict):
+            of_name = [other for other in values if isinstance(other, dict) and other.get("name") == value.get("name")]
+            telling = {key: x for key, x in value.items() if key == "name" or any(other.get(key) != x for other in of_name)}
+            labels.append(_label(telling))
+        else:
+            labels.append(value if isinstance(value, str | int | float) else json.dumps(value))
+    return labels
+
+
+def _label(table: dict[str, Any]) -> str:
+    """A table in short: name(tables inside it) key=value.
+
+    >>> _label({"name": "nnm", "inner": {"name": "krum"}, "num_byzantine": 2})
+    'nnm(krum) num_byzantine=2'
+    """
+    inside = ", ".join(_label(x) for x in table.values() if isinstance(x, dict))
+    keys = [f"{key}={x if isinstance(x, str) else json.dumps(x)}" for key, x in table.items() if key != "name" and not isinstance(x, dict)]
+    return " ".join(filter(None, [str(table.get("name", "")) + (f"({inside})" if inside else ""), *keys])) or "{}"
+
+
+def _flat(table: dict[str, Any], path: tuple[str, ...], name: str = "") -> dict[str, tuple[Where, Any]]:
+    """Each dotted path of a grid, in quotes or not, with where it stands and its values."""
+    flat: dict[str, tuple[Where, Any]] = {}
+    for key, value in table.items():
+        dotted = f"{name}.{key}" if name else key
+        flat |= _flat(value, (*path, key), dotted) if isinstance(value, dict) and value else {dotted: ((*path, key), value)}
+    return flat
+
+
+def _seeds(config: Config, listed: dict[str, tuple[Where, Any]]) -> tuple[int, ...]:
+    """The seeds, taken out of the grid: `seeds = 5` counts from the configuration's own, `seed = [0, 1]` lists them."""
+    if "seeds" in listed and "seed" in listed:
+        raise config.error(listed["seeds"][0], "give seeds (how many) or seed (a list), not both")
+    name = "seed" if "seed" in listed else "seeds"
+    path, value = listed.pop(name, (("grid",), SEEDS))
+    first = config.values.get("seed", 0)
+    if name == "seeds" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise config.error(path, f"must be a whole number of at least 1, got {value!r}")
+    if name == "seed" and not isinstance(value, list):
+        raise config.error(path, f"must be a list of whole numbers, got {value!r}")
+    try:
+        return seeds_of(range(first, first + value) if name == "seeds" else value)
+    except ValueError as error:
+        raise config.error(path, str(error).removeprefix("study: ")) from None

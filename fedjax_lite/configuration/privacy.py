@@ -1,0 +1,95 @@
+"""The table [privacy] of a configuration: the delta to account for, and the noise for an epsilon."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from fedjax_lite.base import Mechanism, Number
+from fedjax_lite.configuration.config import Config, changed
+from fedjax_lite.configuration.registry import call, refusing
+from fedjax_lite.privacy.accountant import check, covered, noise_for
+from fedjax_lite.privacy.budget import delta_of
+from fedjax_lite.sampling.participation import Sampler
+
+NOISE = ("aggregator", "noise_multiplier")
+TARGET = "privacy.target_epsilon"
+
+
+class Settings(NamedTuple):
+    """What [privacy] can say."""
+
+    delta: float | None = None  # by default population^-1.1
+    target_epsilon: Number | None = None  # for noise_multiplier = "auto"
+    accountant: str = "pld"
+
+
+def settings_of(config: Config, population: int) -> Settings:
+    """The values of [privacy], once they are known to be some."""
+    table = config.values.get("privacy", {})
+    if not isinstance(table, dict):
+        raise config.error(["privacy"], f"must be a table such as {{ delta = 1e-5 }}, got {table!r}")
+    settings = call(config, Settings, table, ["privacy"])
+    with refusing(config, ["privacy"]):
+        check(1.0, 0, delta_of(settings.delta, population), settings.accountant)
+    return settings
+
+
+def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> Config:
+    """A configuration with `noise_multiplier = "auto"` replaced by the least noise for its target epsilon."""
+    target = settings_of(config, population).target_epsilon
+    if target is None:
+        raise config.error(NOISE, '"auto" solves for an epsilon: give target_epsilon under [privacy], or a number here')
+    return with_noise(config, noise(config, target, mechanism_of, sampler, population))
+
+
+def solved_choices(
+    config: Config,
+    choices: list[list[dict]],
+    places: dict[str, str],
+    mechanism_of: Callable[[float], Mechanism | None],
+    sampler: Sampler,
+    population: int,
+) -> tuple[list[list[dict]], dict[str, str]]:
+    """A study's choices, in which each target epsilon brings its noise along; and where it stands."""
+    same = covered(mechanism_of(1.0), sampler, population)[0]
+    fixed = ["sampling", "data", "privacy"]
+    fixed += [] if same.sensitivity is None and same.divergence is None else ["aggregator", "model"]
+    for name in places:
+        if name != TARGET and name.split(".")[0] in fixed:
+            raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
+
+    def with_its_noise(choice):
+        found = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
+        return choice | found
+
+    return [[with_its_noise(choice) for choice in axis] for axis in choices], places | {".".join(NOISE): config.place(NOISE)}
+
+
+def budgets(config: Config) -> list[Config]:
+    """A configuration for each target epsilon in its grid, if nothing else varies there; or as it is."""
+    grid = config.values.get("grid", {})
+    table = grid.get("privacy") if set(grid) <= {"privacy", "seeds"} else None
+    targets = table.get("target_epsilon") if isinstance(table, dict) and set(table) == {"target_epsilon"} else None
+    if not isinstance(targets, list):
+        return [config]
+    alone = config._replace(values={name: value for name, value in config.values.items() if name != "grid"})
+    return [changed(alone, {TARGET: target}, {TARGET: config.place(["grid", "privacy", "target_epsilon"])}) for target in targets]
+
+
+def automatic(config: Config) -> bool:
+    """Whether the noise is to be solved for."""
+    table = config.values.get(NOISE[0])
+    return isinstance(table, dict) and table.get(NOISE[1]) == "auto"
+
+
+def with_noise(config: Config, z: float) -> Config:
+    """A configuration with another noise multiplier."""
+    return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.place(NOISE)})
+
+
+def noise(config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> float:
+    """The least noise multiplier for an epsilon after all rounds."""
+    settings, rounds = settings_of(config, population), config.values["run"]["rounds"]
+    delta = delta_of(settings.delta, population)
+    with refusing(config, ["privacy"]):
+        how = covered(mechanism_of(1.0), sampler, population)[1]
+        return noise_for(float(target), mechanism_of, how, population, rounds, delta, settings.accountant)

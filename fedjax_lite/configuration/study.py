@@ -1,0 +1,154 @@
+"""A study from a configuration: each cell is the run of the same values."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Tree
+from fedjax_lite.configuration.build import Parts, mechanism_of, options_of, parts, sampler_of
+from fedjax_lite.configuration.config import Config, changed
+from fedjax_lite.configuration.data import load_data, losses_of, outputs_of
+from fedjax_lite.configuration.grid import Grid, grid_of
+from fedjax_lite.configuration.privacy import TARGET, automatic, settings_of, solved, solved_choices
+from fedjax_lite.configuration.registry import refusing
+from fedjax_lite.configuration.seeds import Alike, alike
+from fedjax_lite.data.federated import FederatedData, Source
+from fedjax_lite.evaluate import evaluate
+from fedjax_lite.privacy.budget import check_private, delta_of, is_central
+from fedjax_lite.runner.environment import environment
+from fedjax_lite.simulate import advance
+from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.epsilons import with_epsilons
+from fedjax_lite.study.grid import cells_of, names_of
+from fedjax_lite.study.results import Study
+
+__all__ = ["configured", "curves"]
+
+FREE = ("name", "data")  # settings that may differ when a study is resumed: the data itself has a fingerprint
+OPTIONS = ("rounds", "evaluate_every")  # of [run]; the others are for runs with a folder of their own
+
+
+def configured(config: Config) -> Callable[..., Study]:
+    """Read a configuration's grid, load its data, and return the study with everything bound but `together`, `wanted`, `progress` and
+    `kept`.
+
+    The model is evaluated every `evaluate_every` rounds, and a run's seed decides its data too, as in `fedjax-lite run`.
+
+    Raises:
+        ConfigError: for a grid that is none, an unknown path, whatever a cell of it is refused for.
+    """
+    grid, options = grid_of(config), options_of(config)
+    for name in options:
+        if name not in OPTIONS:
+            raise config.error(["run", name], f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
+    grid, config = _with_noise(config, grid)
+    rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
+    loaded: dict[str, Alike] = {}
+    told: dict[str, Any] = {}
+    private: list[bool] = []  # of what was traced
+    for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
+        here = changed(config, cell, grid.places)
+        if _key(here) not in loaded:
+            try:
+                loaded[_key(here)], facts = _load(here, grid.seeds)
+            except ValueError as error:
+                raise ValueError(f"{error}; in the cell {said}") from error
+            of = [(path, x) for path, x in cell.items() if path.split(".")[0] == "data"]
+            varied = ", ".join(f"{path}={x if isinstance(x, str) else json.dumps(x)}" for path, x in of)
+            told |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
+
+    def experiment(seed, **values):
+        here = changed(config, values, grid.places)
+        source, outputs = loaded[_key(here)].of(seed)
+        number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
+        made = parts(here, source, outputs, number)
+        private.append(made.algorithm.privacy is not None)
+        with refusing(here):  # what only shows when the parts meet
+            check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
+            return curves(made, source, rounds, every)
+
+    def private_of(cell):
+        here = changed(config, cell, grid.places)
+        source, outputs = loaded[_key(here)].of(0)
+        delta = delta_of(settings_of(here, source.population).delta, source.population)
+        made: list[Parts] = []
+        jax.eval_shape(lambda: made.append(parts(here, source, outputs, grid.seeds[0])))
+        return made[0].algorithm.privacy, made[0].sampler, source.population, delta
+
+    def run(**options):
+        private.clear()
+        found = conducted(
+            experiment,
+            grid.axes,
+            grid.choices,
+            grid.seeds,
+            range(len(grid.seeds)),
+            rounds_of=lambda curve, length: points,
+            same_names=False,
+            made=made,
+            **options,
+        )
+        if not any(private) or "privacy" in found.made:
+            return found
+        central = all(is_central(each.of(0)[0].test) for each in loaded.values())
+        return with_epsilons(found, [partial(private_of, cell) for cell in cells_of(grid.choices)], rounds, central)
+
+    points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
+    made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": told, "code": environment()["code"]}
+    return run
+
+
+def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
+    """The grid and the configuration with the noise that their target epsilons ask for."""
+    if not automatic(config):
+        return grid, config
+    source = load_data(config, grid.seeds[0])
+    private = mechanism_of(config, source, outputs_of(config, source)), sampler_of(config), source.population
+    choices, places = solved_choices(config, grid.choices, grid.places, *private)
+    varied = any(TARGET in choice for axis in choices for choice in axis)
+    return grid._replace(choices=choices, places=places), config if varied else solved(config, *private)
+
+
+def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, jax.Array]:
+    """What a model is evaluated at, every so many rounds and at the end; pure.
+
+    Returns:
+        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the round before, as a run records
+        them. NaN where nothing was counted.
+    """
+    held_out, prefix = (source.train, "train_") if source.test is None else (source.test, "test_")
+
+    def segment(state: Tree, length: int) -> tuple[Tree, dict[str, jax.Array]]:
+        state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
+        sums = evaluate(made.loss_fn, made.algorithm.params(state), held_out)
+        trained = {name: values[-1] for name, values in history.items()}
+        return state, trained | {prefix + name: jax.tree.map(jnp.sum, mean).value() for name, mean in sums.items()}
+
+    state, found = jax.lax.scan(lambda state, _: segment(state, every), made.algorithm.init(made.params, made.key), length=rounds // every)
+    if rounds % every:
+        last = segment(state, rounds % every)[1]
+        found = {name: jnp.append(x, last[name]) for name, x in found.items()}
+    return found
+
+
+def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
+    """The data of every seed, and the fingerprints of its parts, once where they are the same."""
+    sources = []
+    for seed in seeds:
+        source = load_data(config, seed)
+        if not isinstance(source.train, FederatedData):
+            raise config.error(["data"], "is a store on disk, which is streamed: studies take data in memory")
+        sources.append((source, outputs_of(config, source)))
+    told = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
+    if all(each == told[0] for each in told):
+        return alike(sources), told[0]
+    return alike(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, told, strict=True) for part, x in each.items()}
+
+
+def _key(config: Config) -> str:
+    """What tells data, and what its labels mean, apart. A tracer has no text, so no number of [data] is an operand."""
+    return json.dumps([config.values["data"], losses_of(config)], sort_keys=True)

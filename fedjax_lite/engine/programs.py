@@ -1,0 +1,173 @@
+"""Which runs share a program: numbers and seeds are its operands, everything else is a program of its own."""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Tree
+from fedjax_lite.engine.over_runs import AXIS
+from fedjax_lite.engine.transforms import explicit
+
+Values = dict[str, Any]  # of one run, its seed among them
+
+
+class Program(NamedTuple):
+    """Runs that differ in numbers only."""
+
+    runs: list[int]  # which of the study's
+    call: Callable[..., dict[str, jax.Array]]  # closed over, numbers of one run -> its results
+    closed_over: Sequence[Any]
+    numbers: dict[str, np.ndarray]  # [runs]
+    shapes: dict[str, jax.ShapeDtypeStruct]  # of the results of one run
+
+
+def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], said: Sequence[str], same_names: bool = True) -> list[Program]:
+    """Trace every program of a study; nothing is compiled or run.
+
+    A name whose values are numbers in every run is an operand, unless the experiment cannot be traced with it, as where it
+    sets a shape: then each of its values is a program. Every value is first traced as the number it is, because parts check
+    Python numbers only.
+
+    Args:
+        experiment: called with a run's values by keyword.
+        runs: the values of each.
+        said: how to call each run's cell in an error.
+        same_names: whether every run must give results of the same names.
+
+    Raises:
+        ValueError: what the experiment raises for a run, and for which; results of different names or shapes.
+    """
+    numeric = {name for name in runs[0] if all(is_operand(run[name]) for run in runs)}
+    programs: list[Program] = []
+    for group in _alike(runs, range(len(runs)), [name for name in runs[0] if name not in numeric]):
+        for i in _covering(runs, group, numeric):
+            _check(experiment, runs[i], said[i])
+        programs += _traced(experiment, runs, group, numeric)
+    first = programs[0]
+    for program in programs:
+        others = same_names and program.shapes != first.shapes
+        if others or any(program.shapes[name] != first.shapes[name] for name in program.shapes.keys() & first.shapes.keys()):
+            raise ValueError(
+                f"study: the results in the cell {said[program.runs[0]]} are {_text(program.shapes)}, in the cell "
+                f"{said[first.runs[0]]} {_text(first.shapes)}: make them the same for every cell"
+            )
+    return programs
+
+
+def _check(experiment: Callable[..., Tree], run: Values, cell: str) -> None:
+    """Trace one run with its numbers as they are."""
+    try:
+        with _as_on_one_device():
+            jax.eval_shape(lambda: _checked(experiment(**run)))
+    except ValueError as error:
+        raise ValueError(f"{error}; in the cell {cell}" if cell else str(error)) from error
+    except Exception as error:
+        error.add_note(f"in the study's cell {cell}")
+        raise
+
+
+def _traced(experiment: Callable[..., Tree], runs: Sequence[Values], group: list[int], numeric: Collection[str]) -> list[Program]:
+    """The programs of a group of runs: one, or where some number cannot be an operand, one for each of its values."""
+    moving = [name for name in runs[0] if name in numeric and len({runs[i][name] for i in group}) > 1]
+    try:
+        return [_program(experiment, runs, group, moving)]
+    except Exception:  # of whatever type: the same values as plain numbers were fine
+        if not moving:
+            raise
+    operands: list[str] = []
+    for name in moving:
+        try:
+            _program(experiment, runs, group, [*operands, name])
+            operands.append(name)
+        except Exception:
+            continue
+    others = [name for name in moving if name not in operands] or moving
+    return [program for part in _alike(runs, group, others) for program in _traced(experiment, runs, part, numeric)]
+
+
+def _program(experiment: Callable[..., Tree], runs: Sequence[Values], group: list[int], operands: Sequence[str]) -> Program:
+    """One program, traced with stand-ins for these operands."""
+    fixed = {name: value for name, value in runs[group[0]].items() if name not in operands}
+    numbers = {name: _column([runs[i][name] for i in group]) for name in operands}
+    # Weak types, like Python's numbers: a learning rate must not make a bfloat16 model float32.
+    stand_ins = {name: jax.ShapeDtypeStruct((), x.dtype, weak_type=True) for name, x in numbers.items()}
+    with _as_on_one_device():
+        call, closed_over = explicit(lambda numbers: _checked(experiment(**fixed, **numbers)), stand_ins)
+        shapes = jax.eval_shape(call, closed_over, stand_ins)
+    return Program(list(group), call, closed_over, numbers, {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()})
+
+
+def _as_on_one_device() -> AbstractContextManager[Any]:
+    """Trace without the mesh that the runs are dealt over: inside the `shard_map` of `compute` each run has one device."""
+    dealt = AXIS in jax.sharding.get_abstract_mesh().shape
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())) if dealt else nullcontext()
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    """Numbers in jax's own types."""
+    kind = int if all(isinstance(value, int) for value in values) else float
+    return np.asarray(values, jax.dtypes.canonicalize_dtype(kind))
+
+
+def _checked(results: Any) -> dict[str, jax.Array]:
+    """An experiment's results, once they are what a table can be made of."""
+    if not isinstance(results, dict) or not results:
+        raise ValueError(f"study: the experiment must return a dict of results by name, got {type(results).__name__}")
+    for name, x in results.items():
+        kind = jnp.result_type(x) if isinstance(x, jax.Array | np.ndarray | np.generic | int | float) else None
+        real = kind is not None and (
+            jnp.issubdtype(kind, jnp.bool_) or jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
+        )
+        if not real or np.ndim(x) > 1 or not np.size(x):
+            what = type(x).__name__ if kind is None else f"{kind}{list(np.shape(x))}"
+            raise ValueError(f"study: the result {name!r} must be a number or a curve [rounds], got {what}")
+    return {str(name): jnp.asarray(x) for name, x in results.items()}
+
+
+def _alike(runs: Sequence[Values], group: Sequence[int], names: Sequence[str]) -> list[list[int]]:
+    """A group in parts whose runs agree on these names."""
+    parts: list[list[int]] = []
+    for i in group:
+        for part in parts:
+            if all(_same(runs[i][name], runs[part[0]][name]) for name in names):
+                part.append(i)
+                break
+        else:
+            parts.append([i])
+    return parts
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    try:
+        return type(a) is type(b) and bool(a == b)
+    except (TypeError, ValueError):  # arrays
+        return False
+
+
+def _covering(runs: Sequence[Values], group: Sequence[int], names: Collection[str]) -> list[int]:
+    """Few of a group's runs, with every value of these names but the seed in one of them."""
+    facts = {i: {(name, runs[i][name]) for name in names if name != "seed"} for i in group}
+    chosen, wanted = [group[0]], set().union(*facts.values()) - facts[group[0]]
+    while wanted:
+        chosen.append(max(group, key=lambda i: len(wanted & facts[i])))
+        wanted -= facts[chosen[-1]]
+    return chosen
+
+
+def _text(shapes: dict[str, jax.ShapeDtypeStruct]) -> str:
+    return ", ".join(f"{name} {x.dtype}{list(x.shape)}" for name, x in shapes.items())
+
+
+def is_operand(value: Any) -> bool:
+    """Whether a value can be a tracer: a number that is not a truth value.
+
+    >>> is_operand(1), is_operand(0.5), is_operand(True), is_operand("1")
+    (True, True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, float) or abs(value) < 2**31)

@@ -1,0 +1,49 @@
+"""What a private aggregator goes together with; the rest is refused with the reason.
+
+Its guarantee is that of a sum to which each client adds a message of bounded norm, that depends on the client's own data and on what was
+made public before. Whatever the server does with the noisy sum is free: optimizers, momentum, averages of models.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Hidden, Server, Tree
+from fedjax_lite.ledger import Sent
+
+__all__ = ["composable", "hidden", "refuse_memory"]
+
+
+def hidden(own: Tree, uplink: Tree) -> bool:
+    """Whether clients hide their data themselves: by noise on their messages, or in their steps."""
+    return any(isinstance(x, Hidden) for x in jax.tree.leaves((own, uplink), is_leaf=lambda x: isinstance(x, Hidden)))
+
+
+def composable(private: bool, server: Server) -> None:
+    """Refuse a server under which more than private messages reach the model.
+
+    Raises:
+        ValueError: for one that is steered by what clients report.
+    """
+    if private and server.uses_metrics:
+        raise ValueError(
+            "the server changes the model by what clients report (adaptive_rate reads their gradient norms), which is released without "
+            "noise: where clients are private take a schedule, fl.on_round(...), or Adam, which sees the noisy mean alone"
+        )
+
+
+def refuse_memory(own: Tree, uplink: Tree) -> None:
+    """Refuse numbers that clients keep between rounds: they carry one round's data into later ones, past the sampling that the accountant
+    counts on. Counts of steps, and the bits that compressors count, are none.
+
+    Raises:
+        ValueError: naming what is kept.
+    """
+    for where, kept in (("client work", own), ("uplink", uplink)):
+        kept = jax.tree.map(lambda x: () if isinstance(x, Sent) else x, kept, is_leaf=lambda x: isinstance(x, Sent))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(kept):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                raise ValueError(
+                    f"with a private aggregator the {where} can't keep {jax.tree_util.keystr(path) or 'its state'} between rounds (error "
+                    "feedback, momentum, control variates): data of one round would reach later ones, past the sampling that hides it; "
+                    "take an unbiased compressor without error feedback, or momentum at the server"
+                )

@@ -1,0 +1,128 @@
+"""What a run has given away, for its summary and report; and which of its metrics are outside the guarantee."""
+
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_lite.base import Algorithm, Mechanism
+from fedjax_lite.privacy.accountant import accounted, covered, refuse_more_rounds
+from fedjax_lite.sampling.participation import Sampler
+
+POINTS = 5  # of a curve: each takes an accountant up to a second
+# Functions of the noisy aggregates, of settings, and of labels of public examples alone.
+INSIDE = ("round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy")
+
+
+def outside(names: Iterable[str], central: bool) -> list[str]:
+    """The metrics that are computed from clients' data without noise.
+
+    Args:
+        names: of a run's metrics.
+        central: whether the test examples are no client's.
+
+    >>> outside(["round", "loss", "update_norm", "clipped", "test_accuracy"], central=True)
+    ['loss', 'clipped']
+    """
+    return [name for name in names if name not in INSIDE and not (central and name.startswith("test_"))]
+
+
+def is_central(test: Any) -> bool:
+    """Whether test examples are no client's: all in one place, and not dealt as the clients' are."""
+    return test is not None and test.population == 1
+
+
+def check_private(
+    mechanism: Mechanism | None,
+    sampler: Sampler,
+    sizes: Any,
+    rounds: int,
+    converge: Any = None,
+    hides: bool = False,
+    central: bool = False,
+) -> None:
+    """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
+
+    Args:
+        sizes: how many examples each client holds, `[population]`; a tracer in a study.
+        converge: a `fl.Convergence`, or None.
+        hides: whether clients hide their data themselves.
+        central: whether the test examples are no client's.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if mechanism is not None:
+        covered(mechanism, sampler, len(sizes))
+        refuse_more_rounds(mechanism, rounds)
+        empty = 0 if isinstance(sizes, jax.core.Tracer) else int(np.sum(np.asarray(sizes) == 0))
+        if mechanism.shares and empty:
+            raise ValueError(
+                f"data: {empty} clients hold no examples, so they send nothing and their share of the noise is missing: drop them"
+            )
+    if (mechanism is not None or hides) and converge and outside([converge.metric], central):
+        raise ValueError(
+            f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
+            "take update_norm, or a metric of test examples that are no client's"
+        )
+
+
+def spent(
+    mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Sequence[str]
+) -> dict[str, Any] | None:
+    """Epsilon by rounds and by accountant, and what it means; None where nothing is private.
+
+    Args:
+        hides: whether clients hide their data themselves.
+        names: of the metrics outside of it.
+    """
+    if mechanism is None:
+        note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
+        return {"note": note, "outside": names} if hides else None
+    told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
+    if find_spec("dp_accounting") is None:
+        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
+    found = accounted(mechanism, sampler, population, points(rounds), delta)
+    told |= {"rounds": [each.rounds for each in found]}
+    told |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in found] for name in ("rdp", "pld")}
+    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": names}
+
+
+def finite_or_none(epsilon: float | None) -> float | None:
+    """An epsilon, where there is one that bounds anything."""
+    return epsilon if epsilon is not None and np.isfinite(epsilon) else None
+
+
+def delta_of(delta: float | None, population: int) -> float:
+    """A delta, or the usual one.
+
+    >>> delta_of(None, 1000) == 1000**-1.1
+    True
+    """
+    return max(population, 2) ** -1.1 if delta is None else delta
+
+
+def points(rounds: int) -> Sequence[int]:
+    """Up to `POINTS` numbers of rounds, evenly, the last of them all.
+
+    >>> points(100), points(3)
+    ([20, 40, 60, 80, 100], [1, 2, 3])
+    """
+    number = min(POINTS, rounds)
+    return [max(1, round(rounds * (i + 1) / number)) for i in range(number)]
+
+
+def private(
+    algorithm: Algorithm, data: Any, params: Any, sampler: Sampler, *, rounds: int, delta: float | None = None, **others: Any
+) -> str:
+    """What `fl.run` with the same arguments will give away, for a terminal."""
+    del params, others
+    found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
+    rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
+    shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
+    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
+    lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
+    last, z = found[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
+    return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])

@@ -1,0 +1,109 @@
+"""What `fl.run` and `fl.plan` take: whatever is something else is refused by its name, before anything is traced."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from fedjax_lite.base import Algorithm, Key, Tree
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
+from fedjax_lite.models import Model
+from fedjax_lite.refuse import is_count, is_number
+from fedjax_lite.runner.convergence import Convergence
+
+__all__ = ["Count", "check_kinds", "check_options", "check_parts", "plain_settings"]
+
+Count = int | np.integer | Array
+
+
+def check_parts(algorithm: Any, params: Tree, sampler: Any, key: Key) -> None:
+    """Refuse parts of another kind than a run takes.
+
+    Raises:
+        TypeError: naming the argument, and what makes it.
+    """
+    if not isinstance(algorithm, Algorithm):
+        raise TypeError(f"algorithm must be a fl.Algorithm, got {_kind(algorithm)}: call fl.federate, or a function of fl.algorithms")
+    if not callable(sampler):
+        raise TypeError(f"sampler must be a function of the round's key, sizes and round, got {_kind(sampler)}: take one of fl.sampling")
+    if isinstance(params, Model) or not jax.tree.leaves(params):
+        raise TypeError(f"params must hold the arrays of a model, got {_kind(params)}: take model.init(key, data.example)")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not is_number(leaf) and not isinstance(leaf, bool) and not hasattr(leaf, "dtype"):
+            raise TypeError(f"params{jax.tree_util.keystr(path)} must be an array, got {_kind(leaf)}")
+    if not isinstance(key, jax.Array) or not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise TypeError(f"key must be one random key, got {_kind(key)}: take jax.random.key(0)")
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, key))):
+        raise TypeError("fl.run writes and prints, so jax cannot trace it: inside jit, vmap and grad take fl.simulate")
+
+
+def check_kinds(data: Any, test: Any) -> None:
+    """Refuse data of another kind than a run takes.
+
+    Raises:
+        TypeError: naming what to pass.
+    """
+    if not isinstance(data, FederatedData | Store):
+        raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
+    if not isinstance(test, FederatedData | None):
+        raise TypeError(f"test must be a FederatedData or None, got a {type(test).__name__}: of a Store, pass store.in_memory()")
+
+
+def check_options(
+    rounds: Any, evaluate_every: Any = 10, checkpoint_every: Any = None, converge: Any = None, own_on_host: Any = None
+) -> None:
+    """Refuse numbers and options that no run can be made of.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    for name, value in (("rounds", rounds), ("evaluate_every", evaluate_every), ("checkpoint_every", checkpoint_every)):
+        if not is_count(value, 1) and not (value is None and name == "checkpoint_every"):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if checkpoint_every and checkpoint_every % evaluate_every:
+        raise ValueError(
+            f"checkpoint_every={checkpoint_every} must be a multiple of evaluate_every={evaluate_every}: states exist between segments only"
+        )
+    if not isinstance(own_on_host, bool | None):
+        raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
+    if not isinstance(converge, Convergence | None):
+        raise TypeError(f"converge must be a fl.Convergence or None, got {converge!r}: fl.Convergence('test_loss', patience=5)")
+    if converge:
+        if not is_count(converge.patience, 1) or not is_number(converge.tolerance) or not converge.tolerance >= 0:
+            raise ValueError(f"converge needs a whole number patience >= 1 and a tolerance >= 0, got {converge}")
+        if converge.best not in ("min", "max", None):
+            raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
+
+
+def plain_settings(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings as TOML can write them: NumPy's and JAX's numbers become Python's.
+
+    Raises:
+        ValueError: naming the first that TOML has no value for.
+
+    >>> plain_settings({"client": {"rate": np.float32(0.5), "sizes": np.arange(2)}})
+    {'client': {'rate': 0.5, 'sizes': [0, 1]}}
+    """
+
+    def plain(value, path):
+        if isinstance(value, Mapping):
+            return {str(key): plain(each, f"{path}.{key}") for key, each in value.items()}
+        if isinstance(value, np.ndarray | np.generic | jax.Array):
+            return plain(np.asarray(value).tolist(), path)
+        if isinstance(value, list | tuple):
+            return [plain(each, f"{path}[{i}]") for i, each in enumerate(value)]
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(f"{path} is {_kind(value)}, for which TOML has no value: leave it out, or give a number or text")
+        return value
+
+    return plain(config or {}, "config")
+
+
+def _kind(value: Any) -> str:
+    """A value in short: itself if it is plain, else its kind."""
+    if hasattr(value, "dtype"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return repr(value) if value is None or isinstance(value, str | int | float) or value in ({}, ()) else f"a {type(value).__name__}"

@@ -1,0 +1,171 @@
+"""Checkpoints: the state of a run on disk, whole or not at all."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_lite.base import State
+from fedjax_lite.runner.host_rows import Touched
+from fedjax_lite.runner.identity import first_difference
+from fedjax_lite.tree import keys_again, words
+
+__all__ = ["Checkpoints"]
+
+TOUCHED = "touched"  # no path of a state: they begin with a dot
+
+
+class Checkpoints:
+    """The last states of a run in a folder (orbax), beside the identity of the run they belong to.
+
+    Args:
+        folder: made if absent; what a killed process left half written is removed.
+        identity: what a checkpoint must agree with to be resumed: nested dicts of JSON values.
+        keep: how many of the last checkpoints stay.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int = 2) -> None:
+        import orbax.checkpoint as ocp  # half a second to import, and only a run on disk needs it
+
+        self._ocp = ocp
+        self._identity = json.loads(json.dumps(identity))
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix="round", create=True, cleanup_tmp_directories=True)
+        kinds = {"state": ocp.StandardCheckpointHandler(), "identity": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=kinds)
+
+    def latest(self) -> int | None:
+        """The round of the last checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, round: int, state: State) -> None:
+        """Start writing a state; a crash before it is whole leaves the one before.
+
+        Raises:
+            OSError: if it, or the one before, cannot be written.
+        """
+        arguments = self._ocp.args.Composite(
+            state=self._ocp.args.StandardSave(_storable(state)), identity=self._ocp.args.JsonSave(self._identity)
+        )
+        with self._writing():
+            self._manager.save(round, args=arguments)
+            if isinstance(state.own, Touched):  # rows in host memory change in place
+                self._manager.wait_until_finished()
+
+    def restore(self, round: int, template: State) -> State:
+        """The state saved after `round` rounds, in the classes and with the random keys of `template`, where what clients keep may
+        be `Touched` in one and whole in the other.
+
+        Raises:
+            ValueError: if the checkpoint belongs to another configuration, naming the first difference, or cannot be read.
+        """
+        with self._reading(round):
+            saved = self._manager.restore(round, args=self._ocp.args.Composite(identity=self._ocp.args.JsonRestore()))["identity"]
+        difference = first_difference(saved, self._identity)
+        if difference:
+            raise ValueError(
+                f"the checkpoint in {self._manager.directory} belongs to another configuration: {difference}; "
+                "resume with the configuration it was made with, or start in another folder"
+            )
+        like = _storable(template)
+
+        def abstract(path, saved):
+            """As the template has it, if it does; what is laid out in another way comes to host memory."""
+            same = path in like and like[path].shape == saved.shape
+            return self._ocp.utils.to_shape_dtype_struct(like[path]) if same else np.zeros(saved.shape, saved.dtype)
+
+        with self._reading(round):
+            found = self._manager.item_metadata(round)["state"].tree
+            wanted = {path: abstract(path, saved) for path, saved in found.items()}
+            stored = self._manager.restore(round, args=self._ocp.args.Composite(state=self._ocp.args.StandardRestore(wanted)))["state"]
+        return _restored(_laid_out(stored, template), template)
+
+    def wait(self) -> None:
+        """Return when everything is on disk.
+
+        Raises:
+            OSError: if that cannot be.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the checkpoint's folder where orbax fails, in one of many ways, because the disk is full or gone; and let it be silent."""
+        log = logging.getLogger("absl")
+        before = log.level
+        log.setLevel(logging.CRITICAL)  # it tells how long it waits, and each failure several times
+        try:
+            yield
+        except Exception as error:
+            last = self.latest()
+            why = _first_line(error).rsplit('": ', 1)[-1]  # after the paths of files inside
+            raise OSError(
+                f"no checkpoint could be written to {self._manager.directory} ({why}): make room, then "
+                + (f"resume after round {last}, which is saved whole" if last else "start again")
+            ) from error
+        finally:
+            log.setLevel(before)
+
+    def close(self) -> None:
+        """Finish writing and let go of the folder."""
+        self._manager.close()
+
+    @contextmanager
+    def _reading(self, round: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax raises many kinds for files that are damaged
+            folder = self._manager.directory / f"round_{round}"
+            raise ValueError(
+                f"{folder} cannot be read: remove that folder to go on from the checkpoint before it, if any ({_first_line(error)})"
+            ) from error
+
+
+def _storable(state: State) -> dict[str, Any]:
+    """Leaves by path, independent of the classes a state is made of; random keys as plain words; empty leaves, which orbax
+    refuses, left out. Rows in host memory stand where those on the device do, beside the ids of their clients."""
+    ids = {TOUCHED: state.own.ids} if isinstance(state.own, Touched) else {}
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_bare(state))} | ids
+    return words({path: leaf for path, leaf in leaves.items() if leaf.size})
+
+
+def _bare(state: State) -> State:
+    """The state with rows in place of `Touched`."""
+    own, uplink = (part.rows if isinstance(part, Touched) else part for part in (state.own, state.uplink))
+    return state._replace(own=own, uplink=uplink)
+
+
+def _laid_out(stored: dict[str, Any], template: State) -> dict[str, Any]:
+    """Own and uplink rows as the template has them: of the clients that took part, in host memory, or of all, on the device."""
+    rows = [path for path in stored if path.startswith((".own", ".uplink"))]
+    if isinstance(template.own, Touched):
+        ids = {} if TOUCHED in stored or not rows else {TOUCHED: np.arange(len(stored[rows[0]]), dtype=np.int32)}
+        return stored | ids | {path: np.asarray(stored[path]) for path in rows}
+    if TOUCHED in stored:
+        ids, like = stored.pop(TOUCHED), _storable(template)
+        return stored | {path: like[path].at[ids].set(stored[path]) for path in rows}
+    return stored
+
+
+def _restored(stored: dict[str, Any], template: State) -> State:
+    ids = stored.get(TOUCHED, ())
+
+    def leaf(path, like):
+        name = jax.tree_util.keystr(path)
+        if name not in stored and name.startswith((".own", ".uplink")) and isinstance(template.own, Touched):
+            return np.empty((len(ids), *like.shape[1:]), like.dtype)
+        return keys_again(stored[name], like) if name in stored else like
+
+    state = jax.tree_util.tree_map_with_path(leaf, _bare(template))
+    if not isinstance(template.own, Touched):
+        return state
+    return state._replace(own=Touched(np.asarray(ids, np.int32), state.own), uplink=Touched(np.asarray(ids, np.int32), state.uplink))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

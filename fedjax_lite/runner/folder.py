@@ -1,0 +1,205 @@
+"""A run's folder: one line of metrics a round, checkpoints, and a summary that tells whether the run finished."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from fedjax_lite.base import State, Tree
+from fedjax_lite.report import report
+from fedjax_lite.runner.checkpoint import Checkpoints
+from fedjax_lite.runner.environment import environment
+from fedjax_lite.runner.files import append, move_aside, place_of, toml_text, write
+from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
+from fedjax_lite.runner.model_file import save_params
+from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
+
+__all__ = ["RunFolder"]
+
+CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoints"
+# What may differ when a run is resumed: how long it goes on, where its clients and their data lie. The data itself has a fingerprint.
+FREE = ("name", "run", "engine", "data")
+
+
+class RunFolder:
+    """Where a run is written. Lines are on disk before the checkpoint that vouches for them; the summary is replaced as a whole.
+
+    Of several processes, which must all see the folder, the leading one writes; a state they write and read together.
+
+    Args:
+        path: the folder; made by `open`.
+        facts: what a run must agree with to be resumed here, such as the fingerprint of its data.
+        config: its settings; but for `FREE`, they must agree too.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> None:
+        self.path, self._facts, self._config = place_of(path), dict(facts), dict(config or {})
+        from filelock import FileLock  # here, so that all that needs no folder runs where this package is absent
+
+        self._toml = toml_text(self._config)
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        self._checkpoints: Checkpoints | None = None
+        self.latest: int | None = None  # the round of the last checkpoint
+        self._goes_on = False  # whether anything was written: a run that is resumed stays as it is until its first new rounds
+        self._before, self._started = 0.0, time.perf_counter()  # seconds of the run before it was resumed
+
+    def open(self, state: State, resume: bool) -> tuple[State, Records]:
+        """The state and the records to go on from; with nothing to resume, those given and none."""
+        wait_for_all("the folder is looked at")
+        try:
+            by_leader(lambda: self._take(resume))
+            settings = {key: value for key, value in self._config.items() if key not in FREE}
+            self._checkpoints = Checkpoints(self.path / CHECKPOINTS, self._facts | {"config": settings})
+            self.latest = self._checkpoints.latest()
+            if self.latest:
+                state = self._checkpoints.restore(self.latest, state)
+                self._before = _seconds(self.path)
+            records = read_records(self.path, self.latest or 0)
+            if len(records) != (self.latest or 0):
+                raise ValueError(
+                    f"{self.path / METRICS} holds {len(records)} whole lines of the {self.latest} rounds of the checkpoint: "
+                    f"line {len(records) + 1} was edited or cut off; start anew without resume"
+                )
+        except BaseException:
+            self._close()
+            raise
+        wait_for_all("the folder is read")
+        self._check_seen()
+        if not self.latest:
+            self._go_on(records)
+        return state, records
+
+    def record(self, records: Records, new: int, state: State | None) -> None:
+        """Add the lines of the last `new` records and, if a state is given, the checkpoint after them."""
+        self._go_on(records[: len(records) - new])
+        by_leader(lambda: self._written(lambda: append(self.path / METRICS, lines_of(records[len(records) - new :]))))
+        if state is not None:
+            self._save(records, state)
+            by_leader(lambda: self._written(lambda: self._summarize("running", records)))
+
+    def finish(self, status: str, records: Records, state: State, params: Tree, **more: Any) -> None:
+        """Write what a finished, converged or interrupted run leaves, and more of the summary."""
+        self._go_on(records)
+        if records and self.latest != len(records):
+            self._save(records, state)
+        assert self._checkpoints
+        self._checkpoints.wait()
+        by_leader(lambda: self._written(lambda: self._end(status, records, params, more)))
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None and self._goes_on and leads():
+            status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
+            try:
+                self._summarize(status, read_records(self.path), error=str(error))
+            except OSError as another:  # as where the disk is full, which is what the first error says
+                error.add_note(f"{self.path / SUMMARY} could not be written: {another.strerror}")
+        self._close(error is not None)
+
+    def _take(self, resume: bool) -> None:
+        """Make the folder, and make sure that no other run writes to it."""
+        from filelock import Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)  # first: a lock that can't be made looks as if another run had it
+            self._lock.acquire(timeout=0)
+            if not resume:
+                move_aside(self.path, status_of(self.path))
+            self.path.mkdir(exist_ok=True)
+        except Timeout as error:
+            raise ValueError(f"out={self.path} is being written by another run: wait for it, stop it, or name another folder") from error
+        except OSError as error:
+            raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
+
+    def _check_seen(self) -> None:
+        """Refuse a folder that is not the same for all processes: they would wait for each other's parts of a checkpoint for ever."""
+        if jax.process_count() == 1:
+            return
+        token = self.path / f".seen.{common(time.time_ns() % 2**31)}"
+        by_leader(token.touch)
+        missing = agreed(not token.exists())
+        by_leader(lambda: token.unlink())
+        if missing:
+            self._close(failed=True)
+            raise ValueError(f"out={self.path} is not one folder that all processes see: give all the same one, on a shared disk")
+
+    def _written(self, write: Callable[[], None]) -> None:
+        """Write, or say where there was no room and how to go on."""
+        try:
+            write()
+        except OSError as error:
+            last = f"resume after round {self.latest}, which is saved whole" if self.latest else "start again"
+            raise OSError(f"{self.path} could not be written ({error.strerror}): make room, then {last}") from error
+
+    def _go_on(self, records: Records) -> None:
+        """Before anything new is written: the settings, the lines that the checkpoint vouches for, and that it runs."""
+        if not self._goes_on:
+            by_leader(lambda: self._written(lambda: self._begin(records)))
+            self._goes_on = True
+
+    def _begin(self, records: Records) -> None:
+        for cut_off in self.path.glob("*.partial"):
+            cut_off.unlink()
+        if self._toml:
+            write(self.path / CONFIG, self._toml)
+        write(self.path / METRICS, lines_of(records))
+        self._summarize("running", records)
+
+    def _end(self, status: str, records: Records, params: Tree, more: dict[str, Any]) -> None:
+        save_params(self.path, params)
+        self._summarize(status, records, **more)
+
+    def _close(self, failed: bool = False) -> None:
+        if self._checkpoints and not (failed and jax.process_count() > 1):  # it would wait for processes that may be gone
+            self._checkpoints.close()
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def _save(self, records: Records, state: State) -> None:
+        assert self._checkpoints
+        self._checkpoints.save(len(records), state)
+        self.latest = len(records)
+
+    def _summarize(self, status: str, records: Records, **more: Any) -> None:
+        """The summary, and for a run that goes on no longer the report before it."""
+        evaluated = (record for record in reversed(records) if any(name.startswith(("test_", "train_")) for name in record))
+        summary: dict[str, Any] = {
+            "status": status,
+            "rounds": len(records),
+            "final": next(evaluated, dict[str, Any]() if not records else records[-1]),
+            "seconds": round(self._before + time.perf_counter() - self._started, 3),
+            **more,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **{name: self._facts[name] for name in ("data", "test", "key", "parts") if name in self._facts},
+            **environment(),
+        }
+        if status != "running":
+            write(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml))
+        write(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def status_of(folder: Path) -> str:
+    """The status in a folder's summary; "unknown" where there is none, or no whole one."""
+    status = _summary(folder).get("status")
+    return status if isinstance(status, str) else "unknown"
+
+
+def _seconds(folder: Path) -> float:
+    seconds = _summary(folder).get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

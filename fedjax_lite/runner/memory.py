@@ -1,0 +1,170 @@
+"""What a run keeps on a device, known from shapes alone: refused before compilation where it cannot fit."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from fedjax_lite.base import Algorithm, Tree
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine import placement
+from fedjax_lite.metrics import readable
+from fedjax_lite.sampling.participation import Sampler
+
+__all__ = ["Need", "check_fits", "check_model", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+COPIES = 3  # of a model, at the least: as received, in training, its change
+FEW, LARGE = 0.1, 2**24  # a run that reaches less than this share of the clients leaves rows of this many bytes mostly untouched
+
+
+class Need(NamedTuple):
+    """One thing that a device holds."""
+
+    bytes: int
+    note: str
+    remedy: str  # which number to lower, or what else to do
+    copied: int = 0  # bytes that XLA's products and sorts on a CPU take beside it, and its own account leaves out
+
+
+def needs(
+    algorithm: Algorithm, data: FederatedData | Store, params: Tree, state: Any, sampler: Sampler, test: Any, rows: int | None = None
+) -> dict[str, Need]:
+    """What each device holds in a round, by name; working memory of a local step comes on top. Without a layout, no stacks.
+
+    Args:
+        state: its shapes.
+        rows: of how many clients the device has what they keep; None: of all.
+    """
+    whole = data.shapes() if isinstance(data, Store) else data
+    cohort = jax.eval_shape(sampler, state.key, whole.size, state.round)
+    clients = cohort.id.shape[0]
+    each = nbytes(whole.examples) // max(1, jax.tree.leaves(whole.examples)[0].shape[0])
+    if isinstance(data, Store):
+        mean = int(data.size.sum()) / data.population
+        held = int(cohorts_held() * clients * mean * each / placement.number()) + data.size.nbytes
+        found = {"data": Need(held, f"{cohorts_held()} cohorts, of a store", "lower the clients a round")}
+    else:
+        stream = 'write the population with fl.data.save and stream it ([data] name = "store")'
+        found = {"data": Need(nbytes(whole), f"{whole.population:,} clients", stream)}
+    if test is not None:
+        found["test data"] = Need(nbytes(test), "", "hold out fewer examples")
+    server = nbytes((state.server, state.aggregator, params))
+    found["server"] = Need(server, "model, optimizer, aggregator, and the parameters given", "take a smaller model")
+    rows = data.population if rows is None else rows
+    kept = nbytes((state.own, state.uplink)) // data.population * rows
+    found["clients' state"] = Need(kept, f"of {rows:,} clients", "keep it in host memory (own_on_host = true)")
+    if algorithm.layout is None:
+        return found
+    stacks = jax.eval_shape(algorithm.layout.stacks, state, whole, cohort)
+    lanes = _rows_of(stacks["lanes"])
+    remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.number()) else "lower the clients a round"
+    # Measured: a copy of each lane's model, half of the messages.
+    found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params))
+    messages = nbytes(stacks["messages"])
+    note = f"of {_rows_of(stacks['messages'])} clients" if messages else "added up as they come"
+    found["messages"] = Need(messages, note, f"lower the clients a round ({clients}), or take an aggregator that adds", messages // 2)
+    return found
+
+
+def check_fits(found: dict[str, Need], limit: int | None, extra: int = 0) -> None:
+    """Refuse what needs more than a device has.
+
+    Args:
+        found: from `needs`.
+        limit: the device's bytes; None where it does not tell.
+        extra: bytes known beside, of a compiled program.
+
+    Raises:
+        ValueError: with the estimate, its largest parts and the number to lower.
+    """
+    total = sum(need.bytes for need in found.values()) + extra
+    if limit is None or total <= limit:
+        return
+    largest = sorted((name for name in found if found[name].bytes), key=lambda name: -found[name].bytes)[:3]
+    parts = ", ".join(f"{name} {readable(found[name].bytes)}" for name in largest)
+    remedy = "lower the batch size" if extra > found[largest[0]].bytes else found[largest[0]].remedy
+    raise ValueError(f"a round needs {readable(total)} on each device, which has {readable(limit)} ({parts}): {remedy}")
+
+
+def check_model(shapes: Tree, limit: int | None) -> None:
+    """Refuse a model that no device can hold, before its first number is drawn.
+
+    Args:
+        shapes: of its parameters.
+        limit: the device's bytes; None where it does not tell.
+
+    Raises:
+        ValueError: with the leaf, or the bytes.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        if leaf.size >= 2**31:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"the leaf {name} would have {leaf.size:,} numbers, and an array has fewer than 2^31: lower the model's width")
+    if limit is not None and COPIES * nbytes(shapes) > limit:
+        raise ValueError(
+            f"its parameters take {readable(nbytes(shapes))}, {COPIES} times in training, and the device has {readable(limit)}: "
+            "lower the model's width"
+        )
+
+
+def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, participations: float) -> bool:
+    """Whether what clients keep goes to host memory: as wanted, or where it is more than half of a device, or large and mostly untouched.
+
+    Args:
+        participations: how often a client takes part in the run, on average.
+
+    Raises:
+        ValueError: if it is wanted of an algorithm that does not say what clients start with.
+    """
+    limit, known = device_memory(), algorithm.layout is not None and algorithm.layout.rows is not None
+    rows = nbytes((state.own, state.uplink))
+    if wanted is None:
+        untouched = rows > LARGE and participations < FEW
+        return bool(known and (untouched or (limit and rows > limit / 2)))
+    if wanted and not known:
+        raise ValueError(
+            "own_on_host=True needs an algorithm whose layout tells how each client starts: build it with fl.federate, and not of families"
+        )
+    return wanted
+
+
+def workspace(found: dict[str, Need]) -> int:
+    """Bytes that a compiled program takes and its own account leaves out."""
+    return sum(need.copied for need in found.values()) if jax.default_backend() == "cpu" else 0
+
+
+def cohorts_held() -> int:
+    """Of how many cohorts of a store the examples lie in memory: one trains, one is on its way; on a CPU, another is being read."""
+    return 3 if jax.default_backend() == "cpu" else 2
+
+
+def device_memory() -> int | None:
+    """The bytes that each device of the mesh in use has; None where it does not tell. Devices of one CPU share the host's."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    host = _host_memory()
+    return host and host // placement.local_number()
+
+
+def nbytes(shapes: Tree) -> int:
+    """The size of a tree of arrays, or of their shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def _rows_of(stack: Tree) -> int:
+    return jax.tree.leaves(stack)[0].shape[0] if jax.tree.leaves(stack) else 0
+
+
+def _host_memory() -> int | None:
+    try:
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        return min(installed, int(CGROUP.read_text()))
+    except (OSError, ValueError):
+        return installed

@@ -1,0 +1,80 @@
+"""A model on disk: its leaves by path in params.safetensors, and back into a tree."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedjax_lite.base import Tree
+from fedjax_lite.runner.files import replaced
+
+__all__ = ["leaf_names", "load_params", "named_leaves", "save_params"]
+
+PARAMS = "params.safetensors"
+
+
+def leaf_names(params: Tree) -> list[str]:
+    """A model's leaves by path, in order.
+
+    Raises:
+        ValueError: if two have the same path.
+
+    >>> leaf_names({"a": {"b": 0.0, "c": 0.0}}), leaf_names(0.0)
+    (['a/b', 'a/c'], ['params'])
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
+    return names
+
+
+def named_leaves(params: Tree) -> dict[str, np.ndarray]:
+    """A model's leaves on the host, by path: "Dense_0/kernel"."""
+    leaves = jax.tree.leaves(jax.device_get(params))
+    return {name: np.array(leaf, order="C") for name, leaf in zip(leaf_names(params), leaves, strict=True)}
+
+
+def save_params(folder: Path, params: Tree) -> None:
+    """Write a model into a folder, whole or not at all."""
+    with replaced(folder / PARAMS) as temporary:
+        save_file(named_leaves(params), temporary)
+
+
+def load_params(path: str | Path, like: Tree) -> Tree:
+    """A model that a run has written, in the structure of another.
+
+    Args:
+        path: a run's folder, or the file in it.
+        like: a tree of the same structure: what `model.init` returns, or its shapes.
+
+    Returns:
+        The tree with the leaves of the file.
+
+    Raises:
+        ValueError: for a file that cannot be read, and for leaves that are missing, too many, or of another shape or dtype.
+
+    >>> import fedjax_lite as fl
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> save_params(folder, {"w": jnp.arange(3.0)})
+    >>> fl.load_params(folder, {"w": jnp.zeros(3)})["w"].tolist()
+    [0.0, 1.0, 2.0]
+    """
+    path = Path(path) / PARAMS if Path(path).is_dir() else Path(path)
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    names, wanted = leaf_names(like), jax.tree.leaves(like)
+    for name, leaf in zip(names, wanted, strict=True):
+        said = f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        held = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "no such leaf"
+        if said != held:
+            raise ValueError(f"{path}: leaf {name!r} should be {said}, the file has {held}: give the model that the run trained")
+    if more := sorted(found.keys() - set(names)):
+        raise ValueError(f"{path} also has the leaf {more[0]!r}: give the model that the run trained")
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(found[name]) for name in names])

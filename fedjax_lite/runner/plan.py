@@ -1,0 +1,154 @@
+"""What a run will cost, before it runs: memory from shapes and from the compiled program, time from a short trial."""
+
+import operator
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.base import Algorithm, Key, Tree
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine import placement
+from fedjax_lite.metrics import readable
+from fedjax_lite.runner.arguments import Count, check_kinds, check_options, check_parts
+from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
+from fedjax_lite.runner.run import in_memory, sized, started
+from fedjax_lite.runner.stream import lowered, lowered_evaluation
+from fedjax_lite.sampling.participation import Sampler
+from fedjax_lite.work import LossFn
+
+__all__ = ["Plan", "plan"]
+
+TRIALS = 3  # rounds that are timed
+
+
+class Plan(NamedTuple):
+    """What `plan` finds out; bytes are those of each device."""
+
+    parameters: int  # numbers in the model
+    needs: dict[str, Need]
+    peak: int  # bytes while the compiled program runs
+    limit: int | None  # bytes that there are
+    devices: int
+    steps: float | None  # local steps of a round, all clients together; None where the algorithm does not tell
+    longest: int | None  # of one client
+    compile_seconds: float
+    round_seconds: float
+    rounds: int
+
+    def __str__(self) -> str:
+        """A table for a person."""
+        on = f"each of {self.devices} devices" if self.devices > 1 else "the device"
+        total = readable(self.limit) if self.limit else "an unknown amount"
+        needs = [f"  {name:<16} {readable(need.bytes):>9}  {need.note}".rstrip() for name, need in self.needs.items()]
+        lines = [
+            f"parameters         {self.parameters:,}",
+            f"on {on}",
+            *needs,
+            f"  {'expected peak':<16} {readable(self.peak):>9}  of {total}",
+            "steps a round      " + (f"{self.steps:,.0f}; {self.longest:,} of the client with the most" if self.steps else "not known"),
+            f"compilation        {self.compile_seconds:.1f} s",
+            f"a round            {self.round_seconds:.3g} s; all {self.rounds} {self.round_seconds * self.rounds:.3g} s, evaluation apart",
+        ]
+        return "\n".join(lines)
+
+
+def plan(
+    algorithm: Algorithm,
+    data: FederatedData | Store,
+    params: Tree,
+    sampler: Sampler,
+    *,
+    rounds: Count,
+    key: Key,
+    loss_fn: LossFn | None = None,
+    test: FederatedData | None = None,
+    evaluate_every: Count = 10,
+    own_on_host: bool | None = None,
+    converge: Convergence | None = None,
+    checkpoint_every: Count | None = None,
+    delta: float | None = None,
+    config: Any = None,
+) -> Plan:
+    """What `fl.run` with the same arguments will need; a few rounds are run to time them, and nothing is written.
+
+    Raises:
+        ValueError: for options that `fl.run` refuses, and where it cannot fit the device, with the number to lower: before
+            compilation, or after it for working memory.
+    """
+    del config, delta
+    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
+    check_parts(algorithm, params, sampler, key)
+    check_kinds(data, test)
+    params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
+    limit = device_memory()
+
+    first = min(rounds, evaluate_every)
+    start = time.perf_counter()
+    if isinstance(data, Store) or on_host:
+        rows = partial(algorithm.layout.rows, params) if on_host and algorithm.layout and algorithm.layout.rows else None
+        shapes = shapes._replace(key=placement.everywhere(key), round=placement.everywhere(np.int32(0)))
+        program, examples = lowered(data, rows, algorithm, sampler, first, shapes)
+        beside = (cohorts_held() - 1) * examples + nbytes(test) + data.size.nbytes
+        evaluation = lowered_evaluation(loss_fn, params, data if test is None else test) if loss_fn else None
+    else:
+        operands = {"data": data, "held_out": data if test is None else test}
+        program = in_memory.of(algorithm, sampler, loss_fn).lower(first, placement.shapes(shapes), **placement.shapes(operands))
+        beside = -nbytes(data) if test is None and loss_fn else 0  # the program has it twice, the device once
+        evaluation = None  # is part of it
+    named = sum(need.bytes for need in found.values())
+    peak = _peak(program, named) + beside + nbytes(params) + workspace(found)
+    if evaluation:
+        peak = max(peak, _peak(evaluation, 0) + nbytes(shapes._replace(own=(), uplink=()) if on_host else shapes))
+    compile_seconds = time.perf_counter() - start
+    check_fits(found, limit, max(0, peak - named))
+
+    steps = _steps(algorithm, data, sampler, key, min(rounds, TRIALS))
+    return Plan(
+        parameters=sum(x.size for x in jax.tree.leaves(params)),
+        needs=found,
+        peak=peak,
+        limit=limit,
+        devices=placement.number(),
+        steps=float(np.sum(steps) / len(steps)) if steps else None,
+        longest=int(np.max(steps)) if steps else None,
+        compile_seconds=compile_seconds,
+        round_seconds=_trial(algorithm, data, params, sampler, key, on_host),
+        rounds=rounds,
+    )
+
+
+def _peak(program: jax.stages.Lowered, unknown: int) -> int:
+    """Bytes on a device while a program runs; `unknown` where the backend does not tell."""
+    used = program.compile().memory_analysis()
+    if used is None:
+        return unknown
+    return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
+
+
+def _steps(algorithm: Algorithm, data: FederatedData | Store, sampler: Sampler, key: Key, rounds: int) -> list[np.ndarray] | None:
+    """Local steps `[clients]` of the first rounds; None where the algorithm does not tell."""
+    if algorithm.layout is None:
+        return None
+    keys = [jax.random.fold_in(key, round) for round in range(rounds)]
+    cohorts = [sampler(key, jnp.asarray(data.size), jnp.int32(round)) for round, key in enumerate(keys)]
+    return [np.asarray(algorithm.layout.steps(cohort, round).steps) for round, cohort in enumerate(cohorts)]
+
+
+def _trial(algorithm: Algorithm, data: FederatedData | Store, params: Tree, sampler: Sampler, key: Key, on_host: bool) -> float:
+    """Seconds of a round: the median of a few, after one that compiles."""
+    params, key = placement.everywhere((params, key))
+    data = data if isinstance(data, Store) else placement.everywhere(data)
+    state, segment = started(algorithm, data, params, key, on_host)
+    seconds = []
+    for _ in range(1 + TRIALS):
+        start = time.perf_counter()
+        state, *_ = jax.block_until_ready(segment(algorithm, sampler, None, 1, state, held_out=()))
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))

@@ -1,0 +1,214 @@
+"""Rounds of which the device holds only the cohort's share: examples from disk, what clients keep from host memory.
+
+The same rounds as in memory, one program each where their examples come from disk; the next cohort is read while this one trains. Each
+device has the examples of its own clients only, and each of several processes reads only those of its devices.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite import tree
+from fedjax_lite.base import Algorithm, Client, Mean, State, Tree, round_key
+from fedjax_lite.data.federated import FederatedData, Piece
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine import devices, placement
+from fedjax_lite.evaluate import evaluate, evaluate_apart
+from fedjax_lite.runner.compiled import Compiled
+from fedjax_lite.runner.host_rows import Rows
+from fedjax_lite.runner.memory import nbytes
+from fedjax_lite.sampling.participation import Sampler
+
+STEP = 1.25  # pieces have a power of this as their number of rows
+EVALUATED = 2**26  # bytes of examples that a device evaluates at once
+HELD = 2**26  # bytes of what clients keep, to run rounds in one program; for more, a program a round costs little beside the copies
+
+
+def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree] | None = None) -> Callable[..., Any]:
+    """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them.
+
+    Args:
+        data: a store, whose examples are streamed; or a population on the device.
+        first_rows: key, ids -> own, uplink as these clients start, where what clients keep is in host memory; None: it is on the device.
+    """
+    sizes = placement.everywhere(jnp.asarray(data.size))
+    pieces = _pieces(data) if isinstance(data, Store) else None
+    rows: Rows | None = None
+
+    def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
+        nonlocal rows
+        cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes)
+        if first_rows:
+            rows = rows or Rows(state, data.population, partial(first_rows, jax.tree.map(jnp.copy, state.key)))  # the state is donated
+        length = at_once(data, rounds, ids.shape[1], rows.nbytes if rows else 0)
+        history: list[dict[str, Any]] = []
+        for t, held in zip(range(0, rounds, length), pieces(ids, device) if pieces else repeat(data), strict=False):
+            jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
+            cohort = tree.take(cohorts, jnp.arange(t, t + length))
+            if rows:
+                clients, row = _distinct(ids[t : t + length], data.population)
+                own, uplink, row = placement.everywhere((*rows.take(clients), row))
+                state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=row)
+            state, metrics = _rounds(algorithm, state, held, cohort)
+            if rows:
+                rows.put(clients, (state.own, state.uplink))
+            history.append(metrics)
+        measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
+        evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+        return rows.within(state) if rows else state, measured, evaluation
+
+    return segment
+
+
+def at_once(data: FederatedData | Store, rounds: int, clients: int, row: int) -> int:
+    """How many rounds of a segment are one program: of a store one; else all, if the rows of their clients are small.
+
+    Args:
+        row: bytes that a client keeps in host memory.
+    """
+    return 1 if isinstance(data, Store) or rounds * clients * row > HELD else rounds
+
+
+def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds: int, state) -> tuple[jax.stages.Lowered, int]:
+    """The program of a segment of so many rounds, or of one of them, and the bytes of its examples on each device.
+
+    Args:
+        state: its shapes; key and round are arrays.
+    """
+    cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
+    held: Any = data
+    row = nbytes(jax.eval_shape(first_rows, state.key, ids[0, :1])) if first_rows else 0
+    cohort = tree.take(cohorts, jnp.arange(at_once(data, rounds, ids.shape[1], row)))
+    if isinstance(data, Store):
+        held = next(_pieces(data)(ids, device))  # all of a segment have the same number of rows
+    if first_rows:
+        clients, rows = _distinct(ids[: len(cohort.id)], data.population)
+        own, uplink = jax.eval_shape(first_rows, state.key, clients)
+        state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=jnp.asarray(rows))
+    examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
+    return _rounds.of(algorithm).lower(*placement.shapes((state, held, cohort))), examples
+
+
+def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
+    """`_cohorts`, with ids and devices on the host."""
+    cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.number(), state.key, state.round, sizes)
+    return cohorts, np.asarray(ids), np.asarray(device)
+
+
+def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]:
+    """The clients of some cohorts, each once, filled up to a number that does not depend on them, and where each slot's client is."""
+    clients = np.unique(ids)
+    clients = clients[clients < population]
+    filled = np.full(min(ids.size, population), population, np.int32)
+    filled[: len(clients)] = clients
+    return filled, np.searchsorted(clients, ids).astype(np.int32)
+
+
+def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
+    """A function of the cohorts' ids `[rounds, clients]` and devices that gives each round's examples, each device its own."""
+    rows = 1  # of a device's examples; grows with the most met so far, since every other number compiles a program
+
+    def pieces(ids: np.ndarray, device: np.ndarray) -> Iterator[Piece]:
+        nonlocal rows
+        ids = np.where(device[:, None] == np.arange(placement.number())[:, None], ids[:, None], store.population)
+        most = store.held(ids).sum(axis=-1).max()  # [rounds, devices, clients]: each slot once, on its device
+        rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
+        for t, examples in enumerate(_read_ahead(store, ids, rows)):
+            start = np.take_along_axis(_starts(store.held(ids[t])), device[t][None], axis=0)[0]
+            start, whose = placement.everywhere((start, device[t]))
+            yield Piece(examples, start, store.largest, store.population, whose)  # on its way while the last round trains
+
+    return pieces
+
+
+@partial(Compiled, parts=2, static_argnames=("rounds", "among"))
+def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, key, first, sizes) -> tuple[Client, Any, Any]:
+    """The cohorts of the next rounds, a stack, with the id of who trains in each slot, outside the population where nobody does, and the
+    device: who takes part depends on no result."""
+
+    def one(round):
+        cohort = sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
+        planned = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
+        here = (planned.weight > 0) & (cohort.id >= 0) & (cohort.id < len(sizes))
+        return cohort, jnp.where(here, cohort.id, len(sizes)), devices.deal(planned.steps, among)
+
+    return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
+
+
+@partial(Compiled, parts=1, donate_argnames="state")
+def _rounds(algorithm, state, data, cohorts):
+    return jax.lax.scan(lambda state, cohort: algorithm.round(state, data, cohort), state, cohorts)
+
+
+def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:
+    """The examples of each round's cohort `ids[round, device]`, each device its own, read one round ahead."""
+    places = placement.here()  # a mesh is in use in one thread only, not in the reader
+    with ThreadPoolExecutor(1) as reader:
+
+        def start(t):
+            return reader.submit(lambda: {place: store.read(ids[t, place], rows) for place in places})
+
+        ahead = start(0)
+        for t in range(len(ids)):
+            examples = placement.split(ahead.result())
+            ahead = start(t + 1) if t + 1 < len(ids) else ahead  # what was read is on the device now
+            yield examples
+
+
+def _starts(sizes: np.ndarray) -> np.ndarray:
+    """The first row of each client, of those that follow each other along the last axis."""
+    return (np.cumsum(sizes, axis=-1) - sizes).astype(np.int32)
+
+
+def evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
+    """Sums of each client; those of a store in groups of clients that follow each other, one group a device at a time."""
+    if isinstance(held_out, FederatedData):
+        return _evaluate(loss_fn, params, held_out)
+    groups = [(jax.device_get(_evaluate_apart(loss_fn, params, some)), real) for some, real in _groups(held_out)]
+    reals = [real for _, real in groups]
+    return jax.tree.map(lambda *sums: np.concatenate(sums)[np.concatenate(reals)], *(sums for sums, _ in groups))
+
+
+def lowered_evaluation(loss_fn, params: Tree, held_out: FederatedData | Store) -> jax.stages.Lowered:
+    """The program of an evaluation, or of one group of a store's clients."""
+    if isinstance(held_out, FederatedData):
+        return _evaluate.of(loss_fn).lower(*placement.shapes((params, held_out)))
+    return _evaluate_apart.of(loss_fn).lower(*placement.shapes((params, next(_groups(held_out))[0])))
+
+
+def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
+    """Clients that follow each other, one group a device at a time, and which of them are any."""
+    each = sum(x.nbytes // len(x) for x in jax.tree.leaves(held_out.examples))
+    places = placement.number()
+    turns = max(1, -(-int(held_out.size.sum()) * each // (EVALUATED * places)))
+    ends = np.cumsum(held_out.size, dtype=np.int64)
+    edges = np.searchsorted(ends, ends[-1] * np.arange(1, turns * places) / (turns * places))  # groups of about as many examples
+    groups = np.split(np.arange(held_out.population), edges)
+    most = max(map(len, groups))
+    ids = np.stack([np.pad(group, (0, most - len(group)), constant_values=held_out.population) for group in groups])
+    sizes = held_out.held(ids).astype(np.int32)
+    starts, rows = _starts(sizes), int(sizes.sum(axis=-1).max())
+
+    for first in range(0, turns * places, places):
+        parts = {
+            place: FederatedData(held_out.read(ids[first + place], rows), starts[first + place], sizes[first + place], held_out.largest)
+            for place in placement.here()
+        }
+        yield placement.split(parts), ids[first : first + places].reshape(-1) < held_out.population
+
+
+@partial(Compiled, parts=1)
+def _evaluate(loss_fn, params, data) -> dict[str, Mean]:
+    return evaluate(loss_fn, params, data)
+
+
+@partial(Compiled, parts=1)
+def _evaluate_apart(loss_fn, params, data) -> dict[str, Mean]:
+    return evaluate_apart(loss_fn, params, data)

@@ -1,0 +1,19 @@
+"""Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
+
+from fedjax_lite.sampling.participation import Sampler, cohort
+from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, uniform, weighted
+from fedjax_lite.sampling.wrappers import availability, dropout, including, stragglers
+
+__all__ = [
+    "Sampler",
+    "availability",
+    "cohort",
+    "cyclic",
+    "dropout",
+    "everyone",
+    "including",
+    "poisson",
+    "stragglers",
+    "uniform",
+    "weighted",
+]

@@ -1,0 +1,63 @@
+"""The cohort of a round, and what an accountant may be told of how it was chosen."""
+
+import math
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedjax_lite.base import NO_LIMIT, Client, Key, Participation, client_keys, sample_key
+
+SPREAD = 6  # standard deviations of room in a Poisson cohort
+
+Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
+
+
+def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients"], weight: Array | None = None) -> Client:
+    """The cohort of the clients `ids`: what a hand-written sampler returns.
+
+    The keys in it are for samplers that wrap this one; the round gives every client its own, fold_in(round key, id).
+
+    Args:
+        key: as given to the sampler.
+        sizes: int32 `[population]`, examples a client.
+        ids: int32 `[clients]`, each at most once. An id outside the population is an empty slot.
+        weight: float `[clients]`, 0 for an empty slot, never negative or NaN; ones by default.
+    """
+    ids = ids.astype(jnp.int32)
+    weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))
+    size = sizes.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+    return Client(ids, client_keys(sample_key(key), ids), size, jnp.full(ids.shape, NO_LIMIT), weight)
+
+
+def participation_of(sampler: Sampler) -> Participation | None:
+    """How a sampler of this module chooses; None for one that no accountant covers.
+
+    >>> import fedjax_lite as fl
+    >>> participation_of(fl.sampling.dropout(fl.sampling.uniform(10), 0.1))
+    Participation(kind='fixed', clients=10, rate=1.0, capacity=None, some_lost=True)
+    """
+    return getattr(sampler, "participation", None)
+
+
+def slots_of(participation: Participation, population: int) -> int:
+    """The slots of a Poisson cohort.
+
+    >>> slots_of(Participation("poisson", rate=0.1), 1000)
+    157
+    """
+    rate, capacity = participation.rate, participation.capacity
+    if capacity is None:
+        capacity = math.ceil(population * rate + SPREAD * math.sqrt(population * rate * (1 - rate)))
+    return max(1, min(capacity, population))
+
+
+def ours(sample: Sampler, *inner: Sampler) -> Sampler:
+    """A sampler of this module, around others or not: what nobody wrote by hand need not be asked for a cohort first."""
+    setattr(sample, "ours", all(getattr(each, "ours", False) for each in inner))
+    return sample
+
+
+def known(sample: Sampler, participation: Participation, *inner: Sampler) -> Sampler:
+    setattr(sample, "participation", participation)
+    return ours(sample, *inner)

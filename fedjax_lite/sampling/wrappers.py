@@ -1,0 +1,113 @@
+"""Samplers around others: who is lost, who is slow, who can be reached, who is always there."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Client, Key, Number, Whole
+from fedjax_lite.refuse import a_count, a_share
+from fedjax_lite.sampling.participation import Sampler, cohort, known, ours, participation_of
+
+
+def dropout(sampler: Sampler, rate: Number) -> Sampler:
+    """Each sampled client is lost before its upload arrives with probability `rate`: its slot becomes empty."""
+    rate = a_share("dropout", "rate", rate, "[0, 1)")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        chosen, keys = _own_draw(chosen)
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)
+        return chosen._replace(weight=jnp.where(kept, chosen.weight, 0))
+
+    return _as(sampler, sample)
+
+
+def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
+    """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; what they did still counts.
+
+    Source: Li et al. 2020, "Federated optimization in heterogeneous networks" (FedProx), systems heterogeneity.
+    """
+    most_steps, share = a_count("stragglers", "most_steps", most_steps), a_share("stragglers", "share", share, "[0, 1]")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        chosen, keys = _own_draw(chosen)
+        who, how_many = jax.vmap(jax.random.split, out_axes=1)(keys)
+        slow = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 * share))(who)
+        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1, jnp.int32))(how_many)
+        return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
+
+    return _as(sampler, sample, loses=False)
+
+
+def availability(sampler: Sampler, share: Number, period: Whole) -> Sampler:
+    """Clients can be reached only in a part of every `period` rounds, each at a time of its own: slots of the others are empty.
+
+    Client k is reached in round t if (t / period + u_k) mod 1 < share, with u_k uniform in [0, 1), a function of k alone.
+
+    Args:
+        sampler: whom the server asks.
+        share: the part of the clients that can be reached in a round, in (0, 1]; a client can in share * period rounds of a day, rounded
+            down or up. So of less than one round a day only that part of the clients is ever reached, with share=0.05 and period=3
+            15 % of them.
+        period: rounds a day.
+    """
+    period, share = a_count("availability", "period", period), a_share("availability", "share", share, "(0, 1]")
+
+    def sample(key, sizes, round):
+        chosen = sampler(key, sizes, round)
+        offset = jax.vmap(lambda id: jax.random.uniform(jax.random.fold_in(jax.random.key(0), id)))(chosen.id)
+        reached = (round % period / period + offset) % 1 < share
+        return chosen._replace(weight=jnp.where(reached, chosen.weight, 0))
+
+    return _as(sampler, sample)
+
+
+def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
+    """Some clients take part in every round, beside those that another sampler chooses.
+
+    Args:
+        sampler: whom else; one of `clients` that it chooses too takes part once.
+        clients: ids, each once. For rules such as `fl.aggregators.fltrust`: the client that holds the server's own data.
+
+    Raises:
+        ValueError: for ids that are negative, not whole numbers, given twice, none at all, or outside the population.
+
+    >>> from fedjax_lite.sampling import uniform
+    >>> sampler = including(uniform(2), clients=[4])
+    >>> sampler(jax.random.key(0), jnp.array([3, 1, 4, 1, 5]), jnp.int32(0)).id.tolist()[2:]
+    [4]
+    """
+    try:
+        ids = [a_count("including", "clients", i, least=0) for i in clients]
+    except (TypeError, ValueError):
+        ids = []
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"including: clients must be a list of different client ids, got {clients!r}")
+
+    def sample(key, sizes, round):
+        if max(ids) >= sizes.shape[0]:
+            raise ValueError(f"including: clients={ids} are not all in the population, whose ids are 0 to {sizes.shape[0] - 1}")
+        chosen, always = sampler(key, sizes, round), cohort(key, sizes, jnp.asarray(ids))
+        twice = jnp.any(chosen.id[:, None] == always.id[None, :], axis=1)
+        chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
+        if chosen.left_out is not None:
+            always = always._replace(left_out=jnp.zeros_like(always.id))
+        return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
+
+    return ours(sample, sampler)
+
+
+def _as(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
+    """A wrapper's choice, which no data decides and which takes nobody in more often: accounted for as the sampler's own."""
+    participation = participation_of(sampler)
+    if participation is None:
+        return ours(sample, sampler)
+    return known(sample, participation._replace(some_lost=participation.some_lost or loses), sampler)
+
+
+def _own_draw(chosen: Client) -> tuple[Client, Key]:
+    """Keys `[clients]` for one wrapper to draw from, by client and not by slot, and the cohort with other keys for the next."""
+    mine, next_one = jax.vmap(jax.random.split, out_axes=1)(chosen.key)
+    return chosen._replace(key=next_one), mine
