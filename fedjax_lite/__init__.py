@@ -1,6 +1,7 @@
 """fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
 
 from fedjax_lite import aggregators, algorithms, attacks, checks, data, distill, models, privacy, sampling, schedules, uplink
+from fedjax_lite.algorithms.in_turn import in_turn
 from fedjax_lite.base import (
     Aggregator,
     Algorithm,
@@ -20,7 +21,7 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.engine.over_runs import over_runs
-from fedjax_lite.evaluate import evaluate, summarize
+from fedjax_lite.evaluate import evaluate, evaluate_each, summarize
 from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
@@ -63,7 +64,9 @@ __all__ = [
     "data",
     "distill",
     "evaluate",
+    "evaluate_each",
     "federate",
+    "in_turn",
     "join_hosts",
     "load_params",
     "models",

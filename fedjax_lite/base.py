@@ -26,6 +26,15 @@ HIGH_STREAM = 2**31
 _SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 
 
+class Place(NamedTuple):
+    """Where a client's examples and rows lie: the engine's business, and nobody else's."""
+
+    start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
+    row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
+    device: Int[Array, "*clients"] | None = None  # which of the mesh has its examples; None: every one
+    left_out: Int[Array, "*clients"] | None = None  # how many were drawn that no slot was left for; counted in the first slot, 0 in others
+
+
 class Client(NamedTuple):
     """One client's facts; stacked along axis 0 it is the cohort of a round."""
 
@@ -34,10 +43,8 @@ class Client(NamedTuple):
     size: Int[Array, "*clients"]  # how many examples it holds
     steps: Int[Array, "*clients"]  # how many local steps it takes; a sampler may lower it
     weight: Float[Array, "*clients"]  # 0 marks an empty slot
-    start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
-    row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
-    device: Int[Array, "*clients"] | None = None  # which of the mesh has its examples; None: every one
-    left_out: Int[Array, "*clients"] | None = None  # how many were drawn that no slot was left for; counted in the first slot, 0 in others
+    age: Int[Array, "*clients"] | None = None  # how many rounds old the model is that it starts from; None: it is this round's
+    place: "Place" = Place()
 
 
 class Batch(NamedTuple):
@@ -48,15 +55,18 @@ class Batch(NamedTuple):
     step: Int[Array, ""]  # local step within the round
     epoch: Int[Array, ""]  # local epoch within the round
     round: Int[Array, ""]
+    client: Client | None = None  # whose they are
+    learning: Bool[Array, ""] | bool = True  # False in the passes over the client's examples before and after training
 
 
 class Shared(NamedTuple):
-    """What a server broadcasts; a server may send its own tuple, as long as it has these fields."""
+    """What a server broadcasts."""
 
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
     public: Tree = None  # examples that all have, and so are not sent
-    labels: Tree = None  # soft labels of them, which are
+    extra: Tree = None  # what else is sent, such as soft labels or a control variate
+    each: Tree = None  # [population, ...]: each client is sent its own row
 
 
 class Mean(NamedTuple):
@@ -77,6 +87,7 @@ class Info(NamedTuple):
     round: Int[Array, ""] | int
     key: Key
     metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; none where what clients report is private
+    clients: Float[Array, ""] | float = float("nan")  # how many took part; NaN where that is private
 
 
 class ClientWork(NamedTuple):
@@ -84,24 +95,14 @@ class ClientWork(NamedTuple):
 
     init: Callable[[Tree, Key], Tree]  # params, key -> own
     start: Callable[[Any, Tree, Client], Tree]  # shared, own, client -> carry
-    step: Callable[[Tree, Batch], tuple[Tree, dict[str, Mean]]]  # carry, batch -> carry, metrics
-    finish: Callable[[Any, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, carry, client -> message, own, metrics
+    step: Callable[[Any, Tree, Tree, Batch], tuple[Tree, dict[str, Mean]]]  # shared, own, carry, batch -> carry, metrics
+    finish: Callable[[Any, Tree, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, own, carry, client -> message, own, metrics
 
 
 class Hidden(NamedTuple):
     """What a client keeps, in its work or its uplink, where that hides its data from whoever sees its messages."""
 
     kept: Tree = ()
-
-
-class Participation(NamedTuple):
-    """How a sampler chooses who takes part, in an accountant's terms."""
-
-    kind: str  # "poisson", "fixed" (so many of all, at random), "cyclic" or "everyone"
-    clients: int = 0  # a round; of "fixed" and "cyclic"
-    rate: Number = 1.0  # the probability to take part in a round; of "poisson"
-    capacity: int | None = None  # the most clients of a round, of "poisson"; None: mean + 6 standard deviations
-    some_lost: bool = False  # whether clients that were chosen may be missing
 
 
 class Mechanism(NamedTuple):
@@ -169,6 +170,7 @@ class Algorithm(NamedTuple):
     params: Callable[[State], Tree]  # State -> params, the global model
     layout: Layout | None = None
     privacy: Mechanism | None = None  # the aggregator's
+    models: Callable[[State], Tree] | None = None  # State -> [population, ...], a model for each client, where it makes such
 
 
 def round_key(state: State) -> Key:

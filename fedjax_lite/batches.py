@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import HIGH_STREAM, Batch, Client
 from fedjax_lite.data.federated import FederatedData, Piece
-from fedjax_lite.refuse import is_count
+from fedjax_lite.refuse import a_count, is_count
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
 
@@ -19,6 +19,8 @@ class _Batches(NamedTuple):
     epochs: Any
     steps: Any
     shuffle: bool
+    before: int
+    after: int
 
 
 class Batches(_Batches):
@@ -29,6 +31,9 @@ class Batches(_Batches):
         epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
         shuffle: False takes a client's examples in their order, in every epoch.
+        before, after: how many passes over all of a client's examples, in their order, come before and after training. Nothing is learned
+            in them (`Batch.learning` is False, `step` and `epoch` count from 0 in each): client work takes a full gradient there, the loss
+            of the model as received, or what is sent of each example. They are no steps: a client that is cut short makes them whole.
 
     Raises:
         ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
@@ -39,7 +44,9 @@ class Batches(_Batches):
 
     __slots__ = ()
 
-    def __new__(cls, size: int | None, epochs: Any = 1, steps: Any = None, *, shuffle: bool = True) -> "Batches":
+    def __new__(
+        cls, size: int | None, epochs: Any = 1, steps: Any = None, *, shuffle: bool = True, before: int = 0, after: int = 0
+    ) -> "Batches":
         if size is not None:
             size = _whole("size", size, "None for all of a client's examples")
         if steps is not None:
@@ -48,7 +55,8 @@ class Batches(_Batches):
             steps = _whole("steps", steps, "fl.on_round(schedule)")
         if not isinstance(shuffle, bool):
             raise ValueError(f"Batches: shuffle must be True or False, got {shuffle!r}")
-        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle)
+        passes = [a_count("Batches", name, value, least=0) for name, value in (("before", before), ("after", after))]
+        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle, *passes)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
         """Local steps of clients of the given sizes in a round; 0 for a client without examples."""
@@ -58,21 +66,35 @@ class Batches(_Batches):
             steps = _at(self.epochs, round) * self._an_epoch(size)
         return jnp.where(size > 0, steps, 0).astype(jnp.int32)
 
-    def most_steps(self, data: FederatedData | Piece) -> int | None:
-        """A static bound on any client's steps; None where a schedule decides."""
+    def with_passes(self, client: Client, sign: int = 1) -> Client:
+        """A client, or a cohort, whose steps are all the batches that it is shown, those of the passes too; sign=-1: and back."""
+        if not self.before + self.after:
+            return client
+        passes = (self.before + self.after) * self._an_epoch(client.size)
+        return client._replace(steps=jnp.where(client.steps > 0, client.steps + sign * passes, 0))
+
+    def most_batches(self, data: FederatedData | Piece) -> int | None:
+        """A static bound on how many batches any client is shown; None where a schedule decides."""
+        an_epoch = 1 if self.size is None else -(-data.largest // self.size)
+        passes = (self.before + self.after) * an_epoch
         if isinstance(self.steps, int):
-            return self.steps
+            return self.steps + passes
         if self.steps is None and isinstance(self.epochs, int):
-            return self.epochs * (1 if self.size is None else -(-data.largest // self.size))
+            return self.epochs * an_epoch + passes
         return None
 
     def take(self, data: FederatedData | Piece, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
-        """The batch of one client's local step."""
+        """The batch of one client's local step; with passes before or after training, of the so many-th batch that it is shown."""
         width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
+        learning: Any = True
+        if self.before or self.after:
+            place = step - self.before * an_epoch  # among its local steps
+            learning = (place >= 0) & (place < client.steps)
+            step = jnp.where(learning, place, jnp.where(place < 0, step, place - client.steps))
         # With one epoch, the common case, no step has to divide: integer divisions are kernels of their own.
-        once = self.steps is None and isinstance(self.epochs, int) and self.epochs == 1
+        once = self.steps is None and isinstance(self.epochs, int) and self.epochs == 1 and learning is True
         epoch, within = (jnp.zeros_like(step), step) if once else (jax.lax.div(step, an_epoch), jax.lax.rem(step, an_epoch))
         position = within * width + jnp.arange(width, dtype=jnp.int32)
         mask = position < client.size
@@ -81,10 +103,11 @@ class Batches(_Batches):
         if self.shuffle:
             # The upper half of the client key's streams: local steps draw from the lower half.
             order = jax.random.fold_in(client.key, epoch.astype(jnp.uint32) | jnp.uint32(HIGH_STREAM))
-            position = permute(order, client.size, position)
-        rows = (data.start[client.id] if client.start is None else client.start) + position
+            shuffled = permute(order, client.size, position)
+            position = shuffled if learning is True else jnp.where(learning, shuffled, position)
+        rows = (data.start[client.id] if client.place.start is None else client.place.start) + position
         examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
-        return Batch(examples, mask, step, epoch, round)
+        return Batch(examples, mask, step, epoch, round, client, learning)
 
     def _an_epoch(self, size):
         return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)

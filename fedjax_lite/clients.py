@@ -73,18 +73,20 @@ def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Eng
         return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), state)
 
     def local(common, data, cohort, rows):
-        row = cohort.id if cohort.row is None else cohort.row
+        row = cohort.id if cohort.place.row is None else cohort.place.row
         mine = tree.take(rows, row)
         return row, mine, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, mine), jnp.int32(0)))
 
     def train(common, data, cohort, rows):
         row, mine, build, sums_in = local(common, data, cohort, rows)
-        part, mine, sums = engine.run(build, common, data.examples, cohort, mine)
+        part, mine, sums = engine.run(build, common, data.examples, batches.with_passes(cohort), mine)
         row = jnp.where(cohort.weight > 0, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
         return part, tree.put(rows, row, mine), sums_in(sums)
 
     def received(shared, cohort):
-        return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * dense_bits((shared.params, getattr(shared, "labels", None)))
+        rate = () if isinstance(shared.rate, float | int) else shared.rate
+        row = jax.tree.map(lambda x: x[0], shared.each)
+        return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * dense_bits((shared.params, rate, shared.extra, row))
 
     def stacks(common, data, cohort, rows):
         _, mine, build, _ = local(common, data, cohort, rows)
@@ -110,12 +112,11 @@ def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool)
     def members(cohort, k):
         """A family's slots of a cohort, no more than it has clients, with their rows in its stack."""
         mine = (cohort.id >= first[k]) & (cohort.id < first[k + 1])
-        if cohort.device is None:
+        if cohort.place.device is None:
             order = jnp.argsort(~mine, stable=True)[: families[k].clients]
             cohort, mine = tree.take((cohort, mine), order)
-        return cohort._replace(
-            steps=jnp.where(mine, cohort.steps, 0), weight=jnp.where(mine, cohort.weight, 0), row=jnp.maximum(cohort.id - first[k], 0)
-        )
+        place = cohort.place._replace(row=jnp.maximum(cohort.id - first[k], 0))
+        return cohort._replace(steps=jnp.where(mine, cohort.steps, 0), weight=jnp.where(mine, cohort.weight, 0), place=place)
 
     def in_families(rows):
         return list(zip(*rows, strict=True))
@@ -167,8 +168,9 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
 
     def one_step(common, client, rows):
         shared, round, _ = common
-        carry = work.start(shared, rows[0], client)
-        return work.step(carry, batches.take(data, client, 0, round))[1], work.finish(shared, carry, client)[2]
+        own = rows[0]
+        carry = work.start(shared, own, client)
+        return work.step(shared, own, carry, batches.take(data, client, 0, round))[1], work.finish(shared, own, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
     of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))} | tree.zeros(jax.eval_shape(told, like[1][1]))
@@ -179,28 +181,32 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         held = replace(data, examples=examples)
 
         def start(client, rows):
-            return work.start(shared, rows[0], client), jnp.zeros(nothing.shape, nothing.dtype)
+            return work.start(shared, rows[0], batches.with_passes(client, -1)), jnp.zeros(nothing.shape, nothing.dtype)
 
-        def step(client, carry, j):
+        def step(client, rows, carry, j):
             carry, sums = carry
-            carry, more = work.step(carry, batches.take(held, client, j, round))
+            batch = batches.take(held, batches.with_passes(client, -1), j, round)
+            carry, more = work.step(shared, rows[0], carry, batch)
             return carry, sums + ravel_pytree(more)[0]
 
         def finish(client, rows, carry):
-            carry, sums = carry
-            message, own, metrics = work.finish(shared, carry, client)
+            (carry, sums), client = carry, batches.with_passes(client, -1)
+            message, own, metrics = work.finish(shared, rows[0], carry, client)
+            check_kept(own, rows[0])
             message, uplink_row = _sent_up(uplink, message, rows[1], shared, client, round)
-            # What made a message NaN is in the client's losses too: a rule that drops the one must not meet the other.
-            metrics = steps_in(sums) | metrics | told(uplink_row)
-            metrics = tree.zero_where_not(jnp.isfinite(tree.squared_norm(message)), metrics)
             known = aggregator.bits is not None
             bits = Cost(jnp.float32(aggregator.bits(message)), jnp.float32(0)) if known else sent(uplink_row, message)
-            return Upload(message, (own, uplink_row), ravel_pytree(metrics | {SENT: bits})[0])
+            # What made a message NaN is in the client's losses and in what it would keep, too: a rule that drops the one must not meet
+            # the others.
+            counts = jnp.isfinite(tree.squared_norm(message))
+            metrics = tree.zero_where_not(counts, steps_in(sums) | metrics | told(uplink_row))
+            rows = tree.where(counts, tree.cast_like((own, uplink_row), rows), rows)
+            return Upload(message, rows, ravel_pytree(metrics | {SENT: bits})[0])
 
         def collect(messages, cohort):
-            return aggregator.collect(messages, cohort, aggregator_state)
+            return aggregator.collect(messages, batches.with_passes(cohort, -1), aggregator_state)
 
-        return Local(start, step, finish, collect, aggregator.additive, batches.most_steps(data))
+        return Local(start, step, finish, collect, aggregator.additive, batches.most_batches(data))
 
     return build, ravel_pytree(of_steps | of_finish)[1]
 
@@ -208,14 +214,26 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
 def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:
     """A message as it arrives, and what the uplink keeps of it."""
     key = jax.random.fold_in(client.key, 2**32 - 1)
-    beside = {"client": client, "public": getattr(shared, "public", None)}
+    beside = {"client": client, "public": shared.public}
     return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, **beside)
 
 
 def _first(work: ClientWork, params: Tree, shared: Any, key: Key) -> tuple[Tree, Client]:
     """The message of a client that takes no step, and that client."""
     one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
-    return work.finish(shared, work.start(shared, work.init(params, key), one), one)[0], one
+    own = work.init(params, key)
+    return work.finish(shared, own, work.start(shared, own, one), one)[0], one
+
+
+def check_kept(own: Tree, before: Tree) -> None:
+    """Refuse what a client could not keep: other arrays than it had.
+
+    Raises:
+        ValueError: with both.
+    """
+    shapes = [(jax.tree.structure(each), [jnp.shape(x) for x in jax.tree.leaves(each)]) for each in (own, before)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the client work's finish returns an own of {shapes[0]}, its init made {shapes[1]}: make them the same")
 
 
 def _brief(message: Tree) -> list[tuple[int, ...]]:

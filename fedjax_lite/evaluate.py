@@ -12,9 +12,9 @@ from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.engine import devices, placement
 from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.models.loss_fn import LossFn, values_of
 from fedjax_lite.refuse import integer
 from fedjax_lite.tree import zeros
-from fedjax_lite.work import LossFn, values_of
 
 __all__ = ["evaluate", "summarize"]
 
@@ -81,6 +81,55 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
         return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(of_batch(*operands, index))), None
 
     return jax.lax.scan(add, zeros(jax.eval_shape(of_batch, *operands, rows[0])), rows)[0]
+
+
+def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: int = 256, lanes: int = 16) -> dict[str, Mean]:
+    """Sums and counts of the loss and of every metric of client k's own model on client k's examples, one row a client; pure.
+
+    Args:
+        loss_fn: as given to client work; called with key None.
+        models: a stack `[population, ...]`, such as `algorithm.models(state)`.
+        data: the examples, of the same population; clients without any have count 0.
+        batch: how many examples of a client go through its model at once.
+        lanes: how many clients are evaluated at once; memory is that of so many models and batches.
+
+    Returns:
+        {"loss": Mean(total [population], count [population]), ...}, for `fl.summarize`.
+
+    Raises:
+        ValueError: for another number of models than of clients, and numbers below 1.
+
+    >>> data = FederatedData.from_clients([{"x": np.ones(3)}, {"x": np.full(2, 5.0)}])
+    >>> evaluate_each(lambda params, batch, key: (batch["x"] - params) ** 2, jnp.array([1.0, 3.0]), data)["loss"].value().tolist()
+    [0.0, 4.0]
+    """
+    integer("evaluate_each", "batch", batch, 1)
+    integer("evaluate_each", "lanes", lanes, 1)
+    if (number := jax.tree.leaves(models)[0].shape[0]) != data.population:
+        raise ValueError(f"evaluate_each: {number} models for {data.population} clients: give one for each")
+    batch, lanes = min(batch, data.largest), min(lanes, data.population)
+
+    def of_client(k, position):
+        """Sums over one batch of one client; positions past its last example count nothing."""
+        rows = data.start[k] + jnp.minimum(position, jnp.maximum(data.size[k] - 1, 0))
+        examples, mask = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples), position < data.size[k]
+        values = values_of(loss_fn, jax.tree.map(lambda x: x[k], models), examples, None, mask)
+        return jax.tree.map(lambda value: jnp.sum(jnp.where(mask, value, 0)), values)
+
+    def of_lanes(ids):
+        def add(i, totals):
+            more = jax.vmap(of_client, (0, None))(ids, i * batch + jnp.arange(batch))
+            return jax.tree.map(jnp.add, totals, more)
+
+        batches = jnp.max((data.size[ids] + batch - 1) // batch)
+        return jax.lax.fori_loop(0, batches, add, zeros(jax.eval_shape(jax.vmap(of_client, (0, None)), ids, jnp.arange(batch))))
+
+    # Clients of like sizes side by side, so that none waits long for another; the last lanes repeat the last client.
+    order = jnp.argsort(-data.size, stable=True)
+    chunks = -(-data.population // lanes)
+    found = jax.lax.map(of_lanes, order[jnp.minimum(jnp.arange(chunks * lanes), data.population - 1)].reshape(chunks, lanes))
+    back = jnp.argsort(order, stable=True)
+    return jax.tree.map(lambda x: x.reshape(-1)[back], found)
 
 
 def summarize(sums: dict[str, Mean], prefix: str = "test_", best: Mapping[str, str] | None = None) -> dict[str, object]:

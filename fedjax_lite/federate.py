@@ -62,11 +62,11 @@ def federate(
 
     Returns:
         An `Algorithm`: `init(params, key) -> State`, `round(state, data, cohort) -> (State, metrics)`, `params(state)`.
-        Metrics are float scalars: those of the client work (of clients whose messages are finite) and the aggregator, "clients" (how
-        many took part), "update_norm"
-        (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they sent, as `fl.uplink`
-        counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (the parameters and soft labels that
-        they were sent).
+        Metrics are float scalars: those of the client work (of clients whose messages are finite) and the aggregator, "clients" (how many
+        took part), "update_norm" (how far the global model moved), and sums over the clients that took part: "uplink_bits" (what they
+        sent, as `fl.uplink` counts it), "uplink_side_bits" (the positions, scales and seeds in it), "downlink_bits" (what they were sent:
+        all of `fl.Shared` but what is public, and of what is each client's own one row).
+        What a client keeps is written only where its message is finite.
         A cohort without clients leaves the model as it is, but for the noise of a private aggregator.
 
     Raises:
@@ -133,10 +133,11 @@ def federate(
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
         metrics = _beside({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
         private = aggregator.privacy is not None or hidden(state.own, state.uplink)
-        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics)
+        present = cohort.weight > 0
+        clients = jnp.sum(present, dtype=jnp.result_type(float))
+        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics, jnp.nan * clients if private else clients)
         server_state = server.update(aggregate, state.server, info)
 
-        present = cohort.weight > 0
         before = (state.server, state.aggregator)
         after = tree.cast_like((server_state, aggregator_state), before)
         counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)
@@ -144,11 +145,11 @@ def federate(
         metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
         check_names(metrics, "the client work, the aggregator or the server")
         moved = optax.tree.sub(params_of(server_state), params_of(state.server))
-        metrics |= {"clients": jnp.sum(present, dtype=jnp.float32), "update_norm": optax.tree.norm(moved)}
+        metrics |= {"clients": clients.astype(jnp.float32), "update_norm": optax.tree.norm(moved)}
         metrics |= {"uplink_bits": bits.payload + bits.side, "uplink_side_bits": bits.side}
         metrics |= {"downlink_bits": side.received(common[0], cohort)}
-        if cohort.left_out is not None:
-            metrics["left_out"] = jnp.sum(cohort.left_out).astype(jnp.float32)
+        if cohort.place.left_out is not None:
+            metrics["left_out"] = jnp.sum(cohort.place.left_out).astype(jnp.float32)
         return State(state.round + 1, state.key, server_state, aggregator_state, *rows), metrics
 
     def steps(cohort: Client, round: Any) -> Client:

@@ -1,6 +1,5 @@
 """Local training by gradient steps."""
 
-import inspect
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple
@@ -8,28 +7,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
-from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
-from fedjax_lite.metrics import OF_WORK, check_names
+from fedjax_lite import tree
+from fedjax_lite.base import HIGH_STREAM, ClientWork, Hidden, Mean, Number, Tree
+from fedjax_lite.models.loss_fn import LossFn, bound, mean_loss
 from fedjax_lite.optimizer_state import needs_value, refuse_restarting
 from fedjax_lite.refuse import inexact_leaves
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
 __all__ = ["sgd_work"]
 
-# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
-# fl.Mean(total [batch], count [batch]). One that takes an argument `mask` is given it by keyword.
-LossFn = Callable[..., Any]
+
+class Own(NamedTuple):
+    """What `sgd_work` reads of what a client keeps; work around it may keep more, in a tuple of its own with this field."""
+
+    steps: Tree = ()  # how many it took in earlier rounds, where a schedule counts them
 
 
-class _Carry(NamedTuple):
+class Carry(NamedTuple):
+    """What a client holds while it takes steps."""
+
     params: Tree
     optimizer: Tree
-    key: Key
-    rate: Number  # the server's factor on the learning rate
-    received: Tree  # the model as the server sent it
-    steps_before: Tree  # the client's steps in earlier rounds, where a schedule counts them
 
 
 def sgd_work(
@@ -52,9 +52,12 @@ def sgd_work(
             batch: the mean over real examples is taken here, so a short last batch can't be got wrong. In evaluation it
             is called with key None. A short last batch is filled up with copies of the client's examples, whose losses do not
             count. One that looks across the batch (a batch mean, batch normalisation, a contrastive term) would see them: it
-            takes a further argument `mask`, bool `[batch]`, which is False for these, and leaves them out itself.
+            takes a further argument `mask`, bool `[batch]`, which is False for these, and leaves them out itself. In the same way it
+            may take `shared`, `own`, `client`, `round` and `epoch`: what the server sent, what the client keeps, who it is, and when.
+            In evaluation they are None.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
-            starts anew in every round.
+            starts anew in every round. A transformation before it that corrects the gradient is given the keywords `shared`, `own`,
+            `client`, `round` and `key`, and `value`, the batch's loss.
         learning_rate: number, tracer, or a schedule with its clock: `fl.on_round(s)`, `fl.on_step(s)`, `fl.on_client_step(s)`.
         epoch_decay: factor on the updates after each local epoch within a round.
         initial_loss: how the metric "initial_loss", the loss of the model as received, is measured. "batch": on each
@@ -92,114 +95,56 @@ def sgd_work(
 
     def init(params, key):
         del params, key
-        return kept(jnp.int32(0) if counts_steps else ())
+        return Own(kept(jnp.int32(0) if counts_steps else ()))
 
     def kept(steps):
         return Hidden(steps) if hides else steps
 
+    def steps_before(own):
+        return own.steps.kept if hides else own.steps
+
     def start(shared, own, client):
+        del own, client
         inexact_leaves("params", shared.params)
         state = optimizer_at(Clock(0, 0, 0)).init(shared.params)
         refuse_restarting(state)
-        received = shared.params if initial_loss == "epoch" else ()
-        return _Carry(shared.params, state, client.key, shared.rate, received, own.kept if hides else own)
+        return Carry(shared.params, state)
 
-    def step(carry, batch):
-        key = jax.random.fold_in(carry.key, batch.step)
-        (loss, sums), gradient = gradients(loss_fn, carry.params, batch, key)
-        clock = Clock(batch.round, batch.step, carry.steps_before + batch.step if counts_steps else None)
-        extra = {} if hides else {"value": loss}
+    def step(shared, own, carry, batch):
+        after, sums = stepped(shared, own, carry, batch)
+        if batch.learning is True:
+            return after, sums
+        return tree.where(batch.learning, after, carry), tree.zero_where_not(batch.learning, sums)
+
+    def stepped(shared, own, carry, batch):
+        key = jax.random.fold_in(batch.client.key, batch.step)
+        loss_here = bound(loss_fn, shared=shared, own=own)
+        (loss, sums), gradient = gradients(loss_here, carry.params, batch, key)
+        clock = Clock(batch.round, batch.step, steps_before(own) + batch.step if counts_steps else None)
+        beside = {"shared": shared, "own": own, "client": batch.client, "round": batch.round, "key": jax.random.fold_in(key, HIGH_STREAM)}
+        beside |= {} if hides else {"value": loss}
         with needs_value("sgd_work", not hides):
-            updates, state = optimizer_at(clock).update(
-                gradient, carry.optimizer, carry.params, round=batch.round, key=jax.random.fold_in(key, HIGH_STREAM), **extra
-            )
+            updates, state = optimizer_at(clock).update(gradient, carry.optimizer, carry.params, **beside)
         decay = 1.0 if isinstance(epoch_decay, float | int) and epoch_decay == 1 else epoch_decay**batch.epoch
-        updates = optax.tree.scale(carry.rate * decay, updates)
+        updates = optax.tree.scale(shared.rate * decay, updates)
         params = optax.apply_updates(carry.params, updates)
 
         first = batch.step == 0
         if initial_loss == "epoch":
-            _, received = mean_loss(loss_fn, carry.received, batch, key)
+            _, received = mean_loss(loss_here, shared.params, batch, key)
             sums["initial_loss"] = _if(batch.epoch == 0, received["loss"])
         else:
             sums["initial_loss"] = _if(first, sums["loss"])
         if gradient_norm:
             norm = optax.tree.norm(gradient)
             sums["gradient_norm"] = _if(first, Mean(norm, jnp.ones_like(norm)))
-        return carry._replace(params=params, optimizer=state), sums
+        return Carry(params, state), sums
 
-    def finish(shared, carry, client):
-        own = carry.steps_before + client.steps if counts_steps else ()
-        return optax.tree.sub(carry.params, shared.params), kept(own), {}
+    def finish(shared, own, carry, client):
+        steps = steps_before(own) + client.steps if counts_steps else ()
+        return optax.tree.sub(carry.params, shared.params), Own(kept(steps)), {}
 
     return ClientWork(init, start, step, finish)
-
-
-def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Array | None) -> Any:
-    """What a loss function says of a batch; it is given the mask where it asks for it."""
-    try:
-        return loss_fn(params, examples, key, **({"mask": mask} if asks_mask(loss_fn) else {}))
-    except KeyError as error:
-        if not isinstance(examples, dict) or error.args[0] in examples:
-            raise
-        raise ValueError(f"loss_fn asks for the leaf {error}, and the examples have {', '.join(map(repr, examples))}") from error
-
-
-def asks_mask(function: Callable) -> bool:
-    """Whether a function has an argument `mask`; one without a signature, as some of C, has none."""
-    try:
-        return "mask" in inspect.signature(function).parameters
-    except ValueError:
-        return False
-
-
-def values_of(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Bool[Array, " batch"]) -> dict[str, Mean]:
-    """The loss and every metric of each example, `[batch]` each, in at least float32: their sums drown in half precision."""
-    shape = mask.shape
-    losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask))
-    check_names(values, "loss_fn", OF_WORK)
-    kind = jnp.result_type(jax.tree.leaves(losses)[0])
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise ValueError(f"loss_fn must return floating-point losses, got {kind}: whole numbers have no gradient")
-    values = {"loss": losses, **values}
-    for name, value in values.items():
-        for part in value if isinstance(value, Mean) else (value,):
-            if jnp.shape(part) != shape:
-                raise ValueError(
-                    f"loss_fn must return one {name} an example, shape {shape}, got {jnp.shape(part)}: "
-                    "do not reduce over the batch; masking and the mean are taken by the library"
-                )
-    return {name: _wide_mean(value) for name, value in values.items()}
-
-
-def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
-    """What a loss function returned: its losses, or a `Mean` of them, and its metrics.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    bare = isinstance(output, Mean) or not isinstance(output, tuple)
-    losses, values = (output, {}) if bare else output if len(output) == 2 else (None, None)
-    if not isinstance(values, dict) or not (isinstance(losses, Mean) or hasattr(losses, "shape")):
-        raise TypeError(
-            f"loss_fn must return losses [batch], or (losses, {{name: values [batch]}}), got {jax.tree.map(jnp.shape, output)}: "
-            "give each metric a name"
-        )
-    return losses, values
-
-
-def _wide_mean(value: Any) -> Mean:
-    total, count = value if isinstance(value, Mean) else (value, None)
-    total = jnp.asarray(total, jnp.promote_types(jnp.result_type(total), jnp.float32))
-    return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
-
-
-def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
-    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
-    values = values_of(loss_fn, params, batch.examples, key, batch.mask)
-    sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
-    total, count = sums["loss"]
-    return total / jnp.where(count > 0, count, 1), sums
 
 
 def _in_bfloat16(loss_fn: LossFn) -> LossFn:
@@ -207,8 +152,8 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
         return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
     @wraps(loss_fn)
-    def in_half(params, batch, key, **mask):
-        return loss_fn(half(params), half(batch), key, **mask)
+    def in_half(params, batch, key, **beside):
+        return loss_fn(half(params), half(batch), key, **beside)
 
     return in_half
 

@@ -22,6 +22,7 @@ CUTS = {
     "docs/scale.md": [],
     "docs/studies.md": [],
     "docs/aggregators.md": [],
+    "docs/algorithms.md": [],
     "docs/data.md": [],
     "docs/schedules.md": [],
     "docs/speed.md": [],

@@ -34,3 +34,35 @@ def test_a_sampler_that_returns_ids_is_refused():
     algorithm = fl.algorithms.fedsgd(lambda params, batch, key: params * batch["x"], population=3)
     with pytest.raises(TypeError, match=r"sampler must return a cohort, as fl.sampling.cohort\(key, sizes, ids\) makes one of ids, got a"):
         fl.run(algorithm, data, jnp.float32(0), lambda key, sizes, round: jnp.arange(2), rounds=1, key=jax.random.key(0))
+
+
+def test_a_table_says_who_takes_part_and_how_old_its_model_is():
+    table = np.array([[3, 1], [0, -1], [2, 3]])
+    sampler = fl.sampling.scheduled(table, ages=[[0, 2], [1, 0], [0, 5]])
+    sizes = jnp.array([4, 3, 2, 1])
+    cohorts = [jax.jit(sampler)(jax.random.key(t), sizes, jnp.int32(t)) for t in range(5)]
+    assert [c.id[c.weight > 0].tolist() for c in cohorts] == [[3, 1], [0], [2, 3], [], []]
+    assert [c.age[c.weight > 0].tolist() for c in cohorts] == [[0, 2], [1], [0, 5], [], []]
+    stale = fl.aggregators.weighted_mean(lambda client: (1.0 + client.age) ** -0.5)
+    part = stale.collect(jnp.array([1.0, 4.0]), cohorts[2], ())
+    assert float(stale.finish(part, (), jax.random.key(0))[0]) == pytest.approx((1 + 4 / 6**0.5) / (1 + 1 / 6**0.5))
+
+
+@pytest.mark.parametrize(
+    ("ids", "ages", "message"),
+    [
+        ([1, 2], None, r"ids must be whole numbers \[rounds, clients\], got int64\[2\]"),
+        ([[0.5]], None, "ids must be whole numbers"),
+        ([[1, 1]], None, "ids name client 1 twice in round 0: name each once"),
+        ([[1, 2]], [[0]], r"ages must be whole numbers from 0 on, of the shape \[1, 2\] of ids"),
+        ([[1, 2]], [[0, -1]], "ages must be whole numbers from 0 on"),
+    ],
+)
+def test_what_is_no_table_is_refused(ids, ages, message):
+    with pytest.raises(ValueError, match=f"scheduled: {message}"):
+        fl.sampling.scheduled(ids, ages)
+
+
+def test_a_table_of_strangers_is_refused():
+    with pytest.raises(ValueError, match="scheduled: ids name client 4, and there are 4, counted from 0"):
+        fl.sampling.scheduled([[4]])(jax.random.key(0), jnp.ones(4, jnp.int32), 0)

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from fedjax_lite.aggregators import from_sum
-from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Tree
+from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.all_models import of_all_models
 from fedjax_lite.engine import Engine
@@ -27,28 +27,23 @@ class Said(NamedTuple):
     clients: Float[Array, " classes"]  # how many have examples of it; of one client 0 or 1
 
 
-class Told(NamedTuple):
-    """What the server broadcasts."""
+class Latest(NamedTuple):
+    """What was said last: by one client, or the sum over all of that round."""
 
-    params: Tree
-    rate: Number
-    labels: Said
-    round: Int[Array, ""]  # of which the labels are
+    said: Said
+    round: Int[Array, ""]  # -1 before the first
 
 
 class Own(NamedTuple):
-    """What a client keeps: its model, and what it said last."""
+    """What a client keeps."""
 
     model: Tree
-    said: Said
-    round: Int[Array, ""]
-    work: Tree
+    latest: Latest
+    steps: Tree
 
 
 class _Carry(NamedTuple):
     work: Tree
-    start: Tree  # the model it begins with
-    target: Float[Array, "classes classes"]  # row y: what the others say of class y
     sums: Said
     round: Int[Array, ""]
 
@@ -93,49 +88,47 @@ def fd(
         raise ValueError(f"fd: gamma must be at least 0, got {gamma}")
     plain = supervised(model)
 
-    def loss_fn(params, batch, key):
+    def loss_fn(params, batch, key, shared, own):
         losses, metrics = plain(params, batch, key)
-        if key is None:
-            return losses, metrics
         log_p = jax.nn.log_softmax(model.apply(params, batch, key), axis=-1)
-        return losses - gamma * jnp.sum(batch["soft"] * log_p, axis=-1), metrics  # a row of zeros is no term
+        return losses - gamma * jnp.sum(others(shared.extra, own.latest)[batch["y"]] * log_p, axis=-1), metrics
+
+    def others(all_said, mine):
+        """Row y: what the other clients say of class y; of zeros, which is no term, where none does."""
+        counted = (mine.round == all_said.round) & (all_said.round >= 0)  # whether what it said last is in the sum
+        rest = jax.tree.map(lambda total, mine: total - jnp.where(counted, mine, 0), all_said.said, mine.said)
+        return rest.outputs / jnp.maximum(rest.clients, 1)[:, None] * (rest.clients > 0.5)[:, None]
 
     sgd = sgd_work(loss_fn, optimizer, learning_rate=learning_rate)
     nothing = Said(jnp.zeros((classes, classes)), jnp.zeros(classes))
+    never = Latest(nothing, jnp.int32(-1))
 
     def init(params, key):
-        return Own(params, nothing, jnp.int32(-1), sgd.init(params, key))
+        return Own(params, never, sgd.init(params, key).steps)
 
-    def start(told, own, client):
-        counted = (own.round == told.round) & (told.round >= 0)  # whether what it said last is in the sums
-        others = jax.tree.map(lambda total, mine: total - jnp.where(counted, mine, 0), told.labels, own.said)
-        target = others.outputs / jnp.maximum(others.clients, 1)[:, None] * (others.clients > 0.5)[:, None]
-        work = sgd.start(told._replace(params=own.model), own.work, client)
-        return _Carry(work, own.model, target, nothing, jnp.int32(0))
+    def start(shared, own, client):
+        return _Carry(sgd.start(shared._replace(params=own.model), own, client), nothing, jnp.int32(0))
 
-    def step(carry, batch):
-        labels = batch.examples["y"]
-        soft = carry.target[labels]
-        work, metrics = sgd.step(carry.work, batch._replace(examples=batch.examples | {"soft": soft}))
+    def step(shared, own, carry, batch):
+        work, metrics = sgd.step(shared._replace(params=own.model), own, carry.work, batch)
         p = jax.nn.softmax(model.apply(carry.work.params, batch.examples, None), axis=-1)
-        rows = jax.nn.one_hot(labels, classes) * batch.mask[:, None]
-        sums = Said(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0))
-        return carry._replace(work=work, sums=sums, round=batch.round), metrics
+        rows = jax.nn.one_hot(batch.examples["y"], classes) * batch.mask[:, None]
+        return _Carry(work, Said(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0)), batch.round), metrics
 
-    def finish(told, carry, client):
-        change, inner, metrics = sgd.finish(told._replace(params=carry.start), carry.work, client)
+    def finish(shared, own, carry, client):
+        change, after, metrics = sgd.finish(shared._replace(params=own.model), own, carry.work, client)
         number = carry.sums.clients
         said = Said(carry.sums.outputs / jnp.maximum(number, 1)[:, None], (number > 0).astype(number.dtype))
-        return said, Own(optax.apply_updates(carry.start, change), said, carry.round, inner), metrics
+        return said, Own(optax.apply_updates(own.model, change), Latest(said, carry.round), after.steps), metrics
 
     def update(sums, state, info):
         del state
-        return sums, jnp.int32(info.round)
+        return Latest(sums, jnp.int32(info.round))
 
     algorithm = federate(
         ClientWork(init, start, step, finish),
         from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
-        Server(lambda params: (nothing, jnp.int32(-1)), lambda state: Told((), 1.0, *state), update, params=lambda state: ()),
+        Server(lambda params: never, lambda state: Shared((), extra=state), update, params=lambda state: ()),
         batches=batches,
         population=population,
         engine=engine,

@@ -9,8 +9,9 @@ from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.server import optimizer_server
-from fedjax_lite.work import LossFn, sgd_work
+from fedjax_lite.work import sgd_work
 
 
 def fedavg(

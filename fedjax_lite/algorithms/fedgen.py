@@ -125,14 +125,14 @@ def fedgen(
         noise = jax.random.normal(key, (labels.shape[0], generator.noise))
         return generator.apply(params, noise, jax.nn.one_hot(labels, classes)), noise
 
-    def loss(params, seen, key):
-        examples, made_by, strength = seen
+    def loss(params, examples, key, shared, round, epoch):
+        strength = jnp.where((round > 0) & (epoch < regularised_epochs), decay**round, 0.0)
         features = extract(params, examples, key)
         logits = head(params, features)
         losses, metrics = of_logits(logits, examples, key)
         which, of_noise = jax.random.split(jax.random.fold_in(key, _GENERATED))
         drawn = jax.random.randint(which, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
-        made, _ = generated(made_by, of_noise, jnp.concatenate([examples["y"], drawn]))
+        made, _ = generated(shared.extra, of_noise, jnp.concatenate([examples["y"], drawn]))
         if made.shape[1:] != features.shape[1:]:
             raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, extract gives {features.shape[1:]}: make them equal")
         beside, taught = jnp.split(head(params, made), [len(logits)])
@@ -150,7 +150,7 @@ def fedgen(
         return jnp.mean(jnp.sum(share[:, labels] * losses, axis=0)) + diversity * likeness(features, noise)
 
     return federate(
-        _client(sgd_work(loss, optimizer, learning_rate=learning_rate), classes, decay, regularised_epochs),
+        _client(sgd_work(loss, optimizer, learning_rate=learning_rate), classes),
         _pooled(),
         _server(generator_loss, generator.params, generator_optimizer, generator_steps),
         batches=batches,
@@ -177,25 +177,22 @@ class _Told(NamedTuple):
 
 class _Carry(NamedTuple):
     work: Tree
-    generator: Tree
     counts: Float[Array, " classes"]
 
 
-def _client(work, classes, decay, regularised_epochs) -> ClientWork:
-    """Work whose loss is also given the generator, and the strength of what it teaches; and a count of labels beside it."""
+def _client(work, classes) -> ClientWork:
+    """Work, and a count of labels beside it."""
 
     def start(shared, own, client):
-        return _Carry(work.start(shared, own, client), shared.labels, jnp.zeros(classes))
+        return _Carry(work.start(shared, own, client), jnp.zeros(classes))
 
-    def step(carry, batch):
-        taught = (batch.round > 0) & (batch.epoch < regularised_epochs)
-        strength = jnp.where(taught, decay**batch.round, 0.0)
-        inner, metrics = work.step(carry.work, batch._replace(examples=(batch.examples, carry.generator, strength)))
+    def step(shared, own, carry, batch):
+        inner, metrics = work.step(shared, own, carry.work, batch)
         counts = (batch.mask & (batch.epoch == 0)) @ jax.nn.one_hot(batch.examples["y"], classes)
-        return carry._replace(work=inner, counts=carry.counts + counts), metrics
+        return _Carry(inner, carry.counts + counts), metrics
 
-    def finish(shared, carry, client):
-        change, own, metrics = work.finish(shared, carry.work, client)
+    def finish(shared, own, carry, client):
+        change, own, metrics = work.finish(shared, own, carry.work, client)
         return _Told(change, carry.counts), own, metrics
 
     return ClientWork(work.init, start, step, finish)
@@ -247,5 +244,4 @@ def _server(generator_loss, first, optimizer, steps) -> Server:
         learned, _ = jax.lax.scan(step, (state.generator, state.optimizer), jnp.arange(steps))
         return _State(optax.apply_updates(state.params, pooled.change), *learned)
 
-    # The generator stands where soft labels would: it is sent beside the model, and its bits count.
-    return Server(init, lambda state: Shared(state.params, labels=state.generator), update)
+    return Server(init, lambda state: Shared(state.params, extra=state.generator), update)

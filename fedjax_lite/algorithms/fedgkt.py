@@ -12,19 +12,19 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
 from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Key, Number, Server, Tree
+from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Key, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.distill.kept import Kept
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.ledger import dense_bits, lump
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import of_logits
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute
-from fedjax_lite.work import LossFn, sgd_work
+from fedjax_lite.work import sgd_work
 
 Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]
 Classify = Callable[[Tree, Array], Float[Array, "batch classes"]]  # params, features -> logits
@@ -112,16 +112,15 @@ def fedgkt(
         example, largest: of the data, for shapes: the server keeps `largest` logits for each of the population. The data must be
             `fl.algorithms.with_rows(data)`, with labels "y".
         population, classes: how many clients, and classes.
-        batch_size, epochs: of clients; one more epoch, without learning, makes what is sent.
+        batch_size, epochs: of clients; one more pass, without learning, makes what is sent.
         server_batch_size, server_epochs: of the server, whose batches mix the cohort's examples.
         temperature, kl: T > 0, and the factor on both distillation terms.
         engine: as in `fl.federate`.
 
     Returns:
         An `Algorithm` whose `params(state)` is `Split(clients, server)`, for `split_loss`. "uplink_bits" are of the examples that clients
-        hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A client stopped early sends less and is told
-        less; a message that is not finite is left out. The server takes as many steps as what it was sent fills, a loop that reverse-mode
-        `grad` can't pass.
+        hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A message that is not finite is left out.
+        The server takes as many steps as what it was sent fills, a loop that reverse-mode `grad` can't pass.
 
     Raises:
         ValueError: for numbers out of range, models that do not fit each other, data without rows or with another largest client.
@@ -144,8 +143,9 @@ def fedgkt(
         losses, metrics = of_logits(logits, {"y": labels}, None)
         return losses + kl * distillation_loss(logits, target, temperature), metrics
 
-    def loss(params, seen, key):
-        examples, target = seen
+    def loss(params, examples, key, shared, client):
+        spoken = tree.take(tree.take(shared.each, client.id), examples["row"])
+        target = jnp.where(jnp.isnan(spoken), 0, soft(spoken))  # of zeros, which cost nothing, where the server has not spoken
         return distilled(classify(params, extract(params, examples, key)), examples["y"], target)
 
     def server_loss(params, said):
@@ -167,10 +167,10 @@ def fedgkt(
         return said
 
     built = federate(
-        _client(sgd_work(loss, optimizer), epochs, says, silence, soft),
+        _client(sgd_work(loss, optimizer), says, silence),
         from_stack(_heard),
         _server(server_apply, server_loss, server_params, server_optimizer, server_epochs, server_batch_size, shape),
-        batches=Batches(batch_size, epochs=epochs + 1),
+        batches=Batches(batch_size, epochs=epochs, after=1),
         population=population,
         uplink=_counted(),
         engine=engine,
@@ -186,36 +186,35 @@ def fedgkt(
     return built._replace(round=round, params=lambda state: Split(state.own.model, state.server.params), layout=layout)
 
 
+class _Own(NamedTuple):
+    model: Tree
+    steps: Tree
+
+
 class _Carry(NamedTuple):
     work: Tree
-    target: Float[Array, "examples classes"]  # the server's soft labels; a row of zeros, which costs nothing, where it has not spoken
     said: Said
 
 
-def _client(work, epochs, says, silence, soft) -> ClientWork:
-    """Epochs of work on a model that stays with its client, and one in which nothing is learned, for what is sent."""
+def _client(work, says, silence) -> ClientWork:
+    """Work on a model that stays with its client, and what is sent, from the pass after it."""
 
     def init(params, key):
-        return Kept(params, work.init(params, key))
+        return _Own(params, work.init(params, key).steps)
 
     def start(shared, own, client):
-        table, spoken = tree.take((shared.table, shared.spoken), client.id)
-        target = jnp.where(spoken[:, None], soft(table), 0)
-        return _Carry(work.start(shared._replace(params=own.model), own.work, client), target, silence(own.model))
+        return _Carry(work.start(shared._replace(params=own.model), own, client), silence(own.model))
 
-    def step(carry, batch):
+    def step(shared, own, carry, batch):
         if "row" not in batch.examples:
             raise ValueError('fedgkt: the examples have no leaf "row": train on fl.algorithms.with_rows(data)')
-        row, learning = batch.examples["row"], batch.epoch < epochs
-        after, metrics = work.step(carry.work, batch._replace(examples=(batch.examples, tree.take(carry.target, row))))
-        said = tree.put(carry.said, jnp.where(batch.mask & ~learning, row, NO_LIMIT), says(carry.work.params, batch.examples, batch.mask))
-        metrics = jax.tree.map(lambda x: jnp.where(learning, x, 0), metrics)
-        return carry._replace(work=tree.where(learning, after, carry.work), said=said), metrics
+        after, metrics = work.step(shared._replace(params=own.model), own, carry.work, batch)
+        row = jnp.where(batch.mask & ~batch.learning, batch.examples["row"], NO_LIMIT)
+        return _Carry(after, tree.put(carry.said, row, says(carry.work.params, batch.examples, batch.mask))), metrics
 
-    def finish(shared, carry, client):
-        model = carry.work.params
-        _, own, metrics = work.finish(shared._replace(params=model), carry.work, client)
-        return carry.said, Kept(model, own), metrics
+    def finish(shared, own, carry, client):
+        _, after, metrics = work.finish(shared._replace(params=own.model), own, carry.work, client)
+        return carry.said, _Own(carry.work.params, after.steps), metrics
 
     return ClientWork(init, start, step, finish)
 
@@ -239,19 +238,7 @@ def _heard(said: Said, cohort: Client) -> tuple[Said, Array, Array]:
 class _State(NamedTuple):
     params: Tree
     optimizer: Tree
-    table: Float[Array, "population examples classes"]  # what the server last said of each example
-    spoken: Bool[Array, "population examples"]  # of which it has
-
-
-class _Broadcast(NamedTuple):
-    """No model travels. `labels` is as much as one client is sent, for the count of bits; its own it finds in the table."""
-
-    labels: Float[Array, "examples classes"]
-    table: Float[Array, "population examples classes"]
-    spoken: Bool[Array, "population examples"]
-    params: Tree = ()
-    rate: Number = 1.0
-    public: Tree = None
+    table: Float[Array, "population examples classes"]  # what the server last said of each example; NaN where it has not
 
 
 def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
@@ -261,7 +248,7 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
     def init(params):
         del params
         server = jax.tree.map(jnp.asarray, first)
-        return _State(server, optimizer.init(server), jnp.zeros(shape), jnp.zeros(shape[:-1], bool))
+        return _State(server, optimizer.init(server), jnp.full(shape, jnp.nan, jnp.result_type(float)))
 
     def learned(params, optimizer_state, said, owner, key):
         # Held examples first, in the order of their clients' ids: the server takes as many steps as these fill, however much of the stack
@@ -288,8 +275,7 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
         owner = jnp.where(held, ids[:, None], NO_LIMIT).reshape(-1)
         params, optimizer_state = learned(state.params, state.optimizer, flat, owner, info.key)
         logits = jax.lax.map(lambda features: apply(params, features), said.features)
-        before = tree.take((state.table, state.spoken), ids)
-        after = tree.where(held, (logits.astype(state.table.dtype), held), before)
-        return _State(params, optimizer_state, *tree.put((state.table, state.spoken), ids, after))
+        after = tree.where(held, logits.astype(state.table.dtype), tree.take(state.table, ids))
+        return _State(params, optimizer_state, tree.put(state.table, ids, after))
 
-    return Server(init, lambda state: _Broadcast(state.table[0], state.table, state.spoken), update, params=lambda state: state.params)
+    return Server(init, lambda state: Shared((), each=state.table), update, params=lambda state: state.params)

@@ -109,17 +109,13 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
 def _poisoned(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, work: ClientWork) -> ClientWork:
     """Client work that trains on the attack's examples where the client is Byzantine."""
 
-    def start(shared, own, client):
-        return work.start(shared, own, client), jnp.take(byzantine, client.id, mode="clip"), client.key
+    def step(shared, own, carry, batch):
+        bad = jnp.take(byzantine, batch.client.id, mode="clip")
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(batch.client.key, _EXAMPLES), batch.epoch), batch.step)
+        examples = tree.where(bad, poisoned(batch.examples, key), batch.examples)
+        return work.step(shared, own, carry, batch._replace(examples=examples))
 
-    def step(carry, batch):
-        inner, bad, key = carry
-        key_now = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, _EXAMPLES), batch.epoch), batch.step)
-        examples = tree.where(bad, poisoned(batch.examples, key_now), batch.examples)
-        inner, metrics = work.step(inner, batch._replace(examples=examples))
-        return (inner, bad, key), metrics
-
-    return ClientWork(work.init, start, step, lambda shared, carry, client: work.finish(shared, carry[0], client))
+    return work._replace(step=step)
 
 
 def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator: Aggregator) -> Aggregator:

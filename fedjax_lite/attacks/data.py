@@ -11,8 +11,8 @@ from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
+from fedjax_lite.models.loss_fn import LossFn, losses_and_metrics
 from fedjax_lite.refuse import finite, is_number, whole
-from fedjax_lite.work import LossFn, losses_and_metrics
 
 
 def label_flip(classes: int, to: int | None = None) -> Attack:

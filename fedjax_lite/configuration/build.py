@@ -24,6 +24,7 @@ from fedjax_lite.configuration.registry import call, make, refusing
 from fedjax_lite.data.federated import Source
 from fedjax_lite.federate import federate
 from fedjax_lite.guarantees import hidden
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import check_private, is_central
 from fedjax_lite.privacy.record import record_level
 from fedjax_lite.runner.arguments import check_options
@@ -33,7 +34,7 @@ from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run, trace
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.server import adaptive_rate, optimizer_server
-from fedjax_lite.work import LossFn, sgd_work
+from fedjax_lite.work import sgd_work
 
 __all__ = ["Parts", "build", "mechanism_of", "options_of", "parts", "sampler_of"]
 
@@ -52,7 +53,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     """Build every part of a configuration and check that they fit together.
 
     Args:
-        config: from `fedjax_lite.config.load`.
+        config: from `fedjax_lite.configuration.config.load`.
         function: `fl.run`, or `fl.plan`, which takes the same arguments.
 
     Returns:
@@ -103,7 +104,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
     """The parts of a configuration for this data; pure, so that numbers among its values, the data and the seed can be tracers.
 
     Args:
-        config: from `fedjax_lite.config.load`, or with numbers replaced by `fedjax_lite.config.changed`.
+        config: from `fedjax_lite.configuration.config.load`, or with numbers replaced by `fedjax_lite.configuration.config.changed`.
         source: from `load_data`.
         outputs: from `outputs_of`.
         seed: of the run's key.

@@ -22,7 +22,7 @@ from fedjax_lite.distill.soft_labels import soft_labels
 from fedjax_lite.distill.student import Apply, Lessons, lessons
 from fedjax_lite.ledger import count
 from fedjax_lite.models import Model
-from fedjax_lite.work import LossFn
+from fedjax_lite.models.loss_fn import LossFn
 
 __all__ = ["Distilled", "distilled", "soft_size"]
 

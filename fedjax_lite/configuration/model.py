@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from fedjax_lite import models
 from fedjax_lite.configuration.config import Config, Where
 from fedjax_lite.configuration.registry import call, find, make
-from fedjax_lite.work import LossFn
+from fedjax_lite.models.loss_fn import LossFn
 
 OF_LOSS = ("loss", "ignore", "mean")  # keys of a model's table that are its loss's
 __all__ = ["Architecture", "architectures", "model_of"]

@@ -105,7 +105,7 @@ class FederatedData:
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: by id."""
-        return cohort._replace(start=jnp.take(self.start, cohort.id, mode="clip"))
+        return cohort._replace(place=cohort.place._replace(start=jnp.take(self.start, cohort.id, mode="clip")))
 
     @property
     def example(self) -> Tree:
@@ -169,7 +169,7 @@ class Piece:
 
     def locate(self, cohort: Client) -> Client:
         """The cohort as it finds its examples here: slot by slot."""
-        return cohort._replace(start=self.start, device=self.device)
+        return cohort._replace(place=cohort.place._replace(start=self.start, device=self.device))
 
 
 class TrainTest(NamedTuple):

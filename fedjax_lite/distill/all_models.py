@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, State, Tree
-from fedjax_lite.work import LossFn, told
+from fedjax_lite.models.loss_fn import LossFn, told
 
 __all__ = ["mean_over_models", "of_all_models"]
 
@@ -15,7 +15,7 @@ __all__ = ["mean_over_models", "of_all_models"]
 def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree]) -> Algorithm:
     """An algorithm whose `params` are the clients' models, which therefore stay on the device."""
     layout = algorithm.layout and algorithm.layout._replace(rows=None)
-    return algorithm._replace(params=models, layout=layout)
+    return algorithm._replace(params=models, models=models, layout=layout)
 
 
 def mean_over_models(*loss_fns: LossFn) -> LossFn:
@@ -35,7 +35,9 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
     def loss_fn(params: Tree, batch: Tree, key: Any, mask: Any = None) -> Any:
         stacks = params if len(loss_fns) > 1 else (params,)
         number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)
-        outputs = [jax.vmap(lambda one, fn=fn: told(fn, one, batch, key, mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)]
+        outputs = [
+            jax.vmap(lambda one, fn=fn: told(fn, one, batch, key, mask=mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)
+        ]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
 
     return loss_fn

@@ -59,7 +59,7 @@ def kept(
         if digest is None or apply is None:
             return model
         examples = public_of(public).of(shared.public.round, shared.public.examples)
-        return taught(digest, apply, model, examples, shared.labels, jax.random.fold_in(client.key, _DIGEST))[0]
+        return taught(digest, apply, model, examples, shared.extra, jax.random.fold_in(client.key, _DIGEST))[0]
 
     def init(params, key):
         return Kept(start(params, key), work.init(params, key))
@@ -68,12 +68,12 @@ def kept(
         model = agreed(own.model, shared, client)
         return Kept(model, work.start(shared._replace(params=model), own.work, client))
 
-    def step(carry, batch):
-        inner, metrics = work.step(carry.work, batch)
+    def step(shared, own, carry, batch):
+        inner, metrics = work.step(shared._replace(params=carry.model), own.work, carry.work, batch)
         return carry._replace(work=inner), metrics
 
-    def finish(shared, carry, client):
-        change, own, metrics = work.finish(shared._replace(params=carry.model), carry.work, client)
+    def finish(shared, own, carry, client):
+        change, own, metrics = work.finish(shared._replace(params=carry.model), own.work, carry.work, client)
         model = optax.apply_updates(carry.model, change)
         return model, Kept(model, own), metrics
 
@@ -119,7 +119,7 @@ def consensus_server(
         return ConsensusState(first, () if student is None else student, Shown(known.examples, jnp.int32(-1)))
 
     def broadcast(state):
-        return Shared((), public=state.public, labels=state.labels)
+        return Shared((), public=state.public, extra=state.labels)
 
     def update(lesson, state, info):
         learned = state.student

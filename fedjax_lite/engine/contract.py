@@ -26,7 +26,7 @@ class Local(NamedTuple):
     """One client's round, and how groups of uploads become one part."""
 
     start: Callable[[Client, Tree], Tree]  # client, rows -> carry
-    step: Callable[[Client, Tree, Array], Tree]  # client, carry, local step -> carry
+    step: Callable[[Client, Tree, Tree, Array], Tree]  # client, rows, carry, local step -> carry
     finish: Callable[[Client, Tree, Tree], Upload]  # client, rows, carry -> upload
     collect: Callable[[Tree, Client], Tree]  # stack of messages, cohort -> part
     additive: bool  # whether parts of groups add up

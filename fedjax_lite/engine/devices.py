@@ -33,10 +33,10 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
             part, mine_rows, metrics = engine(alone, mine._replace(steps=steps, weight=weight), mine_rows)
             return ((metrics, part), mine_rows) if local.additive else (metrics, (mine_rows, part))
 
-        if cohort.device is None:
+        if cohort.place.device is None:
             slots, spec = queues(deal(cohort.steps, devices), devices), EVERYWHERE
         else:
-            slots, spec = queues(cohort.device, devices), SPLIT
+            slots, spec = queues(cohort.place.device, devices), SPLIT
         added, stack = _on_each(queue, (common, cohort, rows, slots), examples, spec)
         stack = tree.take(stack, jnp.argsort(slots.reshape(-1))[:clients])  # back in the cohort's order
         if local.additive:

@@ -86,14 +86,14 @@ def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_
         return state.slot < clients
 
     def advance(state):
-        trained = tree.take(cohort, state.slot)
+        trained, trained_rows = gather(state.slot)
         # An idle lane trains on, on a client of no interest: nothing of it is ever uploaded, and no select is paid.
         steps = 1 if step_by_step else jnp.min(jnp.where(busy(state), trained.steps - state.step, NO_LIMIT))
 
-        def train(client, carry, step):
-            return jax.lax.fori_loop(0, steps, lambda j, carry: local.step(client, carry, step + j), carry)
+        def train(client, rows, carry, step):
+            return jax.lax.fori_loop(0, steps, lambda j, carry: local.step(client, rows, carry, step + j), carry)
 
-        state = state._replace(carry=lanewise(train)(trained, state.carry, state.step), step=state.step + steps)
+        state = state._replace(carry=lanewise(train)(trained, trained_rows, state.carry, state.step), step=state.step + steps)
         return flush(state, busy(state) & (state.step >= trained.steps))
 
     def flush(state, done):

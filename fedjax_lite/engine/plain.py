@@ -29,7 +29,7 @@ def padded(most_steps: int | None = None) -> Engine:
         cohort = cohort._replace(steps=jnp.minimum(cohort.steps, length))
 
         def body(carry, j):
-            stepped = jax.vmap(local.step, (0, 0, None))(cohort, carry, j)
+            stepped = jax.vmap(local.step, (0, 0, 0, None))(cohort, rows, carry, j)
             return tree.where(j < cohort.steps, stepped, carry), None
 
         carry = jax.vmap(local.start)(cohort, rows)
@@ -52,7 +52,7 @@ def sequential() -> Engine:
 
             def step(j, carry):
                 try:
-                    return local.step(client, carry, jnp.asarray(j, jnp.int32))
+                    return local.step(client, row, carry, jnp.asarray(j, jnp.int32))
                 except Exception as error:
                     if not isinstance(client.id, jax.core.Tracer):
                         error.add_note(f"in client {int(client.id)}, local step {int(j)}")

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.arrays import client_of, shown, stranger
+from fedjax_lite.models.loss_fn import LossFn, asked
 from fedjax_lite.models.networks import Model, leaf_of
-from fedjax_lite.work import LossFn, asks_mask
 
 
 def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore: int | None = None, mean: str = "sequences") -> LossFn:
@@ -97,7 +97,7 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore
                 f"the model has {classes} outputs, for labels from 0 to {classes - 1} ({number} such examples)"
             )
 
-    made = with_mask if asks_mask(model.apply) else loss_fn
+    made = with_mask if "mask" in asked(model.apply) else loss_fn
     setattr(made, "check", check)
     return made
 

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fedjax_lite.base import Mechanism, Participation
+from fedjax_lite.base import Mechanism
 from fedjax_lite.privacy.discrete import epsilon_of
 from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_noise
 from fedjax_lite.refuse import is_number, plain
-from fedjax_lite.sampling.participation import Sampler, participation_of, slots_of
+from fedjax_lite.sampling.participation import Participation, Sampler, participation_of, slots_of
 
 SELDOM = 1e-7  # up to which probability of a full cohort Renyi divergences stand for sampling with a limit of slots
 LARGE = 100.0  # an epsilon above which the privacy losses are not computed: they take minutes, and nobody is protected

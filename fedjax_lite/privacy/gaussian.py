@@ -6,8 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from fedjax_lite.base import Participation
-from fedjax_lite.sampling.participation import slots_of
+from fedjax_lite.sampling.participation import Participation, slots_of
 
 ACCOUNTANTS = ("rdp", "pld")
 LEAST, MOST = 1e-2, 1e6  # of noise multipliers that are solved for

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from fedjax_lite import forms, tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
 from fedjax_lite.clip import clipped, normal_like
+from fedjax_lite.models.loss_fn import LossFn, mean_loss
 from fedjax_lite.refuse import integer, positive
-from fedjax_lite.work import LossFn, mean_loss
 
 __all__ = ["record_level"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from fedjax_lite.base import Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.stream import evaluated
-from fedjax_lite.work import LossFn
 
 __all__ = ["first_not_finite", "suspects"]
 

@@ -14,13 +14,13 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.arguments import Count, check_kinds, check_options, check_parts
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
 from fedjax_lite.runner.run import in_memory, sized, started
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
 from fedjax_lite.sampling.participation import Sampler
-from fedjax_lite.work import LossFn
 
 __all__ = ["Plan", "plan"]
 

@@ -19,6 +19,7 @@ from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OF_ROUND, check_names
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.refuse import delta as check_delta
@@ -42,7 +43,6 @@ from fedjax_lite.sampling.check import check_sampler
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.simulate import advance
 from fedjax_lite.uplink.feedback import warn_if_seldom
-from fedjax_lite.work import LossFn
 
 __all__ = ["Result", "run"]
 

@@ -55,7 +55,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
             if rows:
                 clients, row = _distinct(ids[t : t + length], data.population)
                 own, uplink, row = placement.everywhere((*rows.take(clients), row))
-                state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=row)
+                state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(place=cohort.place._replace(row=row))
             state, metrics = _rounds(algorithm, state, held, cohort)
             if rows:
                 rows.put(clients, (state.own, state.uplink))
@@ -91,7 +91,7 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
     if first_rows:
         clients, rows = _distinct(ids[: len(cohort.id)], data.population)
         own, uplink = jax.eval_shape(first_rows, state.key, clients)
-        state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(row=jnp.asarray(rows))
+        state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(place=cohort.place._replace(row=jnp.asarray(rows)))
     examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
     return _rounds.of(algorithm).lower(*placement.shapes((state, held, cohort))), examples
 

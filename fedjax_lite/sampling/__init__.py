@@ -1,7 +1,7 @@
 """Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
 from fedjax_lite.sampling.participation import Sampler, cohort
-from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, uniform, weighted
+from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, scheduled, uniform, weighted
 from fedjax_lite.sampling.wrappers import availability, dropout, including, stragglers
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "everyone",
     "including",
     "poisson",
+    "scheduled",
     "stragglers",
     "uniform",
     "weighted",

@@ -2,15 +2,26 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Key, Participation, client_keys, sample_key
+from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
 
 SPREAD = 6  # standard deviations of room in a Poisson cohort
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
+
+
+class Participation(NamedTuple):
+    """How a sampler chooses who takes part, in an accountant's terms."""
+
+    kind: str  # "poisson", "fixed" (so many of all, at random), "cyclic" or "everyone"
+    clients: int = 0  # a round; of "fixed" and "cyclic"
+    rate: Number = 1.0  # the probability to take part in a round; of "poisson"
+    capacity: int | None = None  # the most clients of a round, of "poisson"; None: mean + 6 standard deviations
+    some_lost: bool = False  # whether clients that were chosen may be missing
 
 
 def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients"], weight: Array | None = None) -> Client:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import HIGH_STREAM, Key, Number, Participation, Whole, sample_key
+from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
 from fedjax_lite.refuse import a_count, a_share
-from fedjax_lite.sampling.participation import Sampler, cohort, known, ours, slots_of
+from fedjax_lite.sampling.participation import Participation, Sampler, cohort, known, ours, slots_of
 from fedjax_lite.shuffle import permute
 
 MANY = 100_000  # clients up to which jax's usual draws in float32 are good to a thousandth; beyond, they go astray by percents
@@ -100,9 +100,47 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
         slots = jnp.arange(slots_of(Participation("poisson", rate=rate, capacity=capacity), population))
         drawn = cohort(key, sizes, permute(order_key, population, slots), slots < count)
         past = jnp.maximum(count - len(slots), 0)
-        return drawn._replace(left_out=jnp.where(slots == 0, past, 0))
+        return drawn._replace(place=drawn.place._replace(left_out=jnp.where(slots == 0, past, 0)))
 
     return known(sample, Participation("poisson", rate=rate, capacity=capacity))
+
+
+def scheduled(ids: Any, ages: Any = None) -> Sampler:
+    """Who takes part in each round is a table, made beforehand: by a virtual clock of arrivals, from a log of who was there.
+
+    Args:
+        ids: whole numbers `[rounds, clients]`; a negative one is an empty slot, and after the last row nobody takes part.
+        ages: whole numbers `[rounds, clients]`, `Client.age`: how many rounds old the model is that each starts from.
+
+    Raises:
+        ValueError: for what is no such table, a client twice in a round, ages of another shape or below 0.
+
+    >>> sampler = scheduled([[2, 0], [1, -1]])
+    >>> sampler(jax.random.key(0), jnp.array([3, 1, 4]), jnp.int32(1)).weight.tolist()
+    [1.0, 0.0]
+    """
+    table = np.asarray(ids)
+    if table.ndim != 2 or table.dtype.kind not in "iu" or not table.size:
+        raise ValueError(f"scheduled: ids must be whole numbers [rounds, clients], got {table.dtype}{list(table.shape)}")
+    for t, row in enumerate(table):
+        named, times = np.unique(row[row >= 0], return_counts=True)
+        if (times > 1).any():
+            raise ValueError(f"scheduled: ids name client {named[times.argmax()]} twice in round {t}: name each once")
+    old = None if ages is None else np.asarray(ages)
+    if old is not None and (old.shape != table.shape or old.dtype.kind not in "iu" or (old < 0).any()):
+        raise ValueError(
+            f"scheduled: ages must be whole numbers from 0 on, of the shape {list(table.shape)} of ids, got {old.dtype}{list(old.shape)}"
+        )
+
+    def sample(key, sizes, round):
+        if table.max() >= sizes.shape[0]:
+            raise ValueError(f"scheduled: ids name client {table.max()}, and there are {sizes.shape[0]}, counted from 0")
+        t = jnp.minimum(round, len(table) - 1)
+        row = jnp.asarray(table, jnp.int32)[t]
+        drawn = cohort(key, sizes, jnp.maximum(row, 0), (row >= 0) & (round < len(table)))
+        return drawn if old is None else drawn._replace(age=jnp.asarray(old, jnp.int32)[t])
+
+    return ours(sample)
 
 
 def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Array, ""]:

@@ -92,8 +92,8 @@ def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
         chosen, always = sampler(key, sizes, round), cohort(key, sizes, jnp.asarray(ids))
         twice = jnp.any(chosen.id[:, None] == always.id[None, :], axis=1)
         chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
-        if chosen.left_out is not None:
-            always = always._replace(left_out=jnp.zeros_like(always.id))
+        if chosen.place.left_out is not None:
+            always = always._replace(place=always.place._replace(left_out=jnp.zeros_like(always.id)))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
 
     return ours(sample, sampler)

@@ -1,7 +1,9 @@
 """A compressor from one function, and its place among others: the leaves that it is given, the how many-th of its name it is."""
 
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ from jaxtyping import Array, Bool
 
 from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
-from fedjax_lite.ledger import Place, Sent, bits_of
+from fedjax_lite.ledger import Place, Sent, bits_of, count
 
 Draw = Callable[[int], Key]  # leaf -> its key
 Bits = Number | list[Number]  # of the message, or of each leaf

@@ -216,7 +216,7 @@ def test_a_bound_on_steps_is_what_the_client_is_told():
     work = fl.sgd_work(softmax_loss, optax.sgd, learning_rate=fl.on_client_step(lambda t: 0.1))
     built = averaged(work, batches=fl.Batches(4, steps=5, shuffle=False), engine=fl.padded(2))
     state, _ = trained(built, softmax_data(), softmax_params(), (range(7),), 0)
-    assert state.own.tolist() == [2] * 7
+    assert state.own.steps.tolist() == [2] * 7
 
 
 def test_batches_larger_than_any_client_cost_nothing_and_change_nothing():

@@ -10,7 +10,7 @@ import fedjax_lite as fl
 from fedjax_lite import aggregators
 from fedjax_lite.attacks import Attack, attacked
 
-SHOWS = fl.ClientWork(lambda params, key: (), lambda *_: (), lambda carry, batch: (batch.examples, {}), lambda *_: ())
+SHOWS = fl.ClientWork(lambda params, key: (), lambda *_: (), lambda shared, own, carry, batch: (batch.examples, {}), lambda *_: ())
 
 
 def cohort(weight):
@@ -22,9 +22,9 @@ def test_every_batch_is_poisoned_by_a_draw_of_its_own():
     work, _ = attacked(words, jnp.ones(2, bool), SHOWS, aggregators.mean())
     drawn = set()
     for client, epoch, step in itertools.product(range(2), range(2), range(3)):
-        carry = work.start((), (), jax.tree.map(lambda x, k=client: x[k], cohort([1.0, 1.0])))
-        batch = fl.Batch(jnp.zeros(2, jnp.uint32), jnp.ones(2, bool), jnp.int32(step), jnp.int32(epoch), jnp.int32(0))
-        drawn.add(tuple(work.step(carry, batch)[0][0].tolist()))
+        one = jax.tree.map(lambda x, k=client: x[k], cohort([1.0, 1.0]))
+        batch = fl.Batch(jnp.zeros(2, jnp.uint32), jnp.ones(2, bool), jnp.int32(step), jnp.int32(epoch), jnp.int32(0), one)
+        drawn.add(tuple(work.step((), (), (), batch)[0].tolist()))
     assert len(drawn) == 2 * 2 * 3
     clients = cohort([1.0, 1.0]).key
     step_of = lambda k, step, i: jax.random.fold_in(jax.random.fold_in(clients[k], step), i)  # noqa: E731  what a loss may split its key into

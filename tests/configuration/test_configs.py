@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -44,7 +43,7 @@ def stand_ins(tmp_path_factory):
 def test_each_says_how_to_run_it(name):
     header = CONFIGS[name].read_text().split("\nname =")[0]
     assert re.search(f"fedjax-lite (run|study) configs/{name}.toml", header) and "2 CPU cores" in header
-    tests = [Path(__file__).with_name(file).read_text() for file in ("test_configs.py", "test_reproductions.py")]
+    tests = [(ROOT / "tests" / file).read_text() for file in ("configuration/test_configs.py", "test_reproductions.py")]
     assert any(f'"{name}.toml"' in text for text in tests)
 
 

@@ -48,15 +48,15 @@ def test_every_random_stream_has_keys_of_its_own():
 
     def init(params, key):
         record("init", key)
-        return ()
+        return work.init(params, key)
 
     def finish(part, state, key):
         record("aggregator", key)
         return mean.finish(part, (), key)
 
-    mean = aggregators.mean()
+    mean, work = aggregators.mean(), fl.sgd_work(loss, noted("optimizer", -0.1))
     built = federate(
-        fl.sgd_work(loss, noted("optimizer", -0.1))._replace(init=init),
+        work._replace(init=init),
         mean._replace(finish=finish),
         fl.optimizer_server(noted("server", -1.0)),
         uplink=noted("uplink", 1.0),

@@ -40,11 +40,12 @@ def test_a_teachers_accuracy_is_that_of_its_model_whatever_its_weight(weigh, mod
 
 def test_it_is_the_mean_over_the_clients_of_a_round_attackers_or_not():
     """Models of half and of no accuracy, which no step changes; an attack on messages does not touch what is told."""
-    work = fl.ClientWork(
-        lambda params, key: (), lambda shared, own, client: client.id, lambda carry, batch: (carry, {}), lambda shared, carry, client: (
-            jnp.where(carry == 0, jnp.asarray(np.where(np.arange(4)[:, None] < 2, RIGHT, WRONG)), jnp.asarray(WRONG)), (), {}
-        ),
-    )  # fmt: skip
+
+    def finish(shared, own, carry, client):
+        half = jnp.asarray(np.where(np.arange(4)[:, None] < 2, RIGHT, WRONG))
+        return jnp.where(client.id == 0, half, jnp.asarray(WRONG)), (), {}
+
+    work = fl.ClientWork(lambda params, key: (), lambda shared, own, client: (), lambda shared, own, carry, batch: (carry, {}), finish)
     ensemble = distill.mean_logits(weigh=distill.by_accuracy(LABELS))
     work, rule = fl.attacks.attacked(
         fl.attacks.ipm(1000.0), fl.attacks.byzantine(1, 2), work, distill.pooled(ensemble, fl.aggregators.mean(), public=PUBLIC)

@@ -8,7 +8,7 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite.models import Model, supervised
-from fedjax_lite.work import mean_loss
+from fedjax_lite.models.loss_fn import mean_loss
 
 DATA = fl.FederatedData.from_clients([{"x": np.array([1.0, 2, 9])}, {"x": np.array([5.0, 7, 6, 4, 8])}])
 

@@ -9,8 +9,8 @@ import scipy.special
 from accounting import COARSE, steps_of
 
 from fedjax_lite import privacy
-from fedjax_lite.base import Participation
 from fedjax_lite.privacy.gaussian import INTERVAL, MOST_LOSSES, _losses
+from fedjax_lite.sampling.participation import Participation
 
 # sampling rate, noise multiplier, rounds, delta: epsilon by RDP, by PLD
 TABLE = [

@@ -18,8 +18,8 @@ from problems import CLASSES, FEATURES, softmax_loss, softmax_params
 import fedjax_lite as fl
 from fedjax_lite import forms
 from fedjax_lite.base import HIGH_STREAM, Batch, Mean
+from fedjax_lite.models.loss_fn import mean_loss
 from fedjax_lite.privacy.record import record_level
-from fedjax_lite.work import mean_loss
 
 C, B, ROWS = 0.7, 8, 10
 KEY = jax.random.key(0)
@@ -270,9 +270,10 @@ def test_a_step_is_the_noise_that_was_promised():
 
     @jax.jit
     def message_and_noise():
-        carry, _ = work.step(work.start(shared, work.init(shared.params, None), client), batch)
+        own = work.init(shared.params, None)
+        carry, _ = work.step(shared, own, work.start(shared, own, client), batch._replace(client=client))
         key = jax.random.fold_in(jax.random.fold_in(client.key, 0), np.uint32(HIGH_STREAM + 1))
-        return work.finish(shared, carry, client)[0], C * jax.random.normal(jax.random.fold_in(key, 0), (FEATURES, CLASSES))
+        return work.finish(shared, own, carry, client)[0], C * jax.random.normal(jax.random.fold_in(key, 0), (FEATURES, CLASSES))
 
     message, noise = message_and_noise()
     np.testing.assert_allclose(message, -by_loop(shared.params, batch, C) - noise / B, rtol=1e-4, atol=1e-6)

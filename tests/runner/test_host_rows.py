@@ -37,18 +37,13 @@ def keyed_work():
         return Kept(jnp.int32(0), {"point": plain.init(params, key), "key": key})
 
     def start(shared, own, client):
-        return plain.start(shared, own.rows["point"], client), own
+        return plain.start(shared, own.rows["point"], client)
 
-    def step(carry, batch):
-        inner, metrics = plain.step(carry[0], batch)
-        return (inner, carry[1]), metrics
-
-    def finish(shared, carry, client):
-        inner, own = carry
-        message, point, metrics = plain.finish(shared, inner, client)
+    def finish(shared, own, carry, client):
+        message, point, metrics = plain.finish(shared, (), carry, client)
         return message, Kept(own.ids + 1, {"point": point, "key": jax.random.split(own.rows["key"])[0]}), metrics
 
-    return fl.ClientWork(init, start, step, finish)
+    return fl.ClientWork(init, start, plain.step, finish)
 
 
 def stateful(work=None, uplink=None):

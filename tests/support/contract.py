@@ -130,8 +130,8 @@ def noisy_work(rate):
         carry = plain.start(shared, (), client)
         return carry._replace(params=carry.params + own * 1e-2)
 
-    def finish(shared, carry, client):
-        message, _, metrics = plain.finish(shared, carry, client)
+    def finish(shared, own, carry, client):
+        message, _, metrics = plain.finish(shared, own, carry, client)
         return message, jnp.mean(carry.params), metrics
 
     return fl.ClientWork(lambda params, key: jax.random.normal(key), start, plain.step, finish)

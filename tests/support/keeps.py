@@ -45,8 +45,8 @@ OF_ALIKE = "engines agree", "several devices equal one"
 SUMS_OF_EXAMPLES = fl.ClientWork(
     init=lambda params, key: (),
     start=lambda shared, own, client: shared.params,
-    step=lambda carry, batch: (carry + jnp.sum(batch.mask[:, None] * batch.examples["x"], axis=0), {}),
-    finish=lambda shared, carry, client: (carry - shared.params, (), {}),
+    step=lambda shared, own, carry, batch: (carry + jnp.sum(batch.mask[:, None] * batch.examples["x"], axis=0), {}),
+    finish=lambda shared, own, carry, client: (carry - shared.params, (), {}),
 )
 
 

@@ -142,8 +142,8 @@ def test_a_message_that_is_a_smaller_tree_costs_its_own_bits():
     """Adapters, logits: what is counted up is the message, and down the parameters."""
     work = fl.sgd_work(softmax_loss, optax.sgd(0.1))
 
-    def finish(shared, carry, client):
-        message, own, metrics = work.finish(shared, carry, client)
+    def finish(shared, own, carry, client):
+        message, own, metrics = work.finish(shared, own, carry, client)
         return {"first": message[0], "half": message[1].astype(jnp.bfloat16)}, own, metrics
 
     server = fl.optimizer_server(optax.sgd(1.0))

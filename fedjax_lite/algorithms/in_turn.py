@@ -1,0 +1,71 @@
+"""Rounds in which the cohort answers twice."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Algorithm, Client, Key, Layout, State, Tree
+
+BITS = ("uplink_bits", "uplink_side_bits", "downlink_bits")
+
+
+def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
+    """One round of `first`, then one of `then` with the same cohort, as a single round over one server.
+
+    For methods that ask before they train: the mean gradient at the model (Mime, SVRG), a vote, statistics. `first`'s server writes the
+    answer into the state that both servers share, and `then`'s sends it on, as `Shared.extra`.
+
+    Args:
+        first, then: from `fl.federate`, for one population; their servers' `init` must give the same state.
+
+    Returns:
+        An `Algorithm` whose metrics are `then`'s, those that only `first` has, and the bits of both; its state's aggregator, own and uplink
+        are pairs. In both parts a client draws from the same key.
+
+    Raises:
+        ValueError: for servers of different states, or a private part: nothing accounts for two releases in one round.
+
+    Source: the two exchanges of a round in Karimireddy et al. 2021, "Breaking the centralized barrier for cross-device federated learning"
+    (Mime), algorithm 1.
+    """
+    for name, algorithm in (("first", first), ("then", then)):
+        if not isinstance(algorithm, Algorithm):
+            raise TypeError(f"in_turn: {name} must be a fl.Algorithm, got {algorithm!r}: call fl.federate")
+        if algorithm.privacy is not None:
+            raise ValueError(f"in_turn: {name} is private, and nothing accounts for two releases in one round: take parts that are not")
+
+    def part(state: State, i: int) -> State:
+        return state._replace(aggregator=state.aggregator[i], own=state.own[i], uplink=state.uplink[i])
+
+    def joined(a: State, b: State) -> State:
+        return b._replace(aggregator=(a.aggregator, b.aggregator), own=(a.own, b.own), uplink=(a.uplink, b.uplink))
+
+    def init(params: Tree, key: Key) -> State:
+        a, b = first.init(params, key), then.init(params, key)
+        kinds = [jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), state.server) for state in (a, b)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"in_turn: both servers must have one state, first has {kinds[0]}, then {kinds[1]}")
+        return joined(a, b)
+
+    def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
+        a, asked = first.round(part(state, 0), data, cohort)
+        b, metrics = then.round(part(state, 1)._replace(server=a.server), data, cohort)
+        return joined(a, b), asked | metrics | {name: asked[name] + metrics[name] for name in BITS}
+
+    return Algorithm(init, round, then.params, _layout(first.layout, then.layout, part), models=then.models)
+
+
+def _layout(first: Layout | None, then: Layout | None, part: Any) -> Layout | None:
+    """What both parts need of a runner: the steps of `then`, the rows of both."""
+    if first is None or then is None:
+        return None
+
+    def rows(params, key, ids):
+        return tuple(zip(*(fn(params, key, ids) for fn in (first.rows, then.rows) if fn), strict=True))
+
+    def stacks(state, data, cohort):
+        each = [layout.stacks(part(state, i), data, cohort) for i, layout in enumerate((first, then))]
+        return {name: tuple(one[name] for one in each) for name in each[1]}
+
+    return Layout(then.steps, rows if first.rows and then.rows else None, stacks)

@@ -1,0 +1,94 @@
+"""What a loss function is given and may return: losses and metrics of each example, which the library masks and averages."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from fedjax_lite.base import Batch, Key, Mean, Tree
+from fedjax_lite.metrics import OF_WORK, check_names
+
+# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
+# fl.Mean(total [batch], count [batch]). What it takes of BESIDE is given by keyword.
+LossFn = Callable[..., Any]
+BESIDE = {"mask", "shared", "own", "client", "round", "epoch"}  # what else a loss function may take, by keyword
+
+
+def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **beside: Any) -> Any:
+    """What a loss function says of a batch; it is given what it asks for of what stands beside, or None."""
+    try:
+        return loss_fn(params, examples, key, **{name: beside.get(name) for name in asked(loss_fn)})
+    except KeyError as error:
+        if not isinstance(examples, dict) or error.args[0] in examples:
+            raise
+        raise ValueError(f"loss_fn asks for the leaf {error}, and the examples have {', '.join(map(repr, examples))}") from error
+
+
+def asked(function: Callable) -> set[str]:
+    """Which of a local step's facts a function takes as arguments; one without a signature, as some of C, takes none."""
+    try:
+        return BESIDE & inspect.signature(function).parameters.keys()
+    except ValueError:
+        return set()
+
+
+def bound(loss_fn: LossFn, **facts: Any) -> LossFn:
+    """A loss function with those of the facts that it takes filled in."""
+    facts = {name: facts[name] for name in facts.keys() & asked(loss_fn)}
+    return wraps(loss_fn)(lambda params, examples, key, **beside: loss_fn(params, examples, key, **beside | facts)) if facts else loss_fn
+
+
+def values_of(
+    loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Bool[Array, " batch"], **beside: Any
+) -> dict[str, Mean]:
+    """The loss and every metric of each example, `[batch]` each, in at least float32: their sums drown in half precision."""
+    shape = mask.shape
+    losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask=mask, **beside))
+    check_names(values, "loss_fn", OF_WORK)
+    kind = jnp.result_type(jax.tree.leaves(losses)[0])
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise ValueError(f"loss_fn must return floating-point losses, got {kind}: whole numbers have no gradient")
+    values = {"loss": losses, **values}
+    for name, value in values.items():
+        for part in value if isinstance(value, Mean) else (value,):
+            if jnp.shape(part) != shape:
+                raise ValueError(
+                    f"loss_fn must return one {name} an example, shape {shape}, got {jnp.shape(part)}: "
+                    "do not reduce over the batch; masking and the mean are taken by the library"
+                )
+    return {name: _wide_mean(value) for name, value in values.items()}
+
+
+def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
+    """What a loss function returned: its losses, or a `Mean` of them, and its metrics.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    bare = isinstance(output, Mean) or not isinstance(output, tuple)
+    losses, values = (output, {}) if bare else output if len(output) == 2 else (None, None)
+    if not isinstance(values, dict) or not (isinstance(losses, Mean) or hasattr(losses, "shape")):
+        raise TypeError(
+            f"loss_fn must return losses [batch], or (losses, {{name: values [batch]}}), got {jax.tree.map(jnp.shape, output)}: "
+            "give each metric a name"
+        )
+    return losses, values
+
+
+def _wide_mean(value: Any) -> Mean:
+    total, count = value if isinstance(value, Mean) else (value, None)
+    total = jnp.asarray(total, jnp.promote_types(jnp.result_type(total), jnp.float32))
+    return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
+
+
+def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
+    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
+    facts = {"client": batch.client, "round": batch.round, "epoch": batch.epoch}
+    values = values_of(loss_fn, params, batch.examples, key, batch.mask, **facts)
+    sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
+    total, count = sums["loss"]
+    return total / jnp.where(count > 0, count, 1), sums
