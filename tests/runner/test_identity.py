@@ -108,7 +108,7 @@ def test_a_sketch_is_moved_by_another_model_and_not_by_rounding():
 @pytest.mark.deep
 def test_another_process_says_the_same():
     """Nothing of an address, a time or a hash's seed is in it."""
-    code = "import sys; sys.path.insert(0, 'tests/support'); sys.path.insert(0, 'tests/runner'); import json, test_identity as t; print(t.told())"
+    code = "import sys; sys.path[:0] = 'tests/support', 'tests/runner'; import test_identity; print(test_identity.told())"
     texts = {
         subprocess.run([sys.executable, "-c", code], env=dict(PYTHONHASHSEED=seed), capture_output=True, text=True).stdout
         for seed in ("1", "2")
