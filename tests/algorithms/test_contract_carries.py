@@ -57,8 +57,18 @@ def data(x64):
     return softmax_data()
 
 
-@pytest.mark.parametrize("engine", [fl.packed(2), fl.padded(), fl.sequential()], ids=["packed", "padded", "sequential"])
-@pytest.mark.parametrize("option", [1, 2])
+ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
+ORDINARY = (1, "packed"), (2, "padded")
+
+
+@pytest.mark.parametrize(
+    ("option", "engine"),
+    [
+        pytest.param(option, engine, id=f"{option}-{name}", marks=() if (option, name) in ORDINARY else pytest.mark.deep)
+        for option in (1, 2)
+        for name, engine in ENGINES.items()
+    ],
+)
 def test_scaffold_is_the_papers_loop(option, engine, data):
     sampler, key = fl.sampling.uniform(3), jax.random.key(3)
     run = partial(fl.simulate, built(option, engine), sampler=sampler, rounds=ROUNDS, key=key)
@@ -75,7 +85,7 @@ def test_scaffold_is_the_papers_loop(option, engine, data):
     assert history["uplink_bits"].tolist() == history["downlink_bits"].tolist()
 
 
-@pytest.mark.parametrize("option", [1, 2])
+@pytest.mark.parametrize("option", [1, pytest.param(2, marks=pytest.mark.deep)])
 def test_on_eight_devices(option, data):
     ids, weight = jnp.array([2, 0, 6, 4, 1]), jnp.array([1.0, 1, 0, 1, 1])
     check_on_eight_devices(built(option, fl.packed(1)), np.zeros(FEATURES), fl.sampling.cohort(jax.random.key(2), data.size, ids, weight))
