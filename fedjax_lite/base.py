@@ -44,7 +44,7 @@ class Client(NamedTuple):
     steps: Int[Array, "*clients"]  # how many local steps it takes; a sampler may lower it
     weight: Float[Array, "*clients"]  # 0 marks an empty slot
     age: Int[Array, "*clients"] | None = None  # how many rounds old the model is that it starts from; None: it is this round's
-    place: "Place" = Place()
+    place: Place = Place()
 
 
 class Batch(NamedTuple):

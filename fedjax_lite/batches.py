@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from fedjax_lite import tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Client
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.refuse import a_count, is_count
@@ -32,8 +33,9 @@ class Batches(_Batches):
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
         shuffle: False takes a client's examples in their order, in every epoch.
         before, after: how many passes over all of a client's examples, in their order, come before and after training. Nothing is learned
-            in them (`Batch.learning` is False, `step` and `epoch` count from 0 in each): client work takes a full gradient there, the loss
-            of the model as received, or what is sent of each example. They are no steps: a client that is cut short makes them whole.
+            in them (`Batch.learning` is False; `step` and `epoch` count from 0 before, in and after training): client work takes a full
+            gradient there, the loss of the model as received, or what is sent of each example. They are no steps: a client that is cut
+            short makes them whole.
 
     Raises:
         ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
@@ -106,8 +108,7 @@ class Batches(_Batches):
             shuffled = permute(order, client.size, position)
             position = shuffled if learning is True else jnp.where(learning, shuffled, position)
         rows = (data.start[client.id] if client.place.start is None else client.place.start) + position
-        examples = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples)
-        return Batch(examples, mask, step, epoch, round, client, learning)
+        return Batch(tree.take(data.examples, rows), mask, step, epoch, round, client, learning)
 
     def _an_epoch(self, size):
         return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)

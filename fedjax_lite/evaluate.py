@@ -14,7 +14,7 @@ from fedjax_lite.engine import devices, placement
 from fedjax_lite.metrics import lower_is_better
 from fedjax_lite.models.loss_fn import LossFn, values_of
 from fedjax_lite.refuse import integer
-from fedjax_lite.tree import zeros
+from fedjax_lite.tree import take, zeros
 
 __all__ = ["evaluate", "summarize"]
 
@@ -69,10 +69,9 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
     """Sums over the examples in these rows, client by client."""
 
     def of_batch(params, data, index):
-        some = jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), data.examples)
         # Past the last example: no client, and the sum drops it.
         owner = jnp.searchsorted(data.start + data.size, index, side="right")
-        values = values_of(loss_fn, params, some, None, owner < data.population)
+        values = values_of(loss_fn, params, take(data.examples, index), None, owner < data.population)
         return jax.tree.map(lambda value: jax.ops.segment_sum(value, owner, data.population), values)
 
     def add(totals, index):
@@ -112,8 +111,8 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     def of_client(k, position):
         """Sums over one batch of one client; positions past its last example count nothing."""
         rows = data.start[k] + jnp.minimum(position, jnp.maximum(data.size[k] - 1, 0))
-        examples, mask = jax.tree.map(lambda x: jnp.take(x, rows, axis=0, mode="clip"), data.examples), position < data.size[k]
-        values = values_of(loss_fn, jax.tree.map(lambda x: x[k], models), examples, None, mask)
+        mask = position < data.size[k]
+        values = values_of(loss_fn, take(models, k), take(data.examples, rows), None, mask)
         return jax.tree.map(lambda value: jnp.sum(jnp.where(mask, value, 0)), values)
 
     def of_lanes(ids):

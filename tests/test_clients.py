@@ -101,3 +101,12 @@ def test_a_loss_and_a_transformation_are_given_what_they_ask_for():
     steps = [-(x * (2 + k + 10 * t + 100 * e)) - 2 * n for t in range(2) for e in range(2) for k, (x, n) in enumerate([(1, 1), (2, 3)])]
     assert float(state.server) == sum(steps) / 2
     assert history["downlink_bits"].tolist() == [2 * 64, 2 * 64]
+
+
+def test_a_client_that_would_keep_something_else_is_refused():
+    other = COUNTS._replace(finish=lambda shared, own, carry, client: (shared.params, (own, own), {}))
+    server, data = fl.optimizer_server(optax.sgd(1.0)), fl.FederatedData.from_clients([{"x": np.ones(n)} for n in SIZES])
+    built = fl.federate(other, fl.aggregators.mean(), server, batches=fl.Batches(4), population=len(SIZES))
+    state = built.init(jnp.zeros(2), jax.random.key(0))
+    with pytest.raises(ValueError, match="the client work's finish returns an own of .*, its init made .*: make them the same"):
+        jax.eval_shape(built.round, state, data, fl.sampling.everyone()(fl.round_key(state), data.size, 0))
