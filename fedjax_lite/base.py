@@ -56,6 +56,7 @@ class Batch(NamedTuple):
     epoch: Int[Array, ""]  # local epoch within the round
     round: Int[Array, ""]
     client: Client | None = None  # whose they are
+    row: Int[Array, " batch"] | None = None  # which of the client's examples these are, from 0
     learning: Bool[Array, ""] | bool = True  # False in the passes over the client's examples before and after training
 
 
@@ -171,6 +172,7 @@ class Algorithm(NamedTuple):
     layout: Layout | None = None
     privacy: Mechanism | None = None  # the aggregator's
     models: Callable[[State], Tree] | None = None  # State -> [population, ...], a model for each client, where it makes such
+    loss_fn: Callable[..., Any] | None = None  # what `params` are evaluated with, where that is not the loss of the clients' model
 
 
 def round_key(state: State) -> Key:

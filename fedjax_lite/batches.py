@@ -108,7 +108,7 @@ class Batches(_Batches):
             shuffled = permute(order, client.size, position)
             position = shuffled if learning is True else jnp.where(learning, shuffled, position)
         rows = (data.start[client.id] if client.place.start is None else client.place.start) + position
-        return Batch(tree.take(data.examples, rows), mask, step, epoch, round, client, learning)
+        return Batch(tree.take(data.examples, rows), mask, step, epoch, round, client, position, learning)
 
     def _an_epoch(self, size):
         return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import jax
 
+from fedjax_lite.configuration.algorithm import own_keys
 from fedjax_lite.configuration.build import build
-from fedjax_lite.configuration.config import Config, load
+from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.privacy import budgets
 from fedjax_lite.configuration.registry import KINDS, names
 from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.table import Config
 from fedjax_lite.engine.over_runs import AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.privacy.budget import private
@@ -113,7 +115,7 @@ def _alone(options: argparse.Namespace) -> Config:
 def _note_grid(config: Config) -> None:
     """Say that the grid of a study's configuration is left out."""
     if config.values.get("grid"):
-        print(f"{config.place(['grid'])}: one run, of the values outside [grid]; fedjax-lite study runs all of it", file=sys.stderr)
+        print(f"{config.origin(('grid',)).place}: one run, of the values outside [grid]; fedjax-lite study runs all of it", file=sys.stderr)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -204,19 +206,19 @@ def _list(options: argparse.Namespace) -> int:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
     for kind in [options.kind] if options.kind else KINDS:
         factories = names(kind)
-        print(f"{kind}  ({KINDS[kind]})")
+        print(f"{kind}  ({KINDS[kind].where})")
         width = max(map(len, factories), default=0)
         for name, factory in factories.items():
             summary = (inspect.getdoc(factory) or "").split("\n")[0].replace("``", "`")
             line = f"  {name:<{width}}  {summary}".rstrip()
             print(line if len(line) <= columns else line[: columns - 3] + "...")
             if options.kind:
-                print(f"  {'':<{width}}  {_keys(factory)}")
+                print(f"  {'':<{width}}  {_keys(factory, kind)}")
         print()
     return 0
 
 
-def _keys(factory) -> str:
-    """A factory's keys, and what they are if they are not given."""
-    parameters = inspect.signature(factory).parameters.values()
+def _keys(factory, kind: str) -> str:
+    """A factory's keys, and what they are if they are not given; of an algorithm those that no other section gives."""
+    parameters = own_keys(factory) if kind == "algorithm" else inspect.signature(factory).parameters.values()
     return "keys: " + (", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none")

@@ -53,7 +53,8 @@ def sgd_work(
             is called with key None. A short last batch is filled up with copies of the client's examples, whose losses do not
             count. One that looks across the batch (a batch mean, batch normalisation, a contrastive term) would see them: it
             takes a further argument `mask`, bool `[batch]`, which is False for these, and leaves them out itself. In the same way it
-            may take `shared`, `own`, `client`, `round` and `epoch`: what the server sent, what the client keeps, who it is, and when.
+            may take `shared`, `own`, `client`, `row`, `round` and `epoch`: what the server sent, what the client keeps, who it is,
+            which of its examples these are, and when.
             In evaluation they are None.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
             starts anew in every round. A transformation before it that corrects the gradient is given the keywords `shared`, `own`,

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from fedjax_lite.aggregators import from_sum
 from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
-from fedjax_lite.distill.all_models import of_all_models
+from fedjax_lite.distill.all_models import mean_over_models, of_all_models
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models import Model, supervised
@@ -74,8 +74,8 @@ def fd(
         engine: as in `fl.federate`.
 
     Returns:
-        An algorithm whose `params` are all clients' models, a stack `[population, ...]`, each at first the parameters given to `init`:
-        evaluate them by `fl.distill.mean_over_models`.
+        An algorithm whose `params` are all clients' models, a stack `[population, ...]`, each at first the parameters given to `init`; its
+        `loss_fn` is their mean loss.
 
     Raises:
         ValueError: for less than two classes, a gamma below 0.
@@ -133,4 +133,4 @@ def fd(
         population=population,
         engine=engine,
     )
-    return of_all_models(algorithm, lambda state: state.own.model)
+    return of_all_models(algorithm, lambda state: state.own.model, mean_over_models(plain))

@@ -22,6 +22,7 @@ def fedavg(
     population: int,
     learning_rate: Any = None,
     aggregator: Aggregator | None = None,
+    uplink: optax.GradientTransformation | None = None,
     server_learning_rate: Any = 1.0,
     engine: Engine | None = None,
 ) -> Algorithm:
@@ -35,7 +36,7 @@ def fedavg(
         population: how many clients there are.
         aggregator: `fl.aggregators.weighted_mean()` by default.
         server_learning_rate: eta_g; number, tracer or `fl.on_round(schedule)`.
-        engine: as in `fl.federate`.
+        uplink, engine: as in `fl.federate`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
     """
@@ -45,6 +46,7 @@ def fedavg(
         optimizer_server(optax.sgd, learning_rate=server_learning_rate),
         batches=batches,
         population=population,
+        uplink=uplink,
         engine=engine,
     )
 
@@ -57,6 +59,7 @@ def fedavgm(
     population: int,
     learning_rate: Any = None,
     aggregator: Aggregator | None = None,
+    uplink: optax.GradientTransformation | None = None,
     server_learning_rate: Any = 1.0,
     momentum: Any = 0.9,
     nesterov: bool = False,
@@ -69,7 +72,7 @@ def fedavgm(
     Args:
         momentum: beta.
         nesterov: the look-ahead form.
-        loss_fn, optimizer, batches, population, learning_rate, aggregator, server_learning_rate, engine: as in `fedavg`.
+        loss_fn, optimizer, batches, population, learning_rate, aggregator, uplink, server_learning_rate, engine: as in `fedavg`.
 
     Source: Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution for federated visual
     classification", section 4.3.
@@ -80,6 +83,7 @@ def fedavgm(
         optimizer_server(lambda rate: optax.sgd(rate, momentum=momentum, nesterov=nesterov), learning_rate=server_learning_rate),
         batches=batches,
         population=population,
+        uplink=uplink,
         engine=engine,
     )
 

@@ -7,6 +7,7 @@ from fedjax_lite.aggregators import mean, weighted_mean
 from fedjax_lite.base import Aggregator, Algorithm, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
+from fedjax_lite.distill.all_models import mean_over_families
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits
 from fedjax_lite.distill.pooled import pooled
 from fedjax_lite.distill.public import public_of
@@ -59,7 +60,8 @@ def feddf(
         engine: as in `fl.federate`.
 
     Returns:
-        An algorithm whose global model is the student, or the tuple of the families' averages.
+        An algorithm whose global model is the student, or the tuple of the families' averages; its `loss_fn` is the student's, or the mean
+        over the families.
 
     Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", algorithms 1 and 3.
     """
@@ -77,7 +79,7 @@ def feddf(
         server = distillation_server(how, [model.apply for model in models], public)
     else:
         server = distillation_server(how, student[0].apply, public, student=student[1], fresh=fresh)
-    return federate(
+    algorithm = federate(
         families,
         pooled(ensemble, soft or mean(), aggregator or weighted_mean(), public, clients),
         server,
@@ -85,3 +87,4 @@ def feddf(
         population=sum(clients),
         engine=engine,
     )
+    return algorithm._replace(loss_fn=mean_over_families(*map(supervised, models)) if student is None else supervised(student[0]))

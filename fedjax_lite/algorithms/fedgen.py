@@ -18,7 +18,7 @@ from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.losses import of_logits
-from fedjax_lite.models.networks import mlp
+from fedjax_lite.models.networks import Model, in_two, mlp
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.work import sgd_work
@@ -58,8 +58,7 @@ def latent_generator(key: Key, latent: int, classes: int, noise: int = 32, hidde
 
 
 def fedgen(
-    extract: Callable[[Tree, Tree, Key | None], Array],
-    head: Callable[[Tree, Array], Float[Array, "batch classes"]],
+    model: Model,
     generator: Generator,
     optimizer: Any,
     *,
@@ -79,15 +78,14 @@ def fedgen(
 ) -> Algorithm:
     r"""FedGen: FedAvg whose clients are regularised by features from a generator that the server fits to all clients' heads.
 
-    Client: CE(h(f(x)), y) + alpha_t CE(h(G(e', y')), y') + beta_t KL(softmax h(G(e, y)) || softmax h(f(x))), with f = extract, h = head,
+    Client: CE(h(f(x)), y) + alpha_t CE(h(G(e', y')), y') + beta_t KL(softmax h(G(e, y)) || softmax h(f(x))), with f = features, h = head,
     y' uniform over the classes, e, e' ~ N(0, I), alpha_t = alpha decay^t in round t, beta_t likewise, both 0 in round 0, when the
     generator has learnt nothing. Server: x <- x + the mean change by examples; then steps of G on
     sum_k (n_k[y] / sum_j n_j[y]) CE(h_k(G(e, y)), y) + diversity exp(-mean_ij |z_i - z_j|_1 |e_i - e_j|_2^2), both norms means over
     coordinates, z = G(e, y), with y drawn as often as the cohort holds it and n_k[y] how many of it client k holds.
 
     Args:
-        extract: `(params, batch, key) -> features [batch, ...]`.
-        head: `(params, features) -> logits [batch, classes]`; both are given the whole model's params.
+        model: in two parts, f its `features` and h its `head`, which gives logits `[batch, classes]`.
         generator: from `latent_generator`, or one's own.
         optimizer, learning_rate: of clients, as in `fl.sgd_work`.
         batches: batch size and local epochs or steps; the first epoch counts a client's labels "y".
@@ -111,6 +109,7 @@ def fedgen(
     Source: Zhu, Hong, Zhou 2021, "Data-free knowledge distillation for heterogeneous federated learning", algorithm 1; defaults, round 0
     and the diversity term as in the code that the authors released.
     """
+    extract, head = in_two("fedgen", model)
     integer("fedgen", "classes", classes, least=2)
     for name, value in (("generator_batch_size", generator_batch_size), ("generator_steps", generator_steps)):
         integer("fedgen", name, value, least=1)
@@ -134,7 +133,7 @@ def fedgen(
         drawn = jax.random.randint(which, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
         made, _ = generated(shared.extra, of_noise, jnp.concatenate([examples["y"], drawn]))
         if made.shape[1:] != features.shape[1:]:
-            raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, extract gives {features.shape[1:]}: make them equal")
+            raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, the model has {features.shape[1:]}: make them equal")
         beside, taught = jnp.split(head(params, made), [len(logits)])
         alike = distillation_loss(logits, jax.lax.stop_gradient(jax.nn.softmax(beside, axis=-1)))
         teaching = jnp.mean(of_logits(taught, {"y": drawn}, None)[0])

@@ -1,7 +1,5 @@
 """FedGKT: a small model at each client, a large one at the server that goes on from its features; logits travel both ways."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,22 +10,19 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
 from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Key, Number, Server, Shared, Tree
+from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
-from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.ledger import dense_bits, lump
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import of_logits
+from fedjax_lite.models.networks import Model, in_two
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute
 from fedjax_lite.work import sgd_work
-
-Extract = Callable[[Tree, Tree, Key | None], Array]  # params, batch, key -> features [batch, ...]
-Classify = Callable[[Tree, Array], Float[Array, "batch classes"]]  # params, features -> logits
 
 
 class Said(NamedTuple):
@@ -46,42 +41,26 @@ class Split(NamedTuple):
     server: Tree
 
 
-def with_rows(data: FederatedData) -> FederatedData:
-    """Data whose examples know their place: a leaf "row" counts each client's from 0. To be made of the population that trains.
-
-    Raises:
-        ValueError: for examples that are no dict.
-
-    >>> data = FederatedData.from_clients([{"y": jnp.zeros(2)}, {"y": jnp.ones(3)}])
-    >>> with_rows(data).examples["row"].tolist()
-    [0, 1, 0, 1, 2]
-    """
-    if not isinstance(data.examples, dict):
-        raise ValueError(f'with_rows: examples must be a dict, to take a leaf "row", got a {type(data.examples).__name__}')
-    number = len(jax.tree.leaves(data.examples)[0])
-    first = jnp.repeat(data.start, data.size, total_repeat_length=number)
-    return replace(data, examples=data.examples | {"row": jnp.arange(number, dtype=jnp.int32) - first})
-
-
-def split_loss(extract: Extract, server_apply: Classify) -> LossFn:
+def split_loss(model: Model, server: Model) -> LossFn:
     """The loss and accuracy of the server's model behind each client's extractor, the mean over all clients; for `fl.evaluate`, `fl.run`.
 
     Args:
-        extract, server_apply: those of `fedgkt`, whose `params(state)` is what the function is called with.
+        model, server: of clients and server, as in `fedgkt`, whose `params(state)` is what the function is called with.
     """
+    extract, _ = in_two("split_loss", model)
 
     def loss(params, batch, key):
-        each = jax.vmap(lambda model: of_logits(server_apply(params.server, extract(model, batch, key)), batch, key))(params.clients)
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), each)
+        def one(client):
+            return of_logits(server.apply(params.server, {"x": extract(client, batch, key)}, None), batch, key)
+
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.vmap(one)(params.clients))
 
     return loss
 
 
 def fedgkt(
-    extract: Extract,
-    classify: Classify,
-    server_apply: Classify,
-    server_params: Tree,
+    model: Model,
+    server_model: tuple[Model, Tree],
     optimizer: Any,
     server_optimizer: Any,
     *,
@@ -89,8 +68,7 @@ def fedgkt(
     largest: int,
     population: int,
     classes: int,
-    batch_size: int,
-    epochs: int = 1,
+    batches: Batches,
     server_epochs: int = 1,
     server_batch_size: int = 64,
     temperature: Number = 3.0,
@@ -104,31 +82,31 @@ def fedgkt(
     Server, with z_s = server_apply(H): epochs on CE(z_s, y) + kl T^2 KL(softmax(z_k / T) || softmax(z_s / T)); then z_s goes back.
 
     Args:
-        extract: `(params, batch, key) -> features [batch, ...]`, of a client's model; those that are sent are made with key None.
-        classify: `(params, features) -> logits [batch, classes]`, of the same model: `params` is all of it.
-        server_apply, server_params: `(params, features) -> logits [batch, classes]`, and the server's first parameters. Those that a run is
-            given are the first of each client.
+        model: of the clients, in two parts: extract is its `features` (those that are sent are made with key None), classify its `head`.
+        server_model: the server's model, of examples {"x": features}, with its first parameters. Those that a run is given are the first
+            of each client.
         optimizer, server_optimizer: optax transformations. A client's starts anew in every round, the server's does not.
-        example, largest: of the data, for shapes: the server keeps `largest` logits for each of the population. The data must be
-            `fl.algorithms.with_rows(data)`, with labels "y".
+        example, largest: of the data, for shapes: the server keeps `largest` logits for each of the population. Labels are the leaf "y".
         population, classes: how many clients, and classes.
-        batch_size, epochs: of clients; one more pass, without learning, makes what is sent.
+        batches: of clients; one more pass, without learning, makes what is sent.
         server_batch_size, server_epochs: of the server, whose batches mix the cohort's examples.
         temperature, kl: T > 0, and the factor on both distillation terms.
         engine: as in `fl.federate`.
 
     Returns:
-        An `Algorithm` whose `params(state)` is `Split(clients, server)`, for `split_loss`. "uplink_bits" are of the examples that clients
-        hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A message that is not finite is left out.
-        The server takes as many steps as what it was sent fills, a loop that reverse-mode `grad` can't pass.
+        An `Algorithm` whose `params(state)` is `Split(clients, server)`, for its `loss_fn`, a `split_loss`. "uplink_bits" are of the
+        examples that clients hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A message that is
+        not finite is left out. The server takes as many steps as what it was sent fills, a loop that reverse-mode `grad` can't pass.
 
     Raises:
-        ValueError: for numbers out of range, models that do not fit each other, data without rows or with another largest client.
+        ValueError: for numbers out of range, models that do not fit each other, data with another largest client.
 
     Source: He, Annavaram, Avestimehr 2020, "Group knowledge transfer: federated learning of large CNNs at the edge", algorithm 1; z_s is of
     the server's model after its last step, not of each step's.
     """
-    sizes = {"largest": largest, "epochs": epochs, "server_epochs": server_epochs, "server_batch_size": server_batch_size}
+    extract, classify = in_two("fedgkt", model)
+    server, server_params = server_model
+    sizes = {"largest": largest, "server_epochs": server_epochs, "server_batch_size": server_batch_size}
     for name, value in sizes.items():
         integer("fedgkt", name, value, least=1)
     integer("fedgkt", "classes", classes, least=2)
@@ -143,8 +121,11 @@ def fedgkt(
         losses, metrics = of_logits(logits, {"y": labels}, None)
         return losses + kl * distillation_loss(logits, target, temperature), metrics
 
-    def loss(params, examples, key, shared, client):
-        spoken = tree.take(tree.take(shared.each, client.id), examples["row"])
+    def server_apply(params, features):
+        return server.apply(params, {"x": features}, None)
+
+    def loss(params, examples, key, shared, client, row):
+        spoken = tree.take(tree.take(shared.each, client.id), row)
         target = jnp.where(jnp.isnan(spoken), 0, soft(spoken))  # of zeros, which cost nothing, where the server has not spoken
         return distilled(classify(params, extract(params, examples, key)), examples["y"], target)
 
@@ -159,7 +140,10 @@ def fedgkt(
         """A message of zeros, once it is known that the models fit."""
         batch = jax.tree.map(lambda x: jnp.zeros((largest, *jnp.shape(x)), jnp.result_type(x)), example)
         said = tree.zeros(jax.eval_shape(says, params, batch, jnp.zeros(largest, bool)))
-        for name, logits in (("classify", said.logits), ("server_apply", jax.eval_shape(server_apply, server_params, said.features))):
+        for name, logits in (
+            ("the model's head", said.logits),
+            ("the server's model", jax.eval_shape(server_apply, server_params, said.features)),
+        ):
             if logits.shape != (largest, classes):
                 raise ValueError(
                     f"fedgkt: {name} must give logits [batch, classes={classes}], of a batch of {largest} it gives {logits.shape}"
@@ -170,7 +154,7 @@ def fedgkt(
         _client(sgd_work(loss, optimizer), says, silence),
         from_stack(_heard),
         _server(server_apply, server_loss, server_params, server_optimizer, server_epochs, server_batch_size, shape),
-        batches=Batches(batch_size, epochs=epochs, after=1),
+        batches=batches._replace(after=1),
         population=population,
         uplink=_counted(),
         engine=engine,
@@ -183,7 +167,8 @@ def fedgkt(
 
     # Evaluation needs the models of all clients, so what they keep can't go to host memory: the layout tells no rows.
     layout = built.layout and built.layout._replace(rows=None)
-    return built._replace(round=round, params=lambda state: Split(state.own.model, state.server.params), layout=layout)
+    models = lambda state: Split(state.own.model, state.server.params)  # noqa: E731
+    return built._replace(round=round, params=models, layout=layout, loss_fn=split_loss(model, server))
 
 
 class _Own(NamedTuple):
@@ -206,10 +191,8 @@ def _client(work, says, silence) -> ClientWork:
         return _Carry(work.start(shared._replace(params=own.model), own, client), silence(own.model))
 
     def step(shared, own, carry, batch):
-        if "row" not in batch.examples:
-            raise ValueError('fedgkt: the examples have no leaf "row": train on fl.algorithms.with_rows(data)')
         after, metrics = work.step(shared._replace(params=own.model), own, carry.work, batch)
-        row = jnp.where(batch.mask & ~batch.learning, batch.examples["row"], NO_LIMIT)
+        row = jnp.where(batch.mask & ~batch.learning, batch.row, NO_LIMIT)
         return _Carry(after, tree.put(carry.said, row, says(carry.work.params, batch.examples, batch.mask))), metrics
 
     def finish(shared, own, carry, client):

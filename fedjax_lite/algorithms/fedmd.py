@@ -7,7 +7,7 @@ from fedjax_lite.aggregators import mean
 from fedjax_lite.base import Aggregator, Algorithm, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
-from fedjax_lite.distill.all_models import of_all_models
+from fedjax_lite.distill.all_models import mean_over_models, of_all_models
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
 from fedjax_lite.distill.kept import consensus_server, kept
 from fedjax_lite.distill.pooled import pooled
@@ -61,7 +61,7 @@ def fedmd(
     Returns:
         An algorithm whose `init` takes a tuple of each family's first parameters, in the paper those after training on labelled public
         examples (`fl.distill.taught` on their one-hot labels). Without a student its `params` are all clients' models, a stack
-        `[clients, ...]` or a tuple with that of each of several families: evaluate them by `fl.distill.mean_over_models`.
+        `[clients, ...]` or a tuple with that of each of several families, and its `loss_fn` is their mean loss; with one, the student's.
 
     Source: Li and Wang 2019, "FedMD: heterogenous federated learning via model distillation", algorithm 1.
     """
@@ -84,8 +84,11 @@ def fedmd(
         engine=engine,
     )
     if student is not None:
-        return algorithm
-    return of_all_models(algorithm, lambda state: tuple(own.model for own in state.own) if len(models) > 1 else state.own[0].model)
+        return algorithm._replace(loss_fn=supervised(student[0]))
+    mean_loss = mean_over_models(*map(supervised, models))
+    return of_all_models(
+        algorithm, lambda state: tuple(own.model for own in state.own) if len(models) > 1 else state.own[0].model, mean_loss
+    )
 
 
 def dsfl(
@@ -100,7 +103,11 @@ def dsfl(
     batches: Batches,
     how: Lessons | None = None,
     temperature: Number = 0.1,
-    **more: Any,
+    learning_rate: Any = None,
+    aggregator: Aggregator | None = None,
+    fresh: bool = False,
+    uplink: Any = None,
+    engine: Engine | None = None,
 ) -> Algorithm:
     r"""DS-FL: FedMD with a sharpened consensus, which clients and a global model at the server learn.
 
@@ -110,10 +117,24 @@ def dsfl(
         student: the global model and its first parameters.
         how: how it learns; as `digest` by default.
         temperature: T in (0, 1].
-        models, clients, optimizer, public, classes, digest, batches: as in `fedmd`.
-        more: the other arguments of `fedmd`.
+        models, clients, optimizer, public, classes, digest, batches, learning_rate, aggregator, fresh, uplink, engine: as in `fedmd`.
 
     Source: Itahara et al. 2021, "Distillation-based semi-supervised federated learning", algorithm 1, equation 12.
     """
-    whole = {"ensemble": sharpened(temperature), "how": how or digest, "student": student} | more
-    return fedmd(models, clients, optimizer, public, classes, digest, batches=batches, **whole)
+    return fedmd(
+        models,
+        clients,
+        optimizer,
+        public,
+        classes,
+        digest,
+        batches=batches,
+        learning_rate=learning_rate,
+        ensemble=sharpened(temperature),
+        aggregator=aggregator,
+        how=how or digest,
+        student=student,
+        fresh=fresh,
+        uplink=uplink,
+        engine=engine,
+    )

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite import tree
 from fedjax_lite.aggregators.screen import is_finite
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
+from fedjax_lite.models.loss_fn import LossFn, told
 from fedjax_lite.refuse import integer, whole
 from fedjax_lite.tree import wide
 
@@ -72,8 +73,8 @@ def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = 
     return jnp.zeros(population, bool).at[jnp.asarray(listed, jnp.int32)].set(True)
 
 
-def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Aggregator) -> tuple[ClientWork, Aggregator]:
-    """Client work and an aggregator with an attack on them.
+def attacked(attack: Attack, byzantine: Array, work: Any, aggregator: Aggregator) -> tuple[Any, Aggregator]:
+    """Client work, or the loss function that it is made of, and an aggregator with an attack on them.
 
     Byzantine clients train on the attack's examples and send the attack's messages; nothing changes for the others. An attack on
     messages sees all of them together, so the aggregator no longer adds, and a private one keeps its guarantee for attackers that don't.
@@ -81,7 +82,7 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
     Args:
         attack: for instance `fl.attacks.ipm(scale=0.5)`.
         byzantine: who mounts it, truth values `[population]` from `fl.attacks.byzantine`.
-        work: of honest clients.
+        work: of honest clients; or their loss function, for the functions of `fl.algorithms` that take one.
         aggregator: of the server, which does not know who is who.
 
     Raises:
@@ -102,7 +103,7 @@ def attacked(attack: Attack, byzantine: Array, work: ClientWork, aggregator: Agg
     if not isinstance(byzantine, jax.core.Tracer) and np.any(byzantine):
         attack.warn(len(byzantine), int(np.sum(byzantine)))
     if attack.examples is not None:
-        work = _poisoned(attack.examples, byzantine, work)
+        work = (_poisoned if isinstance(work, ClientWork) else _poisoned_loss)(attack.examples, byzantine, work)
     return work, aggregator if attack.messages is None else _forged(attack.messages, attack.init, byzantine, aggregator)
 
 
@@ -116,6 +117,19 @@ def _poisoned(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, work: Cli
         return work.step(shared, own, carry, batch._replace(examples=examples))
 
     return work._replace(step=step)
+
+
+def _poisoned_loss(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, loss_fn: LossFn) -> LossFn:
+    """A loss function that a Byzantine client takes of the attack's examples; in evaluation it is as it was."""
+
+    def loss(params, examples, key, mask=None, row=None, shared=None, own=None, client=None, round=None, epoch=None):
+        if client is not None:
+            bad = jnp.take(byzantine, client.id, mode="clip")
+            examples = tree.where(bad, poisoned(examples, jax.random.fold_in(key, _EXAMPLES)), examples)
+        beside = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
+        return told(loss_fn, params, examples, key, **beside)
+
+    return loss
 
 
 def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator: Aggregator) -> Aggregator:

@@ -1,6 +1,6 @@
 """From a configuration's tables to a run: which parts there are, and what they take from each other."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,34 +9,36 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite import attacks
-from fedjax_lite.aggregators import padded
-from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Key, Mechanism, Server, Tree
-from fedjax_lite.batches import Batches
+from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
 from fedjax_lite.clients import Family
+from fedjax_lite.configuration.aggregator import aggregator_of, of_messages
+from fedjax_lite.configuration.algorithm import algorithm_of
 from fedjax_lite.configuration.attack import attack_of
-from fedjax_lite.configuration.config import Config, Where
-from fedjax_lite.configuration.data import load_data, outputs_of
+from fedjax_lite.configuration.call import refusing
+from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
+from fedjax_lite.configuration.code import check_unchanged, fingerprints
+from fedjax_lite.configuration.config import changed
+from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
 from fedjax_lite.configuration.distillation import distilled, soft_size
 from fedjax_lite.configuration.model import architectures
-from fedjax_lite.configuration.optimizer import CLOCKS, chain_of, scheduled, with_optimizer
-from fedjax_lite.configuration.privacy import automatic, settings_of, solved, with_noise
-from fedjax_lite.configuration.registry import call, make, refusing
+from fedjax_lite.configuration.privacy import NOISE, automatic, settings_of, solved, with_noise
+from fedjax_lite.configuration.registry import make
+from fedjax_lite.configuration.run import options_of
+from fedjax_lite.configuration.sections import Sections
+from fedjax_lite.configuration.server import server_of
+from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.federated import Source
 from fedjax_lite.federate import federate
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import check_private, is_central
-from fedjax_lite.privacy.record import record_level
-from fedjax_lite.runner.arguments import check_options
-from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run, trace
 from fedjax_lite.sampling.participation import Sampler
-from fedjax_lite.server import adaptive_rate, optimizer_server
-from fedjax_lite.work import sgd_work
+from fedjax_lite.server import optimizer_server
 
-__all__ = ["Parts", "build", "mechanism_of", "options_of", "parts", "sampler_of"]
+__all__ = ["Parts", "build", "mechanism_of", "parts", "sampler_of"]
 
 
 class Parts(NamedTuple):
@@ -63,18 +65,19 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     Raises:
         ConfigError: for whatever is unknown or refused, before anything is compiled or written.
     """
+    check_unchanged(config)
     options = options_of(config)
     source = load_data(config, config.values.get("seed", 0))
-    delta = settings_of(config, source.population).delta
+    settings = settings_of(config, source.population)
     outputs = outputs_of(config, source)
     if automatic(config):
         say("looking for the noise that keeps to the budget ...")
         config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
     algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
-    if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings_of(config, source.population).target_epsilon:
-        raise config.error(["aggregator", "noise_multiplier"], '0 keeps to no target_epsilon: take "auto", or leave the target out')
-    if algorithm.privacy is None and settings_of(config, source.population).target_epsilon is not None:
-        raise config.error(["privacy", "target_epsilon"], "nothing here is private: take a private aggregator, or leave it out")
+    if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings.target_epsilon:
+        raise config.error(NOISE, '0 keeps to no target_epsilon: take "auto", or leave the target out')
+    if algorithm.privacy is None and settings.target_epsilon is not None:
+        raise config.error(("privacy", "target_epsilon"), "nothing here is private: take a private aggregator, or leave it out")
     with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
         shapes = jax.eval_shape(algorithm.init, params, key)
         hides = hidden(shapes.own, shapes.uplink)
@@ -84,7 +87,6 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         first = min(options["rounds"], options.get("evaluate_every", 10))
         what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
         trace(algorithm, sampler, loss_fn, rounds=first, **what)
-    settings = {name: value for name, value in config.values.items() if name != "grid"}
     return partial(
         function,
         algorithm,
@@ -94,8 +96,9 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         key=key,
         loss_fn=loss_fn,
         test=source.test,
-        config=settings,
-        delta=delta,
+        config=settings_kept(config),
+        notes={"paths": paths} if (paths := paths_of(config)) else None,
+        delta=settings.delta,
         **options,
     )
 
@@ -110,150 +113,88 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         seed: of the run's key.
         memory: bytes of the device, where that can be asked.
     """
-    values, key = config.values, jax.random.key(seed)
+    key = jax.random.key(seed)
     known, several = architectures(config, outputs, source.population)
-    with refusing(config, ["model"]):
+    with refusing(config.at("model")):
         check_model(jax.eval_shape(lambda: [one.model.init(key, source.example) for one in known]), memory)
         first = [one.model.init(jax.random.fold_in(key, k), source.example) for k, one in enumerate(known)]
-    trained = [_clients(config, one.loss_fn) for one in known]
-    families = [Family(work, one.clients, uplink) for (work, _, uplink), one in zip(trained, known, strict=True)]
     attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
-    defaults = defaults | _of_messages(config, first[0], soft_size(config, source, outputs[0]))
-    model, loss_fn, server = known[0].model, known[0].loss_fn, _server(config)
+    numbers = soft_size(config, source, outputs[0])
 
-    def aggregator_of(table, path):
-        return _aggregator(config, table, path, defaults, source.population)
+    def rule_of(table: Table) -> Aggregator:
+        return aggregator_of(table, defaults | of_messages(config, first[0], numbers), source.population)
 
-    if "distillation" in values:
-        student = jax.random.fold_in(key, len(known))
-        families, aggregator, server, model, loss_fn = distilled(
-            config, source, outputs, student, known, first, families, aggregator_of, server
-        )
-    elif several:
-        raise config.error(["model", "families"], "their weights are not alike, so nothing but [distillation] can bring them together")
+    def attacked(work: Any, aggregator: Aggregator) -> tuple[Any, Aggregator]:
+        assert attack is not None
+        with refusing(config.at("attack")):
+            return attacks.attacked(attack, byzantine, work, aggregator)
+
+    sections = Sections(config, source, outputs, jax.random.fold_in(key, len(known)), known, first, rule_of, attacked if attack else None)
+    if "algorithm" in config.values:
+        algorithm, params = algorithm_of(sections)
+        model, loss_fn = known[0].model, algorithm.loss_fn or known[0].loss_fn
     else:
-        aggregator = aggregator_of(values["aggregator"], ["aggregator"])
+        algorithm, params, model, loss_fn = _composed(sections, several)
     if attack is not None:
-        with refusing(config, ["attack"]):
-            both = [attacks.attacked(attack, byzantine, family.work, aggregator) for family in families]
-            families, aggregator = [family._replace(work=work) for family, (work, _) in zip(families, both, strict=True)], both[0][1]
-            loss_fn = attacks.measured(loss_fn, attack, model)
-    with refusing(config, ["engine"]):
+        loss_fn = attacks.measured(loss_fn, attack, model)
+    sampler = sampler_of(config)
+    with refusing(config.at("sampling")):
+        jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
+    return Parts(algorithm, params, sampler, loss_fn, key)
+
+
+def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, LossFn]:
+    """The algorithm that [client], [aggregator], [server] and [distillation] compose, its first parameters, its model and loss."""
+    config, known, first = sections.config, sections.known, sections.params
+    client = config.at("client")
+    works = [work_of(client, one.loss_fn) for one in known]
+    batches = batches_of(client)
+    families = [Family(work, one.clients, uplink_of(client)) for work, one in zip(works, known, strict=True)]
+    model, loss_fn, server = known[0].model, known[0].loss_fn, server_of(config)
+    if "distillation" in config.values:
+        families, aggregator, server, model, loss_fn = distilled(sections, families, server)
+    elif several:
+        raise config.at("model", "families").error("their weights are not alike, so nothing but [distillation] can bring them together")
+    else:
+        aggregator = sections.aggregator_of(config.at("aggregator"))
+    if sections.attacked is not None:
+        both = [sections.attacked(family.work, aggregator) for family in families]
+        families, aggregator = [family._replace(work=work) for family, (work, _) in zip(families, both, strict=True)], both[0][1]
+    with refusing(config.at("engine")):
         work, uplink, params = (families, None, tuple(first)) if several else (families[0].work, families[0].uplink, first[0])
         algorithm = federate(
             work,
             aggregator,
             server or optimizer_server(optax.sgd(1.0)),
-            batches=trained[0][1],
-            population=source.population,
+            batches=batches,
+            population=sections.source.population,
             uplink=uplink,
-            engine=make(config, "engine", values.get("engine", "packed"), ["engine"]),
+            engine=make(config.at("engine"), "engine") if "engine" in config.values else None,
         )
-    sampler = sampler_of(config)
-    with refusing(config, ["sampling"]):
-        jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
-    return Parts(algorithm, params, sampler, loss_fn, key)
+    return algorithm, params, model, loss_fn
 
 
 def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Callable[[float], Mechanism | None]:
     """What a configuration's aggregator gives away, as a function of its noise multiplier."""
 
     def at(noise_multiplier: float) -> Mechanism | None:
-        here = with_noise(config, noise_multiplier)
-        return _aggregator(here, here.values["aggregator"], ["aggregator"], defaults, source.population).privacy
+        table = with_noise(config, noise_multiplier).at("aggregator")
+        return aggregator_of(table, defaults, source.population).privacy
 
     model = architectures(config, outputs, source.population)[0][0].model
     params = jax.eval_shape(model.init, jax.random.key(0), source.example)
-    defaults = _of_messages(config, params, soft_size(config, source, outputs[0]))
+    defaults = of_messages(config, params, soft_size(config, source, outputs[0]))
     return at
 
 
-def options_of(config: Config) -> dict[str, Any]:
-    """The values of [run]."""
-    options = dict(config.values["run"])
-    if "converge" in options:
-        table = options["converge"]
-        if not isinstance(table, dict):
-            raise config.error(["run", "converge"], f'must be a table such as {{ metric = "test_loss", patience = 5 }}, got {table!r}')
-        options["converge"] = call(config, Convergence, table, ["run", "converge"])
-    call(config, check_options, options, ["run"])
-    return options
+def settings_kept(config: Config) -> dict[str, Any]:
+    """The settings that a run keeps, and must agree with to be resumed: the user's code by its hash; and [data], which has a fingerprint
+    of its own, with paths that hold from anywhere."""
+    values = changed(config, paths_of(config)).values
+    code = fingerprints(config)
+    return {name: value for name, value in values.items() if name not in ("grid", "code")} | ({"code": code} if code else {})
 
 
-def _clients(config: Config, loss_fn: LossFn) -> tuple[ClientWork, Batches, optax.GradientTransformation | None]:
-    """Client work, batches and uplink."""
-    table = dict(config.values["client"])
-    sizes = {name: table.pop(name) for name in ("batch_size", "epochs", "steps") if name in table}
-    shuffle, uplink, record = table.pop("shuffle", True), table.pop("uplink", None), table.pop("record", None)
-    beside = ["batch_size", "epochs", "steps", "shuffle", "uplink", "record"]
-    given = {"loss_fn": loss_fn, "gradients": None if record is None else _record_level(config, record, sizes.get("batch_size"))}
-    work = with_optimizer(config, sgd_work, table, ["client"], given, beside, CLOCKS)
-    if not isinstance(shuffle, bool):
-        raise config.error(["client", "shuffle"], f"must be true or false, got {shuffle!r}")
-    if "batch_size" not in sizes:
-        raise config.error(["client"], 'give batch_size: a whole number, or "all" for all of a client\'s examples at once')
-    if "epochs" in sizes and "steps" in sizes:
-        raise config.error(["client", "steps"], "give epochs or steps, not both")
-    for name, value in sizes.items():
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        whole = whole or (isinstance(value, jax.Array) and name != "batch_size")  # of a study
-        if not whole and not (isinstance(value, dict) and name != "batch_size") and not (value == "all" and name == "batch_size"):
-            other = ' or "all"' if name == "batch_size" else ", or a schedule"
-            raise config.error(["client", name], f"must be a whole number of at least 1{other}, got {value!r}")
-        if isinstance(value, int) and value >= 2**31:
-            raise config.error(["client", name], f"must be below 2^31, which steps are counted in, got {value}")
-    size = None if sizes["batch_size"] == "all" else sizes.pop("batch_size")
-    counts = {name: scheduled(config, sizes[name], ["client", name], ["round"]) for name in ("epochs", "steps") if name in sizes}
-    batches = Batches(size, **counts, shuffle=shuffle)
-    return work, batches, None if uplink is None else chain_of(config, "uplink", uplink, ["client", "uplink"])
-
-
-def _record_level(config: Config, table: Any, batch_size: Any) -> Any:
-    """Gradients that are private for each example; the divisor is the batch's size."""
-    path = ["client", "record"]
-    if not isinstance(table, dict):
-        raise config.error(path, f"must be a table such as {{ clip = 1.0, noise_multiplier = 1.0 }}, got {table!r}")
-    if not isinstance(batch_size, int):
-        raise config.error(path, f"divides by the size of a batch, which must be a number: give batch_size, got {batch_size!r}")
-    return call(config, record_level, table, path, {"batch_size": batch_size})
-
-
-def _aggregator(config: Config, table: Any, path: Where, defaults: Mapping[str, Any], population: int) -> Aggregator:
-    """An aggregator; one that wraps another takes its table as inner, which has the same num_byzantine if it does not say."""
-    if isinstance(table, dict) and "inner" in table:
-        of_both = {name: table[name] for name in ("num_byzantine",) if name in table}
-        table = table | {"inner": _aggregator(config, table["inner"], [*path, "inner"], {**defaults, **of_both}, population)}
-    trusted = table.get("trusted") if isinstance(table, dict) else None
-    if isinstance(trusted, int) and trusted >= population:
-        raise config.error([*path, "trusted"], f"client {trusted} does not exist: there are {population}, counted from 0")
-    return make(config, "aggregator", table, path, **defaults)
-
-
-def _of_messages(config: Config, params: Tree, numbers: int | None) -> dict[str, Any]:
-    """What an aggregator is told of a run's messages, where its table does not say: changes of a model, or so many numbers."""
-    table = config.values["aggregator"]
-    params = params if numbers is None else jax.ShapeDtypeStruct((numbers,), jnp.float32)
-    with refusing(config, ["aggregator"]):
-        dimension = padded(params, *([table["block"]] if isinstance(table, dict) and "block" in table else []))
-    return {"rounds": config.values["run"].get("rounds"), "dimension": dimension}
-
-
-def _server(config: Config) -> Server | None:
-    if "server" not in config.values:
-        return None
-    table = dict(config.values["server"])
-    adaptive = table.pop("adaptive_rate", None)
-    server = with_optimizer(config, optimizer_server, table, ["server"], {}, ["adaptive_rate"], ["round"])
-    if adaptive is None:
-        return server
-    if not isinstance(adaptive, dict):
-        raise config.error(["server", "adaptive_rate"], f"must be a table such as {{ power = 1.0 }}, got {adaptive!r}")
-    return call(config, adaptive_rate, adaptive, ["server", "adaptive_rate"], given={"server": server})
-
-
-def sampler_of(config: Config, table: Any = None, path: Where = ("sampling",)) -> Sampler:
+def sampler_of(config: Config) -> Sampler:
     """What [sampling] names; one that wraps another takes its table."""
-    table = config.values["sampling"] if table is None else table
-    if isinstance(table, dict) and "sampler" in table:
-        table = table | {"sampler": sampler_of(config, table["sampler"], [*path, "sampler"])}
-    return make(config, "sampling", table, path)
+    return make(config.at("sampling"), "sampling")

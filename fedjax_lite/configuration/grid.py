@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fedjax_lite.configuration.config import SECTIONS, Config, Where, nearest
+from fedjax_lite.configuration.config import SECTIONS, nearest
+from fedjax_lite.configuration.table import Config, Origin, Table
 from fedjax_lite.study.grid import Axis
 from fedjax_lite.study.study import seeds_of
 
-ONE = ("name", "seed", "run", "grid")  # sections that are one for the whole study
+ONE = ("name", "seed", "run", "grid", "code")  # sections that are one for the whole study
 SEEDS = 5  # where the table does not say
 ATTACKERS = ("num_byzantine", "byzantine", "seed")  # keys of [attack] that stay where its other keys are replaced
 
@@ -19,7 +20,7 @@ class Grid(NamedTuple):
     axes: tuple[Axis, ...]
     choices: list[list[dict[str, Any]]]  # of each axis: dotted path -> value
     seeds: tuple[int, ...]
-    places: dict[str, str]  # dotted path -> where its values stand, for errors
+    origins: dict[str, Origin]  # dotted path -> where its values were written
 
 
 def grid_of(config: Config) -> Grid:
@@ -28,28 +29,28 @@ def grid_of(config: Config) -> Grid:
     Raises:
         ConfigError: no grid, a path that cannot vary, no list of different values.
     """
-    listed = _flat(config.values.get("grid", {}), ("grid",))
+    listed = _flat(config.at("grid"))
     if not listed:
-        raise config.error(["grid"], "a study needs a table [grid], such as client.optimizer.learning_rate = [0.05, 0.1]; or use run")
+        raise config.error(("grid",), "a study needs a table [grid], such as client.optimizer.learning_rate = [0.05, 0.1]; or use run")
     seeds = _seeds(config, listed)
     axes, choices = [], []
-    for name, (path, values) in listed.items():
+    for name, values in listed.items():
         section = name.split(".")[0]
         if section in ONE or not all(name.split(".")):
-            raise config.error(path, f"{name} cannot vary in a study" + ("; give seeds or seed" if section == "seed" else ""))
+            raise values.error(f"{name} cannot vary in a study" + ("; give seeds or seed" if section == "seed" else ""))
         if section not in SECTIONS:
-            raise config.error(path, f"unknown section {section!r}{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
-        if not isinstance(values, list):
-            raise config.error(path, f"must be a list of values, got {values!r}")
-        if not values:
-            raise config.error(path, "is an empty list: give at least one value, or leave it out")
-        labels = labels_of(values)
+            raise values.error(f"unknown section {section!r}{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
+        if not isinstance(values.value, list):
+            raise values.error(f"must be a list of values, got {values.value!r}")
+        if not values.value:
+            raise values.error("is an empty list: give at least one value, or leave it out")
+        labels = labels_of(values.value)
         for label in labels:
             if labels.count(label) > 1:
-                raise config.error(path, f"has {label!r} twice")
+                raise values.error(f"has {label!r} twice")
         axes.append(Axis((name,), tuple((label,) for label in labels)))
-        choices.append([{name: _with_attackers(config, value) if name == "attack" else value} for value in values])
-    return Grid(tuple(axes), choices, seeds, {name: config.place(path) for name, (path, _) in listed.items()})
+        choices.append([{name: _with_attackers(config, value) if name == "attack" else value} for value in values.value])
+    return Grid(tuple(axes), choices, seeds, {name: config.origin(values.path) for name, values in listed.items()})
 
 
 def _with_attackers(config: Config, table: Any) -> Any:
@@ -93,27 +94,27 @@ def _label(table: dict[str, Any]) -> str:
     return " ".join(filter(None, [str(table.get("name", "")) + (f"({inside})" if inside else ""), *keys])) or "{}"
 
 
-def _flat(table: dict[str, Any], path: tuple[str, ...], name: str = "") -> dict[str, tuple[Where, Any]]:
-    """Each dotted path of a grid, in quotes or not, with where it stands and its values."""
-    flat: dict[str, tuple[Where, Any]] = {}
-    for key, value in table.items():
+def _flat(table: Table, name: str = "") -> dict[str, Table]:
+    """The values of each dotted path of a grid, in quotes or not."""
+    flat: dict[str, Table] = {}
+    for key, value in (table.value or {}).items():
         dotted = f"{name}.{key}" if name else key
-        flat |= _flat(value, (*path, key), dotted) if isinstance(value, dict) and value else {dotted: ((*path, key), value)}
+        flat |= _flat(table.at(key), dotted) if isinstance(value, dict) and value else {dotted: table.at(key)}
     return flat
 
 
-def _seeds(config: Config, listed: dict[str, tuple[Where, Any]]) -> tuple[int, ...]:
+def _seeds(config: Config, listed: dict[str, Table]) -> tuple[int, ...]:
     """The seeds, taken out of the grid: `seeds = 5` counts from the configuration's own, `seed = [0, 1]` lists them."""
     if "seeds" in listed and "seed" in listed:
-        raise config.error(listed["seeds"][0], "give seeds (how many) or seed (a list), not both")
+        raise listed["seeds"].error("give seeds (how many) or seed (a list), not both")
     name = "seed" if "seed" in listed else "seeds"
-    path, value = listed.pop(name, (("grid",), SEEDS))
-    first = config.values.get("seed", 0)
+    table = listed.pop(name, Table(config, ("grid",), SEEDS))
+    value, first = table.value, config.values.get("seed", 0)
     if name == "seeds" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise config.error(path, f"must be a whole number of at least 1, got {value!r}")
+        raise table.error(f"must be a whole number of at least 1, got {value!r}")
     if name == "seed" and not isinstance(value, list):
-        raise config.error(path, f"must be a list of whole numbers, got {value!r}")
+        raise table.error(f"must be a list of whole numbers, got {value!r}")
     try:
         return seeds_of(range(first, first + value) if name == "seeds" else value)
     except ValueError as error:
-        raise config.error(path, str(error).removeprefix("study: ")) from None
+        raise table.error(str(error).removeprefix("study: ")) from None

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fedjax_lite.base import Mechanism, Number
-from fedjax_lite.configuration.config import Config, changed
-from fedjax_lite.configuration.registry import call, refusing
+from fedjax_lite.configuration.call import call, refusing
+from fedjax_lite.configuration.config import changed
+from fedjax_lite.configuration.table import Config, Origin
 from fedjax_lite.privacy.accountant import check, covered, noise_for
 from fedjax_lite.privacy.budget import delta_of
 from fedjax_lite.sampling.participation import Sampler
@@ -24,11 +25,11 @@ class Settings(NamedTuple):
 
 def settings_of(config: Config, population: int) -> Settings:
     """The values of [privacy], once they are known to be some."""
-    table = config.values.get("privacy", {})
-    if not isinstance(table, dict):
-        raise config.error(["privacy"], f"must be a table such as {{ delta = 1e-5 }}, got {table!r}")
-    settings = call(config, Settings, table, ["privacy"])
-    with refusing(config, ["privacy"]):
+    if "privacy" not in config.values:
+        return Settings()
+    table = config.at("privacy").checked("{ delta = 1e-5 }")
+    settings = call(table, Settings)
+    with refusing(table):
         check(1.0, 0, delta_of(settings.delta, population), settings.accountant)
     return settings
 
@@ -44,16 +45,16 @@ def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sa
 def solved_choices(
     config: Config,
     choices: list[list[dict]],
-    places: dict[str, str],
+    origins: dict[str, Origin],
     mechanism_of: Callable[[float], Mechanism | None],
     sampler: Sampler,
     population: int,
-) -> tuple[list[list[dict]], dict[str, str]]:
-    """A study's choices, in which each target epsilon brings its noise along; and where it stands."""
+) -> tuple[list[list[dict]], dict[str, Origin]]:
+    """A study's choices, in which each target epsilon brings its noise along; and where it was written."""
     same = covered(mechanism_of(1.0), sampler, population)[0]
     fixed = ["sampling", "data", "privacy"]
     fixed += [] if same.sensitivity is None and same.divergence is None else ["aggregator", "model"]
-    for name in places:
+    for name in origins:
         if name != TARGET and name.split(".")[0] in fixed:
             raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
 
@@ -61,7 +62,7 @@ def solved_choices(
         found = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
         return choice | found
 
-    return [[with_its_noise(choice) for choice in axis] for axis in choices], places | {".".join(NOISE): config.place(NOISE)}
+    return [[with_its_noise(choice) for choice in axis] for axis in choices], origins | {".".join(NOISE): config.origin(NOISE)}
 
 
 def budgets(config: Config) -> list[Config]:
@@ -72,24 +73,23 @@ def budgets(config: Config) -> list[Config]:
     if not isinstance(targets, list):
         return [config]
     alone = config._replace(values={name: value for name, value in config.values.items() if name != "grid"})
-    return [changed(alone, {TARGET: target}, {TARGET: config.place(["grid", "privacy", "target_epsilon"])}) for target in targets]
+    return [changed(alone, {TARGET: target}, {TARGET: config.origin(("grid", "privacy", "target_epsilon"))}) for target in targets]
 
 
 def automatic(config: Config) -> bool:
     """Whether the noise is to be solved for."""
-    table = config.values.get(NOISE[0])
-    return isinstance(table, dict) and table.get(NOISE[1]) == "auto"
+    return config.at(*NOISE).value == "auto"
 
 
 def with_noise(config: Config, z: float) -> Config:
     """A configuration with another noise multiplier."""
-    return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.place(NOISE)})
+    return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.origin(NOISE)})
 
 
 def noise(config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> float:
     """The least noise multiplier for an epsilon after all rounds."""
     settings, rounds = settings_of(config, population), config.values["run"]["rounds"]
     delta = delta_of(settings.delta, population)
-    with refusing(config, ["privacy"]):
+    with refusing(config.at("privacy")):
         how = covered(mechanism_of(1.0), sampler, population)[1]
         return noise_for(float(target), mechanism_of, how, population, rounds, delta, settings.accountant)

@@ -1,12 +1,13 @@
 """What a function's annotations say about the values that TOML can give it."""
 
 import inspect
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["describable", "described", "fits", "typed"]
+__all__ = ["describable", "described", "fits", "is_path", "typed"]
 
 WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
 
@@ -36,6 +37,15 @@ def fits(value: Any, annotation: Any) -> bool:
     if isinstance(value, list):
         return any(not of or all(fits(each, of[0]) for each in value) for kind, of in _alternatives(annotation) if kind is list)
     return type(value) in kinds
+
+
+def is_path(annotation: Any) -> bool:
+    """Whether an annotation says that a text is the path of a file.
+
+    >>> is_path(str | os.PathLike), is_path(str)
+    (True, False)
+    """
+    return any(isinstance(each, type) and issubclass(each, os.PathLike) for each in _parts(annotation))
 
 
 def typed(value: Any, annotation: Any) -> Any:
@@ -68,15 +78,25 @@ def described(annotation: Any) -> str:
 
 def _alternatives(annotation: Any) -> list[tuple[Any, tuple[Any, ...]]]:
     """The TOML type of each alternative of an annotation (`Any`: every type; None: none), and the types inside it."""
+    return [_in_toml(part) for part in _parts(annotation)]
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The alternatives of an annotation."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [part for alternative in typing.get_args(annotation) for part in _parts(alternative)]
+    return [annotation]
+
+
+def _in_toml(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The TOML type of an annotation without alternatives, and the types inside it."""
     origin, inside = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return [pair for part in inside for pair in _alternatives(part)]
     if origin in (Any, inspect.Parameter.empty) or isinstance(origin, typing.TypeVar):
-        return [(Any, ())]
-    if origin is typing.Literal:
-        return [(str, ())]
+        return Any, ()
+    if origin is typing.Literal or isinstance(origin, type) and issubclass(origin, os.PathLike):
+        return str, ()
     if origin in (list, tuple, Sequence, Iterable):
-        return [(list, inside[:1])]
+        return list, inside[:1]
     if origin in (dict, Mapping):
-        return [(dict, inside)]
-    return [(origin if origin in (int, float, bool, str) else None, ())]
+        return dict, inside
+    return origin if origin in (int, float, bool, str) else None, ()

@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Tree
-from fedjax_lite.configuration.build import Parts, mechanism_of, options_of, parts, sampler_of
-from fedjax_lite.configuration.config import Config, changed
+from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
+from fedjax_lite.configuration.call import refusing
+from fedjax_lite.configuration.code import fingerprints
+from fedjax_lite.configuration.config import changed
 from fedjax_lite.configuration.data import load_data, losses_of, outputs_of
 from fedjax_lite.configuration.grid import Grid, grid_of
 from fedjax_lite.configuration.privacy import TARGET, automatic, settings_of, solved, solved_choices
-from fedjax_lite.configuration.registry import refusing
+from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.seeds import Alike, alike
+from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.evaluate import evaluate
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
@@ -44,14 +47,14 @@ def configured(config: Config) -> Callable[..., Study]:
     grid, options = grid_of(config), options_of(config)
     for name in options:
         if name not in OPTIONS:
-            raise config.error(["run", name], f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
+            raise config.error(("run", name), f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
     grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, Alike] = {}
     told: dict[str, Any] = {}
     private: list[bool] = []  # of what was traced
     for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
-        here = changed(config, cell, grid.places)
+        here = changed(config, cell, grid.origins)
         if _key(here) not in loaded:
             try:
                 loaded[_key(here)], facts = _load(here, grid.seeds)
@@ -62,7 +65,7 @@ def configured(config: Config) -> Callable[..., Study]:
             told |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
 
     def experiment(seed, **values):
-        here = changed(config, values, grid.places)
+        here = changed(config, values, grid.origins)
         source, outputs = loaded[_key(here)].of(seed)
         number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
         made = parts(here, source, outputs, number)
@@ -72,7 +75,7 @@ def configured(config: Config) -> Callable[..., Study]:
             return curves(made, source, rounds, every)
 
     def private_of(cell):
-        here = changed(config, cell, grid.places)
+        here = changed(config, cell, grid.origins)
         source, outputs = loaded[_key(here)].of(0)
         delta = delta_of(settings_of(here, source.population).delta, source.population)
         made: list[Parts] = []
@@ -99,6 +102,7 @@ def configured(config: Config) -> Callable[..., Study]:
 
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
     made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": told, "code": environment()["code"]}
+    made |= {"own code": code} if (code := fingerprints(config)) else {}
     return run
 
 
@@ -108,9 +112,9 @@ def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
         return grid, config
     source = load_data(config, grid.seeds[0])
     private = mechanism_of(config, source, outputs_of(config, source)), sampler_of(config), source.population
-    choices, places = solved_choices(config, grid.choices, grid.places, *private)
+    choices, origins = solved_choices(config, grid.choices, grid.origins, *private)
     varied = any(TARGET in choice for axis in choices for choice in axis)
-    return grid._replace(choices=choices, places=places), config if varied else solved(config, *private)
+    return grid._replace(choices=choices, origins=origins), config if varied else solved(config, *private)
 
 
 def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, jax.Array]:
@@ -141,7 +145,7 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
     for seed in seeds:
         source = load_data(config, seed)
         if not isinstance(source.train, FederatedData):
-            raise config.error(["data"], "is a store on disk, which is streamed: studies take data in memory")
+            raise config.error(("data",), "is a store on disk, which is streamed: studies take data in memory")
         sources.append((source, outputs_of(config, source)))
     told = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
     if all(each == told[0] for each in told):

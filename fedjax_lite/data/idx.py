@@ -49,7 +49,7 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
 
         data = mnist("data/MNIST/raw", partition=partition.shards(clients=100))
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds the idx files")
     splits = [_files(path, split) for split in ("train", "(?:t10k|test)")]

@@ -42,7 +42,7 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
         data = leaf("data/femnist/data", invert=True)
         print(data.train.summary())
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds train/ and test/")
     split = (path / "train").is_dir()

@@ -41,7 +41,7 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
     ...     store.population, store.size.tolist(), store.examples["x"].shape
     (2, [3, 1], (4, 2))
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.exists():
         raise ValueError(f"{path} exists: remove it, or write to another folder")
     partial = path.with_name(f"{path.name}.partial")

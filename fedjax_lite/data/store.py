@@ -48,7 +48,7 @@ class Store:
             FileNotFoundError: no store there.
             ValueError: another version, a file that is cut off, is not in the folder or does not fit, a wrong checksum; names the file.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if not (path / "store.json").is_file():
             raise FileNotFoundError(f"{path} is no store (it has no store.json): write one with fl.data.save")
         facts = read_facts(path / "store.json")
@@ -118,7 +118,7 @@ class Store:
         return jax.tree.map(leaf, self.examples)
 
 
-def store(path: str, *, test: str | None = None, in_memory: bool = False, verify: bool = True) -> TrainTest:
+def store(path: str | os.PathLike, *, test: str | os.PathLike | None = None, in_memory: bool = False, verify: bool = True) -> TrainTest:
     """A population in a store (`fl.data.save`), streamed from disk a cohort at a time.
 
     Args:

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from fedjax_lite.base import Algorithm, State, Tree
 from fedjax_lite.models.loss_fn import LossFn, told
 
-__all__ = ["mean_over_models", "of_all_models"]
+__all__ = ["mean_over_families", "mean_over_models", "of_all_models"]
 
 
-def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree]) -> Algorithm:
-    """An algorithm whose `params` are the clients' models, which therefore stay on the device."""
+def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree], loss_fn: LossFn) -> Algorithm:
+    """An algorithm whose `params` are the clients' models, which therefore stay on the device, and the loss to evaluate them with."""
     layout = algorithm.layout and algorithm.layout._replace(rows=None)
-    return algorithm._replace(params=models, models=models, layout=layout)
+    return algorithm._replace(params=models, models=models, layout=layout, loss_fn=loss_fn)
 
 
 def mean_over_models(*loss_fns: LossFn) -> LossFn:
@@ -39,5 +39,27 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
             jax.vmap(lambda one, fn=fn: told(fn, one, batch, key, mask=mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)
         ]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
+
+    return loss_fn
+
+
+def mean_over_families(*loss_fns: LossFn) -> LossFn:
+    """The loss, and every metric, of a model of each family on each example: the mean over the families.
+
+    Args:
+        loss_fns: one for each family.
+
+    Returns:
+        A loss function of a tuple of models; for evaluation.
+
+    >>> loss = mean_over_families(lambda params, batch, key: (params - batch) ** 2, lambda params, batch, key: 0 * batch)
+    >>> loss((jnp.float32(0), jnp.float32(9)), jnp.array([1.0, 2.0]), None).tolist()
+    [0.5, 2.0]
+    """
+    of_stacks = mean_over_models(*loss_fns)
+
+    def loss_fn(params: Tree, batch: Tree, key: Any, mask: Any = None) -> Any:
+        stacks = jax.tree.map(lambda x: x[None], params)
+        return of_stacks(stacks if len(loss_fns) > 1 else stacks[0], batch, key, mask)
 
     return loss_fn

@@ -86,4 +86,4 @@ def _model(name, blocks, padding, hidden, classes, dropout, image) -> Model:
         raise ValueError(f"{name}: classes must be at least 1, got {classes}")
     if len(rates) != 2 or not all(0 <= rate < 1 for rate in rates):
         raise ValueError(f"{name}: dropout must be two rates in [0, 1), or None, got {dropout}")
-    return from_linen(_CNN(blocks, padding, hidden, classes, rates, image))
+    return from_linen(_CNN(blocks, padding, hidden, classes, rates, image), head=("Dense_1", nn.Dense(classes)))

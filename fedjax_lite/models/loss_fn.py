@@ -15,7 +15,7 @@ from fedjax_lite.metrics import OF_WORK, check_names
 # params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
 # fl.Mean(total [batch], count [batch]). What it takes of BESIDE is given by keyword.
 LossFn = Callable[..., Any]
-BESIDE = {"mask", "shared", "own", "client", "round", "epoch"}  # what else a loss function may take, by keyword
+BESIDE = {"mask", "row", "shared", "own", "client", "round", "epoch"}  # what else a loss function may take, by keyword
 
 
 def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **beside: Any) -> Any:
@@ -87,7 +87,7 @@ def _wide_mean(value: Any) -> Mean:
 
 def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
     """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
-    facts = {"client": batch.client, "round": batch.round, "epoch": batch.epoch}
+    facts = {"row": batch.row, "client": batch.client, "round": batch.round, "epoch": batch.epoch}
     values = values_of(loss_fn, params, batch.examples, key, batch.mask, **facts)
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
     total, count = sums["loss"]

@@ -19,12 +19,28 @@ class Model(NamedTuple):
     init: Callable[[Key, Tree], Tree]  # key, one example without a batch axis -> params
     # params, batch of examples, key -> outputs [batch, ...]; key None: evaluation. One with an argument `mask` is given the loss's.
     apply: Callable[..., jax.Array]
+    # Of a model in two parts, apply = head after features:
+    features: Callable[[Tree, Tree, Key | None], jax.Array] | None = None  # params, batch of examples, key -> features [batch, ...]
+    head: Callable[[Tree, jax.Array], jax.Array] | None = None  # params, features -> outputs [batch, ...]; both take the whole params
+
+
+def in_two(function: str, model: Model) -> tuple[Callable, Callable]:
+    """The features and the head of a model.
+
+    Raises:
+        ValueError: for one without.
+    """
+    if model.features is None or model.head is None:
+        raise ValueError(f"{function}: the model has no features apart from its head: give both to fl.models.Model, or take another model")
+    return model.features, model.head
 
 
 FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}  # a call's flag -> its value in training
 
 
-def from_linen(module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None) -> Model:
+def from_linen(
+    module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None, head: tuple[str, nn.Module] | None = None
+) -> Model:
     """Any flax linen module of a call `module(x)`, or `module(x, train=...)`, as a model.
 
     Args:
@@ -35,6 +51,8 @@ def from_linen(module: nn.Module, *, input: str = "x", flag: str | None = None, 
             other way round, deterministic. Of another name it is True in training.
         mask: the argument of its call that takes bool `[batch]`, False for the copies that fill up a short last batch, for a module that
             looks across the batch.
+        head: the module's last layer, by the name of its parameters and as a module of its own, such as `("Dense_2", nn.Dense(10))`: what
+            comes into it are the model's `features`.
 
     Raises:
         ValueError: for a module of another library, an argument that its call has not; when it is first called, for one that keeps
@@ -77,15 +95,34 @@ def from_linen(module: nn.Module, *, input: str = "x", flag: str | None = None, 
         rngs = None if key is None else {"dropout": key}
         return called(partial(module.apply, {"params": params}, rngs=rngs), batch, key is not None, **others)
 
-    if mask is None:
-        return Model(init, apply)
-    named = mask
-
     def apply_to_some(params, batch, key=None, mask=None):
         real = jnp.ones(len(leaf_of(batch, "from_linen: input", input)), bool) if mask is None else mask
         return apply(params, batch, key, **{named: real})
 
-    return Model(init, apply_to_some)
+    named = mask or ""
+    model = Model(init, apply if mask is None else apply_to_some)
+    return model if head is None else _in_two(model, *head)
+
+
+def _in_two(model: Model, name: str, layer: nn.Module) -> Model:
+    """A model with the layer of this name as its head."""
+
+    def features(params, batch, key=None):
+        entering = []
+
+        def watch(following, args, kwargs, context):
+            if context.module.name == name and context.method_name == "__call__":
+                entering.append(args[0])
+            return following(*args, **kwargs)
+
+        with nn.intercept_methods(watch):
+            model.apply(params, batch, key)
+        return entering[-1]
+
+    def of_features(params: Tree, features: jax.Array) -> Any:
+        return layer.apply({"params": params[name]}, features)
+
+    return model._replace(features=features, head=of_features)
 
 
 def _watched(top: nn.Module, training: bool, flags: tuple[str, ...], following: Callable, args: Any, kwargs: Any, context: Any) -> Any:
@@ -136,7 +173,8 @@ def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10) -> Model:
         hidden: width of each hidden layer.
         classes: outputs.
     """
-    return from_linen(_MLP(tuple(a_count("mlp", "hidden", width) for width in hidden), a_count("mlp", "classes", classes)))
+    widths, outputs = tuple(a_count("mlp", "hidden", width) for width in hidden), a_count("mlp", "classes", classes)
+    return from_linen(_MLP(widths, outputs), head=(f"Dense_{len(widths)}", nn.Dense(outputs)))
 
 
 class _Linear(nn.Module):

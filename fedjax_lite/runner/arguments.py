@@ -1,5 +1,6 @@
 """What `fl.run` and `fl.plan` take: whatever is something else is refused by its name, before anything is traced."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,33 @@ from fedjax_lite.models import Model
 from fedjax_lite.refuse import is_count, is_number
 from fedjax_lite.runner.convergence import Convergence
 
-__all__ = ["Count", "check_kinds", "check_options", "check_parts", "plain_settings"]
+__all__ = ["Count", "check_kinds", "check_options", "check_parts", "check_run", "plain_settings"]
 
 Count = int | np.integer | Array
+
+
+def check_run(
+    algorithm: Any,
+    data: Any,
+    params: Tree,
+    sampler: Any,
+    rounds: Any,
+    key: Any,
+    test: Any,
+    evaluate_every: Any,
+    checkpoint_every: Any = None,
+    converge: Any = None,
+    own_on_host: Any = None,
+) -> tuple[int, int]:
+    """Rounds, and rounds a segment, once all arguments of a run are known to be of their kinds.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    check_parts(algorithm, params, sampler, key)
+    check_kinds(data, test)
+    return operator.index(rounds), operator.index(evaluate_every)
 
 
 def check_parts(algorithm: Any, params: Tree, sampler: Any, key: Key) -> None:
@@ -78,7 +103,7 @@ def check_options(
             raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
 
 
-def plain_settings(config: Mapping[str, Any] | None) -> dict[str, Any]:
+def plain_settings(config: Mapping[str, Any] | None, name: str = "config") -> dict[str, Any]:
     """Settings as TOML can write them: NumPy's and JAX's numbers become Python's.
 
     Raises:
@@ -99,7 +124,7 @@ def plain_settings(config: Mapping[str, Any] | None) -> dict[str, Any]:
             raise ValueError(f"{path} is {_kind(value)}, for which TOML has no value: leave it out, or give a number or text")
         return value
 
-    return plain(config or {}, "config")
+    return plain(config or {}, name)
 
 
 def _kind(value: Any) -> str:

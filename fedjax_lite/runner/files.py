@@ -29,7 +29,7 @@ def place_of(out: Any) -> Path:
         raise ValueError(f"out={out!r} has characters that no folder's name should have, or none: name another folder")
     try:
         text.encode()
-        place = Path(text).resolve()
+        place = Path(text).expanduser().resolve()
     except UnicodeEncodeError:
         raise ValueError(f"out={out!r} is not UTF-8: name another folder, or set a locale whose names are, such as C.UTF-8") from None
     except (OSError, RuntimeError) as error:  # links that go in a circle

@@ -35,9 +35,13 @@ class RunFolder:
         path: the folder; made by `open`.
         facts: what a run must agree with to be resumed here, such as the fingerprint of its data.
         config: its settings; but for `FREE`, they must agree too.
+        notes: what else to keep in the summary.
     """
 
-    def __init__(self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None, notes: Mapping[str, Any] | None = None
+    ) -> None:
+        self._notes = dict(notes or {})
         self.path, self._facts, self._config = place_of(path), dict(facts), dict(config or {})
         from filelock import FileLock  # here, so that all that needs no folder runs where this package is absent
 
@@ -180,6 +184,7 @@ class RunFolder:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             **{name: self._facts[name] for name in ("data", "test", "key", "parts") if name in self._facts},
             **environment(),
+            **self._notes,
         }
         if status != "running":
             write(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml))

@@ -64,7 +64,8 @@ def load_params(path: str | Path, like: Tree) -> Tree:
     >>> fl.load_params(folder, {"w": jnp.zeros(3)})["w"].tolist()
     [0.0, 1.0, 2.0]
     """
-    path = Path(path) / PARAMS if Path(path).is_dir() else Path(path)
+    path = Path(path).expanduser()
+    path = path / PARAMS if path.is_dir() else path
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:

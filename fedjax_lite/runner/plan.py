@@ -1,6 +1,6 @@
 """What a run will cost, before it runs: memory from shapes and from the compiled program, time from a short trial."""
 
-import operator
+import inspect
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,10 +15,9 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
 from fedjax_lite.models.loss_fn import LossFn
-from fedjax_lite.runner.arguments import Count, check_kinds, check_options, check_parts
-from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.runner.arguments import Count, check_run
 from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
-from fedjax_lite.runner.run import in_memory, sized, started
+from fedjax_lite.runner.run import in_memory, run, sized, started
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
 from fedjax_lite.sampling.participation import Sampler
 
@@ -70,22 +69,25 @@ def plan(
     test: FederatedData | None = None,
     evaluate_every: Count = 10,
     own_on_host: bool | None = None,
-    converge: Convergence | None = None,
-    checkpoint_every: Count | None = None,
-    delta: float | None = None,
-    config: Any = None,
+    **others: Any,
 ) -> Plan:
     """What `fl.run` with the same arguments will need; a few rounds are run to time them, and nothing is written.
 
+    Args:
+        algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every, own_on_host: as in `fl.run`.
+        others: of its arguments, which change nothing here.
+
     Raises:
+        TypeError: for an argument that `fl.run` does not take.
         ValueError: for options that `fl.run` refuses, and where it cannot fit the device, with the number to lower: before
             compilation, or after it for working memory.
     """
-    del config, delta
-    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
-    rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
-    check_parts(algorithm, params, sampler, key)
-    check_kinds(data, test)
+    if unknown := sorted(others.keys() - inspect.signature(run).parameters.keys()):
+        raise TypeError(f"plan takes the arguments of fl.run, which has no {', '.join(unknown)}")
+    options = {name: others.get(name) for name in ("checkpoint_every", "converge")}
+    rounds, evaluate_every = check_run(
+        algorithm, data, params, sampler, rounds, key, test, evaluate_every, own_on_host=own_on_host, **options
+    )
     params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
     limit = device_memory()
 

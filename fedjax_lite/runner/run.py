@@ -1,6 +1,5 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
-import operator
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -24,7 +23,7 @@ from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central, outside, spent
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.refuse import short
-from fedjax_lite.runner.arguments import Count, check_kinds, check_options, check_parts, plain_settings
+from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.convergence import Convergence
@@ -75,6 +74,7 @@ def run(
     delta: float | None = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run an algorithm for a number of rounds, or until it converges, with one host synchronisation a segment.
 
@@ -104,6 +104,7 @@ def run(
             "engine" and "data", which do not change what a round computes. Without them it is compared of what functions the
             algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
             parameters are compared in any case.
+        notes: what else to keep in the summary (TOML values); not compared.
 
     Returns:
         A `Result`.
@@ -113,11 +114,9 @@ def run(
             and from there the same settings diverge again; with others it is another run, for another folder.
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
     """
-    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
-    rounds, evaluate_every = operator.index(rounds), operator.index(evaluate_every)
-    check_parts(algorithm, params, sampler, key)
-    check_kinds(data, test)
-    config = plain_settings(config)
+    given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host)
+    rounds, evaluate_every = check_run(*given)
+    config, notes = plain_settings(config), plain_settings(notes, "notes")
     if delta is not None:
         check_delta("run", delta)
     if not isinstance(resume, bool):
@@ -146,7 +145,7 @@ def run(
         facts |= {} if config else {"parts": parts_of(algorithm=algorithm, sampler=sampler, loss_fn=loss_fn)}
         check_same(str((facts, config, rounds, evaluate_every)))
     if out is not None:
-        folder = RunFolder(out, facts, config)
+        folder = RunFolder(out, facts, config, notes)
         state, history = folder.open(state, resume)
 
     with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():

@@ -104,7 +104,7 @@ class Study(NamedTuple):
         for metric in (*targets, *best):
             self.of(metric)
         tables = {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         axes = {", ".join(axis.names): axis.labels for axis in self.axes}
         write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
@@ -126,7 +126,7 @@ class Study(NamedTuple):
             OSError: if its file cannot be read.
             ValueError: if the file holds no whole study; names the file and the place.
         """
-        return cls(**fields_of(Path(folder) / VALUES))
+        return cls(**fields_of(Path(folder).expanduser() / VALUES))
 
 
 def _with_interval(values: Any) -> tuple[float | None, float | None, float | None]:

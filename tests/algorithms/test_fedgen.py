@@ -52,7 +52,7 @@ def algorithm(generator=None, optimizer=None, extract=extract, **options):
         "generator_optimizer": optax.sgd(GENERATOR_RATE), "engine": fl.sequential(),
     }  # fmt: skip
     generator = generator or Generator(arrays(GENERATOR), generate, NOISE)
-    return fl.algorithms.fedgen(extract, head, generator, optimizer or optax.sgd(RATE), **numbers | options)
+    return fl.algorithms.fedgen(fl.models.Model(None, None, extract, head), generator, optimizer or optax.sgd(RATE), **numbers | options)
 
 
 @functools.cache
@@ -235,8 +235,8 @@ def test_it_learns_digits():
     params = {"a": 0.1 * jax.random.normal(keys[0], (64, 12)), "b": 0.1 * jax.random.normal(keys[1], (12, 10))}
     generator = fl.algorithms.latent_generator(keys[2], 12, 10, noise=8, hidden=32)
     built = fl.algorithms.fedgen(
-        extract, head, generator, optax.sgd(0.2), batches=fl.Batches(20, epochs=2), population=6, classes=10, alpha=1.0,
-        beta=1.0, generator_optimizer=optax.adam(1e-2), engine=fl.sequential(),
+        fl.models.Model(None, None, extract, head), generator, optax.sgd(0.2), batches=fl.Batches(20, epochs=2), population=6,
+        classes=10, alpha=1.0, beta=1.0, generator_optimizer=optax.adam(1e-2), engine=fl.sequential(),
     )  # fmt: skip
     state, _ = simulate(built, data.train, params, fl.sampling.uniform(4), 15, jax.random.key(1))
     loss = fl.models.supervised(fl.models.Model(lambda *given: (), lambda p, b, k: head(p, extract(p, b, k))))
@@ -253,7 +253,7 @@ def test_it_learns_digits():
         (lambda: algorithm(decay=0.0), "fedgen: decay must be positive"),
         (
             lambda: trained(algorithm(Generator({"g": jnp.ones((NOISE, 3)), "h": jnp.ones((CLASSES, 3))}, generate, NOISE)), (0,)),
-            r"the generator makes features \(3,\), extract gives \(2,\): make them equal",
+            r"the generator makes features \(3,\), the model has \(2,\): make them equal",
         ),
     ],
 )

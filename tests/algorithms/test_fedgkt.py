@@ -25,6 +25,7 @@ from gkt import (
     default,
     extract,
     losses,
+    on_features,
     replayed,
     row,
     serve,
@@ -35,7 +36,7 @@ from problems import CLASSES, SIZES, softmax_data
 from rounds import compiled, spoilt
 
 import fedjax_lite as fl
-from fedjax_lite.algorithms import split_loss, with_rows
+from fedjax_lite.algorithms import split_loss
 from fedjax_lite.algorithms.fedgkt import Split
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -122,7 +123,7 @@ def test_seeds_and_servers_are_vmapped():
 def test_it_learns_digits(tmp_path):
     """A run with its evaluation: from a tenth right to most."""
     data = fl.data.digits(fl.partition.iid(clients=5), seed=0)
-    train = with_rows(data.train)
+    train = data.train
     keys = jax.random.split(jax.random.key(0), 4)
     client = {"a": 0.1 * jax.random.normal(keys[0], (64, 8)), "b": 0.1 * jax.random.normal(keys[1], (8, 10))}
     server = {"c": 0.3 * jax.random.normal(keys[2], (8, 32)), "d": 0.1 * jax.random.normal(keys[3], (32, 10))}
@@ -130,11 +131,12 @@ def test_it_learns_digits(tmp_path):
     def wide(params, features):
         return jax.nn.relu(features @ params["c"]) @ params["d"]
 
+    model = fl.models.Model(None, None, extract, classify)
     built = fl.algorithms.fedgkt(
-        extract, classify, wide, server, optax.sgd(0.3), optax.adam(5e-3), example=train.example, largest=train.largest,
-        population=5, classes=10, batch_size=20, epochs=2, server_epochs=2, engine=fl.sequential(),
+        model, (on_features(wide), server), optax.sgd(0.3), optax.adam(5e-3), example=train.example, largest=train.largest,
+        population=5, classes=10, batches=fl.Batches(20, 2), server_epochs=2, engine=fl.sequential(),
     )  # fmt: skip
-    options = {"loss_fn": split_loss(extract, wide), "test": data.test, "evaluate_every": 2, "progress": False, "key": jax.random.key(1)}
+    options = {"loss_fn": built.loss_fn, "test": data.test, "evaluate_every": 2, "progress": False, "key": jax.random.key(1)}
     result = fl.run(built, train, client, fl.sampling.everyone(), rounds=8, out=tmp_path / "run", **options)
     scores = [record["test_accuracy"] for record in result.history if "test_accuracy" in record]
     assert scores[0] < scores[-1] and scores[-1] > 0.85
@@ -147,7 +149,9 @@ def test_the_split_loss_is_the_mean_over_the_clients_extractors():
     clients = jax.tree.map(lambda x: jnp.stack([x, -x, 3 * x]), arrays(CLIENT))
     x, y = np.asarray(data.examples["x"]), np.asarray(data.examples["y"])
     logits = [server_logits(SERVER, np.tanh(x @ (factor * CLIENT["a"]))) for factor in (1, -1, 3)]
-    found = fl.evaluate(split_loss(extract, serve), Split(clients, arrays(SERVER)), data)
+    found = fl.evaluate(
+        split_loss(fl.models.Model(None, None, extract, classify), on_features(serve)), Split(clients, arrays(SERVER)), data
+    )
     assert fl.summarize(found)["test_loss"] == pytest.approx(np.mean([losses(z, y, None) for z in logits]), rel=1e-5)
     assert fl.summarize(found)["test_accuracy"] == pytest.approx(np.mean([z.argmax(-1) == y for z in logits]))
 
@@ -155,18 +159,17 @@ def test_the_split_loss_is_the_mean_over_the_clients_extractors():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: algorithm(epochs=0), "fedgkt: epochs must be an int of at least 1, got 0"),
+        (lambda: algorithm(server_epochs=0), "fedgkt: server_epochs must be an int of at least 1, got 0"),
+        (lambda: algorithm(classify=None), "fedgkt: the model has no features apart from its head"),
         (lambda: algorithm(classes=1), "fedgkt: classes must be an int of at least 2, got 1"),
         (lambda: algorithm(temperature=0.0), "fedgkt: temperature must be positive"),
         (lambda: algorithm(kl=-1.0), "fedgkt: kl must be finite and not negative"),
-        (lambda: trained(default(), (0,), data=softmax_data()), r'have no leaf "row": train on fl.algorithms.with_rows\(data\)'),
         (lambda: trained(algorithm(largest=3), (0,)), "largest=3, but the data's largest client has 12 examples"),
-        (lambda: trained(algorithm(classes=5), (0,)), r"classify must give logits \[batch, classes=5\], .* gives \(12, 3\)"),
+        (lambda: trained(algorithm(classes=5), (0,)), r"the model's head must give logits \[batch, classes=5\], .* gives \(12, 3\)"),
         (
             lambda: trained(algorithm(server_apply=lambda params, features: features), (0,)),
-            r"server_apply must give logits \[batch, classes=3\], .* gives \(12, 2\)",
+            r"the server's model must give logits \[batch, classes=3\], .* gives \(12, 2\)",
         ),
-        (lambda: with_rows(fl.FederatedData.from_clients([np.ones(2)])), 'with_rows: examples must be a dict, to take a leaf "row"'),
     ],
 )
 def test_bad_input_is_refused(build, message):

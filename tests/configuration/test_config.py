@@ -6,8 +6,9 @@ import pytest
 from tiny import QUICK, TINY, after_a_round, edited
 
 from fedjax_lite.configuration.build import build
-from fedjax_lite.configuration.config import Config, load
+from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.registry import KINDS, names
+from fedjax_lite.configuration.table import Config
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_place_in_a_list_can_be_overridden(tmp_path):
     chain = 'client.optimizer=[{ name = "clip", max_delta = 1.0 }, { name = "sgd", learning_rate = 0.1 }]'
     config = load(file, [chain, "client.optimizer.1.learning_rate=0.5"])
     assert config.values["client"]["optimizer"][1] == {"name": "sgd", "learning_rate": 0.5}
-    assert config.place(["client", "optimizer", 1, "learning_rate"]) == "--set client.optimizer.1.learning_rate=0.5"
+    assert config.origin(("client", "optimizer", 1, "learning_rate")).place == "--set client.optimizer.1.learning_rate=0.5"
 
 
 def test_a_configuration_becomes_its_parts(made):

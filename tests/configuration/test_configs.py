@@ -61,7 +61,7 @@ def turns(config):
     grid = grid_of(config)
     for i in range(max(len(axis) if any(isinstance(value, dict) for value in axis[0].values()) else 1 for axis in grid.choices)):
         cell = {name: value for axis in grid.choices for name, value in axis[i % len(axis)].items()}
-        yield changed(config, cell, grid.places)
+        yield changed(config, cell, grid.origins)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "two_clients"])

@@ -3,8 +3,8 @@
 import numpy as np
 
 import fedjax_lite as fl
-from fedjax_lite.configuration.config import Config
 from fedjax_lite.configuration.data import outputs_of
+from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.federated import Source
 
 

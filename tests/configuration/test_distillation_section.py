@@ -8,9 +8,9 @@ from tiny import after_a_round, edited
 import fedjax_lite as fl
 from fedjax_lite import distill
 from fedjax_lite.configuration.build import build, parts
-from fedjax_lite.configuration.config import ConfigError
 from fedjax_lite.configuration.data import load_data, outputs_of
 from fedjax_lite.configuration.study import configured, curves
+from fedjax_lite.configuration.table import ConfigError
 
 TEXT = """\
 name = "tiny"

@@ -46,9 +46,7 @@ def loaded(tmp_path):
 def single(config, found, metric, **values):
     """What a run of the same values records of a metric in the rounds that a study evaluates; it evaluates every round."""
     values = {path.replace("__", "."): value for path, value in values.items()} | {"run.evaluate_every": 1}
-    one = changed(
-        config._replace(values={name: x for name, x in config.values.items() if name != "grid"}), values, dict.fromkeys(values, "")
-    )
+    one = changed(config._replace(values={name: x for name, x in config.values.items() if name != "grid"}), values)
     return [record[metric] for record in build(one)(progress=False).history if record["round"] in found.rounds[metric]]
 
 
@@ -126,7 +124,7 @@ def test_a_seed_decides_its_data_too(loaded):
     assert len(np.unique(found.results["test_loss"][..., -1])) == 4
     data = found.made["data"]
     assert len(data) == 8 == len({x["sha256"] for x in data.values()})  # two parts, seeds, alphas
-    half = changed(config, {"data.partition.alpha": 0.5}, {"data.partition.alpha": ""})
+    half = changed(config, {"data.partition.alpha": 0.5})
     assert data["train of seed 4 of data.partition.alpha=0.5"] == load_data(half, 4).train.fingerprint()
 
 
@@ -163,11 +161,14 @@ def test_data_of_several_seeds():
 def test_labels_numbers_and_dots(loaded):
     grid = grid_of(loaded('[grid.client]\noptimizer.learning_rate = [0.1, 1]\n[grid]\n"client.epochs" = [1, { name = "x" }]\nseed = [7]\n'))
     assert [axis.names for axis in grid.axes] == [("client.optimizer.learning_rate",), ("client.epochs",)] and grid.seeds == (7,)
-    assert grid.places["client.optimizer.learning_rate"].endswith("tiny.toml:28") and grid.places["client.epochs"].endswith(":30")
+    assert grid.origins["client.optimizer.learning_rate"].place.endswith("tiny.toml:28") and grid.origins["client.epochs"].place.endswith(
+        ":30"
+    )
     assert grid_of(loaded("[grid]\nclient.epochs = [1]\n")).seeds == (3, 4, 5, 6, 7)
     assert grid_of(loaded("[grid]\nseeds = 2")).axes == ()
     assert (
-        grid_of(loaded("", overrides=["grid.client.epochs=[1]", "grid.seeds=1"])).places["client.epochs"] == "--set grid.client.epochs=[1]"
+        grid_of(loaded("", overrides=["grid.client.epochs=[1]", "grid.seeds=1"])).origins["client.epochs"].place
+        == "--set grid.client.epochs=[1]"
     )
 
 

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.configuration.config import Config, ConfigError
 from fedjax_lite.configuration.data import load_data, outputs_of
+from fedjax_lite.configuration.table import Config, ConfigError
 from fedjax_lite.data import leaf, table
 from fedjax_lite.data.federated import Source
 

@@ -12,7 +12,6 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data
 from rounds import advanced, batches_of, compiled, filled
 
 import fedjax_lite as fl
-from fedjax_lite.algorithms import with_rows
 from fedjax_lite.base import NO_LIMIT, aggregate_key
 from fedjax_lite.shuffle import permute
 
@@ -39,17 +38,24 @@ def serve(params, features):
     return jnp.tanh(features) @ params["c"] + params["d"][None]
 
 
+def on_features(apply):
+    """The server's model, from a function of params and features."""
+    return fl.models.Model(None, lambda params, batch, key: apply(params, batch["x"]))
+
+
 def algorithm(**options):
     options = {"extract": extract, "classify": classify, "server_apply": serve, "server_params": arrays(SERVER)} | options
     extract_, classify_, serve_, server = (options.pop(name) for name in ("extract", "classify", "server_apply", "server_params"))
     optimizer = options.pop("optimizer", optax.sgd(RATE))
+    model = fl.models.Model(None, None, extract_, classify_)
     numbers = {
-        "example": data_of().example, "largest": LARGEST, "population": POPULATION, "classes": CLASSES, "batch_size": BATCH,
-        "epochs": EPOCHS, "server_epochs": SERVER_EPOCHS, "server_batch_size": SERVER_BATCH, "temperature": TEMPERATURE, "kl": KL,
+        "example": data_of().example, "largest": LARGEST, "population": POPULATION, "classes": CLASSES,
+        "batches": fl.Batches(BATCH, EPOCHS),
+        "server_epochs": SERVER_EPOCHS, "server_batch_size": SERVER_BATCH, "temperature": TEMPERATURE, "kl": KL,
         "engine": fl.sequential(),
     }  # fmt: skip
     return fl.algorithms.fedgkt(
-        extract_, classify_, serve_, server, optimizer, optax.sgd(SERVER_RATE, momentum=MOMENTUM), **numbers | options
+        model, (on_features(serve_), server), optimizer, optax.sgd(SERVER_RATE, momentum=MOMENTUM), **numbers | options
     )
 
 
@@ -59,7 +65,7 @@ def arrays(params):
 
 @functools.cache
 def data_of():
-    return with_rows(softmax_data())
+    return softmax_data()
 
 
 def row(stack, i):
@@ -122,7 +128,7 @@ def replayed(data, cohorts):
             mine, model = {"x": xs[id], "y": ys[id]}, models.get(id, CLIENT)
             for j in range(steps[id]):
                 _, batch = take(KEY, round, id, j)
-                rows = np.asarray(batch.examples["row"])[np.asarray(batch.mask)]
+                rows = np.asarray(batch.row)[np.asarray(batch.mask)]
                 target = table[id][rows] if id in table else None
 
                 def each(params):

@@ -1,0 +1,178 @@
+"""The table [algorithm] of a configuration: a function of `fl.algorithms`, or the user's, and what the other sections give it.
+
+The function's arguments are known by their names: some come from the other sections (`_given`), some are tables that describe a part
+(`_part`), and the rest are keys of [algorithm] as they stand.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.algorithms import latent_generator
+from fedjax_lite.base import Algorithm, Tree
+from fedjax_lite.configuration.call import call, refusing
+from fedjax_lite.configuration.client import OF_BATCHES, batches_of, uplink_of
+from fedjax_lite.configuration.distillation import lessons_of, public_of
+from fedjax_lite.configuration.model import model_of
+from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, scheduled
+from fedjax_lite.configuration.registry import find, make
+from fedjax_lite.configuration.sections import Sections
+from fedjax_lite.configuration.server import server_of
+from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.models import Model
+
+__all__ = ["algorithm_of", "own_keys"]
+
+GIVEN = (
+    "loss_fn", "model", "models", "clients", "params", "optimizer", "learning_rate", "batches", "uplink", "population", "classes",
+    "example", "largest", "public", "aggregator", "server", "engine",
+)  # fmt: skip
+
+
+def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
+    """The algorithm that [algorithm] names, and the first parameters that it is given.
+
+    Raises:
+        ConfigError: for a section or a key that the algorithm has no argument for, one that is missing, and whatever it refuses.
+    """
+    table = sections.config.at("algorithm").named()
+    factory, own = find(table, "algorithm")
+    parameters = inspect.signature(factory).parameters
+    given = _given(sections, table, parameters)
+    also = ["each_round"] if "public" in parameters else []
+    for name in [name for name in parameters if name not in given and (name in own or name == "generator")]:
+        own = own.also(**{name: _part(sections, own.at(name), name)})
+    algorithm = call(own.without(also), factory, given, also)
+    if not isinstance(algorithm, Algorithm):
+        raise table.error(f"must make an Algorithm, and makes {type(algorithm).__name__}", "name")
+    return algorithm, tuple(sections.params) if "models" in parameters else sections.params[0]
+
+
+def own_keys(factory: Callable) -> list[inspect.Parameter]:
+    """The arguments of an algorithm that [algorithm] itself can set."""
+    return [p for p in inspect.signature(factory).parameters.values() if p.name not in GIVEN and p.kind is not p.VAR_KEYWORD]
+
+
+def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:
+    """The arguments that come from other sections."""
+    config, source, known = sections.config, sections.source, sections.known
+    client, aggregator = config.at("client"), config.at("aggregator")
+    _refuse_others(config, table.get("name"), parameters)
+    if len(known) > 1 and "models" not in parameters:
+        raise config.at("model", "families").error(f"are several models, and {table.get('name')} trains one: leave them out")
+    makers: dict[str, Callable[[], Any]] = {
+        "model": lambda: known[0].model,
+        "models": lambda: [one.model for one in known],
+        "clients": lambda: [one.clients for one in known],
+        "params": lambda: sections.params,
+        "batches": lambda: batches_of(client),
+        "uplink": lambda: uplink_of(client),
+        "population": lambda: source.population,
+        "classes": lambda: sections.outputs[0],
+        "example": lambda: source.example,
+        "largest": lambda: source.train.largest,
+        "public": lambda: public_of(config, source, table.get("each_round")),
+        "server": lambda: server_of(config),
+        "engine": lambda: make(config.at("engine"), "engine") if "engine" in config.values else None,
+    }
+    given = {name: maker() for name, maker in makers.items() if name in parameters}
+    given |= _rate(client, parameters)
+    if "aggregator" in config.values:
+        given["aggregator"] = sections.aggregator_of(aggregator)
+    if "loss_fn" in parameters:
+        given["loss_fn"] = known[0].loss_fn
+    if sections.attacked is not None:
+        given |= _attacked(sections, given)
+    given = {name: value for name, value in given.items() if value is not None}
+    for section in ("aggregator", "server"):
+        if section in parameters and section not in given and parameters[section].default is inspect.Parameter.empty:
+            raise config.error((section,), f"this section is missing, and {table.get('name')} needs it")
+    return given
+
+
+def _refuse_others(config: Config, name: Any, parameters: Any) -> None:
+    """Refuse sections and keys that the algorithm has no argument for."""
+    if "distillation" in config.values:
+        raise config.error(("distillation",), "is a way of its own beside [algorithm]: leave one of them out")
+    for section in ("aggregator", "server"):
+        if section in config.values and section not in parameters:
+            raise config.error((section,), f"{name} brings its own: leave the section out")
+    known = [
+        key for key, of in (("optimizer", ("optimizer", "learning_rate")), ("uplink", ("uplink",))) if not parameters.keys().isdisjoint(of)
+    ]
+    known += OF_BATCHES if "batches" in parameters else []
+    for key in config.values.get("client", {}):
+        if key not in known:
+            raise config.error(("client", key), f"{name} takes no such thing; of [client] it takes {', '.join(known) or 'nothing'}")
+
+
+def _rate(client: Table, parameters: Any) -> dict[str, Any]:
+    """The clients' optimizer and its rate; the rate alone for a method whose steps are those of plain SGD."""
+    if "optimizer" not in parameters and ("learning_rate" not in parameters or "optimizer" not in client):
+        return {}
+    if "optimizer" not in client:
+        raise client.error('give optimizer, such as { name = "sgd", learning_rate = 0.1 }')
+    table = client.at("optimizer")
+    if "optimizer" in parameters:
+        optimizer, rate = optimizer_of(table, CLOCKS)
+        if rate is not None and "learning_rate" not in parameters:
+            raise table.error("can't be scheduled for this algorithm: give a number", "learning_rate")
+        return {"optimizer": optimizer} | ({"learning_rate": rate} if "learning_rate" in parameters else {})
+    if not isinstance(table.value, dict) or table.value.keys() != {"name", "learning_rate"} or table.get("name") != "sgd":
+        raise table.error(
+            'must be { name = "sgd", learning_rate = ... } alone: the algorithm takes steps of its own, and no other optimizer'
+        )
+    optimizer_of(table, CLOCKS)
+    return {"learning_rate": scheduled(table.at("learning_rate"), CLOCKS)}
+
+
+def _attacked(sections: Sections, given: dict[str, Any]) -> dict[str, Any]:
+    """The loss function and the aggregator as the attackers would have them."""
+    assert sections.attacked is not None
+    table = sections.config.at("attack")
+    if "aggregator" not in given:
+        raise table.error("stands before an aggregator: give [aggregator], with an algorithm that takes one")
+    loss_fn, aggregator = sections.attacked(given.get("loss_fn"), given["aggregator"])
+    if "loss_fn" not in given and loss_fn is not None:
+        raise table.error("is on the clients' examples, and the algorithm takes no loss function to put it in: take another attack")
+    return {"aggregator": aggregator} | ({"loss_fn": loss_fn} if "loss_fn" in given else {})
+
+
+def _part(sections: Sections, table: Table, name: str) -> Any:
+    """What a table inside [algorithm] describes, by the name of the argument; anything else as it stands."""
+    if name == "student":
+        return _model(sections, table, sections.source.example)
+    if name == "server_model":
+        return _model(sections, table, {"x": _features(sections, table)})
+    if name == "generator":
+        size = _features(sections, table).size
+        given = {"key": sections.key, "classes": sections.outputs[0]}
+        return call(Table(table.config, table.path, {"latent": size} | (table.value or {})), latent_generator, given)
+    if name in ("digest", "how"):
+        return lessons_of(table)
+    if name == "soft":
+        return sections.aggregator_of(table)
+    if name == "ensemble":
+        return make(table, "ensemble")
+    if name.endswith("optimizer"):
+        return make(table, "optimizer")
+    return scheduled(table, ["round"]) if name.endswith("learning_rate") else table.value
+
+
+def _model(sections: Sections, table: Table, example: Tree) -> tuple[Model, Tree]:
+    """A model and its first parameters."""
+    model, _ = model_of(table, sections.outputs)
+    with refusing(table):
+        return model, model.init(sections.key, example)
+
+
+def _features(sections: Sections, table: Table) -> jax.Array:
+    """One example's features, in zeros, of the clients' model."""
+    features, example = sections.known[0].model.features, jax.tree.map(jnp.asarray, sections.source.example)
+    if features is None:
+        raise table.config.at("model").error("has no features apart from its head: take another model, such as mlp")
+    shape = jax.eval_shape(features, sections.params[0], jax.tree.map(lambda x: x[None], example), None)
+    return jnp.zeros(shape.shape[1:], shape.dtype)

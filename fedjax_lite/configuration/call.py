@@ -1,0 +1,99 @@
+"""A function called with a table's values: its signature says what is known, required and of which type."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fedjax_lite.configuration.code import line_in_code
+from fedjax_lite.configuration.config import nearest
+from fedjax_lite.configuration.schema import describable, described, fits, is_path, typed
+from fedjax_lite.configuration.table import Config, ConfigError, Table
+
+__all__ = ["call", "refusing"]
+
+
+def call(table: Table, function: Callable, given: Mapping[str, Any] | None = None, also: Sequence[str] = ()) -> Any:
+    """Call a function with a table's values, once they are known to fit its signature.
+
+    Args:
+        table: its values are what TOML can write, or some of them already what they describe.
+        function: a factory.
+        given: arguments that no table can set.
+        also: keys of the table that are read elsewhere, for the message about an unknown one.
+
+    Raises:
+        ConfigError: for an unknown key, one that is missing, a value of another type, and whatever the function refuses.
+    """
+    given = given or {}
+    parameters = {
+        p.name: p
+        for p in inspect.signature(function, eval_str=True).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in given
+    }
+    for key in table.value:
+        if key not in parameters:
+            known = [*also, *parameters]
+            raise table.error(f"unknown key{nearest(key, known)}; there are {', '.join(known) or 'none'}", key)
+    arguments = {}
+    for name, parameter in parameters.items():
+        if name not in table:
+            if parameter.default is parameter.empty:
+                raise table.error(_missing(function, name, parameter.annotation))
+            continue
+        value = table.value[name]
+        if not fits(value, parameter.annotation):
+            raise table.error(f"must be {described(parameter.annotation)}, got {value!r}", name)
+        if isinstance(value, str) and is_path(parameter.annotation):
+            value = table.at(name).file()
+        arguments[name] = typed(value, parameter.annotation)
+    with refusing(table):
+        return function(**arguments, **given)
+
+
+LESSONS = '{ optimizer = { name = "adam", learning_rate = 1e-3 }, steps = 100 }'
+# Arguments that are tables of their own, or lists of such: an example of each.
+TABLES = {
+    "partition": '{ name = "iid", clients = 10 }',
+    "sampler": '{ name = "everyone" }',
+    "inner": "",  # of the kind that it is inside of
+    "optimizer": '{ name = "sgd", learning_rate = 0.1 }',
+    "server_optimizer": '{ name = "sgd", learning_rate = 0.1 }',
+    "student": '{ name = "mlp", hidden = [16] }',
+    "server_model": '{ name = "mlp", hidden = [100] }',
+    "digest": LESSONS,
+    "how": LESSONS,
+}
+
+
+def _missing(function: Callable, name: str, annotation: Any) -> str:
+    """What to say where a required argument is missing."""
+    if name in TABLES:
+        return f"give {name}, such as {TABLES[name]}" if TABLES[name] else f"give {name}"
+    if not describable(annotation):
+        return f"{function.__name__} requires {name}, which no configuration can give: give it a default"
+    return f"give {name}"
+
+
+@contextmanager
+def refusing(table: Table | Config) -> Any:
+    """Turn any exception into an error about a table; about a key below it, if the message names one.
+
+    Nothing but a configuration's values varies inside, so whatever is raised there, in jax, optax or flax too, is about them.
+    """
+    table = table.at() if isinstance(table, Config) else table
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        message = (
+            str(error).split("\n")[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        )
+        whole = table.config.at(*table.path)  # values may have become what they describe
+        keys = [key.path for key in whole.below() if len(key.path) > 1 and key.path[-1] != "name"]
+        shapes = [r"{}\b", r".*\b{}\b"] if table.path else [r"{}\b"]
+        named = [key for shape in shapes for key in keys if re.match(shape.format(re.escape(str(key[-1]))), message)]
+        where = line_in_code(error)
+        raise table.config.error(next(iter(named), table.path), f"{where and where + ': '}{message}") from error

@@ -1,0 +1,20 @@
+"""The table [run] of a configuration."""
+
+from typing import Any
+
+from fedjax_lite.configuration.call import call
+from fedjax_lite.configuration.table import Config
+from fedjax_lite.runner.arguments import check_options
+from fedjax_lite.runner.convergence import Convergence
+
+__all__ = ["options_of"]
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """The values of [run], once they are known to be options of a run."""
+    table = config.at("run")
+    if "converge" in table:
+        rule = table.at("converge").checked('{ metric = "test_loss", patience = 5 }')
+        table = table.also(converge=call(rule, Convergence))
+    call(table, check_options)
+    return table.value
