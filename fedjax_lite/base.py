@@ -174,7 +174,12 @@ class Algorithm(NamedTuple):
 
 
 def round_key(state: State) -> Key:
-    """The key of the round about to run: fold_in(root key, round)."""
+    """The key of the round about to run: fold_in(root key, round).
+
+    >>> import fedjax_lite as fl
+    >>> bool(fl.round_key(fl.State(jnp.int32(2), jax.random.key(7), (), (), (), ())) == jax.random.fold_in(jax.random.key(7), 2))
+    True
+    """
     return jax.random.fold_in(state.key, state.round)
 
 
