@@ -108,6 +108,14 @@ def fedgen(
     Raises:
         ValueError: for numbers out of range, or a generator that does not fit the head.
 
+    >>> import fedjax_lite as fl
+    >>> extract, head = lambda params, batch, key: batch["x"] @ params["a"], lambda params, features: features @ params["b"]
+    >>> generator, sizes = fl.algorithms.latent_generator(jax.random.key(0), latent=3, classes=10), {"population": 5, "classes": 10}
+    >>> algorithm = fl.algorithms.fedgen(extract, head, generator, optax.sgd(0.1), batches=fl.Batches(20), **sizes)
+    >>> state = jax.eval_shape(algorithm.init, {"a": jnp.zeros((8, 3)), "b": jnp.zeros((3, 10))}, jax.random.key(1))
+    >>> sum(x.size for x in jax.tree.leaves(algorithm.params(state))), sum(x.size for x in jax.tree.leaves(state.server.generator))
+    (54, 11779)
+
     Source: Zhu, Hong, Zhou 2021, "Data-free knowledge distillation for heterogeneous federated learning", algorithm 1; defaults, round 0
     and the diversity term as in the code that the authors released.
     """

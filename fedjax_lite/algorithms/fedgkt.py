@@ -68,6 +68,13 @@ def split_loss(extract: Extract, server_apply: Classify) -> LossFn:
 
     Args:
         extract, server_apply: those of `fedgkt`, whose `params(state)` is what the function is called with.
+
+    >>> from fedjax_lite.algorithms.fedgkt import Split, split_loss
+    >>> loss_fn = split_loss(lambda params, batch, key: batch["x"] * params, lambda params, features: features * params)
+    >>> two_clients = Split(clients=jnp.array([1.0, -1.0]), server=jnp.array(2.0))
+    >>> _, metrics = loss_fn(two_clients, {"x": jnp.array([[1.0, 0.0]]), "y": jnp.array([0])}, None)
+    >>> metrics["accuracy"].tolist()
+    [0.5]
     """
 
     def loss(params, batch, key):
@@ -124,6 +131,15 @@ def fedgkt(
 
     Raises:
         ValueError: for numbers out of range, models that do not fit each other, data without rows or with another largest client.
+
+    >>> import fedjax_lite as fl
+    >>> extract, classify = lambda params, batch, key: batch["x"] @ params["a"], lambda params, features: features @ params["b"]
+    >>> models = extract, classify, lambda params, features: features @ params, jnp.zeros((3, 10)), optax.sgd(0.1), optax.sgd(0.1)
+    >>> sizes = {"example": {"x": jnp.zeros(8), "y": 0}, "largest": 20, "population": 5, "classes": 10, "batch_size": 4}
+    >>> params, algorithm = {"a": jnp.zeros((8, 3)), "b": jnp.zeros((3, 10))}, fl.algorithms.fedgkt(*models, **sizes)
+    >>> state = jax.eval_shape(algorithm.init, params, jax.random.key(1))
+    >>> algorithm.params(state).clients["a"].shape, algorithm.params(state).server.shape, state.server.table.shape
+    ((5, 8, 3), (3, 10), (5, 20, 10))
 
     Source: He, Annavaram, Avestimehr 2020, "Group knowledge transfer: federated learning of large CNNs at the edge", algorithm 1; z_s is of
     the server's model after its last step, not of each step's.
