@@ -176,7 +176,11 @@ class Algorithm(NamedTuple):
 
 
 def round_key(state: State) -> Key:
-    """The key of the round about to run: fold_in(root key, round)."""
+    """The key of the round about to run: fold_in(root key, round).
+
+    >>> bool(round_key(State(jnp.int32(2), jax.random.key(7), (), (), (), ())) == jax.random.fold_in(jax.random.key(7), 2))
+    True
+    """
     return jax.random.fold_in(state.key, state.round)
 
 

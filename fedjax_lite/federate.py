@@ -71,6 +71,15 @@ def federate(
 
     Raises:
         TypeError, ValueError: for parts that are none, a population that is not the data's, metrics reported twice.
+
+    >>> import fedjax_lite as fl
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([x])} for x in (1.0, 2.0, 90.0)])
+    >>> work = fl.sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2 / 2, optax.sgd(1.0))
+    >>> rule, server = fl.aggregators.median(), fl.optimizer_server(optax.sgd(1.0))
+    >>> algorithm = fl.federate(work, rule, server, batches=fl.Batches(None), population=3)
+    >>> state, history = fl.simulate(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+    >>> round(float(algorithm.params(state)), 4), history["uplink_bits"].tolist()
+    (2.0, [96.0])
     """
     families = work if isinstance(work, list) else Family(work, population, uplink)
     if isinstance(families, list) and uplink is not None:

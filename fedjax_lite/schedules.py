@@ -50,12 +50,24 @@ def on_round(schedule: Schedule) -> Scheduled:
 
 
 def on_step(schedule: Schedule) -> Scheduled:
-    """Read a schedule at the local step within the round: it starts anew in every round, on purpose."""
+    """Read a schedule at the local step within the round: it starts anew in every round, on purpose.
+
+    >>> import fedjax_lite as fl
+    >>> rate = fl.on_step(optax.linear_schedule(1.0, 0.0, transition_steps=4))
+    >>> [float(rate(fl.schedules.Clock(round=9, step=step))) for step in range(3)]
+    [1.0, 0.75, 0.5]
+    """
     return Scheduled(schedule, "step")
 
 
 def on_client_step(schedule: Schedule) -> Scheduled:
-    """Read a schedule at the number of steps the client has taken in all rounds so far (kept in its own state)."""
+    """Read a schedule at the number of steps the client has taken in all rounds so far (kept in its own state).
+
+    >>> import fedjax_lite as fl
+    >>> rate = fl.on_client_step(optax.linear_schedule(1.0, 0.0, transition_steps=4))
+    >>> float(rate(fl.schedules.Clock(round=9, step=0, client_step=3)))
+    0.25
+    """
     return Scheduled(schedule, "client_step")
 
 

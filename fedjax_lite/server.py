@@ -102,6 +102,16 @@ def adaptive_rate(server: Server, *, power: Number = 1.0, smallest: Number = 0.0
 
     Raises:
         ValueError: if the client work does not report "gradient_norm" (`sgd_work(..., gradient_norm=True)` does).
+
+    >>> import fedjax_lite as fl
+    >>> server = fl.adaptive_rate(fl.optimizer_server(optax.sgd(1.0)))
+    >>> state = server.init(jnp.zeros(()))
+    >>> for norm in (4.0, 2.0, 1.0):
+    ...     state = server.update(jnp.ones(()), state, fl.Info(0, None, {"gradient_norm": jnp.float32(norm)}))
+    ...     float(server.broadcast(state).rate)
+    1.0
+    0.5
+    0.25
     """
     if isinstance(smallest, int | float) and isinstance(largest, int | float) and not 0 < smallest <= largest:
         raise ValueError(f"adaptive_rate needs 0 < smallest <= largest, got smallest={smallest}, largest={largest}")

@@ -24,6 +24,14 @@ def simulate(
 
     Returns:
         The final state, and the history: every metric of a round as an array `[rounds]`.
+
+    >>> import fedjax_lite as fl, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm = fl.algorithms.fedsgd(loss_fn, learning_rate=0.5, population=2)
+    >>> state, history = fl.simulate(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=2, key=jax.random.key(0))
+    >>> round(float(algorithm.params(state)), 4), history["clients"].tolist()
+    (3.0, [2.0, 2.0])
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -37,7 +45,17 @@ def simulate(
 def advance(
     algorithm: Algorithm, data: FederatedData, state: State, sampler: Sampler, *, rounds: int
 ) -> tuple[State, dict[str, jax.Array]]:
-    """Run `rounds` more rounds from a state; `simulate` in pieces gives the same bits as in one."""
+    """Run `rounds` more rounds from a state; `simulate` in pieces gives the same bits as in one.
+
+    >>> import fedjax_lite as fl, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm, sampler = fl.algorithms.fedsgd(loss_fn, learning_rate=0.5, population=2), fl.sampling.everyone()
+    >>> state, _ = fl.simulate(algorithm, data, jnp.zeros(()), sampler, rounds=1, key=jax.random.key(0))
+    >>> state, _ = fl.advance(algorithm, data, state, sampler, rounds=1)
+    >>> int(state.round), round(float(algorithm.params(state)), 4)
+    (2, 3.0)
+    """
 
     def body(state, _):
         cohort = sampler(round_key(state), data.size, state.round)

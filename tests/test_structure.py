@@ -98,3 +98,10 @@ def test_every_public_name_is_documented():
             if inspect.isfunction(value) or inspect.isclass(value):
                 first = (inspect.getdoc(value) or "").split("\n")[0]
                 assert len(first) > 15 and first.strip()[-1] in ".:", f"{module.__name__}.{name}: {first!r}"
+
+
+def test_every_public_function_has_an_example():
+    modules = [fl, *(value for name in fl.__all__ if inspect.ismodule(value := getattr(fl, name)))]
+    functions = [value for module in modules for name in module.__all__ if inspect.isfunction(value := getattr(module, name))]
+    without = {f"{function.__module__}.{function.__name__}" for function in functions if ">>>" not in (function.__doc__ or "")}
+    assert len(functions) > 100 and not without

@@ -58,6 +58,12 @@ def multi_krum(
     Raises:
         ValueError: as `krum` does, and for m < 1; while tracing, for m > n-f.
 
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 9.0, 1.5, 0.5, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(5, int), jnp.arange(5))
+    >>> aggregator = fl.aggregators.multi_krum(num_byzantine=1)
+    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 3)
+    1.25
+
     Source: Blanchard et al. 2017, "Machine learning with adversaries", section 4.
     """
     return _selection("multi_krum", num_byzantine, num_selected, neighbors, non_finite)
@@ -76,6 +82,12 @@ def bulyan(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
 
     Raises:
         ValueError: as `krum` does.
+
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.arange(7.0).at[6].set(90.0), fl.sampling.cohort(jax.random.key(0), jnp.ones(7, int), jnp.arange(7))
+    >>> aggregator = fl.aggregators.bulyan(num_byzantine=1)
+    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 3)
+    2.0
 
     Source: El Mhamdi et al. 2018, "The hidden vulnerability of distributed learning in Byzantium", section 4.
     """

@@ -68,6 +68,12 @@ def monna(num_byzantine: Number, trusted: int, non_finite: str = "drop") -> Aggr
     Raises:
         ValueError: for a negative or fractional f or id, an unknown policy; while tracing, for a cohort too small for f.
 
+    >>> import fedjax_lite as fl
+    >>> stack, cohort = jnp.array([1.0, 9.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
+    >>> aggregator = fl.aggregators.monna(num_byzantine=1, trusted=0)
+    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 3)
+    1.5
+
     Source: Farhadkhani et al. 2023, "Robust collaborative learning with linear gradient overhead", section 3.2.
     """
     whole("monna", "trusted", trusted)

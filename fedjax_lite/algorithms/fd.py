@@ -80,6 +80,13 @@ def fd(
     Raises:
         ValueError: for less than two classes, a gamma below 0.
 
+    >>> import fedjax_lite as fl
+    >>> model = fl.models.linear(3)
+    >>> algorithm = fl.algorithms.fd(model, optax.sgd(0.1), classes=3, batches=fl.Batches(20), population=5)
+    >>> state = jax.eval_shape(algorithm.init, model.init(jax.random.key(0), {"x": jnp.zeros(4)}), jax.random.key(1))
+    >>> algorithm.params(state)["Dense_0"]["kernel"].shape, state.server.said.outputs.shape  # what stays, what travels
+    ((5, 4, 3), (3, 3))
+
     Source: Jeong et al. 2018, "Communication-efficient on-device machine learning: federated distillation and augmentation under
     non-IID private data", algorithm 1.
     """

@@ -38,6 +38,14 @@ def fedavg(
         server_learning_rate: eta_g; number, tracer or `fl.on_round(schedule)`.
         uplink, engine: as in `fl.federate`.
 
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm = fl.algorithms.fedavg(loss_fn, optax.sgd(1.0), batches=fl.Batches(None), population=2)
+    >>> state, _ = fl.simulate(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+    >>> round(float(algorithm.params(state)), 4)  # 2/3 of 2.0 and 1/3 of 8.0
+    4.0
+
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
     """
     return federate(
@@ -74,6 +82,14 @@ def fedavgm(
         nesterov: the look-ahead form.
         loss_fn, optimizer, batches, population, learning_rate, aggregator, uplink, server_learning_rate, engine: as in `fedavg`.
 
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm = fl.algorithms.fedavgm(loss_fn, optax.sgd(0.5), batches=fl.Batches(None), population=2, momentum=0.5)
+    >>> state, _ = fl.simulate(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=2, key=jax.random.key(0))
+    >>> round(float(algorithm.params(state)), 4)  # 2, then 2 + (1 + 0.5 * 2)
+    4.0
+
     Source: Hsu, Qi, Brown 2019, "Measuring the effects of non-identical data distribution for federated visual
     classification", section 4.3.
     """
@@ -103,6 +119,14 @@ def fedsgd(
     Args:
         learning_rate: eta; number, tracer or `fl.on_round(schedule)`.
         loss_fn, population, aggregator, engine: as in `fedavg`.
+
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm = fl.algorithms.fedsgd(loss_fn, learning_rate=0.5, population=2)
+    >>> state, _ = fl.simulate(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+    >>> round(float(algorithm.params(state)), 4)  # half of the way to the mean of all examples
+    2.0
 
     Source: McMahan et al. 2017, section 2.
     """

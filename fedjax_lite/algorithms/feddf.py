@@ -63,6 +63,16 @@ def feddf(
         An algorithm whose global model is the student, or the tuple of the families' averages; its `loss_fn` is the student's, or the mean
         over the families.
 
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp, optax
+    >>> models = [fl.models.linear(3), fl.models.mlp((8,), classes=3)]
+    >>> params = tuple(jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros(4)}) for model in models)
+    >>> how = fl.distill.lessons(optax.adam(1e-3), steps=10)
+    >>> parts = models, [3, 2], params, optax.sgd(0.1), {"x": jnp.zeros((6, 4))}, how
+    >>> algorithm = fl.algorithms.feddf(*parts, batches=fl.Batches(20))
+    >>> state = jax.eval_shape(algorithm.init, params, jax.random.key(1))
+    >>> [average["Dense_0"]["kernel"].shape for average in algorithm.params(state)]
+    [(4, 3), (4, 8)]
+
     Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", algorithms 1 and 3.
     """
     ensemble, public = ensemble or mean_logits(), public_of(public)

@@ -106,6 +106,14 @@ def fedgen(
     Raises:
         ValueError: for numbers out of range, or a generator that does not fit the head.
 
+    >>> import fedjax_lite as fl
+    >>> model, generator = fl.models.mlp((3,), classes=10), fl.algorithms.latent_generator(jax.random.key(0), latent=3, classes=10)
+    >>> algorithm = fl.algorithms.fedgen(model, generator, optax.sgd(0.1), batches=fl.Batches(20), population=5, classes=10)
+    >>> params = model.init(jax.random.key(1), {"x": jnp.zeros(8)})
+    >>> state = jax.eval_shape(algorithm.init, params, jax.random.key(1))
+    >>> sum(x.size for x in jax.tree.leaves(algorithm.params(state))), sum(x.size for x in jax.tree.leaves(state.server.generator))
+    (67, 11779)
+
     Source: Zhu, Hong, Zhou 2021, "Data-free knowledge distillation for heterogeneous federated learning", algorithm 1; defaults, round 0
     and the diversity term as in the code that the authors released.
     """

@@ -46,6 +46,14 @@ def split_loss(model: Model, server: Model) -> LossFn:
 
     Args:
         model, server: of clients and server, as in `fedgkt`, whose `params(state)` is what the function is called with.
+
+    >>> import fedjax_lite as fl
+    >>> model = fl.models.Model(None, None, lambda params, batch, key: batch["x"] * params, lambda params, features: features)
+    >>> loss_fn = fl.algorithms.split_loss(model, fl.models.Model(None, lambda params, batch, key: batch["x"] * params))
+    >>> two_clients = fl.algorithms.Split(clients=jnp.array([1.0, -1.0]), server=jnp.array(2.0))
+    >>> _, metrics = loss_fn(two_clients, {"x": jnp.array([[1.0, 0.0]]), "y": jnp.array([0])}, None)
+    >>> metrics["accuracy"].tolist()
+    [0.5]
     """
     extract, _ = in_two("split_loss", model)
 
@@ -100,6 +108,16 @@ def fedgkt(
 
     Raises:
         ValueError: for numbers out of range, models that do not fit each other, data with another largest client.
+
+    >>> import fedjax_lite as fl
+    >>> model, server = fl.models.mlp((3,), classes=10), fl.models.linear(10)
+    >>> key, example = jax.random.key(0), {"x": jnp.zeros(8), "y": jnp.int32(0)}
+    >>> sizes = {"example": example, "largest": 20, "population": 5, "classes": 10, "batches": fl.Batches(4)}
+    >>> server_model = server, server.init(key, {"x": jnp.zeros(3)})
+    >>> algorithm = fl.algorithms.fedgkt(model, server_model, optax.sgd(0.1), optax.sgd(0.1), **sizes)
+    >>> state = jax.eval_shape(algorithm.init, model.init(key, example), key)
+    >>> algorithm.params(state).clients["Dense_0"]["kernel"].shape, state.server.table.shape
+    ((5, 8, 3), (5, 20, 10))
 
     Source: He, Annavaram, Avestimehr 2020, "Group knowledge transfer: federated learning of large CNNs at the edge", algorithm 1; z_s is of
     the server's model after its last step, not of each step's.

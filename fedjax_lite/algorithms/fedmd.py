@@ -63,6 +63,15 @@ def fedmd(
         examples (`fl.distill.taught` on their one-hot labels). Without a student its `params` are all clients' models, a stack
         `[clients, ...]` or a tuple with that of each of several families, and its `loss_fn` is their mean loss; with one, the student's.
 
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp, optax
+    >>> models = [fl.models.linear(3), fl.models.mlp((8,), classes=3)]
+    >>> params = tuple(jax.eval_shape(model.init, jax.random.key(0), {"x": jnp.zeros(4)}) for model in models)
+    >>> how = fl.distill.lessons(optax.adam(1e-3), steps=10)
+    >>> algorithm = fl.algorithms.fedmd(models, [3, 2], optax.sgd(0.1), {"x": jnp.zeros((6, 4))}, 3, how, batches=fl.Batches(20))
+    >>> state = jax.eval_shape(algorithm.init, params, jax.random.key(1))
+    >>> [own["Dense_0"]["kernel"].shape for own in algorithm.params(state)], state.server.labels.shape  # what stays, what travels
+    ([(3, 4, 3), (2, 4, 8)], (6, 3))
+
     Source: Li and Wang 2019, "FedMD: heterogenous federated learning via model distillation", algorithm 1.
     """
     ensemble, public = ensemble or mean_logits(), public_of(public)
@@ -118,6 +127,15 @@ def dsfl(
         how: how it learns; as `digest` by default.
         temperature: T in (0, 1].
         models, clients, optimizer, public, classes, digest, batches, learning_rate, aggregator, fresh, uplink, engine: as in `fedmd`.
+
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp, optax
+    >>> model, how, public = fl.models.mlp((8,), classes=3), fl.distill.lessons(optax.adam(1e-3), steps=10), {"x": jnp.zeros((6, 4))}
+    >>> params = model.init(jax.random.key(0), {"x": jnp.zeros(4)})
+    >>> parts = [model], [5], optax.sgd(0.1), public, 3, how, (model, params)
+    >>> algorithm = fl.algorithms.dsfl(*parts, batches=fl.Batches(20))
+    >>> state = jax.eval_shape(algorithm.init, (params,), jax.random.key(1))
+    >>> algorithm.params(state)["Dense_0"]["kernel"].shape, state.server.labels.shape  # the global model, what travels
+    ((4, 8), (6, 3))
 
     Source: Itahara et al. 2021, "Distillation-based semi-supervised federated learning", algorithm 1, equation 12.
     """

@@ -26,6 +26,15 @@ def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
     Raises:
         ValueError: for servers of different states, or a private part: nothing accounts for two releases in one round.
 
+    >>> import fedjax_lite as fl
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> once = fl.algorithms.fedsgd(loss_fn, learning_rate=0.5, population=2)
+    >>> twice = fl.in_turn(once, once)
+    >>> state, history = fl.simulate(twice, data, jnp.zeros(()), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+    >>> round(float(twice.params(state)), 4), history["uplink_bits"].tolist()
+    (3.0, [128.0])
+
     Source: the two exchanges of a round in Karimireddy et al. 2021, "Breaking the centralized barrier for cross-device federated learning"
     (Mime), algorithm 1.
     """

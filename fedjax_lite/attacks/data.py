@@ -67,6 +67,12 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
             examples "x" that are no images `[batch, height, width, ...]` or square ones as vectors `[batch, pixels]`, or are
             smaller than the patch.
 
+    >>> import fedjax_lite as fl
+    >>> attack = fl.attacks.backdoor(target=0, fraction=1.0, size=2)
+    >>> poisoned = attack.examples({"x": jnp.zeros((1, 3, 3)), "y": jnp.array([7])}, jax.random.key(0))
+    >>> poisoned["x"].tolist(), poisoned["y"].tolist()
+    ([[[0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]], [0])
+
     Source: Gu, Dolan-Gavitt and Garg 2017, "BadNets", section 4; Bagdasaryan et al. 2020, "How to backdoor federated learning".
     """
     whole("backdoor", "target", target)
@@ -107,6 +113,13 @@ def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
         loss_fn: `(params, batch, key) -> losses`, or losses and metrics.
         attack: one without a trigger leaves loss_fn as it is.
         model: what the loss is of; its outputs are scores `[batch, classes]`.
+
+    >>> import fedjax_lite as fl
+    >>> model = fl.models.Model(lambda key, example: (), lambda params, batch, key: batch["x"])
+    >>> loss_fn = fl.attacks.measured(fl.models.supervised(model), fl.attacks.label_flip(classes=2), model)
+    >>> _, metrics = loss_fn((), {"x": jnp.array([[5.0, 0.0], [5.0, 0.0]]), "y": jnp.array([0, 1])}, None)
+    >>> metrics["accuracy"].tolist(), metrics["attack_success"].value().tolist()
+    ([1.0, 0.0], [0.0, 1.0])
     """
     trigger = attack.trigger
     if trigger is None:

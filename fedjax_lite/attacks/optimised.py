@@ -27,6 +27,12 @@ def min_max(direction: str = "std") -> Attack:
     Raises:
         ValueError: for an unknown direction.
 
+    >>> import fedjax_lite as fl
+    >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> round(fl.attacks.min_max().messages(seen, ())[0][3].item(), 3)
+    2.0
+
     Source: Shejwalkar and Houmansadr 2021, "Manipulating the Byzantine", section 4.4.
     """
     perturbed = _perturbation("min_max", direction)
@@ -57,6 +63,12 @@ def min_sum(direction: str = "std") -> Attack:
 
     Raises:
         ValueError: for an unknown direction.
+
+    >>> import fedjax_lite as fl
+    >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> round(fl.attacks.min_sum().messages(seen, ())[0][3].item(), 3)
+    1.0
 
     Source: Shejwalkar and Houmansadr 2021, "Manipulating the Byzantine", section 4.5.
     """
@@ -90,6 +102,12 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
 
     Raises:
         ValueError: for a budget that is not positive, steps that are negative or not whole.
+
+    >>> import fedjax_lite as fl
+    >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> round(fl.attacks.worst_case(budget=1.0).messages(seen, ())[0][3].item(), 3)
+    1.586
     """
     positive("worst_case", "budget", budget)
     whole("worst_case", "steps", steps)

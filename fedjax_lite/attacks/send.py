@@ -22,6 +22,11 @@ def sign_flip(scale: Number = 1.0) -> Attack:
     Raises:
         ValueError: for a scale that is negative or not finite.
 
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.sign_flip().messages(seen, ())[0][3].item()
+    -9.0
+
     Source: Li et al. 2019, "RSA", section 5; as in Li et al. 2021 (Ditto).
     """
     positive("sign_flip", "scale", scale, or_zero=True)
@@ -37,6 +42,11 @@ def opposite_mean(scale: Number = 1.0) -> Attack:
     Raises:
         ValueError: for a scale that is negative or not finite.
 
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.opposite_mean().messages(seen, ())[0][3].item()
+    -3.0
+
     Source: Allen-Zhu et al. 2020, "Byzantine-resilient non-convex stochastic gradient descent", section 4.
     """
     positive("opposite_mean", "scale", scale, or_zero=True)
@@ -51,6 +61,11 @@ def ipm(scale: Number = 0.5) -> Attack:
 
     Raises:
         ValueError: for a scale that is negative or not finite.
+
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.ipm(scale=0.5).messages(seen, ())[0][3].item()
+    -1.5
 
     Source: Xie, Koyejo and Gupta 2020, "Fall of empires", section 4.
     """
@@ -68,6 +83,11 @@ def alie(z: Number | None = None) -> Attack:
 
     Raises:
         ValueError: for a z that is not finite.
+
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.alie(z=1.0).messages(seen, ())[0][3].item()
+    1.0
 
     Source: Baruch, Baruch and Goldberg 2019, "A little is enough", algorithm 3.
     """
@@ -113,6 +133,13 @@ def gaussian(std: Number = 1.0, mean: Number = 0.0) -> Attack:
     Raises:
         ValueError: for a deviation that is negative, numbers that are not finite.
 
+    >>> import fedjax_lite as fl
+    >>> stack, keys = jnp.outer(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.ones(10_000)), jax.random.split(jax.random.key(0), 4)
+    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys, None, None)
+    >>> sent = fl.attacks.gaussian(std=2.0, mean=7.0).messages(seen, ())[0][3]
+    >>> round(float(sent.std()), 1), round(float(sent.mean()), 1)
+    (2.0, 7.0)
+
     Source: Blanchard et al. 2017, "Machine learning with adversaries", section 6.
     """
     positive("gaussian", "std", std, or_zero=True)
@@ -132,6 +159,13 @@ def random(scale: Number = 1.0) -> Attack:
 
     Raises:
         ValueError: for a scale that is negative or not finite.
+
+    >>> import fedjax_lite as fl
+    >>> stack, keys = jnp.outer(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.ones(10_000)), jax.random.split(jax.random.key(0), 4)
+    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys, None, None)
+    >>> sent = fl.attacks.random(scale=1.0).messages(seen, ())[0][3]
+    >>> round(float(sent.std()), 1), round(abs(float(sent.mean())), 1)  # 1, 3 and 5 have the deviation 2
+    (2.0, 0.0)
     """
     positive("random", "scale", scale, or_zero=True)
 
@@ -149,6 +183,11 @@ def scaling(factor: Number) -> Attack:
 
     Raises:
         ValueError: for a factor that is not finite.
+
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.scaling(factor=10.0).messages(seen, ())[0][3].item()
+    90.0
 
     Source: Bagdasaryan et al. 2020, "How to backdoor federated learning", section 4.2.
     """
@@ -168,6 +207,11 @@ def model_replacement(server_rate: Number = 1.0) -> Attack:
     Raises:
         ValueError: for a rate that is not positive.
 
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.model_replacement().messages(seen, ())[0][3].item()
+    36.0
+
     Source: Bagdasaryan et al. 2020, equation 3; Bhagoji et al. 2019.
     """
     positive("model_replacement", "server_rate", server_rate)
@@ -183,13 +227,24 @@ def model_replacement(server_rate: Number = 1.0) -> Attack:
 def free_rider() -> Attack:
     """Each sends zeros: it takes the model and gives nothing.
 
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.free_rider().messages(seen, ())[0][3].item()
+    0.0
+
     Source: Lin, Du and Liu 2019, "Free-riders in federated learning".
     """
     return Attack(lambda seen, state: (jax.tree.map(jnp.zeros_like, seen.messages), state))
 
 
 def nan() -> Attack:
-    """Each sends NaN, as a client does whose training diverged."""
+    """Each sends NaN, as a client does whose training diverged.
+
+    >>> import fedjax_lite as fl
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> fl.attacks.nan().messages(seen, ())[0][3].item()
+    nan
+    """
     return Attack(lambda seen, state: (jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), seen.messages), state))
 
 

@@ -43,11 +43,15 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
         FileNotFoundError: no such folder, or no complete pair in it.
         ValueError: a damaged or empty file, images and labels of unequal number, two sets in one folder.
 
+    >>> import pathlib, tempfile, fedjax_lite as fl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 255]))
+    ...     _ = pathlib.Path(folder, "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 7]))
+    ...     data = fl.data.mnist(folder, partition=fl.partition.iid(clients=2), test=0)
+    >>> data.train.population, sorted(data.train.examples["y"].tolist()), data.train.examples["x"].shape
+    (2, [5, 7], (2, 1, 1, 1))
+
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits".
-
-    Example::
-
-        data = mnist("data/MNIST/raw", partition=partition.shards(clients=100))
     """
     path = Path(path).expanduser()
     if not path.is_dir():

@@ -35,12 +35,16 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
         ValueError: naming file and user: no shards, a file cut off in the middle or of another form, counts that disagree, a user in two
             places or without examples, x and y of unequal length, things that are neither numbers nor text, words beside numbers.
 
+    >>> import json, pathlib, tempfile, fedjax_lite as fl
+    >>> ann, bob = {"x": [[0.0], [1.0]], "y": [0, 1]}, {"x": [[0.25]], "y": [1]}
+    >>> shard = {"users": ["ann", "bob"], "num_samples": [2, 1], "user_data": {"ann": ann, "bob": bob}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = pathlib.Path(folder, "shard.json").write_text(json.dumps(shard))
+    ...     data = fl.data.leaf(folder, invert=True)
+    >>> data.train.size.tolist(), data.train.examples["x"].tolist()
+    ([2, 1], [[1.0], [0.0], [0.75]])
+
     Source: Caldas et al. 2018, "LEAF: A Benchmark for Federated Settings".
-
-    Example::
-
-        data = leaf("data/femnist/data", invert=True)
-        print(data.train.summary())
     """
     path = Path(path).expanduser()
     if not path.is_dir():

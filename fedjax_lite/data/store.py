@@ -126,6 +126,13 @@ def store(path: str | os.PathLike, *, test: str | os.PathLike | None = None, in_
         test: the held-out examples' store, which is read into memory.
         in_memory: read the training store into memory too.
         verify: compare both with their checksums first, which reads every byte.
+
+    >>> import tempfile, fedjax_lite as fl
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = fl.data.save(folder + "/clients", [{"x": np.array([1.0, 2.0])}, {"x": np.array([3.0])}])
+    ...     train = fl.data.store(folder + "/clients").train
+    ...     train.size.tolist(), train.read(np.array([1]))["x"].tolist()
+    ([2, 1], [3.0])
     """
     train = Store.open(path, verify=verify)
     held_out = None if test is None else Store.open(test, verify=verify).in_memory()

@@ -49,6 +49,13 @@ def kept(
     Raises:
         ValueError: for a digest without the model's apply or the public examples.
 
+    >>> import fedjax_lite as fl
+    >>> work = fl.distill.kept(fl.sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2, optax.sgd(0.1)))
+    >>> shared, own, client = fl.Shared(()), work.init(jnp.array(3.0), jax.random.key(0)), fl.Client(0, jax.random.key(1), 1, 0, 1.0)
+    >>> message, own, _ = work.finish(shared, own, work.start(shared, own, client), client)
+    >>> float(message), float(own.model)
+    (3.0, 3.0)
+
     Source: Li and Wang 2019, "FedMD: heterogenous federated learning via model distillation", algorithm 1 (digest, revisit).
     """
     if digest is not None and (apply is None or public is None):
@@ -105,6 +112,13 @@ def consensus_server(
 
     Raises:
         ValueError: for a student that is not told how to learn; for public examples that it can't take.
+
+    >>> import fedjax_lite as fl
+    >>> server = fl.distill.consensus_server({"x": jnp.zeros((2, 4))}, classes=2)
+    >>> agreed = fl.distill.Lesson(jnp.array([[1.0, 0.0], [0.5, 0.5]]))
+    >>> shared = server.broadcast(server.update(agreed, server.init(()), fl.Info(0, None, {})))
+    >>> shared.params, shared.extra.tolist()
+    ((), [[1.0, 0.0], [0.5, 0.5]])
     """
     whole("consensus_server", "classes", classes, least=2)
     if (student is None) != (how is None) or (student is None) != (apply is None):

@@ -57,6 +57,14 @@ def pooled(
 
     Raises:
         ValueError: for a private rule for soft labels beside models that travel, which would give away what it hides.
+
+    >>> import fedjax_lite as fl
+    >>> aggregator = fl.distill.pooled(fl.distill.mean_probabilities(), fl.aggregators.mean())
+    >>> said, cohort = jnp.array([[[1.0, 0.0]], [[0.5, 0.5]]]), fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(2))
+    >>> state = aggregator.init(fl.distill.Knowledge(said[0]))
+    >>> part = aggregator.collect(fl.distill.Knowledge(said), cohort, state)
+    >>> aggregator.finish(part, state, jax.random.key(0))[0].target.tolist()
+    [[0.75, 0.25]]
     """
     if model is not None and soft.privacy is not None:
         raise ValueError("pooled: soft labels can't be private where models travel: leave model out, or take another rule for soft labels")

@@ -56,6 +56,14 @@ def distillation_server(
     Raises:
         ValueError: for a student that begins anew, but is none of its own; for public examples that it can't take.
 
+    >>> import fedjax_lite as fl
+    >>> how, public = fl.distill.lessons(optax.sgd(1.0), steps=1), {"x": jnp.ones(1)}
+    >>> server = fl.distill.distillation_server(how, lambda params, batch, key: batch["x"][:, None] * params, public)
+    >>> lesson = fl.distill.Lesson(jnp.array([[1.0, 0.0]]), model=jnp.array([2.0, 2.0]))
+    >>> state = server.update(lesson, server.init(jnp.zeros(2)), fl.Info(0, jax.random.key(0), {}))
+    >>> [round(float(x), 4) for x in server.params(state)]  # 2 + 1 - 1/2 and 2 + 0 - 1/2
+    [2.5, 1.5]
+
     Source: Lin et al. 2020, "Ensemble distillation for robust model fusion in federated learning", algorithms 1 and 3.
     """
     if student is None and fresh:

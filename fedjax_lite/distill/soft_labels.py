@@ -64,6 +64,14 @@ def soft_labels(
 
     Raises:
         ValueError: for a model that travels and an uplink of soft labels too; for public examples that the model can't take.
+
+    >>> import fedjax_lite as fl
+    >>> apply, public = lambda params, batch, key: batch["x"][:, None] * params, {"x": jnp.array([1.0, 2.0])}
+    >>> uplink, client = fl.distill.soft_labels(apply, public, fl.distill.mean_logits()), fl.Client(0, jax.random.key(0), 1, 0, 1.0)
+    >>> params, change = jnp.array([1.0, 0.0]), jnp.array([0.0, 3.0])
+    >>> message, state = uplink.update(change, uplink.init(change), params, client=client)
+    >>> message.soft.tolist(), state.sent.payload.item()
+    ([[1.0, 3.0], [2.0, 6.0]], 128.0)
     """
     if model and then is not None:
         raise ValueError("soft_labels: with model=True soft labels are made at the server and not sent, so `then` has nothing to change")

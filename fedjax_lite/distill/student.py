@@ -136,6 +136,13 @@ def taught(
 
     Raises:
         ValueError: if there is no example beside those held out, they are not as many as soft labels, or of other classes than the model.
+
+    >>> import fedjax_lite as fl
+    >>> how, public, target = fl.distill.lessons(optax.sgd(1.0), steps=1), {"x": jnp.ones(1)}, jnp.array([[1.0, 0.0]])
+    >>> apply = lambda params, batch, key: batch["x"][:, None] * params
+    >>> student, steps, loss = fl.distill.taught(how, apply, jnp.zeros(2), public, target, jax.random.key(0))
+    >>> [round(float(x), 4) for x in student], int(steps), round(float(loss), 4)
+    ([0.5, -0.5], 1, 0.6931)
     """
     rows, there = len(target), {x.shape[0] for x in jax.tree.leaves(examples)}
     if there != {rows}:

@@ -41,6 +41,10 @@ def packed(lanes: int | str | None = None) -> Engine:
     Args:
         lanes: rows of the stack; by default from the backend and the size of what a client carries. "auto" measures a few
             numbers while the program is traced, which takes seconds, and keeps the fastest for all rounds of this engine.
+
+    >>> import fedjax_lite as fl
+    >>> [fl.packed(lanes=4).lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10
+    [2, 4]
     """
     if lanes is not None and not (isinstance(lanes, str) and lanes == "auto") and not is_count(lanes, 1):
         raise ValueError(f'lanes must be at least 1, or "auto", got {lanes!r}')

@@ -17,6 +17,10 @@ def padded(most_steps: int | None = None) -> Engine:
     Args:
         most_steps: static bound on local steps; clients stop there. Needed only where epochs are scheduled, since then
             the data alone does not tell it.
+
+    >>> import fedjax_lite as fl
+    >>> [fl.padded().lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10
+    [2, 10]
     """
     if most_steps is not None:
         integer("padded", "most_steps", most_steps, least=1)
@@ -44,6 +48,10 @@ def sequential() -> Engine:
     """One client after another: the plain oracle, and the engine to debug with.
 
     Under `jax.disable_jit()` an exception inside a client's training tells the client and the step it came from.
+
+    >>> import fedjax_lite as fl
+    >>> [fl.sequential().lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10
+    [1, 1]
     """
 
     def run(local, cohort, rows):

@@ -76,6 +76,11 @@ def cifar_cnn(classes: int = 10, *, dropout: tuple[float, float] | None = None) 
 
     Returns:
         A model of images `[32, 32, 3]`.
+
+    >>> import fedjax_lite as fl, jax.numpy as jnp
+    >>> params = jax.eval_shape(fl.models.cifar_cnn().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})
+    >>> sum(x.size for x in jax.tree.leaves(params))
+    2168362
     """
     return _model("cifar_cnn", ((32, 32), (64, 64)), "SAME", 512, classes, dropout, (32, 32, 3))
 

@@ -172,6 +172,11 @@ def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10) -> Model:
     Args:
         hidden: width of each hidden layer.
         classes: outputs.
+
+    >>> import fedjax_lite as fl
+    >>> params = jax.eval_shape(fl.models.mlp((200, 200)).init, jax.random.key(0), {"x": jnp.zeros(784)})
+    >>> sum(x.size for x in jax.tree.leaves(params))
+    199210
     """
     widths, outputs = tuple(a_count("mlp", "hidden", width) for width in hidden), a_count("mlp", "classes", classes)
     return from_linen(_MLP(widths, outputs), head=(f"Dense_{len(widths)}", nn.Dense(outputs)))
@@ -187,5 +192,12 @@ class _Linear(nn.Module):
 
 
 def linear(outputs: Whole = 1, *, bias: bool = True) -> Model:
-    """Linear regression from zero: y = x W + b, outputs `[batch, outputs]`."""
+    """Linear regression from zero: y = x W + b, outputs `[batch, outputs]`.
+
+    >>> import fedjax_lite as fl
+    >>> model = fl.models.linear(2)
+    >>> params = model.init(jax.random.key(0), {"x": jnp.zeros(3)})
+    >>> jax.tree.map(jnp.shape, params), model.apply(params, {"x": jnp.ones((1, 3))}).tolist()
+    ({'Dense_0': {'bias': (2,), 'kernel': (3, 2)}}, [[0.0, 0.0]])
+    """
     return from_linen(_Linear(a_count("linear", "outputs", outputs), bias))

@@ -27,6 +27,12 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
     Raises:
         TimeoutError: if not all have joined by then.
         ValueError: for arguments that do not fit, a port that is taken, or where jax finds no job to join.
+
+    >>> import fedjax_lite as fl
+    >>> fl.join_hosts("first-host:1234", processes=2, process=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: process must be in [0, processes), got process=2 of processes=2
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if len({value is None for value in given.values()}) > 1:

@@ -81,6 +81,14 @@ def plan(
         TypeError: for an argument that `fl.run` does not take.
         ValueError: for options that `fl.run` refuses, and where it cannot fit the device, with the number to lower: before
             compilation, or after it for working memory.
+
+    >>> import fedjax_lite as fl, optax
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm = fl.algorithms.fedavg(loss_fn, optax.sgd(0.1), batches=fl.Batches(1, epochs=5), population=2)
+    >>> found = fl.plan(algorithm, data, jnp.zeros(()), fl.sampling.everyone(), rounds=100, key=jax.random.key(0))
+    >>> found.parameters, found.steps, found.longest
+    (1, 15.0, 10)
     """
     if unknown := sorted(others.keys() - inspect.signature(run).parameters.keys()):
         raise TypeError(f"plan takes the arguments of fl.run, which has no {', '.join(unknown)}")

@@ -113,6 +113,14 @@ def run(
         FloatingPointError: as soon as a loss or the model is no longer finite; names the round. The last good checkpoint stays,
             and from there the same settings diverge again; with others it is another run, for another folder.
         ValueError: for arguments that do not fit, an `out` that holds something else, a checkpoint of another configuration.
+
+    >>> import fedjax_lite as fl
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([5.0, 7.0])}])
+    >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
+    >>> algorithm, sampler = fl.algorithms.fedsgd(loss_fn, learning_rate=1.0, population=2), fl.sampling.everyone()
+    >>> result = fl.run(algorithm, data, jnp.zeros(()), sampler, rounds=1, key=jax.random.key(0), loss_fn=loss_fn)
+    >>> result.status, round(float(result.params), 4), round(result.history[-1]["train_loss"], 4)
+    ('finished', 4.0, 2.5)
     """
     given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host)
     rounds, evaluate_every = check_run(*given)

@@ -34,6 +34,10 @@ def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients
         sizes: int32 `[population]`, examples a client.
         ids: int32 `[clients]`, each at most once. An id outside the population is an empty slot.
         weight: float `[clients]`, 0 for an empty slot, never negative or NaN; ones by default.
+
+    >>> import fedjax_lite as fl, jax
+    >>> fl.sampling.cohort(jax.random.key(0), jnp.array([3, 1, 4]), jnp.array([2, 9])).size.tolist()  # there is no client 9
+    [4, 0]
     """
     ids = ids.astype(jnp.int32)
     weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))

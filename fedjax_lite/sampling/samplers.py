@@ -33,7 +33,12 @@ def uniform(clients: Whole) -> Sampler:
 
 
 def everyone() -> Sampler:
-    """Every client in every round (full participation)."""
+    """Every client in every round (full participation).
+
+    >>> import fedjax_lite as fl
+    >>> fl.sampling.everyone()(jax.random.key(0), jnp.array([3, 1, 4]), jnp.int32(0)).id.tolist()
+    [0, 1, 2]
+    """
 
     def sample(key, sizes, round):
         del round
@@ -43,7 +48,13 @@ def everyone() -> Sampler:
 
 
 def cyclic(clients: Whole) -> Sampler:
-    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population (rounds * clients below 2^31)."""
+    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population (rounds * clients below 2^31).
+
+    >>> import fedjax_lite as fl
+    >>> sampler = fl.sampling.cyclic(2)
+    >>> [sampler(jax.random.key(0), jnp.array([3, 1, 4, 1, 5]), jnp.int32(t)).id.tolist() for t in range(3)]
+    [[0, 1], [2, 3], [4, 0]]
+    """
     clients = a_count("cyclic", "clients", clients)
 
     def sample(key, sizes, round):
@@ -59,6 +70,10 @@ def weighted(clients: Whole) -> Sampler:
     With few clients of many, averaging with the plain `fl.aggregators.mean()` estimates the mean over all examples. The
     draw is without replacement, so as `clients` nears the population each counts the same whatever its size. Of ten million clients a
     round's draw takes about half a second on a CPU, and 32 bytes a client while it lasts.
+
+    >>> import fedjax_lite as fl
+    >>> sorted(fl.sampling.weighted(2)(jax.random.key(0), jnp.array([3, 0, 4]), jnp.int32(0)).id.tolist())
+    [0, 2]
 
     Source: Li et al. 2020, "On the convergence of FedAvg on non-IID data", scheme II, there with replacement.
     """
@@ -85,6 +100,11 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
     Args:
         rate: probability in (0, 1]; may be a tracer if a capacity is given.
         capacity: slots of a cohort; by default the mean and 6 standard deviations.
+
+    >>> import fedjax_lite as fl
+    >>> drawn = fl.sampling.poisson(0.1)(jax.random.key(0), jnp.ones(1000, int), jnp.int32(0))
+    >>> drawn.weight.shape, round(float(drawn.weight.sum()), -2)  # slots, about so many clients in them
+    ((157,), 100.0)
     """
     rate = a_share("poisson", "rate", rate, "(0, 1]")
     if capacity is not None:

@@ -11,7 +11,13 @@ from fedjax_lite.sampling.participation import Sampler, cohort, known, ours, par
 
 
 def dropout(sampler: Sampler, rate: Number) -> Sampler:
-    """Each sampled client is lost before its upload arrives with probability `rate`: its slot becomes empty."""
+    """Each sampled client is lost before its upload arrives with probability `rate`: its slot becomes empty.
+
+    >>> import fedjax_lite as fl
+    >>> left = fl.sampling.dropout(fl.sampling.everyone(), rate=0.1)(jax.random.key(0), jnp.ones(1000, int), jnp.int32(0))
+    >>> left.weight.shape, round(float(left.weight.sum()), -2)  # slots, about so many clients in them
+    ((1000,), 900.0)
+    """
     rate = a_share("dropout", "rate", rate, "[0, 1)")
 
     def sample(key, sizes, round):
@@ -25,6 +31,11 @@ def dropout(sampler: Sampler, rate: Number) -> Sampler:
 
 def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
     """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; what they did still counts.
+
+    >>> import fedjax_lite as fl
+    >>> sampler = fl.sampling.stragglers(fl.sampling.everyone(), share=1.0, most_steps=3)
+    >>> sorted(set(sampler(jax.random.key(0), jnp.ones(100, int), jnp.int32(0)).steps.tolist()))
+    [1, 2, 3]
 
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks" (FedProx), systems heterogeneity.
     """
@@ -52,6 +63,11 @@ def availability(sampler: Sampler, share: Number, period: Whole) -> Sampler:
             down or up. So of less than one round a day only that part of the clients is ever reached, with share=0.05 and period=3
             15 % of them.
         period: rounds a day.
+
+    >>> import fedjax_lite as fl
+    >>> sampler = fl.sampling.availability(fl.sampling.everyone(), share=0.5, period=4)
+    >>> sum(sampler(jax.random.key(t), jnp.array([3, 1, 4]), jnp.int32(t)).weight for t in range(4)).tolist()  # half of a day each
+    [2.0, 2.0, 2.0]
     """
     period, share = a_count("availability", "period", period), a_share("availability", "share", share, "(0, 1]")
 
