@@ -126,8 +126,8 @@ def make(table: Table, kind: str, **defaults: Any) -> Any:
     made = call(arguments.also(**missing), factory)
     returns = KINDS[kind].returns
     if not (isinstance(made, returns) if returns else callable(made)):
-        what = " or ".join(f"a {each.__name__}" for each in returns) or "a function"
-        raise table.error(f"must make {what}, for {kind}, and makes {type(made).__name__}", *(["name"] if "name" in table else []))
+        what = " or ".join(f"a{'n' * (each.__name__[0] in 'AE')} {each.__name__}" for each in returns) or "a function"
+        raise table.error(f"must make {what}, and makes {type(made).__name__}", *(["name"] if "name" in table else []))
     return made
 
 
