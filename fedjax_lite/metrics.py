@@ -1,13 +1,22 @@
-"""What the name of a metric tells: whose it is, whether it is better when lower, and how its values read."""
+"""What the name of a metric tells: whose it is, which way is better, whether a guarantee covers it, and how its values read."""
 
 import re
 from collections.abc import Iterable, Set
+from typing import Any
 
-__all__ = ["OF_ROUND", "OF_WORK", "check_names", "lower_is_better", "readable", "scale_of", "shown"]
+__all__ = [
+    "EVALUATIONS", "ON_PUBLIC", "OF_ROUND", "OF_WORK", "SPREAD", "TEST", "check_names", "headline", "inside_guarantee", "is_evaluation",
+    "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
+]  # fmt: skip
 
 OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
-OF_EVALUATION = ("test_", "train_")  # begin the names of what an evaluation reports
+TEST, TRAIN = "test_", "train_"
+EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # what begins an evaluation's names -> what it is of
+SPREAD = "clients"  # ends the name under which an evaluation tells how its metrics are spread over clients
+ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # on public examples -> whose
+# Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
+INSIDE = frozenset({"round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy"})
 
 # Whole words of a name, so that a recall of what is abnormal, or a normalised score, is none of them.
 LOWER = frozenset(
@@ -15,6 +24,47 @@ LOWER = frozenset(
     "logloss entropy crossentropy xent bce brier ece mce hinge divergence kl distance regret risk wer cer eer fid "
     "bits bytes seconds epsilon".split()
 )
+
+
+def is_evaluation(metric: str) -> bool:
+    """Whether an evaluation reports it, and neither a round nor one of its parts.
+
+    >>> [name for name in ("loss", "test_loss", "personal_loss", "train_accuracy") if is_evaluation(name)]
+    ['test_loss', 'train_accuracy']
+    """
+    return metric.startswith(tuple(EVALUATIONS))
+
+
+def parted(metric: str) -> tuple[str, str]:
+    """What an evaluation put before a metric's name, and that name.
+
+    >>> parted("test_loss"), parted("personal_loss")
+    (('test_', 'loss'), ('', 'personal_loss'))
+    """
+    prefix = next(filter(metric.startswith, EVALUATIONS), "")
+    return prefix, metric.removeprefix(prefix)
+
+
+def prefix_of(test: Any) -> str:
+    """What begins the names of an evaluation on held-out examples or, where there are none, on the training data.
+
+    >>> prefix_of(None)
+    'train_'
+    """
+    return TRAIN if test is None else TEST
+
+
+def inside_guarantee(metric: str, central: bool) -> bool:
+    """Whether a private run's guarantee covers a metric; all others are computed from clients' data without noise.
+
+    Args:
+        metric: its name; one that is not known to be inside is outside.
+        central: whether the test examples are no client's.
+
+    >>> [name for name in ("round", "loss", "update_norm", "clipped", "test_accuracy") if not inside_guarantee(name, central=True)]
+    ['loss', 'clipped']
+    """
+    return metric in INSIDE or (central and metric.startswith(TEST))
 
 
 def lower_is_better(metric: str, best: str | None = None) -> bool:
@@ -37,6 +87,16 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
     return best == "min" if best else not LOWER.isdisjoint(_words(metric))
 
 
+def headline(metrics: Iterable[str]) -> str:
+    """The one of some metrics to rank by where none is named: an evaluation's accuracy, its loss, or the first.
+
+    >>> headline(["clients", "test_loss", "train_accuracy"]), headline(["personal_loss", "clients"])
+    ('train_accuracy', 'personal_loss')
+    """
+    known = list(metrics)
+    return next((name for of in ("accuracy", "loss") for prefix in EVALUATIONS if (name := prefix + of) in known), known[0])
+
+
 def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset()) -> None:
     """Refuse metrics under names that a round, an evaluation or the runner reports under, which would take their places.
 
@@ -52,7 +112,7 @@ def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset())
     Traceback (most recent call last):
     ValueError: loss_fn reports metrics under names that are taken, clients: rename them
     """
-    if found := sorted(name for name in names if name in OF_ROUND | taken or str(name).startswith(OF_EVALUATION)):
+    if found := sorted(name for name in names if name in OF_ROUND | taken or is_evaluation(str(name))):
         raise ValueError(f"{whose} reports metrics under names that are taken, {', '.join(found)}: rename them")
 
 

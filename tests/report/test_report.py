@@ -72,6 +72,26 @@ def test_few_clients_are_shown_one_by_one():
     assert "each client, from the lowest on" in html and "at or below" not in html and "from the lowest" not in page(records(8))
 
 
+def test_what_clients_hold_for_themselves_has_its_own_figure_and_spread():
+    """Neither an accuracy that is no public example's, nor a second spread over clients, takes another's place."""
+    rows = records(8)
+    for record in rows:
+        record |= {f"{whose}_accuracy": record["round"] / 10 for whose in ("student", "personal", "ensemble")}
+        record |= {"personal_loss": 1.0 / record["round"]}
+    for record in rows[1::2]:
+        record |= {"test_personal_accuracy": 0.25, "test_personal_clients": FEW}
+    html = page(rows)
+    figures = parsed(html)
+    assert {"personal accuracy", "personal loss", "accuracy on public examples"} < figures.keys()
+    legends = {caption: [b.tail for b in figure.iter("b")] for caption, figure in figures.items()}
+    assert legends["accuracy on public examples"] == ["student", "ensemble"]
+    assert legends["personal accuracy"] == ["held-out examples", "local training", "lowest to highest client"]
+    assert len(list(figures["personal accuracy"].iter("polygon"))) == 1
+    rows = [[cell.text for cell in row] for row in ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")]).iter("tr")]
+    assert ["accuracy", "0.5", "0.1", "0.125"] in [row[:4] for row in rows]
+    assert ["personal accuracy", "0.25", "0.1", "0.125", "0.125", "0.25", "0.375"] in rows
+
+
 def test_pages_of_little():
     assert "Curves" not in page([]) and "after 0 rounds" in page([])
     figures = parsed(page(records(1)))
