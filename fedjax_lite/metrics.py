@@ -1,7 +1,7 @@
 """What the name of a metric tells: whose it is, which way is better, whether a guarantee covers it, and how its values read."""
 
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
@@ -20,9 +20,9 @@ INSIDE = frozenset({"round", "update_norm", "clip_norm", "ensemble_accuracy", "s
 
 # Whole words of a name, so that a recall of what is abnormal, or a normalised score, is none of them.
 LOWER = frozenset(
-    "loss losses error errors norm norms mse rmse mae mape smape msle rmsle mase residual deviance perplexity ppl nll bpc bpd "
-    "logloss entropy crossentropy xent bce brier ece mce hinge divergence kl distance regret risk wer cer eer fid "
-    "bits bytes seconds epsilon".split()
+    "loss losses error errors norm norms mse rmse mae mape smape msle rmsle mase residual deviance perplexity perplexities ppl nll bpc bpd "
+    "bpb logloss entropy crossentropy xent bce brier ece mce hinge divergence kl distance regret risk gap false fpr fnr wer cer eer fid "
+    "cost costs bits bytes seconds epsilon".split()
 )
 
 
@@ -71,20 +71,21 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
     """Whether a metric is better when it is lower: a loss, an error, a norm or a cost, by any whole word of its name.
 
     Args:
-        metric: its name; words end at whatever is neither a letter nor a digit.
+        metric: its name; words end at whatever is no letter, and before a capital.
         best: "min" or "max", whatever the name says.
 
     Raises:
         ValueError: for another `best`.
 
-    >>> [name for name in ("test_loss", "rmse", "abnormal_recall", "lossless_rate") if lower_is_better(name)]
-    ['test_loss', 'rmse']
+    >>> [name for name in ("test_loss", "valRMSE2", "abnormal_recall", "lossless_rate") if lower_is_better(name)]
+    ['test_loss', 'valRMSE2']
     >>> lower_is_better("test_terror", best="min"), lower_is_better("norm_reached", best="max")
     (True, False)
     """
     if best not in ("max", "min", None):
         raise ValueError(f'{metric}: best must be "max", "min" or None, got {best!r}')
-    return best == "min" if best else not LOWER.isdisjoint(_words(metric))
+    words = _words(metric)
+    return best == "min" if best else not LOWER.isdisjoint(words) or {"negative", "likelihood"} <= words
 
 
 def headline(metrics: Iterable[str]) -> str:
@@ -118,20 +119,20 @@ def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset())
 
 def scale_of(metric: str) -> float:
     """How many units of a metric's name make one of what it is shown in: 8 bits are a byte."""
-    return 8.0 if "bits" in _words(metric) else 1.0
+    return 8.0 if _is_size(metric) and "bits" in _words(metric) else 1.0
 
 
-def shown(metric: str, value: int | float | None, form: str = ".4g") -> str:
+def shown(metric: str, value: int | float | None, form: str | Callable[[float], str] = ".4g") -> str:
     """A metric's value for a person: bits as bytes, everything else in the form of a number, "-" for none.
 
-    >>> shown("uplink_bits", 1.767e7), shown("test_loss", 0.123456), shown("test_loss", None)
-    ('2.21 MB', '0.1235', '-')
+    >>> shown("uplink_bits", 1.767e7), shown("bits_per_character", 1.5), shown("test_loss", 0.123456), shown("test_loss", None)
+    ('2.21 MB', '1.5', '0.1235', '-')
     """
     if value is None:
         return "-"
-    if {"bits", "bytes"} & _words(metric):
+    if _is_size(metric):
         return readable(value / scale_of(metric))
-    return format(value, form)
+    return form(value) if callable(form) else format(value, form)
 
 
 def readable(number: int | float) -> str:
@@ -147,5 +148,11 @@ def readable(number: int | float) -> str:
     return f"{number:.3g} PB"
 
 
+def _is_size(metric: str) -> bool:
+    """Whether it is so many bits or bytes; bits per character, or per byte, are a perplexity."""
+    words = _words(metric)
+    return not words.isdisjoint({"bits", "bytes"}) and "per" not in words
+
+
 def _words(metric: str) -> set[str]:
-    return set(re.split(r"[^a-z0-9]+", metric.lower()))
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)}
