@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "ON_PUBLIC", "OF_ROUND", "OF_WORK", "SPREAD", "TEST", "check_names", "headline", "inside_guarantee", "is_evaluation",
-    "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
+    "EVALUATIONS", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "SPREAD", "TEST", "check_names", "headline", "in_order",
+    "inside_guarantee", "is_evaluation", "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
 ]  # fmt: skip
 
 OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
@@ -88,13 +88,26 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
     return best == "min" if best else not LOWER.isdisjoint(words) or {"negative", "likelihood"} <= words
 
 
-def headline(metrics: Iterable[str]) -> str:
-    """The one of some metrics to rank by where none is named: an evaluation's accuracy, its loss, or the first.
+def in_order(metrics: Iterable[str]) -> list[str]:
+    """Metrics as they are shown: what was evaluated, what the algorithm reports of itself, then costs and what every round counts.
 
-    >>> headline(["clients", "test_loss", "train_accuracy"]), headline(["personal_loss", "clients"])
+    >>> in_order(["clients", "personal_loss", "uplink_bits", "test_loss"])
+    ['test_loss', 'personal_loss', 'clients', 'uplink_bits']
+    """
+
+    def is_cost(metric):
+        return metric in OF_ROUND or _is_size(metric) or not _words(metric).isdisjoint({"seconds", "epsilon"})
+
+    return sorted(metrics, key=lambda metric: 0 if is_evaluation(metric) else 1 + is_cost(metric))
+
+
+def headline(metrics: Iterable[str]) -> str:
+    """The one of some metrics to rank by where none is named: an evaluation's accuracy, its loss, or the first that is shown.
+
+    >>> headline(["clients", "test_loss", "train_accuracy"]), headline(["clients", "personal_loss"])
     ('train_accuracy', 'personal_loss')
     """
-    known = list(metrics)
+    known = in_order(metrics)
     return next((name for of in ("accuracy", "loss") for prefix in EVALUATIONS if (name := prefix + of) in known), known[0])
 
 

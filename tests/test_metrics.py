@@ -8,7 +8,7 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite.base import Mean
-from fedjax_lite.metrics import lower_is_better, scale_of, shown
+from fedjax_lite.metrics import OF_ROUND, in_order, inside_guarantee, lower_is_better, scale_of, shown
 from fedjax_lite.report import report
 from fedjax_lite.runner.arguments import check_options
 from fedjax_lite.study.grid import Axis
@@ -74,6 +74,20 @@ def test_bits_of_something_are_no_size(tmp_path):
     study = fl.Study((Axis(("a",), (("x",), ("y",))),), (0,), {"sent_bytes": np.array([[2.21e6], [1e6]])}, {}, 1)
     page = (study.save(tmp_path) / "report.html").read_text()
     assert ">2.21 MB</text>" in page and "e+0" not in page
+
+
+def test_a_new_metric_is_outside_the_guarantee_and_before_the_costs():
+    inside = ["round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy"]
+    others = ["personal_loss", "unheard_of", "bits_per_character", "loss", "clipped", "teacher_accuracy", "train_loss", "my_update_norm"]
+    tested = ["test_loss", "test_unheard_of", "test_clients"]
+    for central in (False, True):
+        covered = [name for name in (*inside, *others, *tested) if inside_guarantee(name, central)]
+        assert covered == [*inside, *(tested if central else [])]
+    assert in_order(["epsilon_rdp", "round_seconds", "sent_bytes", *sorted(OF_ROUND), *others]) == [
+        "train_loss",
+        *(name for name in others if name != "train_loss"),
+        *("epsilon_rdp", "round_seconds", "sent_bytes", *sorted(OF_ROUND)),
+    ]
 
 
 def test_the_files_of_a_study_say_what_is_best(tmp_path):

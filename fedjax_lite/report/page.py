@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, is_evaluation, lower_is_better, parted, scale_of, shown
+from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
 
 MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
@@ -34,7 +34,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
     """
     final = summary["final"]
     spread = {parted(name)[1]: each for name, each in _spreads(final).items()}
-    numbers = {key: value for key, value in final.items() if not isinstance(value, dict)}
+    numbers = {key: final[key] for key in in_order(final) if not isinstance(final[key], dict)}
     outside = (summary.get("privacy") or {}).get("outside", [])
     measured = list(filter(is_evaluation, numbers))
     evaluated = {_marked(key, outside): numbers[key] for key in measured}
@@ -59,7 +59,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
 
 def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[str]:
     """A figure a metric: what it was in local training and in the evaluation together, with the spread over clients."""
-    names = list(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
+    names = in_order(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
     evaluated = [parted(name) for name in names if is_evaluation(name)]
     spreads = [(record["round"], _spreads(record)) for record in records]
     figures = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.metrics import is_evaluation, lower_is_better, scale_of, shown
+from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
 from fedjax_lite.report.chart import ROUND, line_chart
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
@@ -50,8 +50,9 @@ def study_report(
     cells = math.prod(len(labels) for labels in axes.values())
     said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
+    results = {metric: results[metric] for metric in in_order(results)}
     alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
-    for metric, values in sorted(results.items(), key=lambda item: not is_evaluation(item[0])):  # evaluations first
+    for metric, values in results.items():
         if metric in alike:
             continue
         lower = lower_is_better(metric, (best or {}).get(metric))

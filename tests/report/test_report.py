@@ -60,6 +60,17 @@ def test_a_figure_a_metric_with_training_and_evaluation_together(prefix, named):
     assert len(list(figures["accuracy"].iter("polygon"))) == 1 and len(list(figures["loss"].iter("polygon"))) == 0
 
 
+def test_what_was_evaluated_comes_first_and_what_it_cost_last():
+    """In the figures and in the table, whatever the order of the records."""
+    rows = [
+        {"clients": 5.0 - t, "uplink_bits": 8.0 * t, "a_loss": 1.0 / t, "loss": 2.0 / t, "round": t, "test_loss": 3.0 / t} for t in (1, 2)
+    ]
+    html = page(rows)
+    assert list(parsed(html)) == ["loss", "a loss", "clients", "uplink bits"]
+    cells = [cell.text for cell in ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")]).iter("td")]
+    assert cells[:10:2] == ["test loss", "a loss", "loss", "clients", "uplink bits"]
+
+
 def test_few_clients_are_shown_one_by_one():
     rows = records(8)
     for record in rows[1::2]:
