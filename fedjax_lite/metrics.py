@@ -131,7 +131,11 @@ def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset())
 
 
 def scale_of(metric: str) -> float:
-    """How many units of a metric's name make one of what it is shown in: 8 bits are a byte."""
+    """How many units of a metric's name make one of what it is shown in: 8 bits are a byte.
+
+    >>> scale_of("uplink_bits"), scale_of("bits_per_character"), scale_of("test_loss")
+    (8.0, 1.0, 1.0)
+    """
     return 8.0 if _is_size(metric) and "bits" in _words(metric) else 1.0
 
 

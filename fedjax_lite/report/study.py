@@ -161,7 +161,8 @@ def _curves(
 
 
 def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
-    names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank") and not name.startswith("rounds_")]
+    apart = {"low", "high", "seeds", "diverged", "rank", "rounds_to_target", "rounds_low", "rounds_high"}  # joined below, or left out
+    names = [name for name in table[0] if name not in apart]
     head = [
         "rank",
         *names,

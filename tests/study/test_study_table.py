@@ -241,6 +241,14 @@ def test_what_was_evaluated_comes_first_and_what_it_cost_last():
     ]
 
 
+def test_every_axis_is_a_column_of_the_ranked_cells(tmp_path):
+    curve = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+    study = fl.Study((Axis(("rounds_apart",), ((5,), (7,))),), (0,), {"m": curve}, {"m": (1, 2)}, 1)
+    page = (study.save(tmp_path, {"m": 3.5}) / "report.html").read_text()
+    head = ["rank", "rounds_apart", "mean", "95 % interval", "diverged", "rounds to the target (mean, 95 % interval)"]
+    assert re.findall("<th>(.*?)</th>", page) == head
+
+
 def test_whatever_was_measured_is_kept_and_shown(tmp_path):
     """Under any name, as a number or a curve, whether it changes or not; by the first that is shown the cells are printed."""
     curves = {"clients": np.full((2, 1, 3), 4.0), "personal_loss": np.arange(6.0).reshape(2, 1, 3)}
