@@ -21,6 +21,7 @@ from fedjax_lite.configuration.study import configured
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.engine.over_runs import AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
+from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.privacy.budget import private
 from fedjax_lite.runner.files import holds, place_of, toml_text
 from fedjax_lite.runner.folder import CHECKPOINTS
@@ -186,7 +187,7 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
 
 def _print(result: Result, out: Path) -> None:
     print(f"{result.status} after {len(result.history)} rounds")
-    evaluated = [{name: x for name, x in record.items() if name.startswith(("test_", "train_"))} for record in result.history]
+    evaluated = [{name: x for name, x in record.items() if is_evaluation(name)} for record in result.history]
     for name, value in next(filter(None, reversed(evaluated)), {}).items():
         if isinstance(value, float):
             print(f"  {name} {value:.6g}")

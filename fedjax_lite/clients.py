@@ -16,6 +16,7 @@ from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWo
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.ledger import Cost, dense_bits, sent
+from fedjax_lite.metrics import check_names
 from fedjax_lite.uplink.compressor import apart
 from fedjax_lite.uplink.told import told
 
@@ -173,7 +174,11 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return work.step(shared, own, carry, batches.take(data, client, 0, round))[1], work.finish(shared, own, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
-    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))} | tree.zeros(jax.eval_shape(told, like[1][1]))
+    of_uplink = tree.zeros(jax.eval_shape(told, like[1][1]))
+    check_names(of_steps, "the client work's step")
+    check_names(of_finish, "the client work's finish", of_steps.keys())
+    check_names(of_uplink, "the uplink", of_steps.keys() | of_finish.keys())
+    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))} | of_uplink
     nothing, steps_in = ravel_pytree(of_steps)
 
     def build(common, examples) -> Local:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.engine import devices, placement
-from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.metrics import SPREAD, TEST, lower_is_better
 from fedjax_lite.models.loss_fn import LossFn, values_of
 from fedjax_lite.refuse import integer
 from fedjax_lite.tree import take, zeros
@@ -131,7 +131,7 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     return jax.tree.map(lambda x: x.reshape(-1)[back], found)
 
 
-def summarize(sums: dict[str, Mean], prefix: str = "test_", best: Mapping[str, str] | None = None) -> dict[str, object]:
+def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str] | None = None) -> dict[str, object]:
     """What a person reads of an evaluation, on the host: global values, and their spread over clients.
 
     Args:
@@ -157,7 +157,7 @@ def summarize(sums: dict[str, Mean], prefix: str = "test_", best: Mapping[str, s
         each = np.sort(total[count > 0] / count[count > 0])
         if len(each) > 1:
             spread[name] = _spread(each, lower_is_better(name, (best or {}).get(name)))
-    return summary | ({prefix + "clients": spread} if spread else {})
+    return summary | ({prefix + SPREAD: spread} if spread else {})
 
 
 def _spread(each: np.ndarray, lower: bool) -> dict[str, object]:

@@ -26,7 +26,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.clients import SENT, Family, side_of
 from fedjax_lite.engine import Engine, packed
 from fedjax_lite.guarantees import composable, hidden, refuse_memory
-from fedjax_lite.metrics import check_names
+from fedjax_lite.metrics import INSIDE, check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
 from fedjax_lite.refuse import complex_leaves, integer
 
@@ -139,9 +139,11 @@ def federate(
 
         part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
         bits = sums.pop(SENT)
+        private = aggregator.privacy is not None or hidden(state.own, state.uplink)
+        if private:
+            check_names(sums, "private client work", INSIDE)
         aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
         metrics = _beside({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
-        private = aggregator.privacy is not None or hidden(state.own, state.uplink)
         present = cohort.weight > 0
         clients = jnp.sum(present, dtype=jnp.result_type(float))
         info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics, jnp.nan * clients if private else clients)

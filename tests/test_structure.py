@@ -55,6 +55,18 @@ def test_one_module_decides_which_form_of_a_computation_is_taken():
     }
 
 
+def test_one_module_knows_what_a_name_of_a_metric_means():
+    """Others look a metric up by the name that they give it; what a name begins or ends with, or has in it, is asked of metrics.py."""
+    parts = {"test_", "train_", "_accuracy", "_loss", "accuracy", "perplexity"}
+    knowing = {
+        str(path.relative_to(PACKAGE))
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in parts
+    }
+    assert knowing == {"metrics.py", "models/losses.py", "configuration/distillation.py"}  # which report an accuracy, and weigh by it
+
+
 def rooms_that_import():
     """room -> those that it imports; a room is a folder of the package, or a file beside the folders."""
     found = {}

@@ -21,6 +21,7 @@ from fedjax_lite.configuration.seeds import Alike, alike
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.evaluate import evaluate
+from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.simulate import advance
@@ -124,7 +125,7 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
         {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the round before, as a run records
         them. NaN where nothing was counted.
     """
-    held_out, prefix = (source.train, "train_") if source.test is None else (source.test, "test_")
+    held_out, prefix = (source.train if source.test is None else source.test), prefix_of(source.test)
 
     def segment(state: Tree, length: int) -> tuple[Tree, dict[str, jax.Array]]:
         state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)

@@ -1,6 +1,6 @@
-"""What a run has given away, for its summary and report; and which of its metrics are outside the guarantee."""
+"""What a run has given away, for its summary and report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -8,25 +8,11 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Mechanism
+from fedjax_lite.metrics import inside_guarantee
 from fedjax_lite.privacy.accountant import accounted, covered, refuse_more_rounds
 from fedjax_lite.sampling.participation import Sampler
 
 POINTS = 5  # of a curve: each takes an accountant up to a second
-# Functions of the noisy aggregates, of settings, and of labels of public examples alone.
-INSIDE = ("round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy")
-
-
-def outside(names: Iterable[str], central: bool) -> list[str]:
-    """The metrics that are computed from clients' data without noise.
-
-    Args:
-        names: of a run's metrics.
-        central: whether the test examples are no client's.
-
-    >>> outside(["round", "loss", "update_norm", "clipped", "test_accuracy"], central=True)
-    ['loss', 'clipped']
-    """
-    return [name for name in names if name not in INSIDE and not (central and name.startswith("test_"))]
 
 
 def is_central(test: Any) -> bool:
@@ -62,7 +48,7 @@ def check_private(
             raise ValueError(
                 f"data: {empty} clients hold no examples, so they send nothing and their share of the noise is missing: drop them"
             )
-    if (mechanism is not None or hides) and converge and outside([converge.metric], central):
+    if (mechanism is not None or hides) and converge and not inside_guarantee(converge.metric, central):
         raise ValueError(
             f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
             "take update_norm, or a metric of test examples that are no client's"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from fedjax_lite.metrics import lower_is_better, scale_of, shown
+from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
 
 MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
@@ -33,10 +33,10 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         config: the TOML text of its settings.
     """
     final = summary["final"]
-    spread = next((value for value in final.values() if isinstance(value, dict)), {})
-    numbers = {key: value for key, value in final.items() if not isinstance(value, dict)}
+    spread = {parted(name)[1]: each for name, each in _spreads(final).items()}
+    numbers = {key: final[key] for key in in_order(final) if not isinstance(final[key], dict)}
     outside = (summary.get("privacy") or {}).get("outside", [])
-    measured = [key for key in numbers if key.startswith(("test_", "train_"))]
+    measured = list(filter(is_evaluation, numbers))
     evaluated = {_marked(key, outside): numbers[key] for key in measured}
     trained = {_marked(key, outside): value for key, value in numbers.items() if key not in measured and key != "round"}
     made_with = {f"{part} {key}": x for part in ("data", "test", "code", "device") for key, x in (summary.get(part) or {}).items()}
@@ -59,31 +59,41 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
 
 def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[str]:
     """A figure a metric: what it was in local training and in the evaluation together, with the spread over clients."""
-    names = list(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
-    prefix = next((prefix for prefix in ("test_", "train_") if any(name.startswith(prefix) for name in names)), "test_")
-    where = "held-out examples" if prefix == "test_" else "all training examples"
-    evaluated = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    names = in_order(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
+    evaluated = [parted(name) for name in names if is_evaluation(name)]
+    spreads = [(record["round"], _spreads(record)) for record in records]
     figures = []
-    for name in evaluated:
-        curves = {_marked(where, outside, f"{prefix}{name}"): _series(records, f"{prefix}{name}")}
+    for prefix, name in evaluated:
+        curves = {_marked(EVALUATIONS[prefix], outside, prefix + name): _series(records, prefix + name)}
         if name in names:
             curves[_marked("local training", outside, name)] = _series(records, name)
-        spread = [(record["round"], record.get(f"{prefix}clients", {}).get(name, {})) for record in records]
+        spread = [(x, each.get(prefix + name, {})) for x, each in spreads]
         told = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
         band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in told if None not in values]
         shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
         figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=said(name)))
-    beside = [name for name in names if name.endswith("_accuracy") and not name.startswith(prefix)]
+    drawn = {each for prefix, name in evaluated for each in (prefix + name, name)}
+    beside = [name for name in names if name in ON_PUBLIC]
     if len(beside) > 1:
-        curves = {_marked(name.removesuffix("_accuracy"), outside, name): _series(records, name) for name in beside}
+        curves = {_marked(ON_PUBLIC[name], outside, name): _series(records, name) for name in beside}
         figures.append(line_chart("accuracy on public examples", curves))
-        names = [name for name in names if name not in beside]
+        drawn |= set(beside)
     for name in names:
         constant = len({record.get(name) for record in records}) == 1 < len(records)
-        if name not in evaluated and not name.startswith(prefix) and not constant:
+        if name not in drawn and not constant:
             title = _marked(name.replace("_", " "), outside, name)
             figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name), say=said(name)))
     return figures
+
+
+def _spreads(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """An evaluation's metrics -> how they are spread over clients.
+
+    >>> _spreads({"test_loss": 0.5, "test_clients": {"loss": {"mean": 0.25}}})
+    {'test_loss': {'mean': 0.25}}
+    """
+    told = {name.removesuffix(SPREAD): value for name, value in record.items() if isinstance(value, dict)}
+    return {prefix + name: each for prefix, spread in told.items() for name, each in spread.items()}
 
 
 def _marked(text: str, outside: Sequence[str], name: str | None = None) -> str:

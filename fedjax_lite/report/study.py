@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.metrics import lower_is_better, scale_of, shown
+from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
 from fedjax_lite.report.chart import ROUND, line_chart
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
@@ -50,8 +50,9 @@ def study_report(
     cells = math.prod(len(labels) for labels in axes.values())
     said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
+    results = {metric: results[metric] for metric in in_order(results)}
     alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
-    for metric, values in sorted(results.items(), key=lambda item: not item[0].startswith(("test_", "train_"))):  # evaluations first
+    for metric, values in results.items():
         if metric in alike:
             continue
         lower = lower_is_better(metric, (best or {}).get(metric))
@@ -61,12 +62,12 @@ def study_report(
         parts.append(f'<div class="figures">{"".join(_heat_maps(axes, metric, tables[metric], lower))}</div>')
         parts.append(f'<details><summary>All cells by rank</summary><div class="wide">{_ranked(metric, tables[metric])}</div></details>')
         ends = values[..., -1] if metric in rounds else values
-        if shown := "".join(_over_axes(axes, metric, ends)):
+        if shown := "".join(_over_axes(axes, metric, ends, lower)):
             parts.append(
                 f'<details open="open"><summary>Over each axis of numbers: {SHADED}</summary><div class="figures">{shown}</div></details>'
             )
         if metric in rounds:
-            shown = "".join(_curves(axes, metric, values, rounds[metric]))
+            shown = "".join(_curves(axes, metric, values, rounds[metric], lower))
             parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
     told = {metric: float(value) for metric, value in alike.items()}
     parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(told)}" if told else "")
@@ -101,7 +102,7 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[M
     means = [row["mean"] for row in table if row["mean"] is not None]
     span = (min(means), max(means)) if means else None
     figures = []
-    say = partial(shown, metric) if scale_of(metric) > 1 else written
+    say = partial(shown, metric, form=written)
     for fixed, caption in _facets(axes, others):
 
         def cell(i, j, fixed=fixed):
@@ -116,7 +117,7 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[M
     return figures
 
 
-def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray) -> list[str]:
+def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray, lower: bool = False) -> list[str]:
     """What runs ended at `[*axes, seeds]` over every axis of three numbers or more, with the curves of the longest other axis."""
     figures = []
     for i, (name, labels) in enumerate(axes.items()):
@@ -126,14 +127,14 @@ def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray)
                 order = np.argsort(numbers)
                 others = {other: axes[other] for other in axes if other != name}
                 values = np.moveaxis(ends, i, -1)[..., order]
-                figures += _curves(others, metric, values, [numbers[k] for k in order], across=name)
+                figures += _curves(others, metric, values, [numbers[k] for k in order], lower, across=name)
     return figures
 
 
 def _curves(
-    axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, points: Sequence[int | float], across: str = ROUND
+    axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, points: Sequence[int | float], lower: bool, across: str = ROUND
 ) -> list[str]:
-    """The longest axis's curves in a figure for each combination of the others, on one scale."""
+    """The longest axis's curves in a figure for each combination of the others, on one scale, logarithmic perhaps if lower is better."""
     if not axes:
         axes, values = {"": ("",)}, values[None]
     values = values / scale_of(metric)
@@ -154,14 +155,14 @@ def _curves(
                 curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
                 bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
-            log = lower_is_better(metric)
-            figures.append(line_chart(title, curves, may_be_log=log, bands=bands, span=span, across=across, say=said(metric)))
+            figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, span=span, across=across, say=said(metric)))
     left_out = len(figures) - MOST_FIGURES
     return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
 
 
 def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
-    names = [name for name in table[0] if name not in ("low", "high", "seeds", "diverged", "rank") and not name.startswith("rounds_")]
+    apart = {"low", "high", "seeds", "diverged", "rank", "rounds_to_target", "rounds_low", "rounds_high"}  # joined below, or left out
+    names = [name for name in table[0] if name not in apart]
     head = [
         "rank",
         *names,

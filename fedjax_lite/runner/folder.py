@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from fedjax_lite.base import State, Tree
+from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.environment import environment
@@ -174,7 +175,7 @@ class RunFolder:
 
     def _summarize(self, status: str, records: Records, **more: Any) -> None:
         """The summary, and for a run that goes on no longer the report before it."""
-        evaluated = (record for record in reversed(records) if any(name.startswith(("test_", "train_")) for name in record))
+        evaluated = (record for record in reversed(records) if any(map(is_evaluation, record)))
         summary: dict[str, Any] = {
             "status": status,
             "rounds": len(records),

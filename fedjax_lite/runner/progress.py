@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from fedjax_lite.metrics import shown
+from fedjax_lite.metrics import is_evaluation, shown
 
 
 class _Speed(ProgressColumn):
@@ -46,7 +46,7 @@ class Progress:
 
     def update(self, record: dict[str, Any]) -> None:
         """Move to the record's round and show its evaluation, or the loss of local training if there is none."""
-        evaluated = [name for name in record if name.startswith(("test_", "train_")) and isinstance(record[name], float)]
+        evaluated = [name for name in record if is_evaluation(name) and isinstance(record[name], float)]
         told = [f"{name} {shown(name, record[name], '.4f')}" for name in evaluated or ["loss"] if record.get(name) is not None]
         self._bar.update(self._task, completed=record["round"], description="  ".join(told))
 

@@ -17,10 +17,10 @@ from fedjax_lite.distill.public import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.guarantees import hidden
-from fedjax_lite.metrics import OF_ROUND, check_names
+from fedjax_lite.metrics import OF_ROUND, check_names, inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
-from fedjax_lite.privacy.budget import check_private, delta_of, is_central, outside, spent
+from fedjax_lite.privacy.budget import check_private, delta_of, is_central, spent
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
@@ -140,7 +140,7 @@ def run(
     test, params, key = everywhere((test, params, key))
     if not isinstance(data, Store):
         data = everywhere(data)
-    held_out, prefix = (data, "train_") if test is None else (test, "test_")
+    held_out, prefix = (data if test is None else test), prefix_of(test)
     parts = (algorithm, sampler, loss_fn)
     trace(*parts, rounds=min(rounds, evaluate_every), params=params, key=key, data=data, test=test, converge=converge)
     state, segment = started(algorithm, data, params, key, on_host)
@@ -182,7 +182,7 @@ def run(
                 raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
             bar.update(history[-1])
         if folder:
-            names = outside(list(dict.fromkeys(name for record in history for name in record)), is_central(test))
+            names = list(dict.fromkeys(name for record in history for name in record if not inside_guarantee(name, is_central(test))))
             told = spent(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
             sizes = {"traffic": traffic(history, params, algorithm.params(state))}
             folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}), **sizes)
@@ -246,7 +246,7 @@ def trace(algorithm, sampler, loss_fn, *, rounds, params, key, data, test, conve
         error.add_note(f"while a round was traced of params {_shapes(params)} and examples such as {_shapes(example)}")
         raise
     check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
-    names = [*measured, *(f"{'train_' if test is None else 'test_'}{name}" for name in sums)]
+    names = [*measured, *(f"{prefix_of(test)}{name}" for name in sums)]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.base import Mechanism
+from fedjax_lite.metrics import inside_guarantee
 from fedjax_lite.privacy.accountant import accounted, covered
-from fedjax_lite.privacy.budget import finite_or_none, outside
+from fedjax_lite.privacy.budget import finite_or_none
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.study.results import Study
 
@@ -25,7 +26,8 @@ def with_epsilons(study: Study, private_of: Sequence[Callable[[], Private]], rou
         central: whether the test examples are no client's.
     """
     deltas: list[str] = []
-    told = {"privacy": {"outside the guarantee": ", ".join(outside(list(study.results), central))}}
+    outside = [name for name in study.results if not inside_guarantee(name, central)]
+    told = {"privacy": {"outside the guarantee": ", ".join(outside)}}
     if find_spec("dp_accounting") is None:
         told["privacy"]["epsilon"] = 'not accounted for: pip install "fedjax_lite[privacy]"'
         return study._replace(made=study.made | told)

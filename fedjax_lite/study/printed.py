@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedjax_lite.metrics import shown
+from fedjax_lite.metrics import headline, shown
 from fedjax_lite.report.study import rounds_of
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
@@ -25,8 +25,7 @@ def target_of(written: str) -> tuple[str, float]:
 
 def ranking(study: Study, targets: Mapping[str, float]) -> str:
     """A study's cells by rank, in a metric with a target, the accuracy on held-out examples or the next best that there is."""
-    order = (*targets, "test_accuracy", "train_accuracy", "test_loss", "train_loss")
-    metric = next((name for name in order if name in study.results), next(iter(study.results)))
+    metric = next((name for name in targets if name in study.results), headline(study.results))
     table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
     names = [name for axis in study.axes for name in axis.names]
     lines = [

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.metrics import OF_ROUND
+from fedjax_lite.metrics import INSIDE, OF_ROUND
 from fedjax_lite.privacy import record_level
+from fedjax_lite.uplink.told import Told
 
 CLIENT = {"x": np.array([1.0, 2, 3]), "y": np.array([2.0, 1, 0]), "w": np.array([1.0, 2, 1])}
 
@@ -87,6 +88,55 @@ def test_names_of_other_parts_are_refused_too():
     )
     with pytest.raises(ValueError, match="the algorithm reports metrics under names that are taken, round: rename them"):
         shown(by_hand, fl.data.FederatedData.from_clients([CLIENT]), 1.0, fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+
+
+def round_that_reports(name, part, aggregator):
+    """What a round says, traced, where a part of it reports a metric of that name beside what it does."""
+    work = fl.sgd_work(lambda params, batch, key: losses(params, batch), optax.sgd(0.1))
+    more = {name: fl.Mean(jnp.ones(()), jnp.ones(()))}
+
+    def step(*args):
+        carry, metrics = work.step(*args)
+        return carry, metrics | more
+
+    def finish(*args):
+        return (*work.finish(*args)[:2], more)
+
+    uplink = optax.GradientTransformationExtraArgs(
+        lambda params: Told({name: (jnp.int32(1), jnp.int32(2))}), lambda updates, state, params=None, **beside: (updates, state)
+    )
+    parts = {"step": {"step": step}, "finish": {"finish": finish}, "uplink": {}}[part]
+    algorithm = fl.federate(
+        work._replace(**parts), aggregator, fl.optimizer_server(optax.sgd(1.0)), batches=fl.Batches(None), population=1,
+        uplink=uplink if part == "uplink" else None, engine=fl.padded(),
+    )  # fmt: skip
+    data, key = fl.data.FederatedData.from_clients([CLIENT]), jax.random.key(0)
+    cohort = fl.sampling.everyone()(key, data.size, 0)
+    return jax.eval_shape(lambda key: algorithm.round(algorithm.init(1.0, key), data, cohort)[1], key)
+
+
+@pytest.mark.parametrize(
+    "name, part, whose",
+    [
+        ("uplink_bits", "step", "the client work's step"),
+        *(("loss", "finish", "the client work's finish"), ("uplink_bits", "finish", "the client work's finish")),
+        *(("loss", "uplink", "the uplink"), ("uplink_bits", "uplink", "the uplink")),
+    ],
+)
+def test_no_metric_takes_the_place_of_another(name, part, whose):
+    with pytest.raises(ValueError, match=f"{whose} reports metrics under names that are taken, {name}: rename them"):
+        round_that_reports(name, part, fl.aggregators.mean())
+    assert "personal_loss" in round_that_reports("personal_loss", part, fl.aggregators.mean())
+
+
+def test_what_clients_report_has_no_name_that_stands_for_what_is_private():
+    """A report would take it for what the server makes of the noisy aggregate."""
+    private = fl.aggregators.dp_mean(1.0, 1.0, 1.0)
+    for name in sorted(INSIDE - OF_ROUND):
+        assert name in round_that_reports(name, "step", fl.aggregators.mean())
+        with pytest.raises(ValueError, match=f"private client work reports metrics under names that are taken, {name}: rename them"):
+            round_that_reports(name, "step", private)
+    assert "personal_loss" in round_that_reports("personal_loss", "step", private)
 
 
 @pytest.mark.parametrize(

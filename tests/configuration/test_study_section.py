@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import softmax_data, softmax_loss, softmax_params
-from segments import DATA, FEDSGD, KEY, SAMPLER, TEST, loss, run
+from segments import DATA, FEDSGD, KEY, SAMPLER, TEST, by_hand, gradient_step, loss, run
 from tiny import TINY, edited
 
 import fedjax_lite as fl
@@ -71,16 +71,23 @@ def test_the_last_rounds_are_evaluated_too():
 
 
 def test_a_curve_is_divided_by_what_was_counted():
-    """Weights that sum to less than one, and a class of which nothing is held out."""
+    """Weights that sum to less than one, and a class of which nothing is held out; what clients or examples have of their own is kept."""
 
     def weighted(params, batch, key):
         losses, metrics = softmax_loss(params, batch, key)
         tenth, none = 0.01 * jnp.ones_like(losses), jnp.zeros_like(losses)
-        return losses, metrics | {"weighted": fl.Mean(tenth * losses, tenth), "absent": fl.Mean(none, none)}
+        return losses, metrics | {"weighted": fl.Mean(tenth * losses, tenth), "absent": fl.Mean(none, none), "personal_loss": 3 * losses}
 
-    found = jax.jit(lambda source: curves(Parts(FEDSGD, softmax_params(), SAMPLER, weighted, KEY), source, 1, 1))(Source(DATA, TEST))
+    def with_personal(*args):
+        state, metrics = gradient_step(*args)
+        return state, metrics | {"personal_loss": 2 * metrics["loss"]}
+
+    made = Parts(by_hand(with_personal), softmax_params(), SAMPLER, weighted, KEY)
+    found = jax.jit(lambda source: curves(made, source, 1, 1))(Source(DATA, TEST))
     np.testing.assert_allclose(found["test_weighted"], found["test_loss"], rtol=1e-5)
     assert np.isnan(found["test_absent"]).all()
+    np.testing.assert_allclose(found["personal_loss"], 2 * found["loss"], rtol=1e-6)
+    np.testing.assert_allclose(found["test_personal_loss"], 3 * found["test_loss"], rtol=1e-5)
 
 
 @pytest.mark.deep

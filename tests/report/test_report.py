@@ -60,6 +60,17 @@ def test_a_figure_a_metric_with_training_and_evaluation_together(prefix, named):
     assert len(list(figures["accuracy"].iter("polygon"))) == 1 and len(list(figures["loss"].iter("polygon"))) == 0
 
 
+def test_what_was_evaluated_comes_first_and_what_it_cost_last():
+    """In the figures and in the table, whatever the order of the records."""
+    rows = [
+        {"clients": 5.0 - t, "uplink_bits": 8.0 * t, "a_loss": 1.0 / t, "loss": 2.0 / t, "round": t, "test_loss": 3.0 / t} for t in (1, 2)
+    ]
+    html = page(rows)
+    assert list(parsed(html)) == ["loss", "a loss", "clients", "uplink bits"]
+    cells = [cell.text for cell in ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")]).iter("td")]
+    assert cells[:10:2] == ["test loss", "a loss", "loss", "clients", "uplink bits"]
+
+
 def test_few_clients_are_shown_one_by_one():
     rows = records(8)
     for record in rows[1::2]:
@@ -70,6 +81,26 @@ def test_few_clients_are_shown_one_by_one():
     (told,) = [[[cell.text for cell in row] for row in table] for table in tables if table[0][0].text == "client by client"]
     assert told[0][4:] == ["1", "2", "3"] and told[1][4:] == ["0.125", "0.25", "0.375"] and told[2][4:] == ["0.5", "0.75"]
     assert "each client, from the lowest on" in html and "at or below" not in html and "from the lowest" not in page(records(8))
+
+
+def test_what_clients_hold_for_themselves_has_its_own_figure_and_spread():
+    """Neither an accuracy that is no public example's, nor a second spread over clients, takes another's place."""
+    rows = records(8)
+    for record in rows:
+        record |= {f"{whose}_accuracy": record["round"] / 10 for whose in ("student", "personal", "ensemble")}
+        record |= {"personal_loss": 1.0 / record["round"]}
+    for record in rows[1::2]:
+        record |= {"test_personal_accuracy": 0.25, "test_personal_clients": FEW}
+    html = page(rows)
+    figures = parsed(html)
+    assert {"personal accuracy", "personal loss", "accuracy on public examples"} < figures.keys()
+    legends = {caption: [b.tail for b in figure.iter("b")] for caption, figure in figures.items()}
+    assert legends["accuracy on public examples"] == ["student", "ensemble"]
+    assert legends["personal accuracy"] == ["held-out examples", "local training", "lowest to highest client"]
+    assert len(list(figures["personal accuracy"].iter("polygon"))) == 1
+    rows = [[cell.text for cell in row] for row in ElementTree.fromstring(html[html.index("<body>") : html.index("</html>")]).iter("tr")]
+    assert ["accuracy", "0.5", "0.1", "0.125"] in [row[:4] for row in rows]
+    assert ["personal accuracy", "0.25", "0.1", "0.125", "0.125", "0.25", "0.375"] in rows
 
 
 def test_pages_of_little():

@@ -230,11 +230,47 @@ def test_curves_are_told_apart_without_color():
         assert len({dashes for _, dashes in looks[0]}) == len(names) and sorted(looks[0], key=str) == sorted(sum(looks[1:], []), key=str)
 
 
-def test_what_was_evaluated_comes_first():
+def test_what_was_evaluated_comes_first_and_what_it_cost_last():
     table = [{"mean": 0.5, "low": None, "high": None, "seeds": 1, "diverged": 0, "rank": 1}]
-    names = ["loss", "test_loss", "accuracy", "test_accuracy"]
+    names = ["uplink_bits", "loss", "clients", "test_loss", "personal_loss", "epsilon_pld", "accuracy", "test_personal_accuracy"]
     html = study_report("x", {}, {name: np.zeros(1) for name in names}, {}, dict.fromkeys(names, table))
-    assert re.findall("<h2>(.*?)</h2>", html) == ["test loss", "test accuracy", "loss", "accuracy"]
+    assert re.findall("<h2>(.*?)</h2>", html) == [
+        *("test loss", "test personal accuracy"),
+        *("loss", "personal loss", "accuracy"),
+        *("uplink bits", "clients", "epsilon pld"),
+    ]
+
+
+def test_every_axis_is_a_column_of_the_ranked_cells(tmp_path):
+    curve = np.array([[[1.0, 2.0]], [[3.0, 4.0]]])
+    study = fl.Study((Axis(("rounds_apart",), ((5,), (7,))),), (0,), {"m": curve}, {"m": (1, 2)}, 1)
+    page = (study.save(tmp_path, {"m": 3.5}) / "report.html").read_text()
+    head = ["rank", "rounds_apart", "mean", "95 % interval", "diverged", "rounds to the target (mean, 95 % interval)"]
+    assert re.findall("<th>(.*?)</th>", page) == head
+
+
+def test_whatever_was_measured_is_kept_and_shown(tmp_path):
+    """Under any name, as a number or a curve, whether it changes or not; by the first that is shown the cells are printed."""
+    curves = {"clients": np.full((2, 1, 3), 4.0), "personal_loss": np.arange(6.0).reshape(2, 1, 3)}
+    numbers = {"unheard_of": np.array([[7.25], [7.25]]), "test_perplexity": np.array([[9.5], [8.5]])}
+    study = fl.Study((Axis(("a",), (("x",), ("y",))),), (0,), curves | numbers, dict.fromkeys(curves, (1, 2, 3)), 1)
+    folder = study.save(tmp_path)
+    again = fl.Study.load(folder)
+    for metric, values in (curves | numbers).items():
+        np.testing.assert_array_equal(again.results[metric], values)
+    rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert [(row["metric"], row["mean"]) for row in rows if row["a"] == "x"] == [
+        *(("clients", "4.0"), ("personal_loss", "2.0")),
+        *(("unheard_of", "7.25"), ("test_perplexity", "9.5")),
+    ]
+    page = (folder / "report.html").read_text()
+    assert re.findall("<h2>(.*?)</h2>", page)[:3] == ["test perplexity", "personal loss", "The same in all cells, seeds and rounds"]
+    assert "<tr><td>unheard of</td><td>7.25</td></tr><tr><td>clients</td><td>4</td></tr>" in page
+    assert [line.split()[:3] for line in ranking(study, {}).splitlines()[1:]] == [
+        ["rank", "a", "test_perplexity"],
+        ["1", "y", "8.5000"],
+        ["2", "x", "9.5000"],
+    ]
 
 
 def test_bits_read_as_bytes(tmp_path):
