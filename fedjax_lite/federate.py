@@ -1,6 +1,8 @@
 """One federated round. It knows no algorithm by name: every decision comes in as a function."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,10 @@ from fedjax_lite.base import (
     round_key,
 )
 from fedjax_lite.batches import Batches
-from fedjax_lite.clients import SENT, Family, side_of
+from fedjax_lite.clients import SENT, Family, Side, side_of
 from fedjax_lite.engine import Engine, packed
 from fedjax_lite.guarantees import composable, hidden, refuse_memory
+from fedjax_lite.ledger import Cost
 from fedjax_lite.metrics import INSIDE, check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
 from fedjax_lite.refuse import complex_leaves, integer
@@ -82,14 +85,134 @@ def federate(
     (2.0, [96.0])
     """
     families = work if isinstance(work, list) else Family(work, population, uplink)
+    _check(families, aggregator, server, batches, population, uplink, engine)
+    side = side_of(families, aggregator, batches, engine or packed(), population)
+    params_of = server.params or (lambda state: server.broadcast(state).params)
+    parts = _Parts(side, aggregator, server, batches, population, params_of)
+    layout = Layout(partial(_settled, batches), partial(_first_rows, parts) if side.rows else None, partial(_stacks, parts))
+    return Algorithm(partial(_init, parts), partial(_round, parts), lambda state: params_of(state.server), layout, aggregator.privacy)
+
+
+class _Parts(NamedTuple):
+    """What a round is composed of."""
+
+    side: Side
+    aggregator: Aggregator
+    server: Server
+    batches: Batches
+    population: int
+    params_of: Callable[[Tree], Tree]  # the server's state -> the global model
+
+
+def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
+    """One round: broadcast, train, aggregate, update; and what it reports."""
+    side, aggregator, server = parts.side, parts.aggregator, parts.server
+    key = aggregate_key(round_key(state))
+    common, cohort = _begin(parts, state, data, cohort)
+
+    part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
+    bits = sums.pop(SENT)
+    aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
+    metrics, info = _told(parts, state, cohort, sums, metrics, jax.random.fold_in(key, 1))
+    server_state = server.update(aggregate, state.server, info)
+    server_state, aggregator_state = _unless_nobody(parts, state, cohort, (server_state, aggregator_state))
+
+    metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
+    check_names(metrics, "the client work, the aggregator or the server")
+    metrics |= _counted(cohort, bits, side.received(common[0], cohort))
+    metrics["update_norm"] = optax.tree.norm(optax.tree.sub(parts.params_of(server_state), parts.params_of(state.server)))
+    return State(state.round + 1, state.key, server_state, aggregator_state, *rows), metrics
+
+
+def _init(parts: _Parts, params: Tree, key: Key) -> State:
+    """The first state, once nothing that travels is known to be complex, and no guarantee broken by what is kept."""
+    params = jax.tree.map(jnp.asarray, params)
+    complex_leaves("params", params)
+    state = parts.server.init(params)
+    begun = (params, parts.server.broadcast(state), key)
+    message = parts.side.message(*begun)
+    complex_leaves("the clients' message", message)
+    rows = _checked_rows(parts, parts.side.begin(*begun))
+    return State(jnp.int32(0), key, state, parts.aggregator.init(message), *rows)
+
+
+def _begin(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[tuple, Client]:
+    """What is common to all clients, and the cohort with its keys, places and steps."""
+    if data.population != parts.population:
+        raise ValueError(
+            f"the algorithm was built for population={parts.population}, the data has {data.population} clients: make them equal"
+        )
+    cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
+    return (parts.server.broadcast(state.server), state.round, state.aggregator), _settled(parts.batches, cohort, state.round)
+
+
+def _settled(batches: Batches, cohort: Client, round: Any) -> Client:
+    """Each client's steps; one that has no examples, no steps or no weight is an empty slot."""
+    planned = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
+    working = (planned > 0) & (cohort.weight > 0)
+    return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
+
+
+def _told(parts: _Parts, state: State, cohort: Client, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
+    """The metrics of client work and aggregator, and what the server is told of them: nothing where it is private."""
+    private = parts.aggregator.privacy is not None or hidden(state.own, state.uplink)
+    if private:
+        check_names(sums, "private client work", INSIDE)
+    metrics = _beside({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
+    clients = jnp.sum(cohort.weight > 0, dtype=jnp.result_type(float))
+    return metrics, Info(state.round, key, {} if private else metrics, jnp.nan * clients if private else clients)
+
+
+def _unless_nobody(parts: _Parts, state: State, cohort: Client, after: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    """The server's and the aggregator's state after a round: as before where nobody took part, unless that must not show."""
+    before = (state.server, state.aggregator)
+    counts = jnp.any(cohort.weight > 0) if parts.aggregator.privacy is None else jnp.bool_(True)
+    return tree.where(counts, tree.cast_like(after, before), before)
+
+
+def _counted(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
+    """How many took part, how many no slot was left for, and the bits that travelled."""
+    found = {"clients": jnp.sum(cohort.weight > 0, dtype=jnp.float32), "downlink_bits": received}
+    found |= {"uplink_bits": sent.payload + sent.side, "uplink_side_bits": sent.side}
+    left_out = cohort.place.left_out
+    return found if left_out is None else found | {"left_out": jnp.sum(left_out).astype(jnp.float32)}
+
+
+def _first_rows(parts: _Parts, params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
+    """What these clients keep, own and uplink state, before they first take part."""
+    assert parts.side.rows is not None
+    return _checked_rows(parts, parts.side.rows(params, parts.server.broadcast(parts.server.init(params)), key, ids))
+
+
+def _checked_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    """What clients keep, own and uplink state, once it is known to break no guarantee."""
+    refuse_common_noise(rows[1], "uplink")
+    composable(parts.aggregator.privacy is not None or hidden(*rows), parts.server)
+    if parts.aggregator.privacy is not None:
+        refuse_memory(*rows)
+    return rows
+
+
+def _stacks(parts: _Parts, state: State, data: Any, cohort: Client) -> dict[str, Tree]:
+    """Zeros in the shape of what each device holds of its clients: their carries in lanes and, where parts do not add, messages."""
+    common, cohort = _begin(parts, state, data, cohort)
+    return parts.side.stacks(common, data, cohort, (state.own, state.uplink))
+
+
+def _beside(metrics: dict[str, Any], more: dict[str, Any], whose: str) -> dict[str, Any]:
+    """The metrics of both; a name that both have is refused."""
+    if twice := metrics.keys() & more.keys():
+        raise ValueError(f"{whose} both report {', '.join(sorted(twice))}: rename one")
+    return metrics | more
+
+
+def _check(families: Any, aggregator: Any, server: Any, batches: Any, population: Any, uplink: Any, engine: Any) -> None:
+    """Refuse what is no part of a round."""
     if isinstance(families, list) and uplink is not None:
         raise ValueError("federate: each of several families has its own uplink: give it in fl.Family")
-    for name, value, kind in (
-        *(("work", getattr(family, "work", family), ClientWork) for family in (families if isinstance(families, list) else [families])),
-        ("aggregator", aggregator, Aggregator),
-        ("server", server, Server),
-        ("batches", batches, Batches),
-    ):
+    works = [getattr(family, "work", family) for family in (families if isinstance(families, list) else [families])]
+    required = [*(("work", work, ClientWork) for work in works), ("aggregator", aggregator, Aggregator), ("server", server, Server)]
+    for name, value, kind in (*required, ("batches", batches, Batches)):
         if not isinstance(value, kind):
             raise TypeError(f"federate: {name} must be a fl.{kind.__name__}, got {value!r}: call the function that makes one")
     for name, value, kind, maker in (
@@ -99,86 +222,3 @@ def federate(
         if value is not None and not isinstance(value, kind):
             raise TypeError(f"federate: {name} must be a {kind.__name__}, {maker}, got {value!r}: call the function that makes one")
     integer("federate", "population", population, least=1)
-    side = side_of(families, aggregator, batches, engine or packed(), population)
-    params_of = server.params or (lambda state: server.broadcast(state).params)
-
-    def init(params: Tree, key: Key) -> State:
-        params = jax.tree.map(jnp.asarray, params)
-        complex_leaves("params", params)
-        state = server.init(params)
-        begun = (params, server.broadcast(state), key)
-        message = side.message(*begun)
-        complex_leaves("the clients' message", message)
-        rows = checked_rows(side.begin(*begun))
-        return State(jnp.int32(0), key, state, aggregator.init(message), *rows)
-
-    def first_rows(params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
-        """What these clients keep, own and uplink state, before they first take part."""
-        assert side.rows is not None
-        return checked_rows(side.rows(params, server.broadcast(server.init(params)), key, ids))
-
-    def checked_rows(rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        refuse_common_noise(rows[1], "uplink")
-        composable(aggregator.privacy is not None or hidden(*rows), server)
-        if aggregator.privacy is not None:
-            refuse_memory(*rows)
-        return rows
-
-    def started(state: State, data: Any, cohort: Client) -> tuple[tuple, Client]:
-        """What is common to all clients, and the cohort with keys and steps."""
-        if data.population != population:
-            raise ValueError(
-                f"the algorithm was built for population={population}, the data has {data.population} clients: make them equal"
-            )
-        cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
-        return (server.broadcast(state.server), state.round, state.aggregator), steps(cohort, state.round)
-
-    def round(state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
-        key = aggregate_key(round_key(state))
-        common, cohort = started(state, data, cohort)
-
-        part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
-        bits = sums.pop(SENT)
-        private = aggregator.privacy is not None or hidden(state.own, state.uplink)
-        if private:
-            check_names(sums, "private client work", INSIDE)
-        aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
-        metrics = _beside({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
-        present = cohort.weight > 0
-        clients = jnp.sum(present, dtype=jnp.result_type(float))
-        info = Info(state.round, jax.random.fold_in(key, 1), {} if private else metrics, jnp.nan * clients if private else clients)
-        server_state = server.update(aggregate, state.server, info)
-
-        before = (state.server, state.aggregator)
-        after = tree.cast_like((server_state, aggregator_state), before)
-        counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)
-        server_state, aggregator_state = tree.where(counts, after, before)
-        metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
-        check_names(metrics, "the client work, the aggregator or the server")
-        moved = optax.tree.sub(params_of(server_state), params_of(state.server))
-        metrics |= {"clients": clients.astype(jnp.float32), "update_norm": optax.tree.norm(moved)}
-        metrics |= {"uplink_bits": bits.payload + bits.side, "uplink_side_bits": bits.side}
-        metrics |= {"downlink_bits": side.received(common[0], cohort)}
-        if cohort.place.left_out is not None:
-            metrics["left_out"] = jnp.sum(cohort.place.left_out).astype(jnp.float32)
-        return State(state.round + 1, state.key, server_state, aggregator_state, *rows), metrics
-
-    def steps(cohort: Client, round: Any) -> Client:
-        """Settle each client's steps; one that has no examples, no steps or no weight is an empty slot."""
-        planned = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
-        working = (planned > 0) & (cohort.weight > 0)
-        return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
-
-    def stacks(state: State, data: Any, cohort: Client) -> dict[str, Tree]:
-        """Zeros in the shape of what each device holds of its clients: their carries in lanes and, where parts do not add, messages."""
-        common, cohort = started(state, data, cohort)
-        return side.stacks(common, data, cohort, (state.own, state.uplink))
-
-    layout = Layout(steps, first_rows if side.rows else None, stacks)
-    return Algorithm(init, round, lambda state: params_of(state.server), layout, aggregator.privacy)
-
-
-def _beside(metrics: dict[str, Any], more: dict[str, Any], whose: str) -> dict[str, Any]:
-    if twice := metrics.keys() & more.keys():
-        raise ValueError(f"{whose} both report {', '.join(sorted(twice))}: rename one")
-    return metrics | more

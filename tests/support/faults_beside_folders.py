@@ -6,10 +6,10 @@ from faults import Fault
 BESIDE_FOLDERS = (
     # a round
     Fault("a round without clients moves the server", "federate.py", "algorithms/test_fedgen.py",
-        "counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)",
+        "counts = jnp.any(cohort.weight > 0) if parts.aggregator.privacy is None else jnp.bool_(True)",
         "counts = jnp.bool_(True)"),
     Fault("a private round without clients releases nothing", "federate.py", "aggregators/test_dp_mean.py aggregators/test_dp_noise.py aggregators/test_dp_rounds.py",
-        "counts = jnp.any(present) if aggregator.privacy is None else jnp.bool_(True)",
+        "counts = jnp.any(cohort.weight > 0) if parts.aggregator.privacy is None else jnp.bool_(True)",
         "counts = jnp.any(present)"),
     Fault("aggregator and server draw from one key", "federate.py",
         "contract/test_lanes_and_keys.py::test_every_random_stream_has_keys_of_its_own",
