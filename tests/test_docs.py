@@ -15,6 +15,7 @@ from pages import PAGES, ROOT, blocks, calls, run_blocks
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
 CUTS = {
     "docs/attacks.md": [],
+    "docs/configurations.md": [],
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
     "docs/privacy.md": [],
@@ -27,7 +28,7 @@ CUTS = {
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
-CHEAP = "docs/data.md", "docs/schedules.md", "docs/speed.md"
+CHEAP = "docs/configurations.md", "docs/data.md", "docs/schedules.md", "docs/speed.md"
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from pages import ROOT
 from tiny import QUICK, TINY, after_a_round, edited, first_round, replaced
 
 from fedjax_lite import cli
@@ -211,3 +212,20 @@ def test_the_summary_tells_where_a_path_led_and_the_settings_hold_from_anywhere(
     os.rename(folder, tmp_path / "elsewhere")  # as it was, but for its place
     changes = ["--set", "run.rounds=2", "--resume"]
     assert cli.main(["run", "elsewhere/a.toml", "--quiet", "--devices", "1", "--out", "there", *changes]) == 0
+
+
+def test_the_example_of_the_docs_is_a_configuration(folder):
+    """Its file, its tables and its algorithm, put into a whole configuration."""
+    page = (ROOT / "docs" / "configurations.md").read_text()
+    (folder / "mine.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    tables = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    rest = TINY[TINY.index("[sampling]") : TINY.index("[aggregator]")] + TINY[TINY.index("[run]") :]
+    begin = 'name = "docs"\n' + OF_DATA
+    texts = {
+        "named": begin + '[model]\nname = "mlp"\n' + tables[0] + rest,
+        "parts": begin + tables[1] + '[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }\n' + rest,
+        "algorithm": begin + '[model]\nname = "mlp"\n' + tables[0].replace('"fedavgm"\nmomentum', '"mine.py:proximal"\nmu') + rest,
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.toml").write_text(text)
+        build(load(folder / f"{name}.toml"))
