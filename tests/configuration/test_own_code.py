@@ -11,11 +11,13 @@ import pytest
 from pages import ROOT
 from tiny import QUICK, TINY, after_a_round, edited, first_round, replaced
 
+import fedjax_lite as fl
 from fedjax_lite import cli
 from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.code import fingerprints
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.data import load_data
+from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.study import configured
 from fedjax_lite.configuration.table import ConfigError
 
@@ -119,9 +121,11 @@ def test_a_partition_and_an_algorithm(folder):
 
 def test_code_computes_what_the_librarys_own_would(folder):
     """Half of a sum over two clients, of a file; and a rule of a package beside it."""
-    for own, ours in (('"mine.py:rule"\nscale = 0.5', '"mean"'), ('"package_of_tests.parts:middle"', '"median"')):
-        found, expected = (after_a_round(edited(folder, TINY, ('"weighted_mean"', name), *QUICK))[0] for name in (own, ours))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    names = '"mine.py:rule"\nscale = 0.5', '"mean"'
+    found, expected = (after_a_round(edited(folder, TINY, ('"weighted_mean"', name), *QUICK))[0] for name in names)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+    rule = make(edited(folder, TINY, ('"weighted_mean"', '"package_of_tests.parts:middle"')).at("aggregator"), "aggregator")
+    assert isinstance(rule, fl.Aggregator)
 
 
 MISTAKES = {
@@ -172,6 +176,7 @@ def test_code_that_changes_is_another_run(folder, capsys):
     assert "code.mine.py:rule: is no longer the code that this was run with: leave [code] out" in capsys.readouterr().err
 
 
+@pytest.mark.deep
 def test_a_study_keeps_the_hash(folder):
     grid = '[grid]\naggregator = ["mean", "mine.py:rule"]\nseeds = 1\n[run]'
     study = configured(edited(folder, TINY, ("[run]", grid), *QUICK))(progress=False)
@@ -209,9 +214,16 @@ def test_the_summary_tells_where_a_path_led_and_the_settings_hold_from_anywhere(
     assert cli.main(["run", "project/a.toml", "--quiet", "--devices", "1", "--out", "there"]) == 0
     assert json.loads((tmp_path / "there" / "summary.json").read_text())["paths"] == {"data.path": str(shards)}
     assert load_data(load(tmp_path / "there" / "config.toml"), 0).population == 1
-    os.rename(folder, tmp_path / "elsewhere")  # as it was, but for its place
-    changes = ["--set", "run.rounds=2", "--resume"]
-    assert cli.main(["run", "elsewhere/a.toml", "--quiet", "--devices", "1", "--out", "there", *changes]) == 0
+
+
+@pytest.mark.deep
+def test_a_run_is_resumed_where_its_data_lies_elsewhere(folder, tmp_path):
+    with_shards(folder)
+    (folder / "a.toml").write_text(replaced(TINY, *OF_LEAF, *QUICK, ("evaluate_every = 2", "evaluate_every = 1")))
+    run = ["--quiet", "--devices", "1", "--out", "there"]
+    assert cli.main(["run", "project/a.toml", *run, "--set", "run.rounds=1"]) == 0
+    os.rename(folder, tmp_path / "elsewhere")
+    assert cli.main(["run", "elsewhere/a.toml", *run, "--set", "run.rounds=2", "--resume"]) == 0
 
 
 def test_the_example_of_the_docs_is_a_configuration(folder):
