@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from fedjax_lite.configuration.algorithm import own_keys
+from fedjax_lite.configuration.algorithm import others_keys, own_keys
 from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.privacy import budgets
@@ -222,4 +222,5 @@ def _list(options: argparse.Namespace) -> int:
 def _keys(factory, kind: str) -> str:
     """A factory's keys, and what they are if they are not given; of an algorithm those that no other section gives."""
     parameters = own_keys(factory) if kind == "algorithm" else inspect.signature(factory).parameters.values()
-    return "keys: " + (", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none")
+    keys = ", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none"
+    return f"keys: {keys}; from other sections: {', '.join(others_keys(factory))}" if kind == "algorithm" else f"keys: {keys}"

@@ -24,7 +24,7 @@ from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.models import Model
 
-__all__ = ["algorithm_of", "own_keys"]
+__all__ = ["algorithm_of", "others_keys", "own_keys"]
 
 GIVEN = (
     "loss_fn", "model", "models", "clients", "params", "optimizer", "learning_rate", "batches", "uplink", "population", "classes",
@@ -54,6 +54,12 @@ def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
 def own_keys(factory: Callable) -> list[inspect.Parameter]:
     """The arguments of an algorithm that [algorithm] itself can set."""
     return [p for p in inspect.signature(factory).parameters.values() if p.name not in GIVEN and p.kind is not p.VAR_KEYWORD]
+
+
+def others_keys(factory: Callable) -> list[str]:
+    """The arguments of an algorithm that other sections set, where it is for a user to set them."""
+    chosen = {"optimizer", "learning_rate", "batches", "uplink", "public", "aggregator", "server"}
+    return [name for name in inspect.signature(factory).parameters if name in chosen]
 
 
 def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:

@@ -36,11 +36,13 @@ def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients
         weight: float `[clients]`, 0 for an empty slot, never negative or NaN; ones by default.
 
     >>> import fedjax_lite as fl, jax
-    >>> fl.sampling.cohort(jax.random.key(0), jnp.array([3, 1, 4]), jnp.array([2, 9])).size.tolist()  # there is no client 9
-    [4, 0]
+    >>> found = fl.sampling.cohort(jax.random.key(0), jnp.array([3, 1, 4]), jnp.array([2, 9]))  # there is no client 9
+    >>> found.size.tolist(), found.weight.tolist()
+    ([4, 0], [1.0, 0.0])
     """
     ids = ids.astype(jnp.int32)
     weight = jnp.ones(ids.shape) if weight is None else jnp.asarray(weight, jnp.result_type(float))
+    weight = jnp.where((ids >= 0) & (ids < len(sizes)), weight, 0)
     size = sizes.at[ids].get(mode="fill", fill_value=0, wrap_negative_indices=False)
     return Client(ids, client_keys(sample_key(key), ids), size, jnp.full(ids.shape, NO_LIMIT), weight)
 
