@@ -68,3 +68,12 @@ def real_data() -> Path:
         if folder and Path(folder).is_dir():
             return Path(folder)
     pytest.skip("no real data: set FEDJAX_LITE_DATA to a folder with femnist_leaf/, mnist_idx/, ...")
+
+
+@pytest.fixture(scope="module")
+def coarse_accounting():
+    """Epsilons that are compared with each other alone, in a fraction of the time."""
+    import accounting  # here: it needs an extra
+
+    with accounting.coarse():
+        yield

@@ -1,29 +1,21 @@
 """[privacy] in a configuration: the noise for an epsilon, what the command line tells of it, and what is refused before a run starts."""
 
-import accounting
 import jax.numpy as jnp
 import pytest
-from tiny import PRIVATE
+from tiny import PRIVATE, replaced, written
 
 import fedjax_lite as fl
 from fedjax_lite import cli, privacy
 from fedjax_lite.configuration.build import build
-from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.study import configured
 from fedjax_lite.privacy.budget import check_private
 
-
-@pytest.fixture(scope="module", autouse=True)
-def coarse():
-    with accounting.coarse():
-        yield
+pytestmark = pytest.mark.usefixtures("coarse_accounting")
 
 
 @pytest.fixture
 def config(tmp_path):
-    path = tmp_path / "private.toml"
-    path.write_text(PRIVATE.replace('"padded"', '"sequential"'))  # the program that is traced soonest
-    return lambda *changes: load(path, changes)
+    return written(tmp_path / "private.toml", PRIVATE.replace('"padded"', '"sequential"'))  # the program that is traced soonest
 
 
 def shell(capsys, *words):
@@ -40,6 +32,14 @@ def test_auto_is_the_least_noise_for_the_target(config, tmp_path, capsys):
     slots = privacy.account(fl.aggregators.dp_mean(0.3, z, 12).privacy, fl.sampling.poisson(0.2), 60, 6, 1e-3)
     assert slots.pld == pytest.approx(2.0, rel=1e-3) and slots.pld <= 2.0
     assert privacy.calibrate(2.0, 0.2, 6, 1e-3) == pytest.approx(z, rel=2e-3)  # the limit of slots asks for hardly more
+
+
+@pytest.mark.deep
+def test_an_algorithm_by_name_has_the_budget_of_what_it_composes(config, tmp_path, capsys):
+    _, expected, _ = shell(capsys, "privacy", str(tmp_path / "private.toml"))
+    server = '[server]\noptimizer = { name = "sgd", learning_rate = 1.0 }\n'
+    (tmp_path / "named.toml").write_text(replaced(PRIVATE, (server, '[algorithm]\nname = "fedavg"\n')))
+    assert shell(capsys, "privacy", str(tmp_path / "named.toml"))[:2] == (0, expected)
 
 
 def test_each_budget_of_a_grid_is_told(config, tmp_path, capsys):

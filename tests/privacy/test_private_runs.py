@@ -2,13 +2,12 @@
 
 import json
 
-import accounting
 import jax
 import numpy as np
 import optax
 import pytest
 from problems import softmax_data, softmax_loss, softmax_params
-from tiny import PRIVATE, after_a_round
+from tiny import PRIVATE, after_a_round, written
 
 import fedjax_lite as fl
 from fedjax_lite import cli
@@ -17,22 +16,16 @@ from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.study import configured
 from fedjax_lite.report.page import report
 
-
-@pytest.fixture(scope="module", autouse=True)
-def coarse():
-    with accounting.coarse():
-        yield
+pytestmark = pytest.mark.usefixtures("coarse_accounting")
 
 
 @pytest.fixture
 def config(tmp_path):
-    path = tmp_path / "private.toml"
-    path.write_text(PRIVATE)
-    return lambda *changes: load(path, changes)
+    return written(tmp_path / "private.toml", PRIVATE)
 
 
 @pytest.fixture(scope="module")
-def ran(coarse, tmp_path_factory):
+def ran(coarse_accounting, tmp_path_factory):
     """The folder of the private run."""
     folder = tmp_path_factory.mktemp("private")
     (folder / "private.toml").write_text(PRIVATE)

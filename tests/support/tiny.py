@@ -81,6 +81,12 @@ def edited(folder, text, *replace, overrides=()):
     return load(folder / "tiny.toml", overrides)
 
 
+def written(file, text):
+    """A file with a text, read with the overrides that each call gives."""
+    file.write_text(text)
+    return lambda *overrides: load(file, overrides)
+
+
 def replaced(text, *replace):
     """A text with pairs of it replaced."""
     for old, new in replace:
