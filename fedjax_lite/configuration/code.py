@@ -52,7 +52,7 @@ def function_of(table: Table) -> Callable:
 
 def fingerprints(config: Config) -> dict[str, str]:
     """The hash of each file that a configuration takes code from, by the name that it has there."""
-    code = [each for each in config.at().walk() if is_code(each.value)]
+    code = [each for each in config.at().texts() if is_code(each.value)]
     return {each.value: _hash(Path(_module_of(each).__file__ or "")) for each in code}
 
 

@@ -1,6 +1,6 @@
 """A configuration's values, each with the place that it was written at, so that an error can name the line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,10 +95,17 @@ class Table:
         own = [self.at(key) for key in self.value] if isinstance(self.value, dict) else []
         return own + [key for each in own for key in each.below()]
 
-    def walk(self) -> list["Table"]:
-        """It and every value in it, those of lists too."""
-        keys = list(self.value) if isinstance(self.value, dict) else range(len(self.value)) if isinstance(self.value, list) else ()
-        return [self, *(each for key in keys for each in self.at(key).walk())]
+    def texts(self) -> list["Table"]:
+        """Every text in the table, in its lists too."""
+
+        def paths(value: Any, path: Where) -> Iterator[Where]:
+            if isinstance(value, str):
+                yield path
+            elif isinstance(value, dict | list):
+                for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+                    yield from paths(each, (*path, key))
+
+        return [self.at(*path) for path in paths(self.value, ())]
 
     def only(self, keys: Iterable[str]) -> "Table":
         """A table with these of its keys."""
