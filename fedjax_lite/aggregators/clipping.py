@@ -89,13 +89,13 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
         v = jax.tree.map(lambda center, x: center + (x / jnp.maximum(count, 1)).astype(center.dtype), v, added)
         return v, dropped
 
-    def several(part, v, key):
+    def finish_iterated(part, v, key):
         del key
         messages, cohort = part
         v, dropped = jax.lax.scan(lambda v, _: moved(v, pull(messages, cohort, v)), v, length=int(iterations))
         return v, v, {"non_finite": dropped[0]}
 
-    def once(part, v, key):
+    def finish_once(part, v, key):
         del key
         v, dropped = moved(v, part)
         return v, v, {"non_finite": dropped}
@@ -104,8 +104,8 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
         return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.promote_types(x.dtype, jnp.float32)), message)
 
     if iterations == 1:
-        return Aggregator(init, pull, once, additive=True)
-    return Aggregator(init, lambda messages, cohort, v: (messages, cohort), several, additive=False)
+        return Aggregator(init, pull, finish_once, additive=True)
+    return Aggregator(init, lambda messages, cohort, v: (messages, cohort), finish_iterated, additive=False)
 
 
 def shortened(message: Tree, most: Number) -> Tree:

@@ -101,11 +101,11 @@ def transformed(
         return messages, cohort
 
     def finish(part, state, key):
-        mine, others = state
+        transform_state, inner_state = state
         messages, cohort = part
-        messages, cohort, mine = transform(messages, cohort, mine, jax.random.fold_in(key, 0))
-        part = inner.collect(messages, cohort, others)
-        aggregate, others, metrics = inner.finish(part, others, jax.random.fold_in(key, 1))
-        return aggregate, (mine, others), metrics
+        messages, cohort, transform_state = transform(messages, cohort, transform_state, jax.random.fold_in(key, 0))
+        part = inner.collect(messages, cohort, inner_state)
+        aggregate, inner_state, metrics = inner.finish(part, inner_state, jax.random.fold_in(key, 1))
+        return aggregate, (transform_state, inner_state), metrics
 
     return Aggregator(lambda message: (init(message), inner.init(message)), collect, finish, additive=False)

@@ -62,8 +62,8 @@ def mda(num_byzantine: int, non_finite: str = "drop") -> Aggregator:
             members = kept & present[None, :]
             pairs = members[:, :, None] & members[:, None, :]
             widest = jnp.max(jnp.where(pairs, distances[None], 0), axis=(1, 2))
-            stands = jnp.all((kept & ~present[None, :]) == filled[None, :], axis=1) & jnp.any(kept, axis=1)
-            return jnp.where(stands, widest, jnp.inf)
+            counts = jnp.all((kept & ~present[None, :]) == filled[None, :], axis=1) & jnp.any(kept, axis=1)
+            return jnp.where(counts, widest, jnp.inf)
 
         diameters = jax.lax.map(diameter, jnp.asarray(kept).reshape(-1, CHUNK, slots)).reshape(-1)
         chosen = jnp.asarray(kept)[jnp.argmin(diameters)] & present

@@ -45,9 +45,9 @@ def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
     def mixed(messages, cohort, lost, n, f):
         present = cohort.weight > 0
         distances = squared_distances(messages, present)
-        return lambda mixed: mixed, (averages(lowest(distances, n - f) & present[None, :], messages, present, lost),)
+        return lambda message: message, (averages(lowest(distances, n - f) & present[None, :], messages, present, lost),)
 
-    return _before("nnm", mixed, inner, num_byzantine)
+    return _pre_aggregator("nnm", mixed, inner, num_byzantine)
 
 
 def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
@@ -86,7 +86,7 @@ def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
 
         return scaled, (messages, cohort.weight > 0, factor, lost)
 
-    return _before("arc", cut, inner, num_byzantine)
+    return _pre_aggregator("arc", cut, inner, num_byzantine)
 
 
 def bucketing(inner: Aggregator, size: int) -> Aggregator:
@@ -132,7 +132,7 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
     return transformed(bucketed, inner)
 
 
-def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
+def _pre_aggregator(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
     """Make an aggregator that changes the finite messages and passes them to `inner`.
 
     Args:
@@ -149,12 +149,13 @@ def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggr
         n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
         lost = (cohort.weight > 0) & ~(kept.weight > 0)
         fn, stacks = change(messages, kept, lost, n, f)
-        part = _collected(inner, fn, stacks, cohort, state[1])
-        aggregate, others, metrics = inner.finish(part, state[1], key)
-        state = state[0], others
+        transform_state, inner_state = state
+        part = _collected(inner, fn, stacks, cohort, inner_state)
+        aggregate, inner_state, metrics = inner.finish(part, inner_state, key)
         enough = n >= Needs(2, 1).least(f)
         too_few = jnp.maximum(metrics.get("too_few", 0), 1.0 - enough)
-        return tree.zero_where_not(enough, aggregate), state, metrics | {"non_finite": dropped, "too_few": too_few}
+        metrics = metrics | {"non_finite": dropped, "too_few": too_few}
+        return tree.zero_where_not(enough, aggregate), (transform_state, inner_state), metrics
 
     return plain._replace(finish=finish)
 
@@ -166,12 +167,12 @@ def _collected(inner: Aggregator, fn: Callable[..., Tree], stacks: tuple[Tree, .
         return inner.collect(jax.vmap(fn)(*stacks), cohort, state)
 
     def by_rows(stacks, cohort, state):
-        def one(row, client):
+        def collect_row(row, client):
             message, alone = jax.tree.map(lambda x: x[None], (fn(*row), client))
             return inner.collect(message, alone, state)
 
-        nothing = tree.zeros(jax.eval_shape(lambda *stacks: one(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
-        return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, one(*row)), None), nothing, (stacks, cohort))[0]
+        nothing = tree.zeros(jax.eval_shape(lambda *stacks: collect_row(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
+        return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, collect_row(*row)), None), nothing, (stacks, cohort))[0]
 
     if not inner.additive:
         return at_once(stacks, cohort, state)

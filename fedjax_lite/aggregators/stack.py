@@ -29,16 +29,16 @@ def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
         return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_sum_dtype(x)), terms)
 
     def by_rows(present, *stacks):
-        one = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))
+        shapes = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))
 
         def term(present, *row):
-            terms = jax.tree.map(lambda x, like: jnp.asarray(x).astype(_sum_dtype(like)), fn(*row), one)
+            terms = jax.tree.map(lambda x, like: jnp.asarray(x).astype(_sum_dtype(like)), fn(*row), shapes)
             return tree.zero_where_not(present, terms)
 
         if present.shape[0] <= FEW:
             terms = jax.vmap(term)(present, *stacks)
             return jax.tree.map(lambda x: sum((x[i] for i in range(1, len(x))), x[0]), terms)
-        first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), one)
+        first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), shapes)
         return jax.lax.scan(lambda sums, row: (jax.tree.map(jnp.add, sums, term(*row)), None), first, (present, *stacks))[0]
 
     return forms.by_platform(present, *stacks, cpu=by_rows, accelerator=at_once)
@@ -88,11 +88,11 @@ def columns(fn: Callable[[Array, Present], Array], messages: Tree, present: Pres
     """Apply a rule that acts on each coordinate alone to every leaf: `fn([clients, coordinates], present) -> [coordinates]`."""
 
     def leaf(x):
-        def some(chunk, first, total):
+        def applied(chunk, first, total):
             return jax.lax.dynamic_update_slice(total, fn(chunk, present), (first,))
 
         size = 4 * CHUNK  # `fn` passes over a chunk many times, which pays for longer chunks
-        return _over_chunks(some, x, present, jnp.zeros(x[0].size, x.dtype), size).reshape(x.shape[1:])
+        return _over_chunks(applied, x, present, jnp.zeros(x[0].size, x.dtype), size).reshape(x.shape[1:])
 
     return jax.tree.map(leaf, messages)
 
@@ -102,8 +102,8 @@ def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[
 
     def leaf(x, *c):
         def product(chunk, first, total):
-            for some in c:
-                off = chunk - jax.lax.dynamic_slice(some.reshape(-1), (first,), chunk.shape[1:])[None]
+            for center_leaf in c:  # none without a center
+                off = chunk - jax.lax.dynamic_slice(center_leaf.reshape(-1), (first,), chunk.shape[1:])[None]
                 chunk = tree.zero_where_not(present, off)
             return total + jnp.dot(chunk, chunk.T, precision="highest")
 

@@ -36,7 +36,7 @@ def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callabl
     elif not callable(weights):
         weights = _table(rule, weights)
 
-    def of(client: Client) -> Any:
+    def weigh(client: Client) -> Any:
         if callable(weights):
             return client.weight * _or_nan(jnp.asarray(weights(client)))
         if not isinstance(weights, str):
@@ -45,7 +45,7 @@ def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callabl
             return client.weight
         return client.weight * (client.size if cap is None else jnp.minimum(client.size, cap))
 
-    return of
+    return weigh
 
 
 def _table(rule: str, weights: Any) -> Array:
