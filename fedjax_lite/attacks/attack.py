@@ -127,8 +127,8 @@ def _poisoned_loss(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, loss
         if client is not None:
             bad = jnp.take(byzantine, client.id, mode="clip")
             examples = tree.where(bad, poisoned(examples, jax.random.fold_in(key, _EXAMPLES)), examples)
-        beside = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
-        return told(loss_fn, params, examples, key, **beside)
+        keywords = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
+        return told(loss_fn, params, examples, key, **keywords)
 
     return loss
 
@@ -141,13 +141,13 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
         return messages, cohort
 
     def finish(part, state, key):
-        (messages, cohort), (mine, others) = part, state
+        (messages, cohort), (attack_state, aggregator_state) = part, state
         attack_key, key = jax.random.split(key)
         present = cohort.weight > 0
         bad = present & jnp.take(byzantine, cohort.id, mode="clip")
 
         def aggregate(messages):
-            return aggregator.finish(aggregator.collect(messages, cohort, others), others, key)[0]
+            return aggregator.finish(aggregator.collect(messages, cohort, aggregator_state), aggregator_state, key)[0]
 
         seen = Seen(
             tree.zero_where_not(present, jax.tree.map(wide, messages)),
@@ -158,10 +158,11 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
             attack_key,
             aggregate,
         )
-        sent, mine = messages_of(seen, mine)
+        sent, attack_state = messages_of(seen, attack_state)
         messages = tree.where(bad, tree.cast_like(sent, messages), messages)
-        aggregate_, others, metrics = aggregator.finish(aggregator.collect(messages, cohort, others), others, key)
-        return aggregate_, (mine, others), metrics
+        part = aggregator.collect(messages, cohort, aggregator_state)
+        forged_aggregate, aggregator_state, metrics = aggregator.finish(part, aggregator_state, key)
+        return forged_aggregate, (attack_state, aggregator_state), metrics
 
     privacy = aggregator.privacy and aggregator.privacy._replace(provided="real attackers see no message but their own")
     return Aggregator(

@@ -120,12 +120,13 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
         def harm(offset):
             """Return the squared distance from mu to the aggregate if attackers send mu + `offset`."""
             sent = all_send(jax.tree.map(jnp.add, mean, offset), seen)
-            found = squared_norm(jax.tree.map(jnp.subtract, seen.aggregate(tree.where(seen.byzantine, sent, seen.messages)), mean))
-            return jnp.where(jnp.isnan(found), -1, found)  # NaN is never the most harmful
+            aggregate = seen.aggregate(tree.where(seen.byzantine, sent, seen.messages))
+            distance = squared_norm(jax.tree.map(jnp.subtract, aggregate, mean))
+            return jnp.where(jnp.isnan(distance), -1, distance)  # NaN is never the most harmful
 
-        def ascend(_, found):
+        def ascend(_, search):
             """Take one step from the best offset, or halve the step if the harm does not grow."""
-            best, slope, most, step = found
+            best, slope, most, step = search
             offset = _within(jax.tree.map(jnp.add, best, _of_length(slope, step)), radius)
             now, there = jax.value_and_grad(harm)(offset)
             best, slope = tree.where(now > most, (offset, there), (best, slope))
@@ -141,8 +142,8 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
             return best, most
 
         directions = [_perturbation("worst_case", p)(seen, mean) for p in ("unit", "std", "sign")]
-        found, harms = jax.lax.map(climb, jax.tree.map(lambda *x: jnp.stack(x), *directions))
-        best = jax.tree.map(lambda x: x[jnp.argmax(harms)], found)
+        offsets, harms = jax.lax.map(climb, jax.tree.map(lambda *x: jnp.stack(x), *directions))
+        best = jax.tree.map(lambda x: x[jnp.argmax(harms)], offsets)
         return all_send(jax.tree.map(jnp.add, mean, best), seen), state
 
     return Attack(send)
