@@ -67,7 +67,7 @@ def local_gaussian(
     """
     if epsilon is None and delta is not None:
         raise ValueError(f"local_gaussian: delta goes with epsilon, not with noise_multiplier: leave it out, got {delta!r}")
-    noise_multiplier = _multiplier("local_gaussian", noise_multiplier, epsilon, lambda one: _gaussian_multiplier(one, delta))
+    noise_multiplier = _multiplier("local_gaussian", noise_multiplier, epsilon, lambda each: _gaussian_multiplier(each, delta))
     return _local("local_gaussian", clip, noise_multiplier, lambda message: clipped(message, clip)[0], jax.random.normal)
 
 
@@ -108,7 +108,7 @@ def local_laplace(
 
     Source: Dwork, McSherry, Nissim, Smith 2006, "Calibrating noise to sensitivity in private data analysis", proposition 1.
     """
-    noise_multiplier = _multiplier("local_laplace", noise_multiplier, epsilon, lambda one: 2 / one)
+    noise_multiplier = _multiplier("local_laplace", noise_multiplier, epsilon, lambda each: 2 / each)
     return _local("local_laplace", clip, noise_multiplier, lambda message: _clipped_absolute(message, clip), jax.random.laplace)
 
 
@@ -132,10 +132,10 @@ def _multiplier(
         return calibrated(epsilon)
     if not epsilon:
         raise ValueError(f"{name}: epsilon is an empty list: give one number a round, or one for all")
-    for one in epsilon:
-        positive(name, "epsilon", one)
-    each = [calibrated(one) for one in epsilon]
-    return on_round(lambda round: jnp.asarray(each).at[round].get(mode="fill", fill_value=jnp.nan))
+    for each in epsilon:
+        positive(name, "epsilon", each)
+    multipliers = [calibrated(each) for each in epsilon]
+    return on_round(lambda round: jnp.asarray(multipliers).at[round].get(mode="fill", fill_value=jnp.nan))
 
 
 def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: Callable, draw: Callable):

@@ -59,7 +59,7 @@ def rotate(inner: optax.GradientTransformation, block: int = BLOCK) -> optax.Gra
 
     def init(message):
         turned = jax.tree.map(lambda x: _rows(wide(jnp.asarray(x)), block), message)
-        return _Rotated(_as_it_came(inner.init(turned), message, turned), Place("rotate"))
+        return _Rotated(_with_message_bits(inner.init(turned), message, turned), Place("rotate"))
 
     def update(updates, state, params=None, *, key=None, **extra):
         del params
@@ -70,7 +70,7 @@ def rotate(inner: optax.GradientTransformation, block: int = BLOCK) -> optax.Gra
         turned = jax.tree.unflatten(structure, [rotated(jax.random.fold_in(signs, i), x, block) for i, x in enumerate(leaves)])
         decoded, after = inner.update(turned, state.inner, None, key=jax.random.fold_in(key, _INNER), **extra)
         back = [rotated_back(jax.random.fold_in(signs, i), y, leaves[i]) for i, y in enumerate(jax.tree.leaves(decoded))]
-        return jax.tree.unflatten(structure, back), _Rotated(_as_it_came(after, updates, turned), state.place)
+        return jax.tree.unflatten(structure, back), _Rotated(_with_message_bits(after, updates, turned), state.place)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -110,7 +110,7 @@ def check_block(name: str, block: int) -> None:
         raise ValueError(f"{name}: block must be a power of two such as {BLOCK}, got {block!r}")
 
 
-def _as_it_came(state: Tree, message: Tree, turned: Tree) -> Tree:
+def _with_message_bits(state: Tree, message: Tree, turned: Tree) -> Tree:
     """Give the places in `state` the bits of the leaves of `message`, not of the padded leaves of `turned`."""
     before, factor = dict(place_of("", message).leaves), dense_bits(message) / max(dense_bits(turned), 1)
 

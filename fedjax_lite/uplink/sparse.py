@@ -148,15 +148,15 @@ def _highest(counted: Callable[[Array], Array], k: Array, zero: Array, bits: int
     """Find the highest t of `bits` bits with counted(t) >= `k`, `counted` falling; a t with counted(t) = `k` ends the search."""
 
     def undecided(search):
-        bit, _, found = search
-        return (bit > 0) & (found != k)
+        bit, _, number = search
+        return (bit > 0) & (number != k)
 
     def halve(search):
-        bit, t, found = search
+        bit, t, number = search
         higher = t | (jnp.ones_like(zero) << (bit - 1).astype(zero.dtype))
-        number = counted(higher)
-        enough = number >= k
-        return bit - 1, jnp.where(enough, higher, t), jnp.where(enough, number, found)
+        number_of_higher = counted(higher)
+        enough = number_of_higher >= k
+        return bit - 1, jnp.where(enough, higher, t), jnp.where(enough, number_of_higher, number)
 
     return jax.lax.while_loop(undecided, halve, (jnp.asarray(bits, jnp.int32), zero, jnp.int32(-1)))[1]
 
