@@ -23,14 +23,14 @@ def answers(
         raise ValueError(f"checks: only must name properties, got {', '.join(map(repr, sorted(unknown)))}: there are {', '.join(checks)}")
     asked = {name: check for name, check in checks.items() if only is None or name in only}
     try:
-        given = ready()
+        subject = ready()
     except Exception as error:
         verdict = failed(error)
         return tuple(Row(name, verdict[0], name in required, verdict[1]) for name in asked)
     rows = []
     for name, check in asked.items():
         try:
-            holds, evidence = check(given)
+            holds, evidence = check(subject)
         except Exception as error:
             holds, evidence = failed(error)
         rows.append(Row(name, holds, name in required, evidence))

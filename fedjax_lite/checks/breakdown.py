@@ -32,12 +32,12 @@ def breakdown(built: Probe) -> tuple[int, Verdict]:
             distance = float(np.linalg.norm(built.result(rows) - middle)) / spread
             worst = max(worst, distance if np.isfinite(distance) else np.inf)
         if worst > LIMIT:
-            return f - 1, ("yes" if f > 1 else "no", f"{_held(f - 1, clients, moved)}with {f} moved {worst:.2g} spreads")
+            return f - 1, ("yes" if f > 1 else "no", f"{_withstood(f - 1, clients, moved)}with {f} moved {worst:.2g} spreads")
         moved = max(moved, worst)
-    return clients - 1, ("yes", f"{_held(clients - 1, clients, moved)}bounded whatever comes")
+    return clients - 1, ("yes", f"{_withstood(clients - 1, clients, moved)}bounded whatever comes")
 
 
-def _held(f, clients, moved):
+def _withstood(f, clients, moved):
     """Say in words how far at most f attackers moved the aggregate."""
     return f"{f} of {clients} ({f / clients:.0%})" + (f" moved at most {moved:.2g} spreads; " if f else ": ")
 
@@ -52,12 +52,12 @@ def attacks(f: int, middle: np.ndarray, spread: float) -> Iterator[np.ndarray]:
 
     signs = np.where(np.arange(f) % 2, -1.0, 1.0)[:, None]
     for magnitude in MAGNITUDES:
-        far, one = magnitude * spread, np.eye(1, middle.size, int(rng.integers(middle.size)))
+        far, coordinate = magnitude * spread, np.eye(1, middle.size, int(rng.integers(middle.size)))
         yield middle + far * np.repeat(unit(1), f, axis=0)  # all the same
         yield -far * np.repeat(middle[None] / max(np.linalg.norm(middle), 1e-12), f, axis=0)  # all the same, against the mean
         yield middle + far * signs * unit(1)  # opposite to each other
         yield middle + far * unit(f)  # each in another direction
-        yield middle + far * np.repeat(one, f, axis=0)  # in one coordinate
+        yield middle + far * np.repeat(coordinate, f, axis=0)  # in one coordinate
         yield middle + far * np.linspace(0.5, 1, f)[:, None] * unit(1)  # on a line
     yield middle + spread * np.geomspace(MAGNITUDES[0], MAGNITUDES[-1], f)[:, None] * unit(1)  # on a line, at growing distances
     yield middle + spread * rng.choice(MAGNITUDES, (f, 1)) * unit(f)

@@ -57,13 +57,13 @@ def engines(tried: Trial) -> Verdict:
     weight = np.arange(len(tried.ids)) < FEW
     first, after = tried.ids, np.roll(tried.ids, 1 - FEW)
 
-    def two(engine):
+    def two_rounds(engine):
         slots, weights = (FEW, None) if engine == "sequential" else (None, weight)
-        state, one = tried.round(tried.state, first[:slots], weights, engine)
-        return one, *tried.round(state, after[:slots], weights, engine)
+        state, first_metrics = tried.round(tried.state, first[:slots], weights, engine)
+        return first_metrics, *tried.round(state, after[:slots], weights, engine)
 
-    expected = two("sequential")
-    return agree((two(engine), expected) for engine in ("packed", "padded"))
+    expected = two_rounds("sequential")
+    return agree((two_rounds(engine), expected) for engine in ("packed", "padded"))
 
 
 def one_program(tried: Trial) -> Verdict:
@@ -111,9 +111,9 @@ def mapped(tried: Trial) -> Verdict:
 def pieces(tried: Trial) -> Verdict:
     """Compare two rounds in one program with two calls of the round, the second from the first's state."""
     state, history = tried.run()[0](tried.keys[0], tried.values[0])
-    one, first = tried.round(tried.state, tried.ids)
-    two, second = tried.round(one, np.roll(tried.ids, 1))
-    return agree([(state, two), (history, jax.tree.map(lambda *x: jnp.stack(x), first, second))])
+    after_first, first_metrics = tried.round(tried.state, tried.ids)
+    after_second, second_metrics = tried.round(after_first, np.roll(tried.ids, 1))
+    return agree([(state, after_second), (history, jax.tree.map(lambda *x: jnp.stack(x), first_metrics, second_metrics))])
 
 
 def host(tried: Trial) -> Verdict:
@@ -135,8 +135,8 @@ def devices(tried: Trial) -> Verdict:
     with jax.set_mesh(mesh_of(jax.devices())):
         data, state, ids = everywhere((tried.data, tried.state, tried.ids))
         cohort = jax.jit(lambda state, size, ids: sampling.cohort(round_key(state), size, ids))(state, data.size, ids)
-        found = jax.jit(lambda *operands: tried.built.round(*operands))(state, data, cohort)
-    verdict, evidence = agree([(found, expected)])
+        actual = jax.jit(lambda *operands: tried.built.round(*operands))(state, data, cohort)
+    verdict, evidence = agree([(actual, expected)])
     return verdict, f"{evidence}; {len(jax.devices())} devices"
 
 

@@ -73,15 +73,15 @@ def the_mean(built: Probe) -> Verdict:
 
 def weights(built: Probe) -> Verdict:
     """Check whether the aggregate depends on `client.weight`, beyond empty slots."""
-    return _changed(built, built.equal._replace(weight=built.varied.weight))
+    return _aggregate_changes(built, built.equal._replace(weight=built.varied.weight))
 
 
 def sizes(built: Probe) -> Verdict:
     """Check whether the aggregate depends on `client.size`."""
-    return _changed(built, built.equal._replace(size=built.varied.size))
+    return _aggregate_changes(built, built.equal._replace(size=built.varied.size))
 
 
-def _changed(built, cohort):
+def _aggregate_changes(built, cohort):
     """Say whether `cohort` in place of the equal clients changes the aggregate."""
     verdict, evidence = compare(built, [(built.result(built.messages, cohort), built.result(built.messages))])
     return {"yes": "no", "no": "yes"}[verdict], evidence
@@ -95,8 +95,8 @@ def needs_key(built: Probe) -> Verdict:
 def half_stays(built: Probe) -> Verdict:
     """Check whether the aggregate of bfloat16 messages is bfloat16."""
     stack = built.stack(built.messages, jnp.bfloat16)
-    found = {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0])}
-    return "yes" if found == {"bfloat16"} else "no", f"{', '.join(sorted(found))} for messages of bfloat16"
+    dtypes = {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0])}
+    return "yes" if dtypes == {"bfloat16"} else "no", f"{', '.join(sorted(dtypes))} for messages of bfloat16"
 
 
 def _withstands(*values):

@@ -67,8 +67,8 @@ def pure(built: Probe) -> Verdict:
 def mapped(built: Probe) -> Verdict:
     """Compare three vmapped stacks with each stack alone."""
     stacks = [built.messages, 2 * built.messages, built.messages[::-1] - 1]
-    several = jax.tree.map(lambda *x: jnp.stack(x), *(built.stack(rows) for rows in stacks))
-    together = jax.jit(jax.vmap(lambda stack: (*built.eager(stack, built.varied, built.state, built.key)[:2], {})))(several)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(built.stack(rows) for rows in stacks))
+    together = jax.jit(jax.vmap(lambda stack: (*built.eager(stack, built.varied, built.state, built.key)[:2], {})))(stacked)
     pairs = [pair for i, rows in enumerate(stacks) for pair in zip(vectors(take(together, i)), built.outcome(rows, built.varied))]
     return compare(built, pairs)
 
@@ -133,8 +133,8 @@ def grouping(built: Probe) -> Verdict:
         return built.rule.finish(jax.tree.map(join, *parts(stack, cohort)), built.state, built.key)
 
     shapes = jax.eval_shape(parts, built.stack(rows), cohort)
-    if additive and len(found := {str(jax.tree.map(lambda x: x.shape, part)) for part in shapes}) > 1:
-        return "no", f"additive=True, but parts of groups differ in shape: {sorted(found)[0][:100]}"
+    if additive and len(distinct := {str(jax.tree.map(lambda x: x.shape, part)) for part in shapes}) > 1:
+        return "no", f"additive=True, but parts of groups differ in shape: {sorted(distinct)[0][:100]}"
     if not additive and not all(x.ndim for x in jax.tree.leaves(shapes)):
         return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
     expected = built.outcome(built.messages, built.varied)
@@ -168,13 +168,13 @@ def kind(x: jax.ShapeDtypeStruct) -> str:
 
 def metrics(built: Probe) -> Verdict:
     """Check that the metrics are a dictionary of float scalars."""
-    found = jax.eval_shape(built.eager, built.stack(built.messages), built.equal, built.state, built.key)[2]
-    if not isinstance(found, dict):
-        return "no", f"a {type(found).__name__} instead of a dict"
-    for name, x in found.items():
+    reported = jax.eval_shape(built.eager, built.stack(built.messages), built.equal, built.state, built.key)[2]
+    if not isinstance(reported, dict):
+        return "no", f"a {type(reported).__name__} instead of a dict"
+    for name, x in reported.items():
         if not isinstance(name, str) or not hasattr(x, "shape") or x.shape != () or not jnp.issubdtype(x.dtype, jnp.floating):
             return "no", f"{name!r} is {kind(x) if hasattr(x, 'shape') else type(x).__name__}"
-    return "yes", ", ".join(found) or "none"
+    return "yes", ", ".join(reported) or "none"
 
 
 def host(built: Probe) -> Verdict:
@@ -202,12 +202,12 @@ def gradient(built: Probe) -> Verdict:
     most = 0.0
     for case, (rows, cohort) in cases.items():
         try:
-            found = largest(flat(slope(built.stack(rows), cohort)))
+            steepest = largest(flat(slope(built.stack(rows), cohort)))
         except Exception as error:
             return "no", failed(error)[1]
-        if np.isinf(found):
+        if np.isinf(steepest):
             return "no", f"not finite{case}"
-        most = max(most, found)
+        most = max(most, steepest)
     return "yes", f"largest slope {most:.1g}"
 
 

@@ -53,18 +53,18 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
     laid_out = {"packed": engines.packed(max(1, slots // 2)), "padded": engines.padded(), "sequential": engines.sequential()}
     choose = not isinstance(make, Algorithm)
 
-    def of(engine: str | None, *value: Any) -> Algorithm:
+    def algorithm_on(engine: str | None, *value: Any) -> Algorithm:
         return make(laid_out[engine] if engine else None, *value) if choose else make
 
     first = () if values is None else values[:1]
-    built = of("packed", *first)
+    built = algorithm_on("packed", *first)
     keys, traced = jax.random.split(jax.random.key(seed), 2), []
     state = jax.jit(built.init)(params, keys[0])
     table = np.stack([ids, np.roll(ids, 1)])
 
     @functools.cache
     def step(engine, slots_):
-        algorithm = built if engine in (None, "packed") else of(engine, *first)
+        algorithm = built if engine in (None, "packed") else algorithm_on(engine, *first)
 
         @jax.jit
         def round(data, state, ids, weight):
@@ -75,7 +75,7 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
         return functools.partial(round, data)
 
     def experiment(data, params, key, value):
-        algorithm = built if values is None else of("packed", value)
+        algorithm = built if values is None else algorithm_on("packed", value)
         sampler = lambda key, sizes, round: sampling.cohort(key, sizes, jnp.asarray(table)[round % 2])  # noqa: E731
         return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=2)
 
