@@ -1,4 +1,4 @@
-"""What a mechanism is seen to give away: a lower bound on epsilon, from runs with and without one client."""
+"""Audit a mechanism: a lower bound on its epsilon, from runs with and without one client."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,19 +20,19 @@ __all__ = ["Audit", "audit", "lower_bound"]
 
 
 class Audit(NamedTuple):
-    """What an audit found."""
+    """The result of an audit."""
 
-    epsilon: float  # the lower bound, 0 if nothing was seen
+    epsilon: float  # the lower bound; 0 if the scores show none
     upper: int | float | None  # the accountant's bound
-    most: float  # the largest lower bound that so many runs could show at all
+    most: float  # the largest lower bound that this number of runs can show
     delta: int | float
     confidence: float
     present: Float[np.ndarray, " half"]  # the scores of the runs with the canary
-    absent: Float[np.ndarray, " half"]  # of those without
+    absent: Float[np.ndarray, " half"]  # the scores of the runs without the canary
 
     @property
     def violated(self) -> bool:
-        """Whether the lower bound is above the accountant's upper bound: then, but for bad luck, the mechanism isn't what was accounted."""
+        """Whether the lower bound is above the accountant's upper bound: then, but for bad luck, another mechanism was accounted for."""
         return self.upper is not None and self.epsilon > self.upper
 
     def __str__(self) -> str:
@@ -185,7 +185,7 @@ def lower_bound(
 
 
 def _score(canary: Callable[[Tree], Array] | Tree, release: Tree) -> Float[Array, ""]:
-    """One release as a number."""
+    """Turn a release into a float scalar: by the function `canary`, or as inner product with the tree `canary`."""
     if callable(canary):
         score = jnp.asarray(canary(release))
         if score.shape or not jnp.issubdtype(score.dtype, jnp.floating):
