@@ -37,11 +37,11 @@ class Audit(NamedTuple):
 
     def __str__(self) -> str:
         runs = len(self.present)
-        found = f"epsilon >= {self.epsilon:.4g} at delta {self.delta:.3g} ({100 * self.confidence:.4g} % confidence, "
-        found += f"from {runs} runs with and {runs} without the canary, which can show {self.most:.4g} at most)"
+        text = f"epsilon >= {self.epsilon:.4g} at delta {self.delta:.3g} ({100 * self.confidence:.4g} % confidence, "
+        text += f"from {runs} runs with and {runs} without the canary, which can show {self.most:.4g} at most)"
         if self.upper is None:
-            return found
-        return f"{found};\nthe accountant's upper bound is {self.upper:.4g}: {'VIOLATED' if self.violated else 'consistent'}"
+            return text
+        return f"{text};\nthe accountant's upper bound is {self.upper:.4g}: {'VIOLATED' if self.violated else 'consistent'}"
 
 
 def audit(
@@ -106,16 +106,16 @@ def audit(
     if not most > 0:
         raise ValueError(f"audit: {runs} runs show no epsilon at confidence {confidence} and delta {delta} whatever they give: raise runs")
 
-    def one(numbers):
+    def scored(numbers):
         release = experiment(jax.random.fold_in(key, numbers["run"]), numbers["present"])
         return {"score": _score(canary, release)}
 
     numbers = {"run": np.arange(runs, dtype=np.int32), "present": np.arange(runs) < half}
     stand_ins = {name: jax.ShapeDtypeStruct((), x.dtype) for name, x in numbers.items()}
-    call, closed_over = explicit(one, stand_ins)
+    call, closed_over = explicit(scored, stand_ins)
     program = Program(list(range(runs)), call, closed_over, numbers, jax.eval_shape(call, closed_over, stand_ins))
-    (found,) = compute([program], together)
-    scores = found["score"].astype(np.float64)
+    (results,) = compute([program], together)
+    scores = results["score"].astype(np.float64)
     if lost := int(np.sum(~np.isfinite(scores))):
         raise ValueError(
             f"audit: {lost} of {runs} scores are not finite: runs diverge, or the canary overflows; train with smaller rates, or give a "

@@ -67,13 +67,13 @@ def spent(
     if mechanism is None:
         note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
         return {"note": note, "outside": names} if hides else None
-    told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
+    summary: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
     if find_spec("dp_accounting") is None:
-        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
-    found = accounted(mechanism, sampler, population, points(rounds), delta)
-    told |= {"rounds": [each.rounds for each in found]}
-    told |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in found] for name in ("rdp", "pld")}
-    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": names}
+        return summary | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
+    guarantees = accounted(mechanism, sampler, population, points(rounds), delta)
+    summary |= {"rounds": [each.rounds for each in guarantees]}
+    summary |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in guarantees] for name in ("rdp", "pld")}
+    return summary | {"sampling": guarantees[-1].sampling, "relation": guarantees[-1].relation, "outside": names}
 
 
 def finite_or_none(epsilon: float | None) -> float | None:
@@ -105,10 +105,10 @@ def private(
 ) -> str:
     """Return a table of epsilon by rounds, for `fl.run` with the same arguments, as text for a terminal."""
     del params, others
-    found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
+    guarantees = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
     rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
     shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
-    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
+    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in guarantees]
     lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
-    last, z = found[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
+    last, z = guarantees[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
     return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])

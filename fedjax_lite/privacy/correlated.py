@@ -67,7 +67,7 @@ def tree(rounds: int) -> Strategy:
     def sensitivity(times, separation, planned):
         if planned > rounds:
             raise ValueError(f"tree: rounds={rounds} are fewer than the {planned} of the run: build the tree for all of them")
-        times, squares = _that_fit(times, separation, planned), 0
+        times, squares = _times_that_fit(times, separation, planned), 0
         for level in range(int(planned).bit_length()):
             inside = min(times, -(-(2**level) // separation))
             squares += inside * min(times, (planned // 2**level + 1) // 2 * inside)
@@ -117,7 +117,7 @@ def toeplitz(coefficients: Sequence[float]) -> Strategy:
 
     def sensitivity(times, separation, rounds):
         moved = np.zeros(rounds)
-        for time in range(_that_fit(times, separation, rounds)):
+        for time in range(_times_that_fit(times, separation, rounds)):
             here = moved[time * separation :][: len(c)]
             here += c[: len(here)]
         return float(np.linalg.norm(moved))
@@ -160,7 +160,7 @@ def independent() -> Strategy:
     return toeplitz([1.0])
 
 
-def _that_fit(times: int, separation: int, rounds: int) -> int:
+def _times_that_fit(times: int, separation: int, rounds: int) -> int:
     """Return how many of `times` participations, `separation` rounds apart, fit into `rounds`."""
     whole("sensitivity", "times", times)
     whole("sensitivity", "separation", separation, least=1)

@@ -224,7 +224,7 @@ def _under_steps(
     limits, size = _limits(width, steps), math.prod(shape)
 
     def draw(carry):
-        attempt, value, found = carry
+        attempt, value, filled = carry
         step, offset, word = jax.random.bits(jax.random.fold_in(key, attempt), (3, size + size // SPARE + 1), jnp.uint32)
         above = jnp.searchsorted(limits, step, side="right", method="scan")
         cell = CELLS - 1 - above.astype(jnp.int32)
@@ -232,7 +232,7 @@ def _under_steps(
         chance = jnp.exp(log_mass(k) - steps[cell]) * jnp.where(k == 0, 0.5, 1)
         kept = (width == 1) | ((word >> 8).astype(jnp.float32) * 2.0**-24 < chance)
         kept, k = jax.lax.optimization_barrier((kept, jnp.where(word & 1, -k, k)))  # else XLA would compute both again for each use
-        place = found + jnp.cumsum(kept, dtype=jnp.int32)
+        place = filled + jnp.cumsum(kept, dtype=jnp.int32)
         value = value.at[jnp.where(kept, place - 1, size)].set(k, mode="drop")
         return attempt + 1, value, place[-1]
 

@@ -84,8 +84,8 @@ def least_noise(epsilon: Callable[[float], float], target: float, start: float =
         if ahead < math.log(LEAST):
             return LEAST
         value_ahead = excess(ahead)
-    found = brentq(excess, here, ahead, xtol=TOLERANCE / 4) if value != value_ahead else here
-    return math.exp(found + TOLERANCE / 2)
+    log_z = brentq(excess, here, ahead, xtol=TOLERANCE / 4) if value != value_ahead else here
+    return math.exp(log_z + TOLERANCE / 2)
 
 
 def package() -> Any:
@@ -94,10 +94,10 @@ def package() -> Any:
         import dp_accounting
     except ImportError:
         raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
-    logging.getLogger("absl").addFilter(_worth_telling)
+    logging.getLogger("absl").addFilter(_is_worth_logging)
     return dp_accounting
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
+def _is_worth_logging(record: logging.LogRecord) -> bool:
     """Return False for warnings that a Renyi order has no bound: epsilon is the least over 150 orders."""
     return "Excluding this order" not in record.getMessage()
