@@ -103,11 +103,10 @@ def calibrate(target_epsilon: Any, sampling_rate: Any, rounds: Any, delta: Any, 
 def account(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: Any, delta: Any) -> Guarantee:
     """The guarantee of a private run, by both accountants, with the sampling that its sampler really does.
 
-    Poisson sampling leaves out clients beyond its capacity. PLD has a bound for that. RDP has none, and ignores the capacity where there
-    is room for the mean and 6 standard deviations: rounds in which slots run out, of probability p each, are not counted, so RDP's epsilon
-    is proven at a delta larger by T p (1 + e^epsilon); at a tiny delta go by PLD. A fixed number drawn from all is accounted for one
-    client replaced by another, by RDP alone. Everyone in every round, and clients in turn, are not hidden by sampling: in turn a client
-    takes part ceil(rounds * clients / population) times.
+    Poisson sampling leaves out clients beyond its capacity, which PLD accounts for. RDP ignores the capacity, and is given only where the
+    probability p that slots run out in a round is at most 1e-7: its epsilon is proven at a delta larger by T p (1 + e^epsilon), so at a
+    tiny delta go by PLD. A fixed number drawn from all is accounted for one client replaced by another, by RDP alone. Everyone in every
+    round, and clients in turn, are not hidden by sampling: in turn a client takes part ceil(rounds * clients / population) times.
 
     Args:
         mechanism: `algorithm.privacy`, or an aggregator's.

@@ -22,7 +22,7 @@ def epsilon_of_rounds(
 ) -> float:
     """Return the epsilon of `rounds` with noise multiplier `z`, for each kind of participation but "cyclic".
 
-    A population of 0 means no limit of slots. PLD takes a second or two for every z, with `coarse` a tenth of that.
+    A population of 0 means no limit of slots. PLD takes a second or two for every z, with `coarse` a tenth of the time.
     """
     dpa = package()
     if rounds == 0:
