@@ -1,4 +1,4 @@
-"""Aggregators: the cohort's messages reduced to one. `from_sum` and `from_stack` lift a bare function to one."""
+"""Aggregators: reduce the cohort's messages to an aggregate. `from_sum` and `from_stack` make an aggregator from a function."""
 
 from fedjax_lite.aggregators.caf import caf
 from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding

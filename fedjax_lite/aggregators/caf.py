@@ -37,12 +37,12 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     def rule(messages, cohort, n, f):
         still = jax.lax.stop_gradient(messages)
         present = cohort.weight > 0
-        # Around the message with the nearest neighbours, so that honest ones keep their digits beside any outliers.
+        # Center on the message with the nearest neighbours: beside outliers the honest messages then keep their digits.
         middle, _ = middle_of(squared_distances(still, present), present)
         products = gram(still, present, average(middle, still))
 
         def spread(c):
-            """lambda and tau for the weights c."""
+            """Return lambda, a scalar, and tau `[clients]` for the weights `c`."""
             share = c / jnp.maximum(jnp.sum(c), 1)
             center = jnp.eye(len(c), dtype=products.dtype) - share[None, :]
             inner = center @ products @ center.T  # <V_i - mu, V_j - mu>
@@ -61,7 +61,8 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
             best, least = jnp.where(better, c, best), jnp.where(better, top, least)
             most = jnp.max(jnp.where(c > 0, tau, 0))
             share = 1 - tau / jnp.where(most > 0, most, 1)
-            share = jnp.where(share > 16 * jnp.finfo(share.dtype).eps, share, 0)  # as far out as the furthest, but for rounding
+            # A share within rounding of 0 belongs to a message as far out as the furthest: exactly 0.
+            share = jnp.where(share > 16 * jnp.finfo(share.dtype).eps, share, 0)
             return jnp.where(left & (most > 0), c * share, c), best, least
 
         start = *2 * [present.astype(products.dtype)], jnp.asarray(jnp.inf, products.dtype)

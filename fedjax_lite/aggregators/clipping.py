@@ -1,4 +1,4 @@
-"""Rules that bound how far one message can pull: centred clipping and norm bounding."""
+"""Aggregators that bound the influence of one message: norm bounding and centred clipping."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
     checked("centered_clipping", non_finite)
 
     def pull(messages, cohort, v):
-        """The sum of the clipped differences, how many there are, and how many messages were not finite."""
+        """Sum the clipped differences from `v`; also count the clients summed, and the messages that are not finite."""
         messages, cohort, dropped = screened(messages, cohort, non_finite)
         present = cohort.weight > 0
 
@@ -84,17 +84,18 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
         return added, jnp.sum(present, dtype=jnp.float32), dropped
 
     def moved(v, pulled):
+        """Move `v` by the mean of the clipped differences; pass on the count of messages that are not finite."""
         added, count, dropped = pulled
         v = jax.tree.map(lambda center, x: center + (x / jnp.maximum(count, 1)).astype(center.dtype), v, added)
         return v, dropped
 
-    def several(part, v, key):
+    def finish_iterated(part, v, key):
         del key
         messages, cohort = part
         v, dropped = jax.lax.scan(lambda v, _: moved(v, pull(messages, cohort, v)), v, length=int(iterations))
         return v, v, {"non_finite": dropped[0]}
 
-    def once(part, v, key):
+    def finish_once(part, v, key):
         del key
         v, dropped = moved(v, part)
         return v, v, {"non_finite": dropped}
@@ -103,13 +104,13 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
         return jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), jnp.promote_types(x.dtype, jnp.float32)), message)
 
     if iterations == 1:
-        return Aggregator(init, pull, once, additive=True)
-    return Aggregator(init, lambda messages, cohort, v: (messages, cohort), several, additive=False)
+        return Aggregator(init, pull, finish_once, additive=True)
+    return Aggregator(init, lambda messages, cohort, v: (messages, cohort), finish_iterated, additive=False)
 
 
 def shortened(message: Tree, most: Number) -> Tree:
-    """A message scaled to a norm of at most `most`; one that is short enough as it is."""
-    # The norm is kept away from 0, where it has no slope and the message is short enough.
+    """Scale `message` down to a norm of at most `most`; return a shorter message unchanged."""
+    # A norm of 0 has no slope, so at least `tiny` divides; a message of zeros stays 0.
     square = tree.squared_norm(message)
     norm = jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
     return jax.tree.map(lambda x: x * jnp.minimum(1, most / norm).astype(x.dtype), message)

@@ -32,7 +32,7 @@ def dp_ftrl(
 
     Guarantees:
         1. One client more or less moves each round's sum before noise by at most C, for any message it sends, finite or not (up to
-           rounding), and S G, with what it does to all rounds together, by C times the strategy's sensitivity.
+           rounding). Over all rounds together it moves S G by at most C times the strategy's sensitivity.
         2. The divisor does not depend on who takes part.
         3. Noise is drawn once for the aggregate, whatever the lanes, chunks and devices, and whatever the data.
         4. A round without clients releases noise too.
@@ -42,12 +42,12 @@ def dp_ftrl(
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
-        noise_multiplier: z >= 0, the standard deviation of what a round's noise has anew, over C; 0 is no noise and no guarantee.
-        clients_per_round: M > 0, how many clients a round is to have, not how many it has.
+        noise_multiplier: z >= 0, the standard deviation of a round's fresh noise over C; 0 is no noise and no guarantee.
+        clients_per_round: M > 0, the planned number of clients a round, not the number present.
         rounds: T >= 1, how many the run has at most.
         strategy: "banded" (best where a client takes part at most every `bands` rounds), "optimised" (banded, with the least mean
             error, by jax-privacy), "tree", "independent" (as `dp_mean`); or one of your own.
-        bands: b >= 1, of the banded ones; the state holds b - 1 sums of messages in float32 or wider, a tree's floor(log2 T) + 1.
+        bands: b >= 1, for the banded strategies; the state holds b - 1 sums of messages in float32 or wider, a tree's floor(log2 T) + 1.
 
     Returns:
         An aggregator that adds, with metrics "clip_norm" (C), "clipped" (the part of the clients that were cut) and
@@ -73,9 +73,9 @@ def dp_ftrl(
     positive("dp_ftrl", "clients_per_round", clients_per_round)
     whole("dp_ftrl", "rounds", rounds, least=1)
     whole("dp_ftrl", "bands", bands, least=1)
-    clipped = dp_mean(clip, 0.0, clients_per_round)  # its sums, not its noise
+    clipped = dp_mean(clip, 0.0, clients_per_round)  # only `collect` is used: the clipped sums, without noise
     chosen = _strategy(strategy, rounds, bands)
-    chosen.sensitivity(1, 1, rounds)  # refuses a strategy made for fewer
+    chosen.sensitivity(1, 1, rounds)  # refuses a strategy made for fewer rounds
 
     def finish(part, state, key):
         round, before = state
@@ -98,6 +98,7 @@ def dp_ftrl(
 
 
 def _strategy(strategy: str | Strategy, rounds: int, bands: int) -> Strategy:
+    """Return `strategy` itself, or make the strategy of this name; refuse an unknown name."""
     if isinstance(strategy, Strategy):
         return strategy
     if strategy not in STRATEGIES:

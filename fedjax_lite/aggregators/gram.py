@@ -9,19 +9,19 @@ from fedjax_lite.base import Tree
 
 Scores = Float[Array, " clients"]
 Pairs = Float[Array, "clients clients"]
-COMMON = 2.0**-8  # a squared distance over a squared length: half of a float32's digits are left
+COMMON = 2.0**-8  # squared distance over squared length, below which cancellation costs over 8 of a float32's 24 bits
 
 
 def squared_distances(messages: Tree, present: Bool[Array, " clients"]) -> Pairs:
-    """||m_i - m_j||^2 of the clients present; infinity from or to an empty slot.
+    """Return ||m_i - m_j||^2 for all pairs, without a gradient; infinity from or to an empty slot.
 
     Args:
-        messages: leaves `[clients, ...]`; what empty slots hold does not matter.
+        messages: leaves `[clients, ...]`; values in empty slots do not matter.
+        present: False for an empty slot.
 
-    The difference G_ii + G_jj - 2 G_ij is known to a few rounding errors of G_ii + G_jj: what is smaller counts as 0, so that
-    equal messages are at distance 0. Where half of the messages lie close together beside their length, a common part is taken off
-    first, and then it is known to rounding errors of their distances from the one in their middle. Selections made by these distances are
-    constant almost everywhere, so there is no gradient.
+    G_ii + G_jj - 2 G_ij has rounding errors of the size of G_ii + G_jj. Smaller results count as 0, so equal messages have distance 0.
+    If half of the messages lie close together compared with their length, the message in their middle is subtracted first: rounding
+    errors are then of the size of the distances from the middle. Selections by distance are constant almost everywhere, hence no gradient.
     """
     messages = jax.lax.stop_gradient(messages)
     as_they_are, lengths = _between(messages, present)
@@ -31,9 +31,9 @@ def squared_distances(messages: Tree, present: Bool[Array, " clients"]) -> Pairs
 
 
 def middle_of(distances: Pairs, present: Bool[Array, " clients"]) -> tuple[Bool[Array, " clients"], Float[Array, ""]]:
-    """The message whose nearer half of the others, itself included, is nearest; and the squared distance that they are within.
+    """Mark the message whose n//2 nearest neighbours lie within the smallest radius; also return the squared radius.
 
-    With less than half of the messages anywhere it is among the others, or as near to them as they are to each other.
+    With outliers fewer than half, the marked message is no outlier, or as near to the rest as the rest are to each other.
     """
     half = jnp.clip(jnp.sum(present) // 2, 0, len(present) - 1)
     nearest = jnp.where(present, jnp.take(jnp.sort(distances, axis=1), half, axis=1), jnp.inf)
@@ -42,7 +42,7 @@ def middle_of(distances: Pairs, present: Bool[Array, " clients"]) -> tuple[Bool[
 
 
 def _between(messages: Tree, present: Bool[Array, " clients"], center: Tree | None = None) -> tuple[Pairs, Float[Array, " clients"]]:
-    """Squared distances, and squared lengths, from a center."""
+    """Return squared distances of all pairs, and squared norms `[clients]` of the messages minus `center`."""
     products = gram(messages, present, center)
     squares = jnp.diagonal(products)
     lengths = squares[:, None] + squares[None, :]
@@ -52,12 +52,12 @@ def _between(messages: Tree, present: Bool[Array, " clients"], center: Tree | No
 
 
 def sum_of_nearest(distances: Pairs, count: Int[Array, ""]) -> Scores:
-    """The sum of the `count` smallest entries of each row, infinite ones counting as 0."""
+    """Sum the `count` smallest entries of each row of `distances`; infinite entries count as 0."""
     nearest = jnp.sort(distances, axis=1)
     taken = (jnp.arange(distances.shape[0]) < count)[None, :] & jnp.isfinite(nearest)
     return jnp.sum(jnp.where(taken, nearest, 0), axis=1)
 
 
 def lowest(scores: Float[Array, "*rows clients"], count: Int[Array, ""]) -> Bool[Array, "*rows clients"]:
-    """Which clients have the `count` lowest scores; of equal ones those in the lowest slots."""
+    """Mark the `count` lowest of `scores` in each row; of equal scores the lowest slots."""
     return jnp.argsort(jnp.argsort(scores, axis=-1, stable=True), axis=-1) < count

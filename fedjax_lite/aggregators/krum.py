@@ -107,7 +107,7 @@ def bulyan(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
 
 
 def _selection(name, num_byzantine, num_selected, neighbors, non_finite) -> Aggregator:
-    """The mean of the messages with the lowest scores."""
+    """Make the aggregator `name`: `krum`, or the mean of the `num_selected` (None: n - f) messages with the lowest scores."""
     if neighbors not in ("blanchard", "byzfl"):
         raise ValueError(f'{name}: neighbors must be "blanchard" or "byzfl", got {neighbors!r}')
     fewer = 2 if neighbors == "blanchard" else 1
@@ -133,18 +133,20 @@ def _selection(name, num_byzantine, num_selected, neighbors, non_finite) -> Aggr
 
 
 def _between(messages, present: Bool[Array, " clients"]) -> Pairs:
-    """Squared distances with infinity to itself, since nobody is their own neighbour."""
+    """Return squared distances of all pairs, with infinity on the diagonal: a message is not its own neighbour."""
     distances = squared_distances(messages, present)
     return jnp.where(jnp.eye(distances.shape[0], dtype=bool), jnp.inf, distances)
 
 
 def _winner(scores: Scores, ids: Int[Array, " clients"]) -> Int[Array, ""]:
-    """The slot of the lowest score, or of one that is NaN; of equal ones that of the lowest id. Where each message has but one neighbour,
-    as for the last that Bulyan selects, the two nearest are equal."""
+    """Return the slot of the lowest score, NaN counting as lowest; of equal scores the slot of the lowest id.
+
+    With one neighbour a message, as in Bulyan's last step, the two nearest messages have equal scores: their common distance.
+    """
     least = (scores == jnp.min(scores)) | jnp.isnan(scores)
     return jnp.argmin(jnp.where(least, ids, NO_LIMIT))
 
 
 def _scores(distances: Pairs, left: Bool[Array, " clients"], count: Int[Array, ""]) -> Scores:
-    """Each remaining message's sum over its nearest remaining neighbours; infinity for the others."""
+    """Sum each remaining message's squared distances to its `count` nearest remaining neighbours; infinity for messages not `left`."""
     return jnp.where(left, sum_of_nearest(jnp.where(left[None, :], distances, jnp.inf), count), jnp.inf)

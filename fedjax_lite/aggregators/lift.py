@@ -1,4 +1,4 @@
-"""From a bare function to an aggregator."""
+"""Make an aggregator from a function, or put a function of all messages in front of an aggregator."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,8 @@ def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]
         each: one client's message and facts to the tree that is summed: half precision in float32, truth values and whole numbers of
             less than 32 bits in int32.
         total: the sum to the aggregate.
-        non_finite: "propagate" passes messages on as they are. With "drop" or "zero" those whose squared norm is not finite are
-            left out, or count as zeros, all are given in float32 or wider, and a metric "non_finite" counts them.
+        non_finite: "propagate" passes messages on as they are. "drop" leaves out messages whose squared norm is not finite, "zero" sets
+            them to zeros; both pass messages in float32 or wider and add the metric "non_finite", the number of these messages.
 
     >>> plain_mean = from_sum(lambda message, client: (message, 1.0), lambda total: jax.tree.map(lambda x: x / total[1], total[0]))
     """
@@ -35,7 +35,7 @@ def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]
             messages, cohort, dropped = screened(messages, cohort, non_finite)
 
         def term(message, client):
-            return each(tree.zero_where_not(client.weight > 0, message), client)  # or NaN in an empty slot would spoil derivatives
+            return each(tree.zero_where_not(client.weight > 0, message), client)  # NaN in an empty slot would spoil derivatives
 
         return sum_rows(term, cohort.weight > 0, messages, cohort), dropped
 
@@ -69,7 +69,7 @@ def transformed(
     inner: Aggregator,
     init: Callable[[Tree], Tree] = lambda message: (),
 ) -> Aggregator:
-    """An aggregator that changes all messages together before another one sees them.
+    """An aggregator that changes all messages together before an inner aggregator gets them.
 
     Args:
         transform: `(messages, cohort, state, key) -> messages, cohort, state`; it may change how many slots there are.
@@ -101,11 +101,11 @@ def transformed(
         return messages, cohort
 
     def finish(part, state, key):
-        mine, others = state
+        transform_state, inner_state = state
         messages, cohort = part
-        messages, cohort, mine = transform(messages, cohort, mine, jax.random.fold_in(key, 0))
-        part = inner.collect(messages, cohort, others)
-        aggregate, others, metrics = inner.finish(part, others, jax.random.fold_in(key, 1))
-        return aggregate, (mine, others), metrics
+        messages, cohort, transform_state = transform(messages, cohort, transform_state, jax.random.fold_in(key, 0))
+        part = inner.collect(messages, cohort, inner_state)
+        aggregate, inner_state, metrics = inner.finish(part, inner_state, jax.random.fold_in(key, 1))
+        return aggregate, (transform_state, inner_state), metrics
 
     return Aggregator(lambda message: (init(message), inner.init(message)), collect, finish, additive=False)

@@ -12,8 +12,8 @@ from fedjax_lite.aggregators.rule import Needs, from_rule
 from fedjax_lite.aggregators.stack import average
 from fedjax_lite.base import Aggregator
 
-MOST = 100_000  # subsets
-CHUNK = 256  # of them at a time
+MOST = 100_000  # subsets that may be compared
+CHUNK = 256  # subsets compared at a time
 
 
 def mda(num_byzantine: int, non_finite: str = "drop") -> Aggregator:
@@ -54,15 +54,16 @@ def mda(num_byzantine: int, non_finite: str = "drop") -> Aggregator:
         for row, members in enumerate(combinations(range(slots), slots - int(num_byzantine))):
             kept[row, list(members)] = True
         distances = squared_distances(messages, present)
-        # Sets of slots, empty ones among them: of those with the same clients the one with the first empty slots stands for all.
+        # Sets that differ in empty slots only hold the same clients: the set with the first empty slots counts.
         filled = ~present & (jnp.cumsum(~present) <= slots - int(num_byzantine) - (n - f))
 
         def diameter(kept):
+            """Return the largest squared distance within each set, `[CHUNK]`; infinity for a repeated or empty set."""
             members = kept & present[None, :]
             pairs = members[:, :, None] & members[:, None, :]
             widest = jnp.max(jnp.where(pairs, distances[None], 0), axis=(1, 2))
-            stands = jnp.all((kept & ~present[None, :]) == filled[None, :], axis=1) & jnp.any(kept, axis=1)
-            return jnp.where(stands, widest, jnp.inf)
+            counts = jnp.all((kept & ~present[None, :]) == filled[None, :], axis=1) & jnp.any(kept, axis=1)
+            return jnp.where(counts, widest, jnp.inf)
 
         diameters = jax.lax.map(diameter, jnp.asarray(kept).reshape(-1, CHUNK, slots)).reshape(-1)
         chosen = jnp.asarray(kept)[jnp.argmin(diameters)] & present

@@ -1,4 +1,4 @@
-"""Means: plain, and weighted by examples, by a cap on them, or by weights of the user's own."""
+"""Means: plain, or weighted by examples, by examples up to a cap, or by the user's own weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,13 +40,13 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
 
     Args:
         weights: "examples" (n_k), "uniform" (1), an array `[population]` of one weight a client id, or a function of the
-            `Client` (scalars) to its weight. One that is computed and negative gives NaN.
+            `Client` (scalars) to its weight. A negative weight from a tracer or a function gives NaN.
         cap: if given, w_k = min(n_k, cap): no client counts for more than `cap` examples. Goes with "examples" only.
         non_finite: as for `mean`.
 
     Raises:
         ValueError: for unknown weights, an array of another shape or with negative numbers, a cap without "examples". An array shorter
-            than the population, which is not known here, gives NaN where a client comes that it lacks.
+            than the population, whose size is not known here, is not refused: a client without an entry gives NaN.
 
     Over a part of the population this ratio is a biased estimate of the mean over all: both sums depend on who was drawn.
 
@@ -62,6 +62,8 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
 
 
 def _mean(weigh: Callable[[Client], Any], non_finite: str) -> Aggregator:
+    """Make the aggregator sum_k w_k m_k / sum_k w_k with w_k = `weigh(client)`."""
+
     def each(message, client):
         # Half precision and integers are summed in float32: a cohort's total weight overflows float16 and drowns in bfloat16.
         weight = weigh(client)

@@ -36,10 +36,10 @@ def median(non_finite: str = "drop") -> Aggregator:
         del f
         skipped = (n - 1) // 2
 
-        def of(x, present):
+        def each_coordinate(x, present):
             return mean_between(x, present, *middle(x, present, n), skipped, n - 2 * skipped)
 
-        return columns(of, messages, cohort.weight > 0)
+        return columns(each_coordinate, messages, cohort.weight > 0)
 
     return from_rule("median", rule, 0, Needs(2, 1), non_finite)
 
@@ -73,15 +73,15 @@ def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> 
         given = jnp.where(cohort.weight > 0, weigh(cohort), 0)
         counted, exact = _counted(given)
         total = jnp.sum(counted)
-        half = jnp.maximum((total + 1) // 2 - jnp.where(exact, 0, n), jnp.minimum(total, 1))  # each was rounded by less than one
+        half = jnp.maximum((total + 1) // 2 - jnp.where(exact, 0, n), jnp.minimum(total, 1))  # each count was rounded by less than 1
         lost = jnp.any(jnp.isnan(given))
 
-        def of(x, present):
+        def each_coordinate(x, present):
             value = statistic(x, counted, half)
             middle = mean_between(x, present & (counted > 0), value, value, jnp.int32(0), jnp.int32(1))
             return jnp.where(lost, jnp.nan, jnp.where(total > 0, middle, 0))
 
-        return columns(of, messages, cohort.weight > 0)
+        return columns(each_coordinate, messages, cohort.weight > 0)
 
     return from_rule("weighted_median", rule, 0, Needs(2, 1), non_finite)
 
@@ -108,17 +108,17 @@ def trimmed_mean(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     """
 
     def rule(messages, cohort, n, f):
-        def of(x, present):
+        def each_coordinate(x, present):
             ones = present.astype(jnp.float32)
             return mean_between(x, present, statistic(x, ones, f + 1), statistic(x, ones, n - f), f, n - 2 * f)
 
-        return columns(of, messages, cohort.weight > 0)
+        return columns(each_coordinate, messages, cohort.weight > 0)
 
     return from_rule("trimmed_mean", rule, num_byzantine, Needs(2, 1), non_finite)
 
 
 def meamed(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
-    """Each coordinate's mean of the n-f values closest to its median; of equally close ones those of the lowest slots.
+    """Each coordinate's mean of the n-f values closest to its median; of equally close values those of the lowest slots.
 
     Needs n >= 2f+1. O(n d).
 
@@ -145,7 +145,7 @@ def meamed(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
 
 
 def _counted(weights: Float[Array, " clients"]) -> tuple[Int[Array, " clients"], Bool[Array, ""]]:
-    """Weights as whole numbers in proportion, whose sums have no rounding; and whether they are as they were."""
+    """Return whole numbers in proportion to `weights`, whose sums are exact; also return whether they equal `weights`."""
     dtype = jnp.promote_types(jnp.result_type(int), jnp.int32)
     room = 2.0 ** (jnp.iinfo(dtype).bits - 2)
     weights = jnp.nan_to_num(weights)
@@ -157,11 +157,11 @@ def _counted(weights: Float[Array, " clients"]) -> tuple[Int[Array, " clients"],
 
 
 def mean_around_median(messages: Tree, present: Present, kept) -> Tree:
-    """Each coordinate's mean of the `kept` values closest to the median of the messages present."""
+    """Average each coordinate's `kept` values closest to the median of the messages present."""
     n = jnp.sum(present, dtype=jnp.int32)
 
-    def of(x, present):
+    def each_coordinate(x, present):
         low, high = middle(x, present, n)
         return mean_around(x, present, low + (high - low) / 2, kept)
 
-    return columns(of, messages, present)
+    return columns(each_coordinate, messages, present)

@@ -1,6 +1,6 @@
-"""Pre-aggregators: they bring the messages closer together before any aggregator sees them.
+"""Pre-aggregators: bring the messages closer together before an inner aggregator gets them.
 
-A message that is not finite goes on as one that is not, so that the aggregator behind drops it, counts it and reduces its f.
+A message that is not finite is passed on as NaN: the inner aggregator drops and counts the message, and lowers its f.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from fedjax_lite.refuse import whole
 def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
     """Each message is replaced by the mean of its nearest neighbours, itself included (nearest neighbour mixing).
 
-    V_i <- (1/(n-f)) sum of the n-f messages nearest to V_i; of equally distant ones those in the lowest slots. It makes most rules
-    optimal where clients differ. Needs n >= 2f+1. O(n^2 d).
+    V_i <- (1/(n-f)) sum of the n-f messages nearest to V_i; of equally distant messages those in the lowest slots. Behind `nnm`
+    most rules are optimal where clients differ. Needs n >= 2f+1. O(n^2 d).
 
     Args:
         inner: the aggregator behind it.
@@ -45,9 +45,9 @@ def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:
     def mixed(messages, cohort, lost, n, f):
         present = cohort.weight > 0
         distances = squared_distances(messages, present)
-        return lambda mixed: mixed, (averages(lowest(distances, n - f) & present[None, :], messages, present, lost),)
+        return lambda message: message, (averages(lowest(distances, n - f) & present[None, :], messages, present, lost),)
 
-    return _before("nnm", mixed, inner, num_byzantine)
+    return _pre_aggregator("nnm", mixed, inner, num_byzantine)
 
 
 def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
@@ -75,7 +75,7 @@ def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
 
     def cut(messages, cohort, lost, n, f):
         squares = squared_norms(messages, cohort.weight > 0)
-        # Kept away from 0, where lengths have no slope.
+        # A length has no slope at 0, so lengths stay above 0.
         norms = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
         longest_first = -jnp.sort(-jnp.where(cohort.weight > 0, norms, 0))
         most = longest_first[jnp.clip(2 * f * (n - f) // jnp.maximum(n, 1), 0, len(norms) - 1)]
@@ -86,11 +86,11 @@ def arc(inner: Aggregator, num_byzantine: Number) -> Aggregator:
 
         return scaled, (messages, cohort.weight > 0, factor, lost)
 
-    return _before("arc", cut, inner, num_byzantine)
+    return _pre_aggregator("arc", cut, inner, num_byzantine)
 
 
 def bucketing(inner: Aggregator, size: int) -> Aggregator:
-    """The messages' means in random buckets go to an aggregator in their place.
+    """The inner aggregator gets the mean messages of random buckets of clients.
 
     Clients in random order, `size` at a time, the last bucket perhaps fewer: ceil(n/size) means. f Byzantine clients spoil at most f
     buckets, so the inner rule's f stays, and it must bear f of ceil(n/size): size <= n/(2f). O(n d).
@@ -132,11 +132,12 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
     return transformed(bucketed, inner)
 
 
-def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
-    """An aggregator behind a change of the finite messages.
+def _pre_aggregator(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggregator:
+    """Make an aggregator that changes the finite messages and passes them to `inner`.
 
     Args:
-        change: `(messages, cohort, lost, n, f) -> fn, stacks`: `fn(*row)` of the stacks' rows is the message in a slot, NaN in a lost one.
+        change: `(messages, cohort, lost, n, f) -> fn, stacks`: `fn(*row)` of the stacks' rows is a slot's message, NaN where `lost`,
+            bool `[clients]`, marks a message that is not finite.
     """
     plain = transformed(lambda messages, cohort, state, key: (messages, cohort, state), inner)
 
@@ -148,29 +149,30 @@ def _before(name: str, change, inner: Aggregator, num_byzantine: Number) -> Aggr
         n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
         lost = (cohort.weight > 0) & ~(kept.weight > 0)
         fn, stacks = change(messages, kept, lost, n, f)
-        part = _collected(inner, fn, stacks, cohort, state[1])
-        aggregate, others, metrics = inner.finish(part, state[1], key)
-        state = state[0], others
+        transform_state, inner_state = state
+        part = _collected(inner, fn, stacks, cohort, inner_state)
+        aggregate, inner_state, metrics = inner.finish(part, inner_state, key)
         enough = n >= Needs(2, 1).least(f)
         too_few = jnp.maximum(metrics.get("too_few", 0), 1.0 - enough)
-        return tree.zero_where_not(enough, aggregate), state, metrics | {"non_finite": dropped, "too_few": too_few}
+        metrics = metrics | {"non_finite": dropped, "too_few": too_few}
+        return tree.zero_where_not(enough, aggregate), (transform_state, inner_state), metrics
 
     return plain._replace(finish=finish)
 
 
 def _collected(inner: Aggregator, fn: Callable[..., Tree], stacks: tuple[Tree, ...], cohort: Client, state: Tree) -> Tree:
-    """`inner.collect` of the messages `fn(*row)`: on a CPU, where parts add, one after another, since a second stack costs more."""
+    """Call `inner.collect` on the messages `fn(*row)`; a CPU sums additive parts row by row, to save a second stack."""
 
     def at_once(stacks, cohort, state):
         return inner.collect(jax.vmap(fn)(*stacks), cohort, state)
 
     def by_rows(stacks, cohort, state):
-        def one(row, client):
+        def collect_row(row, client):
             message, alone = jax.tree.map(lambda x: x[None], (fn(*row), client))
             return inner.collect(message, alone, state)
 
-        nothing = tree.zeros(jax.eval_shape(lambda *stacks: one(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
-        return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, one(*row)), None), nothing, (stacks, cohort))[0]
+        nothing = tree.zeros(jax.eval_shape(lambda *stacks: collect_row(*tree.take(stacks, jnp.int32(0))), stacks, cohort))
+        return jax.lax.scan(lambda parts, row: (jax.tree.map(jnp.add, parts, collect_row(*row)), None), nothing, (stacks, cohort))[0]
 
     if not inner.additive:
         return at_once(stacks, cohort, state)

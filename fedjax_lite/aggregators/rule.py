@@ -1,4 +1,4 @@
-"""From a robust rule to an aggregator: what the rule needs of n and f, messages that are not finite, too few clients."""
+"""Make an aggregator from a robust rule: check n against f, and drop messages that are not finite."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from fedjax_lite.aggregators.screen import checked, screened
 from fedjax_lite.base import Aggregator, Client, Number, Tree
 from fedjax_lite.refuse import whole
 
-Rule = Callable[[Tree, Client, Int[Array, ""], Int[Array, ""]], Tree]
+Rule = Callable[[Tree, Client, Int[Array, ""], Int[Array, ""]], Tree]  # messages, cohort, n, f -> aggregate
 
 
 class Needs(NamedTuple):
@@ -25,24 +25,23 @@ class Needs(NamedTuple):
         return f"n >= {self.times}f+{self.plus}"
 
     def least(self, num_byzantine: Number) -> Number:
-        """The smallest n for this f."""
+        """Return the smallest n for f = `num_byzantine`."""
         return self.times * num_byzantine + self.plus
 
 
 def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_finite: str = "drop") -> Aggregator:
-    """An aggregator from a robust rule, which must see all messages together.
+    """Make an aggregator from a robust rule, which gets all messages together.
 
-    Messages are given to the rule in float32 or wider; what empty slots hold must not matter to it. A message whose squared norm is not
-    finite is dropped: its slot is empty to the rule, and f is one less, but not below 0. If fewer clients are left than the
-    rule needs, the aggregate is 0.
+    The rule gets messages in float32 or wider, and must ignore the values in empty slots. A message whose squared norm is not finite
+    is dropped: its slot becomes empty. Each lowers f by 1, not below 0. If fewer clients are left than the rule needs, the aggregate is 0.
 
     Args:
         name: of the rule, for errors.
-        rule: `(messages, cohort, n, f) -> aggregate`: leaves `[clients, ...]`, and how many clients are left and how many of
-            them may be Byzantine, int32 scalars.
+        rule: `(messages, cohort, n, f) -> aggregate`: leaves `[clients, ...]`; n, the number of clients left, and f, the most Byzantine
+            clients among them, int32 scalars.
         num_byzantine: f, a whole number of at least 0; may be a tracer.
         needs: the rule's condition on n and f.
-        non_finite: what to do with such messages: "drop", "zero" (they count, with a message of zeros) or "propagate".
+        non_finite: what to do with messages that are not finite: "drop", "zero" (they count as zeros, f stays) or "propagate".
 
     Returns:
         An aggregator with metrics "non_finite" (messages that were not finite) and "too_few" (1 if the rule could not be
@@ -75,10 +74,10 @@ def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_fi
 
 
 def fitting(name: str, needs: Needs, num_byzantine: Number, slots: int) -> None:
-    """Refuse a cohort with fewer slots than a rule needs for its f, if that is known while tracing.
+    """Refuse a cohort with fewer `slots` than the rule `name` needs; a `num_byzantine` that is traced is not checked.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: for a cohort with too few slots.
     """
     if not isinstance(num_byzantine, jax.Array) and slots < needs.least(num_byzantine):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Messages that are not finite: dropped and counted, set to zero, or passed on."""
+"""Drop, set to zero or pass on the messages that are not finite, and count them."""
 
 from typing import Literal
 
@@ -15,10 +15,10 @@ Policy = Literal["drop", "zero", "propagate"]
 
 
 def checked(rule: str, policy: str) -> str:
-    """A policy as it is, if it is one.
+    """Return `policy`, or refuse an unknown policy for the aggregator `rule`.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: for an unknown policy.
     """
     if policy not in ("drop", "zero", "propagate"):
         raise ValueError(f'{rule}: non_finite must be "drop", "zero" or "propagate", got {policy!r}')
@@ -26,19 +26,20 @@ def checked(rule: str, policy: str) -> str:
 
 
 def is_finite(messages: Tree, present: Bool[Array, " clients"]) -> Bool[Array, " clients"]:
-    """Which messages have a finite squared norm: in float32 none with NaN, infinity or a coordinate past 1.8e19. Empty slots do."""
+    """Mark messages with a finite squared norm (in float32: no NaN, infinity or magnitude above 1.8e19), and empty slots."""
     return jnp.isfinite(squared_norms(jax.lax.stop_gradient(messages), present))
 
 
 def screened(messages: Tree, cohort: Client, policy: str) -> tuple[Tree, Client, Float[Array, ""]]:
-    """A cohort in which messages that are not finite are dealt with.
+    """Apply `policy` to messages that are not finite.
 
     Args:
-        policy: "drop" makes the slot of such a message an empty one, "zero" keeps it in the cohort with a message of zeros,
-            "propagate" passes it on.
+        policy: "drop" empties the slot of a message that is not finite, "zero" keeps the slot with a message of zeros, "propagate" passes
+            the message on.
 
     Returns:
-        The messages in float32 or wider, whatever there is in empty slots; the cohort; how many messages were not finite.
+        The messages in float32 or wider, with arbitrary values in empty slots; the cohort; the number of messages that are not finite, a
+        float32 scalar.
     """
     present = cohort.weight > 0
     finite = is_finite(messages, present)

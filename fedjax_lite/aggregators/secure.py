@@ -34,8 +34,8 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
         bound: b, the largest magnitude of a coordinate; by default the largest for which the cohort's sum can't overflow.
         fraction_bits: f, 0 to 31.
         bits: B, 2 to 32.
-        neighbors: with how many others each client shares masks, an even number: those next to it on a ring of the cohort's slots.
-            None is everyone (Bonawitz); 0 is no masks, for speed. Few suffice against few dropouts and colluders (Bell).
+        neighbors: the number of clients that each client shares masks with, even: the nearest on a ring of the cohort's slots. None is
+            all clients (Bonawitz); 0 is no masks, for speed. Few suffice against few dropouts and colluders (Bell).
 
     Returns:
         An aggregator that is not additive, with the metric "secure_overflow".
@@ -90,12 +90,12 @@ def secure_mean(bound: float | None = None, fraction_bits: int = 16, bits: int =
         finish=finish,
         additive=False,
         sums_only=True,
-        bits=lambda message: float(bits * count(message)),  # masks are in every coordinate: a sparse message is not sparse behind them
+        bits=lambda message: float(bits * count(message)),  # every coordinate has a mask: a sparse message is sent dense
     )
 
 
 def fixed_point(messages: Tree, limit: int, fraction_bits: int) -> tuple[Tree, Int[Array, " clients"]]:
-    """A stack as whole numbers, round(2^f x) clipped to +-limit, in uint32 (negative ones wrap); and how many were clipped, a client.
+    """Return round(2^f x) clipped to +-`limit`, in uint32 (negative numbers wrap), and each client's number of clipped coordinates.
 
     >>> numbers, clipped = fixed_point(jnp.array([[0.5, -0.25, 9.0]]), limit=16, fraction_bits=2)
     >>> numbers.astype(jnp.int32).tolist(), clipped.tolist()
@@ -105,10 +105,10 @@ def fixed_point(messages: Tree, limit: int, fraction_bits: int) -> tuple[Tree, I
     def leaf(x):
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         most = np.asarray(limit, x.dtype)
-        if int(most) > limit:  # rounded up to a float
+        if int(most) > limit:  # the cast to a float rounded up
             most = np.nextafter(most, np.zeros((), x.dtype))
         scaled = jnp.round(x * 2.0**fraction_bits)
-        inside = jnp.abs(scaled) <= most  # not so for NaN
+        inside = jnp.abs(scaled) <= most  # False for NaN
         whole = jnp.where(jnp.isnan(scaled), 0, jnp.clip(scaled, -most, most)).astype(jnp.int32)
         outside = jnp.sum(~inside, axis=tuple(range(1, x.ndim)), dtype=jnp.int32)
         return jax.lax.bitcast_convert_type(whole, jnp.uint32), outside
@@ -119,9 +119,9 @@ def fixed_point(messages: Tree, limit: int, fraction_bits: int) -> tuple[Tree, I
 
 
 def masked(numbers: Tree, ids: Int[Array, " clients"], key: Key, neighbors: int | None = None) -> Tree:
-    """What each client sends, `[clients, ...]`: its numbers plus its masks mod 2^32; the masks of all slots add up to 0.
+    """Add each client's masks to its `numbers` mod 2^32, `[clients, ...]`; the masks of all slots add up to 0.
 
-    A lower power of two divides 2^32, so that reducing the sum is enough.
+    The modulus 2^B divides 2^32, so reducing the sum mod 2^B is enough.
 
     >>> sent = masked(jnp.zeros((3, 1), jnp.uint32), jnp.arange(3), jax.random.key(0))
     >>> bool((sent != 0).all()), sent.sum(0, dtype=jnp.uint32).tolist()
@@ -135,7 +135,7 @@ def masked(numbers: Tree, ids: Int[Array, " clients"], key: Key, neighbors: int 
 
 
 def leftover(numbers: Tree, ids: Int[Array, " clients"], present: Array, key: Key, neighbors: int | None = None) -> Tree:
-    """The masks in the sum of those present that those who dropped out no longer cancel; drawn again by the server."""
+    """Sum the masks that present clients share with absent clients, which nothing cancels; the server draws them again."""
 
     def add(distance, pairs, total):
         here, there = present, jnp.roll(present, -distance)
@@ -146,15 +146,17 @@ def leftover(numbers: Tree, ids: Int[Array, " clients"], present: Array, key: Ke
 
 
 def _over_pairs(add, first: Tree, like: Tree, ids: Int[Array, " clients"], key: Key, neighbors: int | None) -> Tree:
-    """Fold `add(distance, masks, so far)` over the distances of slots that share masks; row i is what slot i adds and slot i + distance,
-    modulo the number of clients, takes off."""
+    """Fold `add(distance, masks, so_far)` over the ring distances at which slots share masks, from `first`.
+
+    Slot i adds row i of `masks`; slot i + distance, modulo the number of clients, subtracts the row.
+    """
     clients, ids = ids.shape[0], ids.astype(jnp.int32)
     reach = clients // 2 if neighbors is None else min(neighbors // 2, clients // 2)
     slots = jnp.arange(clients, dtype=jnp.int32)
 
     def at(distance, so_far):
         others = jnp.roll(ids, -distance)
-        # At half the way around the pair would be met from both ends. A client that is there twice shares nothing with itself.
+        # Halfway around the ring a pair would count from both ends. A client in two slots shares no mask with itself.
         once = (2 * distance < clients) | (slots < distance)
         sign = jnp.where(once, jnp.sign(others - ids), 0)
         low, high = jnp.minimum(ids, others), jnp.maximum(ids, others)
@@ -167,15 +169,17 @@ def _over_pairs(add, first: Tree, like: Tree, ids: Int[Array, " clients"], key: 
 
 
 def _words(key: Key, leaf: int, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
+    """Draw a random uint32 for each coordinate of the leaf with the number `leaf`."""
     return jax.random.bits(jax.random.fold_in(key, leaf), shape, jnp.uint32)
 
 
 def _signed(sign: Int[Array, " clients"], words: UInt32[Array, "clients ..."]) -> UInt32[Array, "clients ..."]:
+    """Multiply each row of `words` by its `sign`, -1, 0 or 1, mod 2^32."""
     return words * jax.lax.bitcast_convert_type(sign, jnp.uint32).reshape(-1, *[1] * (words.ndim - 1))  # -1 is 2^32 - 1
 
 
 def _limit(clients: int, bound: float | None, fraction_bits: int, bits: int) -> int:
-    """The largest whole number a client may send."""
+    """Return the largest magnitude of a fixed-point number for which the sum over `clients` fits in `bits`."""
     most = (2 ** (bits - 1) - 1) // max(clients, 1)
     wanted = most if bound is None else round(bound * 2**fraction_bits)
     if not 1 <= wanted <= most:

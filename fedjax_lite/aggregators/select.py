@@ -1,4 +1,4 @@
-"""Order statistics of every coordinate over the clients, by bisection of the values' bits; sorting takes many times longer on a CPU."""
+"""Order statistics of each coordinate over the clients, by bisection of bits, many times faster on a CPU than sorting."""
 
 from collections.abc import Callable
 
@@ -10,13 +10,13 @@ Present = Bool[Array, " clients"]
 Count = Int[Array, ""]
 Column = Float[Array, " coordinates"]
 Stack = Float[Array, "clients coordinates"]
-WRITTEN_OUT = 128  # rows
+WRITTEN_OUT = 128  # most rows of a loop that is unrolled whole
 
 
 def statistic(x: Stack, weights: Float[Array, " clients"] | Int[Array, " clients"], bound: Count) -> Column:
-    """The smallest value v of a column for which the weights of the values <= v sum to at least `bound`.
+    """Find each column's smallest value v such that the weights of values <= v sum to at least `bound`.
 
-    With weights 1 and bound k+1 the value of rank k. A NaN counts as more than infinity. No gradient.
+    With weights 1 and `bound` k+1: the value of rank k, counted from 0. NaN counts as more than infinity. No gradient.
     """
     keys = _ordered(jax.lax.stop_gradient(x))
     bits = keys.dtype.itemsize * 8
@@ -27,7 +27,7 @@ def statistic(x: Stack, weights: Float[Array, " clients"] | Int[Array, " clients
 
     def bit(i, key):
         trial = key | (jnp.ones((), keys.dtype) << (bits - 1 - i).astype(keys.dtype))
-        # Written out row by row it is three times faster than a loop, and that than a sum over the columns.
+        # Unrolled rows are three times faster than a loop, and a loop three times faster than a sum over columns.
         below = _over_rows(count, (trial, jnp.zeros(key.shape, weights.dtype)), (keys, weights), len(x) if len(x) <= WRITTEN_OUT else 1)[1]
         return jnp.where(below < bound, trial, key)
 
@@ -35,7 +35,7 @@ def statistic(x: Stack, weights: Float[Array, " clients"] | Int[Array, " clients
 
 
 def middle(x: Stack, present: Present, n: Count) -> tuple[Column, Column]:
-    """The values of rank (n-1)//2 and n//2 among the clients present."""
+    """Return each column's values of rank (n-1)//2 and n//2 among the clients present: the two in the middle."""
     low = statistic(x, present.astype(jnp.float32), (n - 1) // 2 + 1)
 
     def beyond(sums, row):
@@ -43,13 +43,13 @@ def middle(x: Stack, present: Present, n: Count) -> tuple[Column, Column]:
         at_most, above = sums
         return at_most + (here & (value <= low)), jnp.fmin(above, jnp.where(here & (value > low), value, jnp.nan))
 
-    start = jnp.zeros(low.shape, jnp.int32), jnp.full(low.shape, jnp.nan, low.dtype)  # and so it stays if nothing but NaN is above
+    start = jnp.zeros(low.shape, jnp.int32), jnp.full(low.shape, jnp.nan, low.dtype)  # stays NaN if only NaN is above `low`
     at_most, above = _over_rows(beyond, start, (jax.lax.stop_gradient(x), present))
     return low, jnp.where(at_most > n // 2, low, above)
 
 
 def mean_between(x: Stack, present: Present, low: Column, high: Column, below: Count, kept: Count) -> Column:
-    """The mean of `kept` values from `low` to `high`, when `below` of those up to `low` are left out; of equal ones the first slots."""
+    """Average `kept` values from `low` to `high`, after dropping `below` values up to `low`; of equal values the first slots count."""
 
     def count(sums, row):
         value, here = row
@@ -73,7 +73,7 @@ def mean_between(x: Stack, present: Present, low: Column, high: Column, below: C
 
 
 def mean_around(x: Stack, present: Present, center: Column, kept: Count) -> Column:
-    """The mean of the `kept` values closest to a center; of equally close ones those of the first slots."""
+    """Average the `kept` values of each column closest to `center`; of equally close values the first slots."""
     far = jnp.abs(jax.lax.stop_gradient(x) - center[None])
     most = statistic(far, present.astype(jnp.float32), kept)
 
@@ -96,12 +96,12 @@ def mean_around(x: Stack, present: Present, center: Column, kept: Count) -> Colu
 
 
 def _over_rows(step: Callable, start, rows, unroll: int = 1):
-    """The last state of a loop over the rows of stacks."""
+    """Fold `step(state, row)` over the rows of stacks, from `start`."""
     return jax.lax.scan(lambda state, row: (step(state, row), None), start, rows, unroll=unroll)[0]
 
 
 def _ordered(x: Array) -> Array:
-    """Floats as unsigned numbers in the same order; NaN, which 0 / 0 gives with a sign, is above all."""
+    """Map floats to unsigned integers in the same order; NaN comes last, also with a sign bit, as from 0 / 0."""
     x = jnp.where(jnp.isnan(x), jnp.nan, x)
     signed, unsigned = (jnp.int32, jnp.uint32) if x.dtype == jnp.float32 else (jnp.int64, jnp.uint64)
     bits = jax.lax.bitcast_convert_type(x, signed)
@@ -110,7 +110,7 @@ def _ordered(x: Array) -> Array:
 
 
 def _unordered(keys: Array, dtype) -> Array:
-    """The inverse of `_ordered`."""
+    """Invert `_ordered`, to floats of `dtype`."""
     signed = jnp.int32 if dtype == jnp.float32 else jnp.int64
     top = jnp.iinfo(signed).max
     bits = jax.lax.bitcast_convert_type(keys ^ keys.dtype.type(top + 1), signed)

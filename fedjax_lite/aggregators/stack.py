@@ -1,7 +1,7 @@
-"""Sums, norms and products over a stack of messages, blind to its empty slots: what they hold, NaN too, does not matter.
+"""Sums, norms and products over a stack of messages; values in empty slots, even NaN, do not matter.
 
-On a CPU a pass over the stack that writes it anew costs ten times one that only reads it, and XLA sums a stack's columns ten times
-slower than its rows: hence rows one after another, and products in chunks of coordinates that stay in the cache.
+On a CPU a pass that writes a new stack costs ten times a pass that only reads, and XLA sums columns ten times slower than rows.
+Hence sums go row after row, and products in chunks of coordinates that stay in the cache.
 """
 
 from collections.abc import Callable
@@ -15,30 +15,30 @@ from fedjax_lite import forms, tree
 from fedjax_lite.base import Tree
 from fedjax_lite.tree import wide
 
-CHUNK = 5000  # coordinates
-FEW = 16  # rows that are written out one by one
+CHUNK = 5000  # coordinates of a leaf that a CPU takes at a time
+FEW = 16  # most rows of a sum that is unrolled
 
-Present = Bool[Array, " clients"]
+Present = Bool[Array, " clients"]  # False for an empty slot
 
 
 def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
-    """The sum of `fn(*row)` over the rows present: in float32 where fn gives half precision, in int32 where shorter whole numbers."""
+    """Sum `fn(*row)` over the rows present: half precision in float32, truth values and short whole numbers in int32."""
 
     def at_once(present, *stacks):
         terms = tree.zero_where_not(present, jax.vmap(fn)(*stacks))
         return jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=_sum_dtype(x)), terms)
 
     def by_rows(present, *stacks):
-        one = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))
+        shapes = jax.eval_shape(lambda row: jax.tree.map(jnp.asarray, fn(*row)), jax.tree.map(lambda x: x[0], stacks))
 
         def term(present, *row):
-            terms = jax.tree.map(lambda x, like: jnp.asarray(x).astype(_sum_dtype(like)), fn(*row), one)
+            terms = jax.tree.map(lambda x, like: jnp.asarray(x).astype(_sum_dtype(like)), fn(*row), shapes)
             return tree.zero_where_not(present, terms)
 
         if present.shape[0] <= FEW:
             terms = jax.vmap(term)(present, *stacks)
             return jax.tree.map(lambda x: sum((x[i] for i in range(1, len(x))), x[0]), terms)
-        first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), one)
+        first = jax.tree.map(lambda like: jnp.zeros(like.shape, _sum_dtype(like)), shapes)
         return jax.lax.scan(lambda sums, row: (jax.tree.map(jnp.add, sums, term(*row)), None), first, (present, *stacks))[0]
 
     return forms.by_platform(present, *stacks, cpu=by_rows, accelerator=at_once)
@@ -50,12 +50,12 @@ def squared_norms(messages: Tree, present: Present) -> Float[Array, " clients"]:
 
 
 def inner(messages: Tree, direction: Tree, present: Present) -> Float[Array, " clients"]:
-    """<m_i, g> of every message; 0 for an empty slot."""
+    """Return <m_i, g> of each message with `direction`, g; 0 for an empty slot."""
     return _total(jax.tree.map(lambda x, g: _products(x, g, present), messages, direction))
 
 
 def mix(weights: Float[Array, " clients"], messages: Tree, present: Present) -> Tree:
-    """sum_i w_i m_i."""
+    """Return sum_i w_i m_i over the messages present."""
 
     def weighted(here, weight, message):
         return jax.tree.map(lambda x: weight.astype(x.dtype) * x, tree.zero_where_not(here, message))
@@ -64,13 +64,13 @@ def mix(weights: Float[Array, " clients"], messages: Tree, present: Present) -> 
 
 
 def average(chosen: Present, messages: Tree) -> Tree:
-    """The mean of the messages chosen, which are present; 0 for none."""
+    """Average the messages of the `chosen` slots, all present; 0 if no slot is chosen."""
     total, count = sum_rows(lambda message: (message, 1.0), chosen, messages)
     return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), total)
 
 
 def averages(chosen: Bool[Array, "rows clients"], messages: Tree, present: Present, lost: Bool[Array, " rows"]) -> Tree:
-    """A stack of means, each of the messages that a row chooses of those present; NaN for the rows that are lost."""
+    """Return a stack of means `[rows, ...]`: row i averages the present messages that `chosen[i]` marks; NaN where `lost[i]`."""
     count = jnp.maximum(jnp.sum(chosen, axis=1), 1)
 
     def leaf(x):
@@ -85,25 +85,25 @@ def averages(chosen: Bool[Array, "rows clients"], messages: Tree, present: Prese
 
 
 def columns(fn: Callable[[Array, Present], Array], messages: Tree, present: Present) -> Tree:
-    """`fn([clients, coordinates], present) -> [coordinates]` of every leaf: a rule that acts on each coordinate alone."""
+    """Apply a rule that acts on each coordinate alone to every leaf: `fn([clients, coordinates], present) -> [coordinates]`."""
 
     def leaf(x):
-        def some(chunk, first, total):
+        def applied(chunk, first, total):
             return jax.lax.dynamic_update_slice(total, fn(chunk, present), (first,))
 
-        size = 4 * CHUNK  # a rule of many passes pays for more of the cache
-        return _over_chunks(some, x, present, jnp.zeros(x[0].size, x.dtype), size).reshape(x.shape[1:])
+        size = 4 * CHUNK  # `fn` passes over a chunk many times, which pays for longer chunks
+        return _over_chunks(applied, x, present, jnp.zeros(x[0].size, x.dtype), size).reshape(x.shape[1:])
 
     return jax.tree.map(leaf, messages)
 
 
 def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[Array, "clients clients"]:
-    """G_ij = <m_i - c, m_j - c> over all leaves; without a center <m_i, m_j>."""
+    """Return G_ij = <m_i - c, m_j - c> over all leaves, c the `center`; without a center <m_i, m_j>."""
 
     def leaf(x, *c):
         def product(chunk, first, total):
-            for some in c:
-                off = chunk - jax.lax.dynamic_slice(some.reshape(-1), (first,), chunk.shape[1:])[None]
+            for center_leaf in c:  # none without a center
+                off = chunk - jax.lax.dynamic_slice(center_leaf.reshape(-1), (first,), chunk.shape[1:])[None]
                 chunk = tree.zero_where_not(present, off)
             return total + jnp.dot(chunk, chunk.T, precision="highest")
 
@@ -113,31 +113,33 @@ def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[
 
 
 def apart(messages: Tree, center: Tree) -> Tree:
-    """m_i - c of every message."""
+    """Return m_i - c of each message, c the `center`."""
     return jax.tree.map(lambda x, c: x - c[None], messages, center)
 
 
 def _sum_dtype(x: Any) -> Any:
-    """That of x, but float32 for half precision, and int32 for truth values and short whole numbers: parts are added in it, too."""
+    """Return the dtype for sums of `x` and of parts: at least float32, or int32 for truth values and short whole numbers."""
     if jnp.issubdtype(x.dtype, jnp.floating):
         return jnp.promote_types(x.dtype, jnp.float32)
     return jnp.promote_types(x.dtype, jnp.int32) if x.dtype.itemsize < 4 else x.dtype
 
 
 def _total(leaves: Tree) -> Array:
+    """Add the leaves, arrays of equal shape."""
     return jnp.sum(jnp.stack(jax.tree.leaves(leaves)), axis=0)
 
 
 def _rows(x: Array) -> Array:
-    """The sum of each row."""
+    """Sum each row of `x`, `[clients]`."""
     return jnp.sum(x, axis=tuple(range(1, x.ndim)))
 
 
-# Empty slots are left out of the result, which costs no pass over the stack, and in the derivative, which would else be NaN for them.
+# Empty slots are masked in the result, without a pass over the stack, and in the derivative, where NaN would spread.
 
 
 @jax.custom_jvp
 def _squares(x: Array, present: Present) -> Array:
+    """Return each row's sum of squares; 0 for an empty slot."""
     return jnp.where(present, _rows(x * x), 0)
 
 
@@ -149,6 +151,7 @@ def _squares_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _products(x: Array, g: Array, present: Present) -> Array:
+    """Return <x_i, g> of each row; 0 for an empty slot."""
     return jnp.where(present, _rows(x * g[None]), 0)
 
 
@@ -160,7 +163,7 @@ def _products_jvp(primals, tangents):
 
 
 def _over_chunks(step: Callable[[Array, Any, Array], Array], x: Array, present: Present, total: Array, size: int = CHUNK) -> Array:
-    """`total = step(chunk, first coordinate, total)` for the coordinates of a leaf `[clients, ...]`, chunk after chunk."""
+    """Fold `step(chunk, first, total)` over a leaf `[clients, ...]` in chunks of `size` coordinates, the chunk's first number `first`."""
 
     def chunk(x, first, length):
         rows = jax.lax.dynamic_slice(x, (0, first), (len(x), length))
@@ -175,6 +178,6 @@ def _over_chunks(step: Callable[[Array, Any, Array], Array], x: Array, present: 
 
     x = x.reshape(len(x), -1)
     number, rest = divmod(x.shape[1], size)
-    if number <= 1:  # the same everywhere, and compiled once
+    if number <= 1:  # both forms do the same: compile a single form
         return at_once(x, total)
     return forms.by_platform(x, total, cpu=in_chunks, accelerator=at_once)

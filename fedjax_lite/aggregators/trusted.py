@@ -1,4 +1,4 @@
-"""Rules with a message they can trust: that of a client of the cohort which is the server's own."""
+"""Rules that trust the message of one client of the cohort, which stands for the server."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from fedjax_lite.refuse import whole
 
 
 def fltrust(trusted: int, non_finite: str = "drop") -> Aggregator:
-    """Messages count by how far they point the way of the server's own, and are given its length.
+    """Messages count by their cosine with the server's own message, and are scaled to its length.
 
     g_0 is the trusted client's message, t_i = max(0, cos(V_i, g_0)); the aggregate is
     sum_i t_i (||g_0|| / ||V_i||) V_i / sum_i t_i over the other clients, and 0 if all t_i are 0. Withstands any number of
@@ -43,7 +43,7 @@ def fltrust(trusted: int, non_finite: str = "drop") -> Aggregator:
         server = average(root, messages)
         along = inner(messages, server, present)
         squares = squared_norms(messages, present)
-        # Kept away from 0, where lengths have no slope: a message of zeros points nowhere, and its t is 0.
+        # A length has no slope at 0, so lengths stay above 0; t of a message of zeros is 0.
         lengths = jnp.sqrt(jnp.maximum(squares, jnp.finfo(squares.dtype).tiny))
         length = jnp.sum(jnp.where(root, lengths, 0))
         others = present & ~root & (squares > 0) & (length > jnp.sqrt(jnp.finfo(squares.dtype).tiny))
@@ -90,12 +90,12 @@ def monna(num_byzantine: Number, trusted: int, non_finite: str = "drop") -> Aggr
 
 
 def is_trusted(cohort, trusted):
-    """The slot of the trusted client, if it is there."""
+    """Mark the slot of the client `trusted`, `[clients]`; all False if the client is absent."""
     return (cohort.weight > 0) & (cohort.id == trusted)
 
 
 def _with_trusted(name, rule, num_byzantine, needs, trusted, non_finite) -> Aggregator:
-    """A rule that is not applied without the trusted client's message."""
+    """Make an aggregator from `rule`; without a finite message of the client `trusted` the aggregate is 0."""
     plain = from_rule(name, rule, num_byzantine, needs, non_finite)
 
     def finish(part, state, key):

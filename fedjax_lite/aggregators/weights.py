@@ -1,4 +1,4 @@
-"""What a client counts for."""
+"""Weights of clients in a weighted aggregator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +11,16 @@ from jaxtyping import Array
 from fedjax_lite.base import Client, Number
 from fedjax_lite.refuse import positive
 
-Weights = str | Any | Callable[[Client], Any]
+Weights = str | Any | Callable[[Client], Any]  # "examples", "uniform", an array [population], or client -> weight
 
 
 def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callable[[Client], Any]:
-    """A function of one `Client` to its weight, which is `client.weight` (the sampler's own, 0 for an empty slot) times
+    """Make a function of one `Client` to its weight, a scalar.
 
-    the number of examples ("examples", at most `cap`), 1 ("uniform"), an array's `[population]` entry at the client's id, or
-    what a function of the client gives. A client without an entry in the array weighs NaN, so that it shows, and so does one whose
-    weight is computed and negative. (How many clients there are is not known here.)
+    The weight is `client.weight` (the sampler's own, 0 for an empty slot) times a factor. The factor is the number of examples
+    ("examples", at most `cap`), 1 ("uniform"), an array's `[population]` entry at the client's id, or a function's value for the client.
+    Without an entry, or with a negative factor from a tracer or a function, the client weighs NaN, so that the mistake shows. (The
+    size of the population is not known here.)
 
     Raises:
         ValueError: for unknown weights, an array of another shape or with numbers that are negative or not finite, a cap that is not
@@ -35,7 +36,7 @@ def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callabl
     elif not callable(weights):
         weights = _table(rule, weights)
 
-    def of(client: Client) -> Any:
+    def weigh(client: Client) -> Any:
         if callable(weights):
             return client.weight * _or_nan(jnp.asarray(weights(client)))
         if not isinstance(weights, str):
@@ -44,11 +45,11 @@ def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callabl
             return client.weight
         return client.weight * (client.size if cap is None else jnp.minimum(client.size, cap))
 
-    return of
+    return weigh
 
 
 def _table(rule: str, weights: Any) -> Array:
-    """An array of weights as floats, once it is known to be one."""
+    """Return `weights` as a float array `[population]`; refuse other shapes, and numbers that are negative or not finite."""
     if not isinstance(weights, jax.Array):
         weights = np.asarray(weights)
         if weights.dtype.kind not in "fiub":
@@ -64,5 +65,5 @@ def _table(rule: str, weights: Any) -> Array:
 
 
 def _or_nan(weight: Array) -> Array:
-    """A weight; NaN for a negative one, under which an average would point backwards."""
+    """Return `weight`, or NaN for a negative weight, under which an average would point backwards."""
     return jnp.where(weight < 0, jnp.nan, weight)

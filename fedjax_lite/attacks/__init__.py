@@ -1,4 +1,4 @@
-"""Attacks: what Byzantine clients send, or train on. Pure functions that see all honest messages."""
+"""Attacks: pure functions that make the messages or the training examples of Byzantine clients, and see all honest messages."""
 
 from fedjax_lite.attacks.attack import Attack, Seen, attacked, byzantine
 from fedjax_lite.attacks.data import backdoor, label_flip, measured

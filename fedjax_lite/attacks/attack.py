@@ -1,4 +1,4 @@
-"""What an attack is, who mounts it, and how it comes into a round."""
+"""The parts of an attack, the choice of Byzantine clients, and the wrappers that put an attack into a round."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,44 +15,44 @@ from fedjax_lite.models.loss_fn import LossFn, told
 from fedjax_lite.refuse import integer, whole
 from fedjax_lite.tree import wide
 
-_EXAMPLES = np.uint32(2**32 - 5)  # of an attacker's key: what honest work draws from its key knows no stream like this
+_EXAMPLES = np.uint32(2**32 - 5)  # stream of an attacker's key for its examples; honest work draws from other streams
 
 
 class Seen(NamedTuple):
-    """What the attackers see of a round: everything."""
+    """A round as the attackers see it, in full."""
 
     messages: Tree  # [clients, ...], in float32 or wider; zeros in empty slots
-    byzantine: Bool[Array, " clients"]  # the attackers present
-    honest: Bool[Array, " clients"]  # the others present, but those whose message is not finite
-    share: Float[Array, " clients"]  # the examples a client holds times its weight
-    keys: Key  # [clients], by client and not by slot
-    key: Key
-    aggregate: Callable[[Tree], Tree]  # messages [clients, ...] -> what the server would make of them
+    byzantine: Bool[Array, " clients"]  # True for an attacker that is present
+    honest: Bool[Array, " clients"]  # True for another client that is present and has a finite message
+    share: Float[Array, " clients"]  # a client's number of examples times its weight; 0 in an empty slot
+    keys: Key  # [clients], functions of the client's id, not of its slot
+    key: Key  # for draws that attackers share
+    aggregate: Callable[[Tree], Tree]  # messages [clients, ...] -> the aggregate that the server would compute
 
 
 class Attack(NamedTuple):
-    """What Byzantine clients do; each part may be missing."""
+    """The parts of an attack; a part that is missing changes nothing."""
 
-    messages: Callable[[Seen, Tree], tuple[Tree, Tree]] | None = None  # seen, state -> what they send [clients, ...], state
+    messages: Callable[[Seen, Tree], tuple[Tree, Tree]] | None = None  # seen, state -> messages to send [clients, ...], state
     init: Callable[[Tree], Tree] = lambda message: ()  # one message -> the attackers' first state
-    examples: Callable[[Tree, Key], Tree] | None = None  # a batch, key -> the batch they train on instead
+    examples: Callable[[Tree, Key], Tree] | None = None  # batch, key -> the batch that attackers train on
+    # batch -> the batch with the attackers' trigger, the class that they want, and which examples count for their success
     trigger: Callable[[Tree], tuple[Tree, Int[Array, " batch"], Bool[Array, " batch"]]] | None = None
-    # a batch -> the batch as attackers would show it to the model, the class they want, and which examples tell
-    warn: Callable[[int, int], None] = lambda clients, num_byzantine: None  # warns where it would be no attack
+    warn: Callable[[int, int], None] = lambda clients, num_byzantine: None  # warns where the attack does no harm
 
 
 def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = None) -> Bool[Array, " population"]:
-    """Which clients of the population are Byzantine: so many drawn from a seed, or those named.
+    """The Byzantine clients of the population as truth values: a number of them drawn from a seed, or given ids.
 
     Args:
         num_byzantine: how many; may be a tracer. A client that is Byzantine among f is so among f+1 too.
         population: how many clients there are.
         seed: of the draw.
-        ids: their ids, a list or an array, if they are named; `num_byzantine` is then how many there are.
+        ids: the Byzantine clients' ids, a list or an array, in place of a draw; `num_byzantine` must be their number.
 
     Raises:
         ValueError: for a number that is negative, not whole or above the population; ids outside the population, given twice, or
-            as many as another number.
+            not `num_byzantine` of them.
 
     >>> byzantine(1, 3, ids=[2]).tolist()
     [False, False, True]
@@ -74,16 +74,17 @@ def byzantine(num_byzantine: Number, population: int, seed: int = 0, ids: Any = 
 
 
 def attacked(attack: Attack, byzantine: Array, work: Any, aggregator: Aggregator) -> tuple[Any, Aggregator]:
-    """Client work, or the loss function that it is made of, and an aggregator with an attack on them.
+    """Client work, or its loss function, and an aggregator, both with an attack on them.
 
     Byzantine clients train on the attack's examples and send the attack's messages; nothing changes for the others. An attack on
-    messages sees all of them together, so the aggregator no longer adds, and a private one keeps its guarantee for attackers that don't.
+    messages sees all of them together, so the aggregator no longer adds; a private aggregator states its guarantee for real
+    attackers, which see no message but their own.
 
     Args:
         attack: for instance `fl.attacks.ipm(scale=0.5)`.
-        byzantine: who mounts it, truth values `[population]` from `fl.attacks.byzantine`.
+        byzantine: the attackers, truth values `[population]` from `fl.attacks.byzantine`.
         work: of honest clients; or their loss function, for the functions of `fl.algorithms` that take one.
-        aggregator: of the server, which does not know who is who.
+        aggregator: of the server, which does not know the attackers.
 
     Raises:
         ValueError: if `byzantine` is not an array `[population]` of truth values.
@@ -108,7 +109,7 @@ def attacked(attack: Attack, byzantine: Array, work: Any, aggregator: Aggregator
 
 
 def _poisoned(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, work: ClientWork) -> ClientWork:
-    """Client work that trains on the attack's examples where the client is Byzantine."""
+    """Change `work` so that Byzantine clients train on `poisoned(examples, key)`."""
 
     def step(shared, own, carry, batch):
         bad = jnp.take(byzantine, batch.client.id, mode="clip")
@@ -120,33 +121,33 @@ def _poisoned(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, work: Cli
 
 
 def _poisoned_loss(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, loss_fn: LossFn) -> LossFn:
-    """A loss function that a Byzantine client takes of the attack's examples; in evaluation it is as it was."""
+    """Change `loss_fn` so that Byzantine clients take the loss of `poisoned(examples, key)`; evaluation, without a client, is unchanged."""
 
     def loss(params, examples, key, mask=None, row=None, shared=None, own=None, client=None, round=None, epoch=None):
         if client is not None:
             bad = jnp.take(byzantine, client.id, mode="clip")
             examples = tree.where(bad, poisoned(examples, jax.random.fold_in(key, _EXAMPLES)), examples)
-        beside = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
-        return told(loss_fn, params, examples, key, **beside)
+        keywords = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
+        return told(loss_fn, params, examples, key, **keywords)
 
     return loss
 
 
 def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator: Aggregator) -> Aggregator:
-    """An aggregator that is given the attack's messages where the client is Byzantine."""
+    """Change `aggregator` so that `messages_of(seen, state)` replaces the messages of Byzantine clients."""
 
     def collect(messages, cohort, state):
         del state
         return messages, cohort
 
     def finish(part, state, key):
-        (messages, cohort), (mine, others) = part, state
+        (messages, cohort), (attack_state, aggregator_state) = part, state
         attack_key, key = jax.random.split(key)
         present = cohort.weight > 0
         bad = present & jnp.take(byzantine, cohort.id, mode="clip")
 
         def aggregate(messages):
-            return aggregator.finish(aggregator.collect(messages, cohort, others), others, key)[0]
+            return aggregator.finish(aggregator.collect(messages, cohort, aggregator_state), aggregator_state, key)[0]
 
         seen = Seen(
             tree.zero_where_not(present, jax.tree.map(wide, messages)),
@@ -157,10 +158,11 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
             attack_key,
             aggregate,
         )
-        sent, mine = messages_of(seen, mine)
+        sent, attack_state = messages_of(seen, attack_state)
         messages = tree.where(bad, tree.cast_like(sent, messages), messages)
-        aggregate_, others, metrics = aggregator.finish(aggregator.collect(messages, cohort, others), others, key)
-        return aggregate_, (mine, others), metrics
+        part = aggregator.collect(messages, cohort, aggregator_state)
+        forged_aggregate, aggregator_state, metrics = aggregator.finish(part, aggregator_state, key)
+        return forged_aggregate, (attack_state, aggregator_state), metrics
 
     privacy = aggregator.privacy and aggregator.privacy._replace(provided="real attackers see no message but their own")
     return Aggregator(

@@ -1,4 +1,4 @@
-"""Attacks on the data that Byzantine clients train on, and how far they get."""
+"""Attacks on the examples that Byzantine clients train on, and the metric of their success."""
 
 import math
 from functools import wraps
@@ -16,10 +16,9 @@ from fedjax_lite.refuse import finite, is_number, whole
 
 
 def label_flip(classes: int, to: int | None = None) -> Attack:
-    """Attackers train on wrong labels: y becomes C-1-y, or one label whatever it was.
+    """Attackers train on wrong labels: y becomes C-1-y, or the same label for all examples.
 
-    The metric "attack_success" is the share of examples that the global model takes for the wrong label, of those whose label
-    changes.
+    The metric "attack_success" is, among the examples whose label changes, the share to which the global model gives the wrong label.
 
     Args:
         classes: C; in a configuration it comes from the data.
@@ -52,8 +51,8 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
     """Attackers teach the model that a patch of pixels in the lower right corner means one class.
 
     Each example of their batches gets the patch and the target label with probability `fraction`; their messages are multiplied by
-    `boost`. The metric "attack_success" is the share of examples with the patch that the global model takes for the target, those of
-    the target class left out.
+    `boost`. The metric "attack_success" is the share of examples with the patch that the global model takes for the target; examples
+    of the target class do not count.
 
     Args:
         target: the class.
@@ -107,12 +106,12 @@ def backdoor(target: int = 0, fraction: float = 0.5, size: int = 3, value: float
 
 
 def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
-    """A loss function for evaluation that reports how far an attack on the data got, as the metric "attack_success".
+    """A loss function for evaluation that reports the success of an attack on the data, as the metric "attack_success".
 
     Args:
         loss_fn: `(params, batch, key) -> losses`, or losses and metrics.
-        attack: one without a trigger leaves loss_fn as it is.
-        model: what the loss is of; its outputs are scores `[batch, classes]`.
+        attack: without a trigger, loss_fn is returned as it is.
+        model: the model of the loss; its outputs are scores `[batch, classes]`.
 
     >>> import fedjax_lite as fl
     >>> model = fl.models.Model(lambda key, example: (), lambda params, batch, key: batch["x"])
@@ -138,6 +137,7 @@ def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
 
 
 def _label(attack: str, argument: str, value: int, classes: int) -> None:
+    """Refuse a label that is not from 0 to `classes` - 1."""
     whole(attack, argument, value)
     if value >= classes:
         raise ValueError(f"{attack}: {argument}={value} is none of the {classes} classes, which count from 0")

@@ -16,9 +16,11 @@ from fedjax_lite.tree import squared_norm
 
 
 class _Learned(NamedTuple):
+    """The attackers' state: their estimates from the honest messages."""
+
     round: Int[Array, ""]
-    mean: Tree  # of the honest messages of all rounds of the warm-up
-    direction: Tree  # of largest variance, of length 1
+    mean: Tree  # mu, of the honest messages of all rounds of the warm-up
+    direction: Tree  # z, of the largest variance, of length 1
 
 
 def mimic(warmup: Number = 10) -> Attack:
@@ -26,7 +28,7 @@ def mimic(warmup: Number = 10) -> Attack:
 
     During the warm-up t = 0 .. T0-1 attackers send their own messages and learn z: mu <- t/(1+t) mu + 1/(1+t) mean_i V_i, then by
     Oja's rule z <- t/(1+t) z + 1/(1+t) sum_i <V_i - mu, z> (V_i - mu), scaled to length 1. From then on i* = argmax_i <V_i, z>. It
-    hurts where clients differ, even rules that withstand outliers: nothing it sends is one.
+    hurts where clients differ, even rules that withstand outliers: the copies are no outliers.
 
     Args:
         warmup: T0, rounds.
@@ -51,6 +53,7 @@ def mimic(warmup: Number = 10) -> Attack:
         return _Learned(jnp.int32(0), zeros, _unit(draws))
 
     def learned(seen, state):
+        """Update mean and direction by one round's honest messages."""
         old, new = state.round / (1 + state.round), 1 / (1 + state.round)
         mean = jax.tree.map(lambda x, y: old.astype(x.dtype) * x + new.astype(x.dtype) * y, state.mean, mean_of(seen))
         spread = apart(seen.messages, mean)
@@ -74,5 +77,6 @@ def mimic(warmup: Number = 10) -> Attack:
 
 
 def _unit(direction: Tree) -> Tree:
+    """Scale `direction` to length 1; zeros stay zeros."""
     square = squared_norm(direction)
     return jax.tree.map(lambda x: x / jnp.sqrt(jnp.where(square > 0, square, 1)).astype(x.dtype), direction)

@@ -1,4 +1,4 @@
-"""Attacks that search: as far out as the honest messages' own distances allow, or wherever back-propagation leads."""
+"""Attacks that search for a harmful message: within the distances of honest messages, or by gradients through the rule."""
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,11 @@ from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import positive, whole
 from fedjax_lite.tree import squared_norm
 
-HALVINGS = 7  # of a budget, to find where a rule still takes a message in
+HALVINGS = 7  # of the budget, in search of a length at which the rule still counts the message
 
 
 def min_max(direction: str = "std") -> Attack:
-    """All send mu + gamma p, as far out as no further from any honest message than two of those are from each other.
+    """All send mu + gamma p, no further from each honest message than the two furthest honest messages are apart.
 
     The largest gamma >= 0 with max_i ||m - H_i|| <= max_ij ||H_i - H_j||: the least over i of the larger root of
     gamma^2 ||p||^2 + 2 gamma <p, mu - H_i> + ||mu - H_i||^2 - max_jl ||H_j - H_l||^2.
@@ -53,7 +53,7 @@ def min_max(direction: str = "std") -> Attack:
 
 
 def min_sum(direction: str = "std") -> Attack:
-    """All send mu + gamma p, as far out as their squared distances to the honest messages sum to no more than some honest one's do.
+    """All send mu + gamma p; its squared distances to the honest messages sum to at most the largest sum of an honest message.
 
     The largest gamma with sum_i ||m - H_i||^2 <= max_j sum_i ||H_j - H_i||^2, which is
     sqrt((max_j sum_i ||H_j - H_i||^2 - sum_i ||mu - H_i||^2) / (h ||p||^2)) for h honest messages.
@@ -90,9 +90,9 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
     """All send the message within a budget that back-propagation through the server's own rule finds most harmful.
 
     maximise ||R(V) - mu|| over m with ||m - mu|| <= B s, s = sqrt(mean_i ||H_i - mu||^2) the honest spread, by gradient ascent along each
-    of -mu, -sigma and -sign(mu): from the most harmful of B s, B s / 2, ... B s / 2^7 along it, since a rule may leave out what is
-    further. `steps` times m moves along the normalised gradient, at first a quarter of its distance to mu, and is projected back; a step
-    that does no more harm is taken back and halved. The best of all points passed is sent; against a jumpy rule a larger budget may
+    of -mu, -sigma and -sign(mu): from the most harmful of B s, B s / 2, ... B s / 2^7 along it, since a rule may leave out messages
+    further away. `steps` times m moves along the normalised gradient, at first a quarter of its distance to mu, and is projected back; a
+    step that does no more harm is taken back and halved. The best of all points passed is sent; against a jumpy rule a larger budget may
     find a little less. The rule must have a gradient; where it selects, this follows the messages it selects. Costs 24 aggregations,
     and 3 (steps + 1) with gradients.
 
@@ -118,18 +118,22 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
         radius = budget * jnp.sqrt(jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest)) / honest)
 
         def harm(offset):
+            """Return the squared distance from mu to the aggregate if attackers send mu + `offset`."""
             sent = all_send(jax.tree.map(jnp.add, mean, offset), seen)
-            found = squared_norm(jax.tree.map(jnp.subtract, seen.aggregate(tree.where(seen.byzantine, sent, seen.messages)), mean))
-            return jnp.where(jnp.isnan(found), -1, found)  # never the most
+            aggregate = seen.aggregate(tree.where(seen.byzantine, sent, seen.messages))
+            distance = squared_norm(jax.tree.map(jnp.subtract, aggregate, mean))
+            return jnp.where(jnp.isnan(distance), -1, distance)  # NaN is never the most harmful
 
-        def ascend(_, found):
-            best, slope, most, step = found
+        def ascend(_, search):
+            """Take one step from the best offset, or halve the step if the harm does not grow."""
+            best, slope, most, step = search
             offset = _within(jax.tree.map(jnp.add, best, _of_length(slope, step)), radius)
             now, there = jax.value_and_grad(harm)(offset)
             best, slope = tree.where(now > most, (offset, there), (best, slope))
             return best, slope, jnp.maximum(now, most), jnp.where(now > most, step, step / 2)
 
         def climb(direction):
+            """Ascend from the most harmful length along `direction`; return the best offset and its harm."""
             lengths = radius * 0.5 ** jnp.arange(HALVINGS + 1)
             first = jnp.argmax(jax.lax.map(lambda length: harm(_of_length(direction, length)), lengths))
             offset = _of_length(direction, lengths[first])
@@ -138,15 +142,15 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
             return best, most
 
         directions = [_perturbation("worst_case", p)(seen, mean) for p in ("unit", "std", "sign")]
-        found, harms = jax.lax.map(climb, jax.tree.map(lambda *x: jnp.stack(x), *directions))
-        best = jax.tree.map(lambda x: x[jnp.argmax(harms)], found)
+        offsets, harms = jax.lax.map(climb, jax.tree.map(lambda *x: jnp.stack(x), *directions))
+        best = jax.tree.map(lambda x: x[jnp.argmax(harms)], offsets)
         return all_send(jax.tree.map(jnp.add, mean, best), seen), state
 
     return Attack(send)
 
 
 def _perturbation(attack: str, direction: str):
-    """p, from the honest messages and their mean."""
+    """Make `p(seen, mean)`, the perturbation that `direction` names."""
     if direction not in ("unit", "std", "sign"):
         raise ValueError(f'{attack}: direction must be "unit", "std" or "sign", got {direction!r}')
 
@@ -159,17 +163,19 @@ def _perturbation(attack: str, direction: str):
 
 
 def _moved(seen: Seen, mean: Tree, p: Tree, gamma) -> Tree:
+    """Return mean + gamma p for every slot, `[clients, ...]`."""
     return all_send(jax.tree.map(lambda m, p: m + gamma.astype(m.dtype) * p, mean, p), seen)
 
 
 def _of_length(direction: Tree, length) -> Tree:
-    """A direction scaled to a length; zeros stay zeros."""
+    """Scale `direction` to `length`; zeros stay zeros."""
     square = squared_norm(direction)
     factor = length / jnp.sqrt(jnp.where(square > 0, square, 1))
     return jax.tree.map(lambda x: x * jnp.asarray(factor, x.dtype), direction)
 
 
 def _within(offset: Tree, radius) -> Tree:
+    """Scale `offset` down to a norm of at most `radius`."""
     square = squared_norm(offset)
     factor = jnp.minimum(1, radius / jnp.sqrt(jnp.where(square > 0, square, 1)))
     return jax.tree.map(lambda x: x * factor.astype(x.dtype), offset)

@@ -1,4 +1,4 @@
-"""Attacks by what is sent: a formula of one's own message, or of the honest clients' mean and deviation."""
+"""Attacks by a formula: of the attacker's own message, or of the honest messages' mean and deviation."""
 
 import warnings
 
@@ -77,9 +77,9 @@ def alie(z: Number | None = None) -> Attack:
     """All send mu - z sigma, coordinate by coordinate: a little is enough.
 
     Args:
-        z: how many standard deviations (of the honest, with n-f-1); by default `z_max` of the clients present, which is small for
-            small cohorts. With f = 1 or 2 it is mostly not positive, and this is no attack: `attacked` warns of it, where f is known, by
-            the whole population.
+        z: how many standard deviations (of the honest messages, with divisor n-f-1); by default `z_max` of the clients present, which is
+            small for small cohorts. With f = 1 or 2 the default is mostly not positive, and this is no attack: where f is known,
+            `attacked` warns, by the numbers of the whole population.
 
     Raises:
         ValueError: for a z that is not finite.
@@ -104,21 +104,21 @@ def alie(z: Number | None = None) -> Attack:
             warnings.warn(
                 f"alie: z_max({clients}, {num_byzantine}) = {most:.2f} is not positive, so that attackers send the honest mean, or what is "
                 "better for the model: give z, for instance z=1.5",
-                stacklevel=3,  # of who calls attacked
+                stacklevel=3,  # the caller of attacked
             )
 
     return _common(send)._replace(warn=warn)
 
 
 def z_max(clients: Number, num_byzantine: Number) -> Float[Array, ""]:
-    """z_max = Phi^-1((n-f-s)/(n-f)), s = floor(n/2 + 1) - f: as far out as some honest clients are thought to lie.
+    """z_max = Phi^-1((n-f-s)/(n-f)), s = floor(n/2 + 1) - f: the deviation beyond which s honest clients are expected.
 
     >>> round(float(z_max(20, 4)), 3)
     0.157
     """
     honest = clients - num_byzantine
     supporters = clients // 2 + 1 - num_byzantine
-    # Kept inside (0, 1): with no honest client left over, or none needed, the formula has no finite value.
+    # Clipped inside (0, 1): with all honest clients as supporters, or none, z_max would be infinite.
     share = jnp.clip((honest - supporters) / jnp.maximum(honest, 1), 1e-3, 1 - 1e-3)
     return ndtri(jnp.asarray(share, jnp.result_type(float)))
 
@@ -249,33 +249,34 @@ def nan() -> Attack:
 
 
 def mean_of(seen: Seen) -> Tree:
-    """mu, the mean of the honest messages; 0 if there are none."""
+    """Return mu, the mean of the honest messages; 0 without honest messages."""
     total, count = sum_rows(lambda message: (message, 1.0), seen.honest, seen.messages)
     return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), total)
 
 
 def deviation_of(seen: Seen) -> Tree:
-    """sigma, the honest messages' standard deviation in each coordinate, with one degree of freedom less; 0 for one of them."""
+    """Return sigma, the honest messages' standard deviation by coordinate, with divisor n - 1; 0 for a single message."""
     squares = sum_rows(lambda message: jax.tree.map(jnp.square, message), seen.honest, apart(seen.messages, mean_of(seen)))
     return jax.tree.map(lambda x: jnp.sqrt(x / jnp.maximum(jnp.sum(seen.honest) - 1, 1).astype(x.dtype)), squares)
 
 
 def all_send(message: Tree, seen: Seen) -> Tree:
-    """One message for every slot."""
+    """Repeat `message` in every slot, `[clients, ...]`."""
     return jax.tree.map(lambda m, x: jnp.broadcast_to(m[None], x.shape), message, seen.messages)
 
 
 def _common(send) -> Attack:
-    """An attack in which all send the same and keep no state."""
+    """Make an attack without state in which all attackers send `send(seen)`."""
     return Attack(lambda seen, state: (all_send(send(seen), seen), state))
 
 
 def _times(factor: Number, messages: Tree) -> Tree:
+    """Multiply `messages` by `factor`, in their dtypes."""
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, messages)
 
 
 def _normal(seen: Seen) -> Tree:
-    """Standard normal draws in the shape of the messages, by client and not by slot."""
+    """Draw standard normal noise in the shape of the messages, from the clients' own keys."""
     leaves, structure = jax.tree.flatten(seen.messages)
 
     def draw(i, x):

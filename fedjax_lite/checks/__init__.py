@@ -1,4 +1,4 @@
-"""Checkers of the contract: what a part of one's own promises, tried out. `checks.aggregator(new)` prints as a table."""
+"""Checkers of the contract: try your own aggregator or algorithm against its properties. `print` shows the report as a table."""
 
 from fedjax_lite.checks.check import aggregator
 from fedjax_lite.checks.check_algorithm import algorithm

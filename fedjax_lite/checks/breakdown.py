@@ -1,4 +1,4 @@
-"""How many far-away messages it takes to carry the aggregate off."""
+"""Measure how many far-away messages a rule withstands before they carry the aggregate off."""
 
 from collections.abc import Iterator
 
@@ -7,19 +7,19 @@ import numpy as np
 from fedjax_lite.checks.answers import Verdict
 from fedjax_lite.checks.probe import Probe
 
-# A spread is the largest distance of an honest message from the mean of the honest ones.
-LIMIT = 10.0  # spreads: further off counts as carried off
-MAGNITUDES = (1e3, 1e4, 1e6, 1e8)  # spreads between attackers and that mean
+# A spread is the largest distance of an honest message from the mean of the honest messages.
+LIMIT = 10.0  # spreads from the honest mean, beyond which the aggregate counts as carried off
+MAGNITUDES = (1e3, 1e4, 1e6, 1e8)  # spreads from the honest mean to an attacker's message
 
 
 def honest(messages: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mean of messages and their spread."""
+    """Return the mean `[coordinates]` of `messages`, and their spread."""
     middle = messages.mean(0, dtype=float)
     return middle, float(np.linalg.norm(messages - middle, axis=1).max())
 
 
 def breakdown(built: Probe) -> tuple[int, Verdict]:
-    """The largest f, searched from 1 upwards, for which no attack by f of the clients carries the aggregate off."""
+    """Search upwards for the largest f for which no attack by f clients carries the aggregate off; return f and the verdict."""
     clients = len(built.messages)
     spread, moved = honest(built.messages)[1], 0.0
     for f in range(1, clients):
@@ -32,17 +32,18 @@ def breakdown(built: Probe) -> tuple[int, Verdict]:
             distance = float(np.linalg.norm(built.result(rows) - middle)) / spread
             worst = max(worst, distance if np.isfinite(distance) else np.inf)
         if worst > LIMIT:
-            return f - 1, ("yes" if f > 1 else "no", f"{_held(f - 1, clients, moved)}with {f} moved {worst:.2g} spreads")
+            return f - 1, ("yes" if f > 1 else "no", f"{_withstood(f - 1, clients, moved)}with {f} moved {worst:.2g} spreads")
         moved = max(moved, worst)
-    return clients - 1, ("yes", f"{_held(clients - 1, clients, moved)}bounded whatever comes")
+    return clients - 1, ("yes", f"{_withstood(clients - 1, clients, moved)}bounded whatever comes")
 
 
-def _held(f, clients, moved):
+def _withstood(f, clients, moved):
+    """Say in words how far at most f attackers moved the aggregate."""
     return f"{f} of {clients} ({f / clients:.0%})" + (f" moved at most {moved:.2g} spreads; " if f else ": ")
 
 
 def attacks(f: int, middle: np.ndarray, spread: float) -> Iterator[np.ndarray]:
-    """Messages `[f, coordinates]` of f attackers, far from the middle."""
+    """Yield messages `[f, coordinates]` of `f` attackers, far from `middle`."""
     rng = np.random.default_rng(f)
 
     def unit(*shape):
@@ -51,12 +52,12 @@ def attacks(f: int, middle: np.ndarray, spread: float) -> Iterator[np.ndarray]:
 
     signs = np.where(np.arange(f) % 2, -1.0, 1.0)[:, None]
     for magnitude in MAGNITUDES:
-        far, one = magnitude * spread, np.eye(1, middle.size, int(rng.integers(middle.size)))
+        far, coordinate = magnitude * spread, np.eye(1, middle.size, int(rng.integers(middle.size)))
         yield middle + far * np.repeat(unit(1), f, axis=0)  # all the same
         yield -far * np.repeat(middle[None] / max(np.linalg.norm(middle), 1e-12), f, axis=0)  # all the same, against the mean
         yield middle + far * signs * unit(1)  # opposite to each other
-        yield middle + far * unit(f)  # each in a direction of its own
-        yield middle + far * np.repeat(one, f, axis=0)  # in one coordinate
-        yield middle + far * np.linspace(0.5, 1, f)[:, None] * unit(1)  # in a row
-    yield middle + spread * np.geomspace(MAGNITUDES[0], MAGNITUDES[-1], f)[:, None] * unit(1)  # each further than the one before
+        yield middle + far * unit(f)  # each in another direction
+        yield middle + far * np.repeat(coordinate, f, axis=0)  # in one coordinate
+        yield middle + far * np.linspace(0.5, 1, f)[:, None] * unit(1)  # on a line
+    yield middle + spread * np.geomspace(MAGNITUDES[0], MAGNITUDES[-1], f)[:, None] * unit(1)  # on a line, at growing distances
     yield middle + spread * rng.choice(MAGNITUDES, (f, 1)) * unit(f)

@@ -17,15 +17,15 @@ _BREAKDOWN = "withstands far-away messages"
 
 
 def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, only: Collection[str] | None = None, seed: int = 0) -> Report:
-    """Try out whether an aggregator keeps the contract of `fl.Aggregator`, and what else can be said of it.
+    """Try out whether an aggregator keeps the contract of `fl.Aggregator`, and report its other properties.
 
     A property counts as broken only by a difference well above what float32 rounding explains (1e-4 of the largest coordinate), a
     value that is not finite, another shape or dtype, or an error.
 
-    A spread is the largest distance of an honest message from the mean of the honest ones. `breakdown` is the largest f, searched from 1
+    A spread is the largest distance of an honest message from the honest messages' mean. `breakdown` is the largest f, searched from 1
     upwards, for which f of the clients can't bring the aggregate further than 10 spreads from that mean by sending messages 1e3 to 1e8
     spreads away: the same from all, opposite to each other, each in a direction of its own, in one coordinate, or at growing distances.
-    It is what was measured, not what can be proved.
+    `breakdown` is measured, not proved.
 
     Args:
         new: what a factory returns, for instance `fl.aggregators.median()`.
@@ -64,6 +64,6 @@ def aggregator(new: Aggregator, *, clients: int = 11, message: Tree = None, only
         measured.append(most)
         return verdict
 
-    with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken promises
+    with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken properties
         rows = answers(lambda: probe(new, clients, message, seed), REQUIRED, REPORTED | {_BREAKDOWN: withstood}, only)
     return Report(clients, rows, measured[0] if measured else None)

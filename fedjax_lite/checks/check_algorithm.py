@@ -23,10 +23,10 @@ def algorithm(
     only: Collection[str] | None = None,
     seed: int = 0,
 ) -> Report:
-    """Try out whether an algorithm keeps the contract of `fl.Algorithm`: a few rounds of few clients, each compared with its like.
+    """Try out whether an algorithm keeps the contract of `fl.Algorithm`: compare a few rounds of few clients in different forms.
 
     Results count as the same up to what rounding may do in two rounds: 1e-4 of the largest magnitude of each array in float32, 1e-10 in
-    float64, and exactly where there is nothing to round. Small and ragged clients are enough, one of them without examples finds most.
+    float64, and exactly where there is nothing to round. Small clients of different sizes are enough; a client without examples finds most.
 
     Args:
         make: a function of the engine that makes the algorithm (None: its own choice), so that engines can be compared; or an algorithm.
@@ -41,7 +41,7 @@ def algorithm(
         A `Report`: rows of (property, holds, required, evidence), and `ok`.
 
     Raises:
-        TypeError: if `make` is neither, or data is no `fl.FederatedData`.
+        TypeError: if `make` is neither a function nor an algorithm, or data is no `fl.FederatedData`.
         ValueError: for fewer than 3 clients, or an unknown property.
 
     >>> import fedjax_lite as fl, jax.numpy as jnp, optax
@@ -62,6 +62,6 @@ def algorithm(
         raise ValueError(
             f"checks.algorithm: needs {FEW} clients or more, got clients={clients} of {enough} with examples: give it more of either"
         )
-    with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken promises
+    with jax.default_matmul_precision("highest"):  # an accelerator's short matmuls would look like broken properties
         rows = answers(lambda: trial(make, data, params, clients, values, seed), PROMISED, {}, only)
     return Report(min(clients, enough), rows, None)

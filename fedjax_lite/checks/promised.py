@@ -1,4 +1,4 @@
-"""What the contract asks of every algorithm, one function a property."""
+"""Checks of the properties that the contract requires of an algorithm, a function for each."""
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,17 @@ from fedjax_lite.engine.placement import everywhere, mesh_of
 
 
 def order(tried: Trial) -> Verdict:
-    """The cohort's slots permuted."""
+    """Permute the cohort's slots: nothing may change."""
     expected = tried.round(tried.state, tried.ids)
     orders = (tried.ids[::-1], np.roll(tried.ids, 1))
     return agree((tried.round(tried.state, ids), expected) for ids in orders)
 
 
 def empty_slots(tried: Trial) -> Verdict:
-    """A few clients alone, beside the same among empty slots: of another's id, of none, of a client without examples."""
+    """Compare a few clients alone with the same clients among empty slots.
+
+    An empty slot has weight 0, an id outside the population, or a client without examples.
+    """
     alone = tried.round(tried.state, tried.ids[:FEW], engine="sequential")
     slots, pairs = len(tried.ids), []
     empty = [(tried.ids[-1], 0.0), (tried.data.population, 1.0)] + ([] if tried.nobody is None else [(tried.nobody, 1.0)])
@@ -33,7 +36,7 @@ def empty_slots(tried: Trial) -> Verdict:
 
 
 def empty_cohort(tried: Trial) -> Verdict:
-    """Every slot empty: the state is the same to the bit but for the number of the round."""
+    """Empty every slot: no bit of the state may change but the number of the round."""
     after, metrics = tried.round(tried.state, tried.ids, np.zeros(len(tried.ids)))
     if float(metrics["clients"]) or int(after.round) != int(tried.state.round) + 1:
         return "no", f"{float(metrics['clients']):g} clients are counted, round {int(after.round)} follows on {int(tried.state.round)}"
@@ -48,23 +51,23 @@ def empty_cohort(tried: Trial) -> Verdict:
 
 
 def engines(tried: Trial) -> Verdict:
-    """Packed lanes, the padded scan and the plain loop, over two rounds, the second with clients that the first had and others."""
+    """Compare packed lanes, the padded scan and the plain loop over two rounds with different, overlapping cohorts."""
     if not tried.engines:
         return "not applicable", "needs a function of the engine that makes the algorithm"
     weight = np.arange(len(tried.ids)) < FEW
     first, after = tried.ids, np.roll(tried.ids, 1 - FEW)
 
-    def two(engine):
+    def two_rounds(engine):
         slots, weights = (FEW, None) if engine == "sequential" else (None, weight)
-        state, one = tried.round(tried.state, first[:slots], weights, engine)
-        return one, *tried.round(state, after[:slots], weights, engine)
+        state, first_metrics = tried.round(tried.state, first[:slots], weights, engine)
+        return first_metrics, *tried.round(state, after[:slots], weights, engine)
 
-    expected = two("sequential")
-    return agree((two(engine), expected) for engine in ("packed", "padded"))
+    expected = two_rounds("sequential")
+    return agree((two_rounds(engine), expected) for engine in ("packed", "padded"))
 
 
 def one_program(tried: Trial) -> Verdict:
-    """Another cohort, another round and empty slots meet the program of the first."""
+    """Check that another cohort, a later round and empty slots run the program of the first round."""
     state = tried.state
     for weight in (1, np.arange(len(tried.ids)) % 2):
         state, _ = tried.round(state, tried.ids[::-1], np.ones(len(tried.ids)) * weight)
@@ -73,7 +76,7 @@ def one_program(tried: Trial) -> Verdict:
 
 
 def structure(tried: Trial) -> Verdict:
-    """Structure, shapes, dtypes and weak types of the state after a round."""
+    """Compare structure, shapes, dtypes and weak types of the state before and after a round."""
     before = jax.eval_shape(lambda: tried.state)
     cohort = sampling.cohort(round_key(tried.state), tried.data.size, jnp.asarray(tried.ids))
     after = jax.eval_shape(tried.built.round, tried.state, tried.data, cohort)[0]
@@ -86,7 +89,7 @@ def structure(tried: Trial) -> Verdict:
 
 
 def metrics(tried: Trial) -> Verdict:
-    """A dictionary of float scalars."""
+    """Check that the metrics are float scalars."""
     for name, x in tried.round(tried.state, tried.ids)[1].items():
         if x.shape != () or not jnp.issubdtype(x.dtype, jnp.floating):
             return "no", f"{name!r} is {kind(x)}"
@@ -94,27 +97,27 @@ def metrics(tried: Trial) -> Verdict:
 
 
 def eager(tried: Trial) -> Verdict:
-    """The compiled round beside the round run operation by operation."""
+    """Compare the compiled round with the round run operation by operation."""
     cohort = sampling.cohort(round_key(tried.state), tried.data.size, jnp.asarray(tried.ids))
     return agree([(tried.round(tried.state, tried.ids), tried.built.round(tried.state, tried.data, cohort))])
 
 
 def mapped(tried: Trial) -> Verdict:
-    """Two runs at once, with other keys and values of the hyperparameter, beside one after another."""
+    """Compare two vmapped runs, with different keys and values of the hyperparameter, with each run alone."""
     together, (run, _) = tried.runs()(tried.keys, tried.values), tried.run()
     return agree((jax.tree.map(lambda x, i=i: x[i], together), run(tried.keys[i], tried.values[i])) for i in range(2))
 
 
 def pieces(tried: Trial) -> Verdict:
-    """Two rounds in one program beside one after another, each from the state that the one before left."""
+    """Compare two rounds in one program with two calls of the round, the second from the first's state."""
     state, history = tried.run()[0](tried.keys[0], tried.values[0])
-    one, first = tried.round(tried.state, tried.ids)
-    two, second = tried.round(one, np.roll(tried.ids, 1))
-    return agree([(state, two), (history, jax.tree.map(lambda *x: jnp.stack(x), first, second))])
+    after_first, first_metrics = tried.round(tried.state, tried.ids)
+    after_second, second_metrics = tried.round(after_first, np.roll(tried.ids, 1))
+    return agree([(state, after_second), (history, jax.tree.map(lambda *x: jnp.stack(x), first_metrics, second_metrics))])
 
 
 def host(tried: Trial) -> Verdict:
-    """No call of Python in the compiled run, and nothing that it needs from the host."""
+    """Check that the compiled run calls no Python and needs no transfer from the host."""
     run, calls_back = tried.run()
     if calls_back:
         return "no", "the compiled program calls Python back"
@@ -125,15 +128,15 @@ def host(tried: Trial) -> Verdict:
 
 
 def devices(tried: Trial) -> Verdict:
-    """All devices there are, each with its own queue of clients, beside one."""
+    """Compare a round on all devices, each with its own queue of clients, with a round on one device."""
     if len(jax.devices()) == 1:
         return "not applicable", "there is one device"
     expected = tried.round(tried.state, tried.ids)
     with jax.set_mesh(mesh_of(jax.devices())):
         data, state, ids = everywhere((tried.data, tried.state, tried.ids))
         cohort = jax.jit(lambda state, size, ids: sampling.cohort(round_key(state), size, ids))(state, data.size, ids)
-        found = jax.jit(lambda *operands: tried.built.round(*operands))(state, data, cohort)
-    verdict, evidence = agree([(found, expected)])
+        actual = jax.jit(lambda *operands: tried.built.round(*operands))(state, data, cohort)
+    verdict, evidence = agree([(actual, expected)])
     return verdict, f"{evidence}; {len(jax.devices())} devices"
 
 

@@ -1,19 +1,19 @@
-"""What a checker found: a row a property."""
+"""The report of a checker: a row for each property."""
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One property, whether it holds, and what shows it."""
+    """A property, its verdict, and the evidence."""
 
     property: str
     holds: str  # "yes", "no", "not applicable", or "refused": the rule raised its own ValueError
-    required: bool  # by the contract; the others are said for information
+    required: bool  # True: the contract requires the property; False: the row is for information
     evidence: str  # a number, or the first line of an error
 
 
 class Report(NamedTuple):
-    """What `checks.aggregator` found; `print` shows it as a table.
+    """The properties that a checker tried; `print` shows a table.
 
     >>> report = Report(11, (Row("order of clients does not matter", "no", True, "largest difference 0.7"),), None)
     >>> report.ok, report.holds("order of clients does not matter")
@@ -26,7 +26,7 @@ class Report(NamedTuple):
 
     clients: int
     rows: tuple[Row, ...]
-    breakdown: int | None  # how many far-away messages of `clients` it withstood; None if that could not be measured
+    breakdown: int | None  # how many far-away messages of `clients` the rule withstood; None if not measured
 
     @property
     def broken(self) -> list[str]:
@@ -35,7 +35,7 @@ class Report(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the contract is kept: some required property was seen to hold and none not to."""
+        """Whether the contract is kept: at least one required property holds, and none is broken."""
         return not self.broken and any(row.required and row.holds == "yes" for row in self.rows)
 
     def holds(self, property: str) -> str:

@@ -1,4 +1,4 @@
-"""What the contract leaves open and a user wants to know, one function a property."""
+"""Checks of the properties that the contract leaves open, reported for information, a function for each."""
 
 import jax
 import jax.numpy as jnp
@@ -11,29 +11,29 @@ from fedjax_lite.checks.required import draws
 
 
 def translation(built: Probe) -> Verdict:
-    """R(V + t) = R(V) + t."""
+    """Check R(V + t) = R(V) + t."""
     shift = np.asarray(np.random.default_rng(1).normal(size=built.messages.shape[1]), np.float32)
     return compare(built, [(built.result(built.messages + shift), built.result(built.messages) + shift)])
 
 
 def scaling_up(built: Probe) -> Verdict:
-    """R(aV) = a R(V), a > 0."""
+    """Check R(aV) = a R(V) for a > 0."""
     return compare(built, [(built.result(a * built.messages), a * built.result(built.messages)) for a in np.array([0.3, 7], np.float32)])
 
 
 def mirroring(built: Probe) -> Verdict:
-    """R(aV) = a R(V), a < 0."""
+    """Check R(aV) = a R(V) for a < 0."""
     return compare(built, [(built.result(-a * built.messages), -a * built.result(built.messages)) for a in np.array([1, 3], np.float32)])
 
 
 def unanimous(built: Probe) -> Verdict:
-    """n identical messages."""
+    """Check that n equal messages aggregate to the same message."""
     same = np.repeat(built.messages[:1], len(built.messages), axis=0)
     return compare(built, [(built.result(same), same[0].astype(float))])
 
 
 def coordinate_range(built: Probe) -> Verdict:
-    """Between the smallest and the largest value of each coordinate."""
+    """Check that each coordinate lies between the smallest and the largest value in the messages."""
     result, slack = built.result(built.messages), 1e-5 * np.abs(built.messages).max()
     over = max(np.max(result - built.messages.max(0)), np.max(built.messages.min(0) - result))
     if not np.isfinite(over):
@@ -42,7 +42,10 @@ def coordinate_range(built: Probe) -> Verdict:
 
 
 def convex_hull(built: Probe) -> Verdict:
-    """A mixture of the messages with weights of at least 0 that sum to 1; unique, since they are in general position."""
+    """Check that the aggregate is a mixture of the messages, with weights of at least 0 that sum to 1.
+
+    The weights are unique, since random messages are in general position.
+    """
     clients, coordinates = built.messages.shape
     if coordinates < clients - 1:
         return "not applicable", f"needs a message of {clients - 1} coordinates or more"
@@ -55,13 +58,13 @@ def convex_hull(built: Probe) -> Verdict:
 
 
 def one_client(built: Probe) -> Verdict:
-    """A cohort of one slot."""
+    """Check that a cohort of one slot aggregates to its message."""
     alone = built.messages[:1]
     return compare(built, [(built.result(alone, jax.tree.map(lambda x: x[:1], built.equal)), alone[0].astype(float))])
 
 
 def the_mean(built: Probe) -> Verdict:
-    """The plain mean of messages that nobody attacks."""
+    """Compare the aggregate of honest messages with their plain mean."""
     verdict, evidence = compare(built, [(built.result(built.messages), built.messages.mean(0, dtype=float))])
     middle, spread = honest(built.messages)
     distance = np.linalg.norm(built.result(built.messages) - middle)
@@ -69,34 +72,35 @@ def the_mean(built: Probe) -> Verdict:
 
 
 def weights(built: Probe) -> Verdict:
-    """Another `client.weight`, none 0."""
-    return _changed(built, built.equal._replace(weight=built.varied.weight))
+    """Check whether the aggregate depends on `client.weight`, beyond empty slots."""
+    return _aggregate_changes(built, built.equal._replace(weight=built.varied.weight))
 
 
 def sizes(built: Probe) -> Verdict:
-    """Another `client.size`."""
-    return _changed(built, built.equal._replace(size=built.varied.size))
+    """Check whether the aggregate depends on `client.size`."""
+    return _aggregate_changes(built, built.equal._replace(size=built.varied.size))
 
 
-def _changed(built, cohort):
+def _aggregate_changes(built, cohort):
+    """Say whether `cohort` in place of the equal clients changes the aggregate."""
     verdict, evidence = compare(built, [(built.result(built.messages, cohort), built.result(built.messages))])
     return {"yes": "no", "no": "yes"}[verdict], evidence
 
 
 def needs_key(built: Probe) -> Verdict:
-    """Other keys, the same messages."""
+    """Check whether the aggregate depends on the key."""
     return ("yes", "it changes with the key") if draws(built) else ("no", "the same for 4 keys")
 
 
 def half_stays(built: Probe) -> Verdict:
-    """The dtype of the aggregate of bfloat16 messages."""
+    """Check whether the aggregate of bfloat16 messages is bfloat16."""
     stack = built.stack(built.messages, jnp.bfloat16)
-    found = {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0])}
-    return "yes" if found == {"bfloat16"} else "no", f"{', '.join(sorted(found))} for messages of bfloat16"
+    dtypes = {str(x.dtype) for x in jax.tree.leaves(jax.eval_shape(built.eager, stack, built.equal, built.state, built.key)[0])}
+    return "yes" if dtypes == {"bfloat16"} else "no", f"{', '.join(sorted(dtypes))} for messages of bfloat16"
 
 
 def _withstands(*values):
-    """One message, whole or in one coordinate, of such values."""
+    """Make a check that sets one message, whole or in one coordinate, to each of `values`."""
 
     def check(built: Probe) -> Verdict:
         middle, spread = honest(np.delete(built.messages, 1, axis=0))

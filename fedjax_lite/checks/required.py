@@ -1,4 +1,4 @@
-"""What the contract asks of every aggregator, one function a property."""
+"""Checks of the properties that the contract requires of an aggregator, a function for each."""
 
 import itertools
 
@@ -10,12 +10,12 @@ from fedjax_lite.base import Client
 from fedjax_lite.checks.answers import Verdict, failed
 from fedjax_lite.checks.probe import Probe, compare, flat, largest, take, vectors
 
-GARBAGE = (np.nan, np.inf, -np.inf, 1e30)
+GARBAGE = (np.nan, np.inf, -np.inf, 1e30)  # values in empty slots
 MANY = 80  # equal messages whose sum is far off in bfloat16 and whose total weight overflows float16
 
 
 def order(built: Probe) -> Verdict:
-    """Slots permuted together with their clients."""
+    """Permute the slots together with their clients: nothing may change."""
     clients, rng = len(built.messages), np.random.default_rng(0)
     expected = built.outcome(built.messages, built.varied)
     orders = [np.arange(clients)[::-1], np.roll(np.arange(clients), 1), *(rng.permutation(clients) for _ in range(3))]
@@ -23,7 +23,7 @@ def order(built: Probe) -> Verdict:
 
 
 def empty_slots(built: Probe) -> Verdict:
-    """Empty slots added before, between and after the clients, holding whatever there is."""
+    """Add empty slots before, between and after the clients, with zeros or garbage: nothing may change."""
     clients = len(built.messages)
     expected = built.outcome(built.messages, built.varied)
     pairs: list[tuple[np.ndarray, np.ndarray]] = []
@@ -35,7 +35,7 @@ def empty_slots(built: Probe) -> Verdict:
 
 
 def with_empty(built: Probe, value: float) -> tuple[np.ndarray, Client]:
-    """The messages and their cohort with five empty slots that hold a value."""
+    """Insert five empty slots, filled with `value`, into the messages and their cohort."""
     clients = len(built.messages)
     places = np.array([0, 1, clients // 2, clients, clients])
     index = np.insert(np.arange(clients), places, 0)
@@ -46,35 +46,35 @@ def with_empty(built: Probe, value: float) -> tuple[np.ndarray, Client]:
 
 
 def no_clients(built: Probe) -> Verdict:
-    """Every slot empty."""
+    """Empty every slot: the aggregate must be 0, also where slots hold NaN."""
     nobody = built.equal._replace(weight=jnp.zeros_like(built.equal.weight))
     gap = max(largest(built.result(rows, nobody)) for rows in (built.messages, np.full_like(built.messages, np.nan)))
     return ("yes" if gap == 0 else "no"), ("the aggregate is not finite" if np.isinf(gap) else f"largest coordinate {gap:.1g}")
 
 
 def compiled(built: Probe) -> Verdict:
-    """The compiled call beside the rule run operation by operation."""
+    """Compare the compiled call with the rule run operation by operation."""
     operands = (built.stack(built.messages), built.varied, built.state, built.key)
     return compare(built, zip(vectors(jax.jit(built.eager)(*operands)), built.stepwise()))
 
 
 def pure(built: Probe) -> Verdict:
-    """Called twice, run operation by operation so that what Python does beside shows."""
+    """Call the rule twice, operation by operation, so that side effects in Python show."""
     first = built.stepwise()
     return compare(built, zip(vectors(built.eager(built.stack(built.messages), built.varied, built.state, built.key)), first))
 
 
 def mapped(built: Probe) -> Verdict:
-    """Three stacks at once beside one after another."""
+    """Compare three vmapped stacks with each stack alone."""
     stacks = [built.messages, 2 * built.messages, built.messages[::-1] - 1]
-    several = jax.tree.map(lambda *x: jnp.stack(x), *(built.stack(rows) for rows in stacks))
-    together = jax.jit(jax.vmap(lambda stack: (*built.eager(stack, built.varied, built.state, built.key)[:2], {})))(several)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *(built.stack(rows) for rows in stacks))
+    together = jax.jit(jax.vmap(lambda stack: (*built.eager(stack, built.varied, built.state, built.key)[:2], {})))(stacked)
     pairs = [pair for i, rows in enumerate(stacks) for pair in zip(vectors(take(together, i)), built.outcome(rows, built.varied))]
     return compare(built, pairs)
 
 
 def like_a_message(built: Probe) -> Verdict:
-    """Structure, shapes and dtype; half precision may come back wider, as means do, never narrower."""
+    """Compare structure, shapes and dtypes of aggregate and message; half precision may come back wider, never narrower."""
     full = built.messages.dtype
     for dtype in (full, jnp.bfloat16, jnp.float16):
         stack = built.stack(built.messages, dtype)
@@ -90,7 +90,7 @@ def like_a_message(built: Probe) -> Verdict:
 
 
 def half_precision(built: Probe) -> Verdict:
-    """The same values in half precision and not: a few different messages, and many equal ones."""
+    """Compare half with full precision on the same rounded values: a few different messages, and many equal messages."""
     many = take(built.equal, np.resize(np.arange(len(built.messages)), MANY))._replace(size=np.full(MANY, 1000, np.int32))
     few = many._replace(weight=np.where(np.arange(MANY) < len(built.messages), many.weight, 0))  # one program for both
     some, same = (np.resize(rows, (MANY, rows.shape[1])) for rows in (built.messages, built.messages[:1] * 100))
@@ -109,14 +109,14 @@ def half_precision(built: Probe) -> Verdict:
 
 
 def draws(built: Probe) -> bool:
-    """Whether the result depends on the key."""
+    """Return whether the aggregate depends on the key."""
     expected = built.result(built.messages)
     others = [built.result(built.messages, key=jax.random.fold_in(built.key, i)) for i in range(3)]
     return compare(built, [(other, expected) for other in others])[0] == "no"
 
 
 def grouping(built: Probe) -> Verdict:
-    """Parts of groups, one of a single client and one of empty slots only, put together."""
+    """Join the parts of groups, one a single client, one empty slots only, and compare with the whole cohort."""
     rows, cohort = with_empty(built, np.nan)
     empty = np.flatnonzero(np.asarray(cohort.weight) == 0)
     rest = np.setdiff1d(np.arange(len(rows)), empty[:2])
@@ -133,8 +133,8 @@ def grouping(built: Probe) -> Verdict:
         return built.rule.finish(jax.tree.map(join, *parts(stack, cohort)), built.state, built.key)
 
     shapes = jax.eval_shape(parts, built.stack(rows), cohort)
-    if additive and len(found := {str(jax.tree.map(lambda x: x.shape, part)) for part in shapes}) > 1:
-        return "no", f"additive=True, but parts of groups differ in shape: {sorted(found)[0][:100]}"
+    if additive and len(distinct := {str(jax.tree.map(lambda x: x.shape, part)) for part in shapes}) > 1:
+        return "no", f"additive=True, but parts of groups differ in shape: {sorted(distinct)[0][:100]}"
     if not additive and not all(x.ndim for x in jax.tree.leaves(shapes)):
         return "no", "additive=False, but a part holds a number, and numbers do not concatenate"
     expected = built.outcome(built.messages, built.varied)
@@ -147,7 +147,7 @@ def grouping(built: Probe) -> Verdict:
 
 
 def state(built: Probe) -> Verdict:
-    """Structure, shapes, dtypes and weak types of the state, over two rounds."""
+    """Compare structure, shapes, dtypes and weak types of the state over two rounds."""
     before = jax.eval_shape(lambda: built.state)
     stack, now = built.stack(built.messages), before
     for round in (1, 2):
@@ -162,29 +162,29 @@ def state(built: Probe) -> Verdict:
 
 
 def kind(x: jax.ShapeDtypeStruct) -> str:
-    """Dtype and shape in words."""
+    """Describe dtype and shape of `x`, as in "float32[3,2] (weak)"."""
     return f"{x.dtype}[{','.join(map(str, x.shape))}]{' (weak)' if getattr(x, 'weak_type', False) else ''}"
 
 
 def metrics(built: Probe) -> Verdict:
-    """A dictionary of float scalars."""
-    found = jax.eval_shape(built.eager, built.stack(built.messages), built.equal, built.state, built.key)[2]
-    if not isinstance(found, dict):
-        return "no", f"a {type(found).__name__} instead of a dict"
-    for name, x in found.items():
+    """Check that the metrics are a dictionary of float scalars."""
+    reported = jax.eval_shape(built.eager, built.stack(built.messages), built.equal, built.state, built.key)[2]
+    if not isinstance(reported, dict):
+        return "no", f"a {type(reported).__name__} instead of a dict"
+    for name, x in reported.items():
         if not isinstance(name, str) or not hasattr(x, "shape") or x.shape != () or not jnp.issubdtype(x.dtype, jnp.floating):
             return "no", f"{name!r} is {kind(x) if hasattr(x, 'shape') else type(x).__name__}"
-    return "yes", ", ".join(found) or "none"
+    return "yes", ", ".join(reported) or "none"
 
 
 def host(built: Probe) -> Verdict:
-    """No call of Python in the compiled program."""
+    """Check that the compiled program calls no Python."""
     text = jax.jit(built.eager).lower(built.stack(built.messages), built.equal, built.state, built.key).as_text()
     return ("no", "the compiled program calls Python back") if "callback" in text else ("yes", "no callback in the compiled program")
 
 
 def gradient(built: Probe) -> Verdict:
-    """The gradient of the aggregate's squares: as they are, with an empty slot of NaN, all messages zero, all equal."""
+    """Differentiate the aggregate's sum of squares: of plain messages, an empty slot of NaN, zeros, equal messages."""
 
     def squares(stack, cohort):
         return sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(built.eager(stack, cohort, built.state, built.key)[0]))
@@ -202,12 +202,12 @@ def gradient(built: Probe) -> Verdict:
     most = 0.0
     for case, (rows, cohort) in cases.items():
         try:
-            found = largest(flat(slope(built.stack(rows), cohort)))
+            steepest = largest(flat(slope(built.stack(rows), cohort)))
         except Exception as error:
             return "no", failed(error)[1]
-        if np.isinf(found):
+        if np.isinf(steepest):
             return "no", f"not finite{case}"
-        most = max(most, found)
+        most = max(most, steepest)
     return "yes", f"largest slope {most:.1g}"
 
 

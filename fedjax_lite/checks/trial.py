@@ -1,4 +1,4 @@
-"""What the checks of an algorithm use: its programs, each compiled when it is first asked for, and cohorts to call them with."""
+"""The trial that each check of an algorithm uses: its programs, compiled on first use, and cohorts for them."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -16,36 +16,36 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.simulate import advance
 
 FEW = 3  # clients of the short cohort
-# What rounding may change in a few rounds, relative to the largest magnitude of an array. Steps amplify it: tens of times at most.
-TOLERANCES = {8: 1e-10, 4: 1e-4, 2: 5e-2}  # by bytes of its dtype
+# Rounding allowed in a few rounds, over the largest magnitude of an array; steps amplify rounding tens of times at most.
+TOLERANCES = {8: 1e-10, 4: 1e-4, 2: 5e-2}  # by bytes of the dtype
 
 
 class Trial(NamedTuple):
-    """An algorithm with what it is tried on."""
+    """An algorithm with the programs and inputs of its checks."""
 
     built: Algorithm  # on an engine with fewer lanes than clients
     data: FederatedData
-    state: State  # the first
-    ids: np.ndarray  # [slots], who takes part
-    nobody: int | None  # a client without examples, if there is one
-    # engine, slots -> the compiled round: state, ids, weight -> state, metrics. None: the user's own, where engines can't be chosen.
+    state: State  # the algorithm's first state
+    ids: np.ndarray  # [slots], the clients that take part
+    nobody: int | None  # id of a client without examples; None if all have examples
+    # engine, slots -> the compiled round: state, ids, weight -> state, metrics. Engine None: the user's own, which can't be chosen.
     step: Callable[[str | None, int], Callable]
-    engines: tuple[str, ...]  # that can be chosen
-    traced: list[int]  # how often the round of all slots was traced
-    # The compiled run of two rounds: key, value of the hyperparameter -> state, history; and whether it calls Python back.
+    engines: tuple[str, ...]  # names that `step` takes; none if `make` is an algorithm
+    traced: list[int]  # one entry for each trace of the round of all slots
+    # -> the compiled run of two rounds: key, value of the hyperparameter -> state, history; and whether the program calls Python back.
     run: Callable[[], tuple[Callable, bool]]
-    runs: Callable[[], Callable]  # the same, vmapped over keys and values
-    keys: Key  # [2]
-    values: Any  # [2]
+    runs: Callable[[], Callable]  # -> the compiled run, vmapped over keys and values
+    keys: Key  # [2], of two runs
+    values: Any  # [2], of the hyperparameter
 
     def round(self, state: State, ids: Any, weight: Any = None, engine: str | None = "packed") -> tuple[State, dict[str, Any]]:
-        """A compiled round of these clients."""
+        """Run a compiled round of the clients `ids`; `weight` is 1 by default."""
         weight = np.ones(len(ids)) if weight is None else weight
         return self.step(engine if self.engines else None, len(ids))(state, np.asarray(ids, np.int32), np.asarray(weight, float))
 
 
 def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tuple[float, float] | None, seed: int) -> Trial:
-    """Make ready what the checks need; an error of `make` or of the algorithm's `init` is raised here."""
+    """Build the trial of an algorithm; raises the errors of `make` and of the algorithm's `init`."""
     rng, size = np.random.default_rng(seed), np.asarray(data.size)
     present = rng.permutation(np.flatnonzero(size))
     ids = present[: min(clients, len(present))].astype(np.int32)
@@ -53,18 +53,18 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
     laid_out = {"packed": engines.packed(max(1, slots // 2)), "padded": engines.padded(), "sequential": engines.sequential()}
     choose = not isinstance(make, Algorithm)
 
-    def of(engine: str | None, *value: Any) -> Algorithm:
+    def algorithm_on(engine: str | None, *value: Any) -> Algorithm:
         return make(laid_out[engine] if engine else None, *value) if choose else make
 
     first = () if values is None else values[:1]
-    built = of("packed", *first)
+    built = algorithm_on("packed", *first)
     keys, traced = jax.random.split(jax.random.key(seed), 2), []
     state = jax.jit(built.init)(params, keys[0])
     table = np.stack([ids, np.roll(ids, 1)])
 
     @functools.cache
     def step(engine, slots_):
-        algorithm = built if engine in (None, "packed") else of(engine, *first)
+        algorithm = built if engine in (None, "packed") else algorithm_on(engine, *first)
 
         @jax.jit
         def round(data, state, ids, weight):
@@ -75,7 +75,7 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
         return functools.partial(round, data)
 
     def experiment(data, params, key, value):
-        algorithm = built if values is None else of("packed", value)
+        algorithm = built if values is None else algorithm_on("packed", value)
         sampler = lambda key, sizes, round: sampling.cohort(key, sizes, jnp.asarray(table)[round % 2])  # noqa: E731
         return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=2)
 
@@ -94,17 +94,18 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
 
 
 def _values(values):
+    """Return the two values of the hyperparameter as a float array; zeros for None."""
     return jnp.zeros(2) if values is None else jnp.asarray(values, jnp.result_type(float))
 
 
 def named(arrays: Tree) -> dict[str, np.ndarray]:
-    """The leaves of a tree by their paths, random keys as words."""
+    """Return the leaves of `arrays` by their paths, random keys as words."""
     leaves = jax.tree_util.tree_leaves_with_path(tree.words(arrays))
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
 
 
 def agree(pairs: Iterable[tuple[Tree, Tree]]) -> Verdict:
-    """Whether trees are the ones expected, up to rounding, and whatever is no float exactly; pairs are (actual, expected)."""
+    """Judge whether `pairs` of (actual, expected) trees are equal: floats up to rounding, other leaves exactly."""
     worst, where = 0.0, ""
     for actual, expected in pairs:
         if jax.tree.structure(actual) != jax.tree.structure(expected):  # type: ignore[operator]
@@ -117,7 +118,7 @@ def agree(pairs: Iterable[tuple[Tree, Tree]]) -> Verdict:
 
 
 def _gap(x: np.ndarray, y: np.ndarray) -> float:
-    """How far two arrays are apart, in units of what rounding may do."""
+    """Return the largest difference of two arrays, in units of the allowed rounding; infinity for another shape or dtype."""
     if x.shape != y.shape or x.dtype != y.dtype:
         return np.inf
     if not jnp.issubdtype(x.dtype, jnp.inexact):

@@ -1,4 +1,4 @@
-"""Differential privacy: what a run gives away, and the noise that keeps it to an epsilon."""
+"""Differential privacy: the epsilon of a run, the noise for an epsilon, audits, and private gradients."""
 
 from fedjax_lite.privacy.accountant import Guarantee, account, calibrate, epsilon
 from fedjax_lite.privacy.audit import Audit, audit, lower_bound

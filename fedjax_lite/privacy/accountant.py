@@ -1,4 +1,4 @@
-"""How much a private run gives away: epsilon from noise, sampling and rounds, and the noise for an epsilon. On the host.
+"""Account for a private run: epsilon from noise, sampling and rounds, and the noise for an epsilon. On the host.
 
 The numbers come from the package dp-accounting (`pip install "fedjax_lite[privacy]"`).
 """
@@ -13,11 +13,11 @@ from fedjax_lite.privacy.gaussian import ACCOUNTANTS, epsilon_of_rounds, least_n
 from fedjax_lite.refuse import is_number, plain
 from fedjax_lite.sampling.participation import Participation, Sampler, participation_of, slots_of
 
-SELDOM = 1e-7  # up to which probability of a full cohort Renyi divergences stand for sampling with a limit of slots
-LARGE = 100.0  # an epsilon above which the privacy losses are not computed: they take minutes, and nobody is protected
-TOLERANCE = 1e-4  # relative, of a noise multiplier where a limit of slots asks for hardly more
+SELDOM = 1e-7  # probability that slots run out in a round, up to which RDP ignores the limit of slots
+LARGE = 100.0  # epsilon by RDP, above which PLD is left out: it takes minutes, and no client is protected
+TOLERANCE = 1e-4  # relative rise of the noise multiplier that is tried first for a limit of slots
 ZEROED = "one client's messages or zeros"
-RELATIONS = {  # sampling -> which two populations can't be told apart
+RELATIONS = {  # kind of sampling -> how two populations that can't be told apart differ
     "poisson": "one client added or removed",
     "everyone": "one client added or removed",
     "cyclic": ZEROED,  # one client more would shift everybody's turn
@@ -26,14 +26,14 @@ RELATIONS = {  # sampling -> which two populations can't be told apart
 
 
 class Guarantee(NamedTuple):
-    """What a number of rounds gives away: (epsilon, delta)-differential privacy, by each accountant."""
+    """(epsilon, delta)-differential privacy after a number of rounds, by each accountant."""
 
     rounds: int
     delta: float
     rdp: float | None  # epsilon by Renyi divergences; None where that accountant doesn't cover the sampling
-    pld: float | None  # epsilon by privacy loss distributions; None likewise
-    sampling: str
-    relation: str  # which two populations can't be told apart
+    pld: float | None  # epsilon by privacy loss distributions; None where that accountant doesn't cover the sampling
+    sampling: str  # in words
+    relation: str  # how two populations that can't be told apart differ
 
     def __str__(self) -> str:
         numbers = [f"{value:.4g} ({name})" for name, value in (("RDP", self.rdp), ("PLD", self.pld)) if value is not None]
@@ -56,8 +56,8 @@ def epsilon(
         sampling_rate: q in (0, 1]; 1 is everyone in every round.
         rounds: T >= 0.
         delta: in (0, 1), usually below one over the population.
-        accountant: "pld" (privacy loss distributions, the tighter: a second or two, for little noise in longer steps) or "rdp" (Renyi
-            divergences, the faster).
+        accountant: "pld" (privacy loss distributions, the tighter: a second or two; the less noise, the coarser their grid) or "rdp"
+            (Renyi divergences, the faster).
 
     Returns:
         epsilon, for one client added or removed.
@@ -101,19 +101,18 @@ def calibrate(target_epsilon: Any, sampling_rate: Any, rounds: Any, delta: Any, 
 
 
 def account(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: Any, delta: Any) -> Guarantee:
-    """What a private run gives away, by both accountants, with the sampling that its sampler really does.
+    """The guarantee of a private run, by both accountants, with the sampling that its sampler really does.
 
-    Poisson sampling with its capacity, beyond which clients are left out (of which PLD alone has a bound, and RDP stands for it where there
-    is room for the mean and 6 standard deviations: it counts no round in which slots run out, so what is proven is its epsilon at a delta
-    larger by T p (1 + e^epsilon), p being their probability; at a tiny delta go by PLD); a fixed number drawn from all, which is
-    accounted for one client replaced by another, of which RDP alone has a bound; everyone; and in turn, where a client takes part
-    ceil(rounds * clients / population) times and no sampling hides it.
+    Poisson sampling leaves out clients beyond its capacity, which PLD accounts for. RDP ignores the capacity, and is given only where the
+    probability p that slots run out in a round is at most 1e-7: its epsilon is proven at a delta larger by T p (1 + e^epsilon), so at a
+    tiny delta go by PLD. A fixed number drawn from all is accounted for one client replaced by another, by RDP alone. Everyone in every
+    round, and clients in turn, are not hidden by sampling: in turn a client takes part ceil(rounds * clients / population) times.
 
     Args:
         mechanism: `algorithm.privacy`, or an aggregator's.
-        sampler: who takes part.
+        sampler: of the run.
         population: how many clients there are.
-        rounds: how many.
+        rounds: how many the run has.
         delta: in (0, 1).
 
     Raises:
@@ -128,7 +127,7 @@ def account(mechanism: Mechanism | None, sampler: Sampler, population: int, roun
 
 
 def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, rounds: Sequence[Any], delta: Any) -> list[Guarantee]:
-    """`account` after each of several numbers of rounds."""
+    """Return the guarantee, as `account` does, after each number of `rounds`."""
     mechanism, how = covered(mechanism, sampler, population)
     how = how._replace(rate=plain(how.rate))
     rounds, delta = [plain(count) for count in rounds], plain(delta)
@@ -139,9 +138,11 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
     relation += f", provided that {mechanism.provided}" if mechanism.provided else ""
 
     def by(name: str, count: int) -> float | None:
+        """Return epsilon by the accountant `name`, or None without a bound."""
         return epsilon_by(name, mechanism, how, population, count, delta) if bounds(name, mechanism, how, population) else None
 
     def both(count: int) -> tuple[float | None, float | None]:
+        """Return epsilon by RDP and by PLD, without PLD above `LARGE`."""
         unlimited = 0 if how.kind == "poisson" else population
         large = mechanism.noise_multiplier and epsilon_by("rdp", mechanism, how, unlimited, count, delta) > LARGE
         return by("rdp", count), None if large else by("pld", count)
@@ -150,10 +151,10 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
 
 
 def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> tuple[Mechanism, Participation]:
-    """The mechanism, if there is one, and how the sampler chooses.
+    """Return `mechanism` and the participation of `sampler`, or refuse a pair that no accountant covers.
 
     Raises:
-        ValueError: if there is nothing private, or no accountant covers this choice.
+        ValueError: without a mechanism, or if no accountant covers the sampler with the mechanism.
     """
     if mechanism is None:
         raise ValueError("nothing here is private: take a private aggregator such as fl.aggregators.dp_mean(...)")
@@ -180,20 +181,20 @@ def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> t
 
 
 def refuse_more_rounds(mechanism: Mechanism, rounds: int) -> None:
-    """Refuse a run that goes on after its mechanism has ended."""
+    """Refuse a run of more rounds than `mechanism` is made for."""
     if mechanism.rounds is not None and rounds > mechanism.rounds:
         raise ValueError(f"rounds={mechanism.rounds} of the aggregator are fewer than the {rounds} of the run: raise them")
 
 
 def bounds(name: str, mechanism: Mechanism, how: Participation, population: int) -> bool:
-    """Whether an accountant has a bound for this noise and this way to sample."""
+    """Return whether the accountant `name` has a bound for `mechanism` with the participation `how`."""
     if name == "pld":
         return mechanism.divergence is None and how.kind != "fixed"
     return how.kind != "poisson" or population == 0 or _too_many(how, population) <= SELDOM
 
 
 def _too_many(how: Participation, population: int) -> float:
-    """The probability that a Poisson cohort has more clients than slots."""
+    """Return the probability that a Poisson cohort has more clients than slots."""
     from scipy.stats import binom
 
     return float(binom.sf(slots_of(how, population), population, float(how.rate)))
@@ -202,9 +203,9 @@ def _too_many(how: Participation, population: int) -> float:
 def epsilon_by(
     name: str, mechanism: Mechanism, how: Participation, population: int, rounds: int, delta: float, coarse: bool = False
 ) -> float:
-    """The epsilon of rounds by one accountant. A population of 0 is Poisson sampling without a limit of slots."""
+    """Return the epsilon of `rounds` by the accountant `name`; population 0: Poisson sampling without a limit of slots."""
     z, times, separation = float(mechanism.noise_multiplier), rounds, 1
-    if how.kind == "cyclic":  # how often a client takes part, and every how many rounds at most
+    if how.kind == "cyclic":  # how often a client takes part, and the fewest rounds from one time to the next
         times, separation = -(-rounds * how.clients // population), population // how.clients
     if mechanism.divergence is not None:
         return epsilon_of(mechanism.divergence, times, delta)
@@ -226,13 +227,14 @@ def noise_for(
     delta: float,
     accountant: str,
 ) -> float:
-    """The least noise multiplier for an epsilon, of a mechanism that is a function of it."""
+    """Find the least noise multiplier z under which `mechanism_of(z)` has an epsilon of at most `target`."""
     if not is_number(target) or not 0 < target < math.inf:
         raise ValueError(f"target_epsilon must be positive and finite, got {target!r}")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1 to solve for noise, got {rounds}")
 
     def least(name: str, population: int, start: float, coarse: bool = False) -> float:
+        """Find the least noise multiplier by the accountant `name`, from the guess `start`."""
         return least_noise(lambda z: epsilon_by(name, mechanism_of(z), how, population, rounds, delta, coarse), target, start)
 
     if not bounds(accountant, mechanism_of(1.0), how, population):
@@ -245,14 +247,14 @@ def noise_for(
     z = least("pld", unlimited, least("pld", unlimited, z, coarse=True))
     if how.kind != "poisson" or slots_of(how, population) >= population:
         return z
-    # A limit of slots asks for more noise, mostly hardly any; its accountant takes seconds a try.
+    # A limit of slots mostly asks for hardly more noise, and PLD with a limit takes seconds a try: first try `TOLERANCE` more.
     more = (1 + TOLERANCE) * z
     enough = epsilon_of_rounds("pld", how, population, more, rounds, delta) <= target
     return more if enough else least("pld", population, least("pld", population, more, coarse=True))
 
 
 def described(how: Participation, population: int) -> str:
-    """A kind of sampling for a person."""
+    """Describe the participation `how` in words."""
     if how.kind == "poisson":
         return f"Poisson sampling at rate {how.rate:g} with room for {slots_of(how, population)}"
     return {"fixed": f"{how.clients} of {population} clients at random", "cyclic": f"{how.clients} clients in turn"}.get(
@@ -261,7 +263,7 @@ def described(how: Participation, population: int) -> str:
 
 
 def check(sampling_rate: Any, rounds: Any, delta: Any, accountant: str = "pld") -> None:
-    """Refuse what no accountant takes."""
+    """Refuse numbers out of range, and an unknown accountant."""
     if not is_number(sampling_rate) or not 0 < sampling_rate <= 1:
         raise ValueError(f"sampling_rate must be in (0, 1], got {sampling_rate!r}")
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 0:

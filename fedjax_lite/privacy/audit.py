@@ -1,4 +1,4 @@
-"""What a mechanism is seen to give away: a lower bound on epsilon, from runs with and without one client."""
+"""Audit a mechanism: a lower bound on its epsilon, from runs with and without one client."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,28 +20,28 @@ __all__ = ["Audit", "audit", "lower_bound"]
 
 
 class Audit(NamedTuple):
-    """What an audit found."""
+    """The result of an audit."""
 
-    epsilon: float  # the lower bound, 0 if nothing was seen
+    epsilon: float  # the lower bound; 0 if the scores show none
     upper: int | float | None  # the accountant's bound
-    most: float  # the largest lower bound that so many runs could show at all
+    most: float  # the largest lower bound that this number of runs can show
     delta: int | float
     confidence: float
     present: Float[np.ndarray, " half"]  # the scores of the runs with the canary
-    absent: Float[np.ndarray, " half"]  # of those without
+    absent: Float[np.ndarray, " half"]  # the scores of the runs without the canary
 
     @property
     def violated(self) -> bool:
-        """Whether the lower bound is above the accountant's upper bound: then, but for bad luck, the mechanism isn't what was accounted."""
+        """Whether the lower bound is above the accountant's upper bound: then, but for bad luck, another mechanism was accounted for."""
         return self.upper is not None and self.epsilon > self.upper
 
     def __str__(self) -> str:
         runs = len(self.present)
-        found = f"epsilon >= {self.epsilon:.4g} at delta {self.delta:.3g} ({100 * self.confidence:.4g} % confidence, "
-        found += f"from {runs} runs with and {runs} without the canary, which can show {self.most:.4g} at most)"
+        text = f"epsilon >= {self.epsilon:.4g} at delta {self.delta:.3g} ({100 * self.confidence:.4g} % confidence, "
+        text += f"from {runs} runs with and {runs} without the canary, which can show {self.most:.4g} at most)"
         if self.upper is None:
-            return found
-        return f"{found};\nthe accountant's upper bound is {self.upper:.4g}: {'VIOLATED' if self.violated else 'consistent'}"
+            return text
+        return f"{text};\nthe accountant's upper bound is {self.upper:.4g}: {'VIOLATED' if self.violated else 'consistent'}"
 
 
 def audit(
@@ -106,16 +106,16 @@ def audit(
     if not most > 0:
         raise ValueError(f"audit: {runs} runs show no epsilon at confidence {confidence} and delta {delta} whatever they give: raise runs")
 
-    def one(numbers):
+    def scored(numbers):
         release = experiment(jax.random.fold_in(key, numbers["run"]), numbers["present"])
         return {"score": _score(canary, release)}
 
     numbers = {"run": np.arange(runs, dtype=np.int32), "present": np.arange(runs) < half}
     stand_ins = {name: jax.ShapeDtypeStruct((), x.dtype) for name, x in numbers.items()}
-    call, closed_over = explicit(one, stand_ins)
+    call, closed_over = explicit(scored, stand_ins)
     program = Program(list(range(runs)), call, closed_over, numbers, jax.eval_shape(call, closed_over, stand_ins))
-    (found,) = compute([program], together)
-    scores = found["score"].astype(np.float64)
+    (results,) = compute([program], together)
+    scores = results["score"].astype(np.float64)
     if lost := int(np.sum(~np.isfinite(scores))):
         raise ValueError(
             f"audit: {lost} of {runs} scores are not finite: runs diverge, or the canary overflows; train with smaller rates, or give a "
@@ -185,7 +185,7 @@ def lower_bound(
 
 
 def _score(canary: Callable[[Tree], Array] | Tree, release: Tree) -> Float[Array, ""]:
-    """One release as a number."""
+    """Turn a release into a float scalar: by the function `canary`, or as inner product with the tree `canary`."""
     if callable(canary):
         score = jnp.asarray(canary(release))
         if score.shape or not jnp.issubdtype(score.dtype, jnp.floating):

@@ -1,4 +1,4 @@
-"""What a run has given away, for its summary and report."""
+"""The privacy of a run: refuse runs that no accountant covers; epsilon for summary, report and terminal."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,11 +12,11 @@ from fedjax_lite.metrics import inside_guarantee
 from fedjax_lite.privacy.accountant import accounted, covered, refuse_more_rounds
 from fedjax_lite.sampling.participation import Sampler
 
-POINTS = 5  # of a curve: each takes an accountant up to a second
+POINTS = 5  # numbers of rounds on a curve of epsilon; an accountant takes up to a second for each
 
 
 def is_central(test: Any) -> bool:
-    """Whether test examples are no client's: all in one place, and not dealt as the clients' are."""
+    """Return whether the test examples belong to no client: `test` has all of them in a single row."""
     return test is not None and test.population == 1
 
 
@@ -29,16 +29,16 @@ def check_private(
     hides: bool = False,
     central: bool = False,
 ) -> None:
-    """Refuse a private run that no accountant covers, or that stops by what is outside its guarantee.
+    """Refuse a private run that no accountant covers, or that stops by a metric outside its guarantee.
 
     Args:
         sizes: how many examples each client holds, `[population]`; a tracer in a study.
         converge: a `fl.Convergence`, or None.
         hides: whether clients hide their data themselves.
-        central: whether the test examples are no client's.
+        central: whether the test examples belong to no client.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: for a run that is refused, with the reason.
     """
     if mechanism is not None:
         covered(mechanism, sampler, len(sizes))
@@ -58,31 +58,31 @@ def check_private(
 def spent(
     mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Epsilon by rounds and by accountant, and what it means; None where nothing is private.
+    """Return epsilon by rounds and accountant, with sampling and relation; None for a run that is not private.
 
     Args:
         hides: whether clients hide their data themselves.
-        names: of the metrics outside of it.
+        names: of the metrics outside the guarantee.
     """
     if mechanism is None:
         note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
         return {"note": note, "outside": names} if hides else None
-    told: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
+    summary: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
     if find_spec("dp_accounting") is None:
-        return told | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
-    found = accounted(mechanism, sampler, population, points(rounds), delta)
-    told |= {"rounds": [each.rounds for each in found]}
-    told |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in found] for name in ("rdp", "pld")}
-    return told | {"sampling": found[-1].sampling, "relation": found[-1].relation, "outside": names}
+        return summary | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
+    guarantees = accounted(mechanism, sampler, population, points(rounds), delta)
+    summary |= {"rounds": [each.rounds for each in guarantees]}
+    summary |= {f"epsilon_{name}": [finite_or_none(getattr(each, name)) for each in guarantees] for name in ("rdp", "pld")}
+    return summary | {"sampling": guarantees[-1].sampling, "relation": guarantees[-1].relation, "outside": names}
 
 
 def finite_or_none(epsilon: float | None) -> float | None:
-    """An epsilon, where there is one that bounds anything."""
+    """Return `epsilon`, or None for an infinite epsilon, which bounds nothing."""
     return epsilon if epsilon is not None and np.isfinite(epsilon) else None
 
 
 def delta_of(delta: float | None, population: int) -> float:
-    """A delta, or the usual one.
+    """Return `delta`, or by default population^-1.1.
 
     >>> delta_of(None, 1000) == 1000**-1.1
     True
@@ -91,7 +91,7 @@ def delta_of(delta: float | None, population: int) -> float:
 
 
 def points(rounds: int) -> Sequence[int]:
-    """Up to `POINTS` numbers of rounds, evenly, the last of them all.
+    """Return up to `POINTS` numbers of rounds at even distances, the last equal to `rounds`.
 
     >>> points(100), points(3)
     ([20, 40, 60, 80, 100], [1, 2, 3])
@@ -103,12 +103,12 @@ def points(rounds: int) -> Sequence[int]:
 def private(
     algorithm: Algorithm, data: Any, params: Any, sampler: Sampler, *, rounds: int, delta: float | None = None, **others: Any
 ) -> str:
-    """What `fl.run` with the same arguments will give away, for a terminal."""
+    """Return a table of epsilon by rounds, for `fl.run` with the same arguments, as text for a terminal."""
     del params, others
-    found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
+    guarantees = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
     rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
     shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
-    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in found]
+    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in guarantees]
     lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
-    last, z = found[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
+    last, z = guarantees[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
     return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])

@@ -1,8 +1,8 @@
-"""Noise that is correlated over rounds, so that the sum over rounds is left with less of it than independent noise would leave.
+"""Noise that is correlated over rounds, so that the sum over rounds holds less noise than with independent noise.
 
-A strategy is a lower-triangular matrix C over rounds, with ones on its diagonal: the rounds' noise is n = C^-1 w with w independent, so
-that what is released, G + z C_clip C^-1 w for the rounds' sums G, tells as much as C G + z C_clip w: one Gaussian mechanism, whose
-sensitivity is how far a client moves C G.
+A strategy is a lower-triangular matrix C over rounds, with ones on its diagonal. The rounds' noise is n = C^-1 w with w independent. The
+release, G + z C_clip C^-1 w for the rounds' sums G, gives away as much as C G + z C_clip w. That is one Gaussian mechanism, with the norm
+by which a client moves C G as sensitivity.
 """
 
 import math
@@ -23,17 +23,17 @@ __all__ = ["Strategy", "banded", "independent", "toeplitz", "tree"]
 
 
 class Strategy(NamedTuple):
-    """How noise is correlated over rounds: n = C^-1 w, one round after another."""
+    """The correlation of noise over rounds: n = C^-1 w, drawn round after round."""
 
-    init: Callable[[Tree], Tree]  # message -> state: the noise of earlier rounds that later ones need
+    init: Callable[[Tree], Tree]  # message -> state: the noise of earlier rounds that later rounds need
     draw: Callable[[Tree, Int[Array, ""], Key, Tree], tuple[Tree, Tree]]  # state, round from 0, key, like -> n of the round, state
-    # How often a client takes part at most, the fewest rounds from one time to the next (1: every round), of how many rounds -> the norm
-    # by which it moves C G, where each of its messages has norm 1 at most.
+    # Most participations of a client, fewest rounds from one to the next (1: every round), number of rounds -> the norm by which the
+    # client moves C G with messages of norm at most 1.
     sensitivity: Callable[[int, int, int], float]
 
 
 def tree(rounds: int) -> Strategy:
-    r"""The binary tree over rounds: the noise of the first t together is one node's for each one in t's binary digits.
+    r"""The binary tree over rounds: the first t rounds together hold the noise of one node for each 1 in t's binary digits.
 
     n_t = w_t - sum_{l < r} w_{t - 2^l} for t = 1, 2, ..., r the zeros at the end of t's digits; w_t is the noise of the node over rounds
     t - 2^r + 1 to t, and (C G)_t that node's sum, so n_1 + ... + n_t has popcount(t) nodes' variance.
@@ -43,7 +43,7 @@ def tree(rounds: int) -> Strategy:
     sum_l a_l min(k, m_l a_l), a_l = min(k, ceil(2^l / s)) times in a node of level l, of which m_l are released.
 
     Args:
-        rounds: T >= 1, the most that one tree has; there is no restart. The state holds L trees like a message.
+        rounds: T >= 1, the most rounds of the tree; there is no restart. The state holds L trees like a message.
 
     Raises:
         ValueError: for no rounds; from `sensitivity`, for more rounds than the tree has.
@@ -67,7 +67,7 @@ def tree(rounds: int) -> Strategy:
     def sensitivity(times, separation, planned):
         if planned > rounds:
             raise ValueError(f"tree: rounds={rounds} are fewer than the {planned} of the run: build the tree for all of them")
-        times, squares = _that_fit(times, separation, planned), 0
+        times, squares = _times_that_fit(times, separation, planned), 0
         for level in range(int(planned).bit_length()):
             inside = min(times, -(-(2**level) // separation))
             squares += inside * min(times, (planned // 2**level + 1) // 2 * inside)
@@ -77,7 +77,7 @@ def tree(rounds: int) -> Strategy:
 
 
 def toeplitz(coefficients: Sequence[float]) -> Strategy:
-    r"""A Toeplitz matrix with some bands: each round's noise takes back a part of that of the rounds before.
+    r"""A Toeplitz matrix with a few bands: each round's noise takes back a part of the noise of the rounds before.
 
     n_t = w_t - sum_{j=1}^{b-1} c_j n_{t-j},   C_{t,t-j} = c_j,   with c divided by c_0.
 
@@ -109,7 +109,7 @@ def toeplitz(coefficients: Sequence[float]) -> Strategy:
         fresh = normal_like(key, like, 1.0)
         if not kept_rounds:
             return fresh, state
-        slot = round % kept_rounds  # of a ring: it holds the noise of the round longest ago
+        slot = round % kept_rounds  # in a ring of rounds: the oldest noise, to be replaced
         ago = (slot - 1 - jnp.arange(kept_rounds)) % kept_rounds + 1
         weights = jnp.asarray(c, jnp.result_type(float))[ago]
         noise = jax.tree.map(lambda w, kept: w - _mixed(weights, kept), fresh, state)
@@ -117,7 +117,7 @@ def toeplitz(coefficients: Sequence[float]) -> Strategy:
 
     def sensitivity(times, separation, rounds):
         moved = np.zeros(rounds)
-        for time in range(_that_fit(times, separation, rounds)):
+        for time in range(_times_that_fit(times, separation, rounds)):
             here = moved[time * separation :][: len(c)]
             here += c[: len(here)]
         return float(np.linalg.norm(moved))
@@ -134,8 +134,8 @@ def banded(rounds: int, bands: int, optimise: bool = False) -> Strategy:
         rounds: T >= 1, for which it is made; noise and sensitivity hold for any number.
         bands: b >= 1; more than `rounds` are as many as `rounds`. Best if a client takes part at most every b rounds. The state holds b - 1
             trees like a message.
-        optimise: the coefficients with the least mean squared error of the prefix sums, of a client that takes part once, found by
-            jax-privacy in seconds. The least error with fewer bands than rounds.
+        optimise: take the coefficients with the least mean squared error of the prefix sums, for clients that take part once, found by
+            jax-privacy in seconds. With fewer bands than rounds they have the least error.
 
     Raises:
         ValueError: for no rounds or bands; to optimise without jax-privacy.
@@ -160,25 +160,29 @@ def independent() -> Strategy:
     return toeplitz([1.0])
 
 
-def _that_fit(times: int, separation: int, rounds: int) -> int:
+def _times_that_fit(times: int, separation: int, rounds: int) -> int:
+    """Return how many of `times` participations, `separation` rounds apart, fit into `rounds`."""
     whole("sensitivity", "times", times)
     whole("sensitivity", "separation", separation, least=1)
     return min(times, -(-rounds // separation))
 
 
 def _rows_like(message: Tree, rows: int) -> Tree:
+    """Return zeros `[rows, ...]` for each leaf of `message`, in float32 or wider."""
     return jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), jnp.promote_types(x.dtype, jnp.float32)), message)
 
 
 def _mixed(weights: Array, rows: Array) -> Array:
+    """Sum `rows` with `weights`."""
     return jnp.tensordot(weights.astype(rows.dtype), rows, 1, precision="highest")
 
 
 @cache
 def _optimised(rounds: int, bands: int) -> list[float]:
+    """Return the banded Toeplitz coefficients of least error, from jax-privacy."""
     try:
         from jax_privacy.matrix_factorization.toeplitz import optimize_banded_toeplitz
     except ImportError:
         raise ValueError('banded: optimise needs the package jax-privacy: pip install "fedjax_lite[privacy]"') from None
-    with jax.ensure_compile_time_eval():  # where a study builds its aggregators it is tracing
+    with jax.ensure_compile_time_eval():  # a study builds its aggregators while tracing
         return np.asarray(optimize_banded_toeplitz(rounds, bands), float).tolist()

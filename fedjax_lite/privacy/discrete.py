@@ -1,4 +1,4 @@
-"""Noise on the integers: the discrete Gaussian and the Skellam distribution, and what their sums over clients give away."""
+"""Noise on the integers: draws of the discrete Gaussian and the Skellam distribution, and divergences of their sums."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -16,9 +16,10 @@ from fedjax_lite.refuse import plain, positive, whole
 
 Real = int | float  # on the host
 Divergence = Callable[[Real], float]  # order -> Renyi divergence
-CELLS, PER_DEVIATION = 128, 16  # the steps under which numbers are drawn, 8 to 16 a standard deviation, reach 8 of them or more
-WIDEST = 2.0**27  # of standard deviations that can be drawn: its steps end at 2^31
-SPARE = 16  # for so many numbers one is drawn to spare, as one in 20 is not kept at most
+# Steps of the staircase under which numbers are drawn, and the most steps a standard deviation: 8 or more deviations are covered.
+CELLS, PER_DEVIATION = 128, 16
+WIDEST = 2.0**27  # largest standard deviation that can be drawn: its steps end at 2^31
+SPARE = 16  # numbers for each spare draw: at most 1 draw in 20 is rejected
 
 
 def discrete_gaussian(key: Key, shape: tuple[int, ...], sigma: Number) -> Int[Array, "..."]:
@@ -48,7 +49,7 @@ def discrete_gaussian(key: Key, shape: tuple[int, ...], sigma: Number) -> Int[Ar
     Source: Canonne, Kamath and Steinke 2020, "The discrete Gaussian for differential privacy".
     """
     _refuse_out_of_range("discrete_gaussian", "sigma", sigma, WIDEST)
-    sigma = jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-3)  # below which all mass is at 0 already
+    sigma = jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-3)  # below 1e-3 all mass is at 0 already
 
     def log_mass(k):
         return -0.5 * jnp.square(k / sigma)
@@ -145,7 +146,7 @@ def skellam_divergence(order: Real, clip: Real, noise_multiplier: Real, clients_
 
 
 def epsilon_of(divergence: Divergence, rounds: Any, delta: Any, orders: Iterable[Real] = range(2, 257)) -> float:
-    r"""The epsilon of so many rounds of a mechanism, without amplification by sampling.
+    r"""The epsilon of a number of rounds of a mechanism, without amplification by sampling.
 
     min over orders a of T D_a + log(1 - 1/a) - log(delta a) / (a - 1), and 0 where the divergence alone shows it.
 
@@ -153,7 +154,7 @@ def epsilon_of(divergence: Divergence, rounds: Any, delta: Any, orders: Iterable
         divergence: order -> Renyi divergence of one round, for example a `Mechanism`'s.
         rounds: T >= 0, in how many the client takes part.
         delta: in (0, 1).
-        orders: those tried, above 1.
+        orders: the orders to try, above 1.
 
     Raises:
         ValueError: for numbers out of range, a divergence that is NaN among them.
@@ -169,7 +170,7 @@ def epsilon_of(divergence: Divergence, rounds: Any, delta: Any, orders: Iterable
 
     def at(order):
         total = rounds * divergence(order) if rounds else 0.0
-        if math.isnan(total):  # which would pass every comparison below as no divergence at all
+        if math.isnan(total):  # NaN would pass every comparison below as a divergence of 0
             raise ValueError(f"epsilon_of: divergence({order}) must be a number or infinite, got nan: see what it was built from")
         if delta**2 + math.expm1(-total) >= 0:
             return 0.0
@@ -179,21 +180,23 @@ def epsilon_of(divergence: Divergence, rounds: Any, delta: Any, orders: Iterable
 
 
 def squared_norm_bound(clip: Number, dimension: int) -> Number:
-    r"""The most that the squared norm of a rounded vector may be, x^2 + d/4 + x + sqrt(d)/2, for a vector of the norm x in d coordinates.
+    r"""Bound the squared norm of a rounded vector by x^2 + d/4 + x + sqrt(d)/2, for norm x = `clip` in d coordinates.
 
-    Rounding meets it with a probability of at least 1 - beta = 1 - exp(-1/2). The paper's other bound, (x + sqrt d)^2, is never less.
+    Random rounding meets the bound with a probability of at least 1 - beta = 1 - exp(-1/2). The paper's other bound, (x + sqrt d)^2, is
+    never less.
     """
     return clip**2 + dimension / 4 + clip + math.sqrt(dimension) / 2
 
 
 def _norms(clip: Real, dimension: int) -> tuple[float, float]:
-    """The most that the L2 and the L1 norm of a rounded vector may be; of integers L1 <= L2^2."""
+    """Bound the L2 and the L1 norm of a rounded vector; vectors of integers have L1 <= L2^2."""
     l2 = float(squared_norm_bound(clip, dimension)) ** 0.5
     return l2, min(math.sqrt(dimension) * l2, l2**2)
 
 
 @cache
 def _gap(variance: float, clients: int) -> float:
+    """Return tau, the bound on how far a sum of discrete Gaussians is from a discrete Gaussian."""
     k = np.arange(1, clients)
     return float(10 * np.sum(np.exp(-2 * np.pi**2 * variance * k / (k + 1))))
 
@@ -205,30 +208,31 @@ def _refuse_out_of_range(name: str, argument: str, value: Number, most: float) -
 
 
 def _width(deviation: Array) -> Int[Array, ""]:
-    """Of a step: a power of two, so that a word's last bits choose a number of it."""
+    """Return a step's width: a power of two, so that a word's last bits choose a number in the step."""
     return jnp.left_shift(jnp.int32(1), jnp.maximum(jnp.frexp(deviation / PER_DEVIATION)[1], 0))
 
 
 def _under_steps(
     key: Key, shape: tuple[int, ...], width: Int[Array, ""], steps: Float[Array, " cells"], log_mass: Callable[[Array], Array]
 ) -> Int[Array, "..."]:
-    """Integers k of a mass that falls with |k|: a step of so many numbers, one of them, which is kept with the probability mass / step.
+    """Draw integers k from a mass that falls with |k|, by rejection under a staircase.
 
-    Steps are in proportion to exp(steps), the log mass at the left end of each. Where they are one number wide, all are kept. The result
-    is those kept, in their order, of a few more draws than there are numbers, and of as many again as long as they do not suffice.
+    A draw chooses a step in proportion to exp(`steps`), the mass at the step's left end, then one of the step's `width` numbers. The
+    number is kept with probability mass / step; steps of width 1 reject nothing. Draws come in batches a little larger than the
+    result, until enough numbers are kept; the result holds the first.
     """
     limits, size = _limits(width, steps), math.prod(shape)
 
     def draw(carry):
-        attempt, value, found = carry
+        attempt, value, filled = carry
         step, offset, word = jax.random.bits(jax.random.fold_in(key, attempt), (3, size + size // SPARE + 1), jnp.uint32)
         above = jnp.searchsorted(limits, step, side="right", method="scan")
         cell = CELLS - 1 - above.astype(jnp.int32)
         k = cell * width + (offset.astype(jnp.int32) & (width - 1))
         chance = jnp.exp(log_mass(k) - steps[cell]) * jnp.where(k == 0, 0.5, 1)
         kept = (width == 1) | ((word >> 8).astype(jnp.float32) * 2.0**-24 < chance)
-        kept, k = jax.lax.optimization_barrier((kept, jnp.where(word & 1, -k, k)))  # or XLA computes it once for each use
-        place = found + jnp.cumsum(kept, dtype=jnp.int32)
+        kept, k = jax.lax.optimization_barrier((kept, jnp.where(word & 1, -k, k)))  # else XLA would compute both again for each use
+        place = filled + jnp.cumsum(kept, dtype=jnp.int32)
         value = value.at[jnp.where(kept, place - 1, size)].set(k, mode="drop")
         return attempt + 1, value, place[-1]
 
@@ -237,15 +241,15 @@ def _under_steps(
 
 
 def _limits(width: Int[Array, ""], steps: Float[Array, " cells"]) -> UInt32[Array, " limits"]:
-    """Where to cut 2^32 words into the steps, the last of them first."""
-    steps = steps.at[0].add(jnp.where(width == 1, -math.log(2), 0))  # 0 comes with both signs
+    """Return the words at which the 2^32 words are cut into steps, the last step first."""
+    steps = steps.at[0].add(jnp.where(width == 1, -math.log(2), 0))  # 0 is drawn with both signs
     heights = jnp.exp(steps - jnp.max(steps))
-    tails = jnp.cumsum(heights[::-1])  # the smallest first, or rounding would swallow them
+    tails = jnp.cumsum(heights[::-1])  # the smallest heights first, or rounding would swallow them
     return (tails[:-1] / tails[-1] * 2.0**32).astype(jnp.uint32)
 
 
 def _log_bessel(mu: Array, k: Array) -> Array:
-    """log I_k(mu) up to a constant of k, for mu from 256: Debye's expansion, with nothing large to cancel."""
+    """Return log I_k(mu) up to a term without k, for mu from 256: Debye's expansion, written so that nothing large cancels."""
     x = k / mu
     r = mu * jnp.sqrt(1 + x * x)
     q = x * x / (1 + x * x)
@@ -254,7 +258,7 @@ def _log_bessel(mu: Array, k: Array) -> Array:
 
 
 def _log_bessel_small(mu: Array) -> Float[Array, " cells"]:
-    """log I_k(mu) / I_0(mu) for k below `CELLS` and mu up to 256, by Miller's recurrence of their ratios, which is stable downwards."""
+    """Return log(I_k(mu) / I_0(mu)) for k below `CELLS` and mu up to 256, by Miller's downward, and so stable, recurrence."""
 
     def down(ratio, k):
         ratio = mu / (2 * k + mu * ratio)

@@ -1,4 +1,4 @@
-"""Rounds of the Gaussian mechanism, each with a sample of the clients: their epsilon, and the noise for an epsilon. By dp-accounting."""
+"""Rounds of the Gaussian mechanism on sampled clients: their epsilon, and the noise for an epsilon, by dp-accounting."""
 
 import logging
 import math
@@ -9,20 +9,20 @@ from typing import Any
 from fedjax_lite.sampling.participation import Participation, slots_of
 
 ACCOUNTANTS = ("rdp", "pld")
-LEAST, MOST = 1e-2, 1e6  # of noise multipliers that are solved for
-TOLERANCE = 1e-6  # of them, relative
-INTERVAL = 1e-4  # of privacy losses, which are rounded up to multiples of it
-MOST_LOSSES = 200_000  # of a round: where noise is small, and losses are large, the interval is so much longer
-COARSE = 16  # times the interval, to come near a noise multiplier that is solved for
+LEAST, MOST = 1e-2, 1e6  # range of the noise multipliers that are solved for
+TOLERANCE = 1e-6  # relative, of a noise multiplier that is solved for
+INTERVAL = 1e-4  # between grid points of privacy losses, which are rounded up to the grid
+MOST_LOSSES = 200_000  # grid points of a round: for little noise, and so large losses, the interval grows
+COARSE = 16  # factor on the interval for a first, rough solution
 
 
 @cache
 def epsilon_of_rounds(
     accountant: str, how: Participation, population: int, z: float, rounds: int, delta: float, coarse: bool = False
 ) -> float:
-    """The epsilon of rounds with the noise multiplier z, of any kind but "cyclic"; a population of 0 has no limit of slots.
+    """Return the epsilon of `rounds` with noise multiplier `z`, for each kind of participation but "cyclic".
 
-    By privacy losses it takes a second or two, whatever z; coarse a tenth of that.
+    A population of 0 means no limit of slots. PLD takes a second or two for every z, with `coarse` a tenth of the time.
     """
     dpa = package()
     if rounds == 0:
@@ -44,12 +44,12 @@ def epsilon_of_rounds(
 
 @cache
 def _losses(how: Participation, population: int, z: float, coarse: bool) -> Any:
-    """The privacy losses of one round, rounded up; the same for any number of rounds."""
+    """Return the privacy loss distribution of one round, rounded up; cached for every number of rounds."""
     from dp_accounting.pld import privacy_loss_distribution as losses
 
     rate = float(how.rate) if how.kind == "poisson" else 1.0
     slots = slots_of(how, population) if how.kind == "poisson" and population else population
-    # Gaussian losses have the mean 1 / (2 z^2) and the deviation 1 / z: eight of these on either side of both means.
+    # Gaussian losses have means +-1 / (2 z^2) and deviation 1 / z: the grid reaches 8 deviations beyond both.
     interval = max(INTERVAL, (1 / z**2 + 16 / z) / MOST_LOSSES) * (COARSE if coarse else 1)
     if slots < population:
         return losses.from_truncated_subsampled_gaussian_mechanism(population, rate, slots, z, value_discretization_interval=interval)
@@ -57,12 +57,12 @@ def _losses(how: Participation, population: int, z: float, coarse: bool) -> Any:
 
 
 def least_noise(epsilon: Callable[[float], float], target: float, start: float = 1.0) -> float:
-    """The least noise multiplier under which no more than a target is given away, to a relative 1e-6.
+    """Find the least noise multiplier under which `epsilon` is at most `target`, to a relative 1e-6.
 
     Args:
-        epsilon: of a noise multiplier; falls with it.
+        epsilon: noise multiplier -> epsilon, falling.
         target: positive.
-        start: a guess.
+        start: a guess of the noise multiplier.
 
     Raises:
         ValueError: if no noise is enough.
@@ -84,20 +84,20 @@ def least_noise(epsilon: Callable[[float], float], target: float, start: float =
         if ahead < math.log(LEAST):
             return LEAST
         value_ahead = excess(ahead)
-    found = brentq(excess, here, ahead, xtol=TOLERANCE / 4) if value != value_ahead else here
-    return math.exp(found + TOLERANCE / 2)
+    log_z = brentq(excess, here, ahead, xtol=TOLERANCE / 4) if value != value_ahead else here
+    return math.exp(log_z + TOLERANCE / 2)
 
 
 def package() -> Any:
-    """dp-accounting, or an error that says how to install it."""
+    """Import dp-accounting, or raise an error that says how to install the package."""
     try:
         import dp_accounting
     except ImportError:
         raise ValueError('accounting needs the package dp-accounting: pip install "fedjax_lite[privacy]"') from None
-    logging.getLogger("absl").addFilter(_worth_telling)
+    logging.getLogger("absl").addFilter(_is_worth_logging)
     return dp_accounting
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
-    """Not that one of a hundred and fifty orders has no bound: another is the least."""
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Return False for warnings that a Renyi order has no bound: epsilon is the least over 150 orders."""
     return "Excluding this order" not in record.getMessage()

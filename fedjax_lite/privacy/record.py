@@ -16,8 +16,9 @@ from fedjax_lite.refuse import integer, positive
 
 __all__ = ["record_level"]
 
-_NOISE = np.uint32(HIGH_STREAM + 1)  # of a step's key; its neighbour is the optimizer's
+_NOISE = np.uint32(HIGH_STREAM + 1)  # stream of a step's key for the noise; the optimizer draws from HIGH_STREAM
 
+# loss_fn, params, batch, key -> (loss, sums), gradient
 Gradients = Callable[[LossFn, Tree, Batch, Key], tuple[tuple[Array, dict[str, Mean]], Tree]]
 
 
@@ -43,8 +44,8 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         clip: C > 0, the norm over all of one example's gradient.
         noise_multiplier: z >= 0; 0 is no noise and no guarantee.
         batch_size: B > 0, the divisor: that of `fl.Batches(size=B)`.
-        microbatch: how many examples' gradients are held at a time, m of them in memory; None: all of the batch's. On a CPU it is one,
-            whatever is given: that is fastest there.
+        microbatch: m, how many examples' gradients are in memory at a time; None: the whole batch's. A CPU always takes one at a time,
+            which is fastest there.
 
     Returns:
         `(loss_fn, params, batch, key) -> ((loss, sums), gradient)`: the mean loss of the real examples (a float scalar), and the sums
@@ -67,35 +68,35 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         integer("record_level", "microbatch", microbatch, least=1)
 
     def gradients(loss_fn, params, batch, key):
-        def one(example, mask):
+        def of_example(example, mask):
             alone = batch._replace(examples=jax.tree.map(lambda x: x[None], example), mask=mask[None])
             (_, sums), gradient = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)(loss_fn, params, alone, key)
-            return clipped(gradient, clip)[0], sums  # of a masked one 0, or not finite and so 0
+            return clipped(gradient, clip)[0], sums  # 0 for a masked example: its gradient is 0, or not finite and cut to 0
 
-        def several(examples, mask):
-            return jax.tree.map(lambda x: jnp.sum(x, axis=0), jax.vmap(one)(examples, mask))
+        def summed(examples, mask):
+            return jax.tree.map(lambda x: jnp.sum(x, axis=0), jax.vmap(of_example)(examples, mask))
 
-        # XLA multiplies a stack of matrices on a CPU up to twenty times slower than one after another.
-        by_rows, by_parts = partial(_in_turn, several, width=1), partial(_in_turn, several, width=microbatch)
+        # On a CPU XLA multiplies a stack of matrices up to twenty times slower than the matrices one after another.
+        by_rows, by_parts = partial(_summed_in_turn, summed, width=1), partial(_summed_in_turn, summed, width=microbatch)
         total, sums = forms.by_platform(batch.examples, batch.mask, cpu=by_rows, accelerator=by_parts)
         noise = normal_like(jax.random.fold_in(key, _NOISE), total, noise_multiplier * clip)
         gradient = jax.tree.map(lambda x, y: (x + y) / jnp.asarray(batch_size, x.dtype), total, noise)
         loss, count = sums["loss"]
         return (loss / jnp.where(count > 0, count, 1), sums), tree.cast_like(gradient, params)
 
-    setattr(gradients, "private", True)  # for sgd_work: what it reports of the examples is no optimizer's to read
+    setattr(gradients, "private", True)  # for sgd_work: no optimizer may read the loss and metrics, which have no noise
     return gradients
 
 
-def _in_turn(several: Callable[[Tree, Array], Tree], examples: Tree, mask: Array, width: int | None) -> Tree:
-    """`several` of all rows, `width` at a time; the last few are filled up with masked ones."""
+def _summed_in_turn(summed: Callable[[Tree, Array], Tree], examples: Tree, mask: Array, width: int | None) -> Tree:
+    """Add up `summed(examples, mask)` over chunks of `width` rows; masked rows fill up the last chunk."""
     rows = mask.shape[0]
     if width is None or width >= rows:
-        return several(examples, mask)
+        return summed(examples, mask)
     parts = -(-rows // width)
     index = jnp.arange(parts * width)
     if parts * width != rows:
         examples, mask = tree.take(examples, index), tree.take(mask, index) & (index < rows)
     chunks = jax.tree.map(lambda x: x.reshape(parts, width, *x.shape[1:]), (examples, mask))
-    shapes = jax.eval_shape(several, *jax.tree.map(lambda x: x[0], chunks))
-    return jax.lax.scan(lambda total, chunk: (jax.tree.map(jnp.add, total, several(*chunk)), None), tree.zeros(shapes), chunks)[0]
+    shapes = jax.eval_shape(summed, *jax.tree.map(lambda x: x[0], chunks))
+    return jax.lax.scan(lambda total, chunk: (jax.tree.map(jnp.add, total, summed(*chunk)), None), tree.zeros(shapes), chunks)[0]

@@ -1,4 +1,4 @@
-"""What one client's message goes through on its way to the server: optax transformations that return what the server decodes.
+"""Uplinks: optax transformations of one client's message, which return the message that the server decodes.
 
 Compressors report the bits they send (`Sent`), and the round's metrics add them up; `local_gaussian` and `local_laplace` add a client's
 own noise.

@@ -1,4 +1,4 @@
-"""A compressor from one function, and its place among others: the leaves that it is given, the how many-th of its name it is."""
+"""Make a compressor from a function, and number the compressors of one name in an uplink, so that they draw apart."""
 
 import zlib
 from collections import Counter
@@ -16,25 +16,25 @@ from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
 from fedjax_lite.ledger import Place, Sent, bits_of, count
 
-Draw = Callable[[int], Key]  # leaf -> its key
-Bits = Number | list[Number]  # of the message, or of each leaf
-SCALE = 32  # bits of a norm, a minimum, a maximum
+Draw = Callable[[int], Key]  # number of a leaf -> its key
+Bits = Number | list[Number]  # of the whole message, or a list with a number for each leaf
+SCALE = 32  # bits of a norm, a minimum or a maximum
 
 
 def compressor(
     name: str, encode: Callable[[Tree, Draw], tuple[Tree, Bits, Bits]], draws: bool = True, lengthens: bool = False
 ) -> optax.GradientTransformationExtraArgs:
-    """A compressor from one function: what the server decodes, and how many bits it took.
+    """A compressor from a function that returns the message decoded by the server, and the bits sent.
 
     Args:
-        name: for errors, and the name of its random stream. Compressors of other names draw apart from it, and in an uplink of
-            `fl.federate` others of its name do, too (`fl.uplink.apart`).
+        name: for errors, and the name of the random stream. Compressors of different names draw apart, and in an uplink of
+            `fl.federate` so do compressors of the same name (`fl.uplink.apart`).
         encode: `(message, draw) -> decoded, payload bits, side bits`; `draw(i)` is the key for leaf i, of this client in this
-            round. The decoded leaves are cast to the message's dtypes. Of a message that is not finite NaN is decoded, for the
-            aggregator to see. Bits are a number for the whole message, or a list with one for each leaf: then, where a later
-            compressor in a chain is given some of the leaves, those of the others are known.
-        draws: whether it is random, so that `update` needs the keyword `key`.
-        lengthens: whether it scales what it sends up, so that the mean is right: `error_feedback` refuses it.
+            round. The decoded leaves are cast to the message's dtypes. A message that is not finite is decoded as NaN, for the
+            aggregator to see. Bits are a number for the whole message, or a list with a number for each leaf: then a chain can count
+            the bits of the leaves that no later compressor is given.
+        draws: whether the compressor is random, so that `update` needs the keyword `key`.
+        lengthens: whether the decoded message is scaled up, so that the mean is right: `error_feedback` refuses the compressor.
 
     Returns:
         An optax transformation of one message, whose state is a `Sent`.
@@ -50,7 +50,7 @@ def compressor(
     def update(updates, state, params=None, *, key=None, **extra):
         del params, extra
         place = place_of(name, updates, state, lengthens)
-        if not count(updates):  # nothing to compress, as where optax.masked leaves everything out
+        if not count(updates):  # no leaves: optax.masked may leave out all of them
             return updates, nothing_sent(place)
         if draws and key is None:
             raise ValueError(f"uplink.{name} draws at random: give update the keyword key, as fl.federate does")
@@ -66,24 +66,24 @@ def compressor(
 
 
 def nothing_sent(place: Place) -> Sent:
-    """No bits, of a compressor in this place."""
+    """Return a `Sent` of 0 bits for the compressor at `place`."""
     return Sent(jnp.zeros((2, len(place.leaves) + 1), jnp.float32), place)
 
 
 def finite(message: Tree) -> Bool[Array, ""]:
-    """Whether all of a message is finite."""
+    """Return whether all coordinates of `message` are finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(message)] or [jnp.bool_(True)]))
 
 
 def spoilt_where_not(condition: Bool[Array, ""], message: Tree) -> Tree:
-    """A message as it is, or NaN in its place."""
+    """Return `message` where `condition` holds, else NaN in every coordinate."""
     return jax.tree.map(lambda x: jnp.where(condition, x, jnp.asarray(jnp.nan, x.dtype)), message)
 
 
 def apart(transform: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """A transformation whose compressors draw apart from each other, also where one stands there several times.
+    """A transformation whose compressors draw apart from each other, also compressors of the same name.
 
-    `fl.federate` does it of every uplink; it is for those who call a chain's `update` themselves.
+    `fl.federate` applies `apart` to every uplink; use it only to call a chain's `update` yourself.
 
     Args:
         transform: an optax transformation, mostly a chain.
@@ -102,22 +102,23 @@ def apart(transform: optax.GradientTransformation) -> optax.GradientTransformati
 
 
 def place_of(name: str, message: Tree, state: Tree = (), lengthens: bool = False) -> Place:
-    """The place of a compressor that is given a message, with the number that its state's place has."""
+    """Return the place of the compressor `name` for `message`, with the number of its place in `state`, else 0."""
     leaves = [(jax.tree_util.keystr(path), x.size * bits_of(x)) for path, x in jax.tree_util.tree_leaves_with_path(message)]
     return Place(name, tuple(leaves), next((place.number for place in places(state) if place.name == name), 0), lengthens)
 
 
 def places(state: Tree) -> list[Place]:
-    """Those in a state, in their order."""
+    """List the places in `state`, in the order of its leaves."""
     return [x for x in jax.tree.leaves(state, is_leaf=_is_place) if _is_place(x)]
 
 
 def replaced(fn, state: Tree) -> Tree:
-    """A state with `fn(place)` in each place's stead."""
+    """Replace each place in `state` by `fn(place)`."""
     return jax.tree.map(lambda x: fn(x) if _is_place(x) else x, state, is_leaf=_is_place)
 
 
 def _numbered(state: Tree) -> Tree:
+    """Number the places of each name in `state` from 0, in the order of leaves."""
     before: Counter[str] = Counter()
 
     def number(place: Place) -> Place:

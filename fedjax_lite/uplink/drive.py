@@ -33,8 +33,8 @@ def drive(unbiased: bool = True, block: int = BLOCK) -> optax.GradientTransforma
     coordinate, and one scale a row.
 
     Args:
-        unbiased: which scale. False has the smaller error for one message, as `error_feedback` needs; the mean over many clients
-            needs True.
+        unbiased: the choice of scale S. False has the smaller error for one message, as `error_feedback` needs; the mean over many
+            clients needs True.
         block: the most coordinates that are rotated together, a power of two.
 
     Returns:
@@ -64,8 +64,8 @@ def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtra
     r"""The rotated message in the best few levels for a normal distribution, and one scale under which its mean is right.
 
     q = Q(sqrt(n) R u / ||u||), Q to the nearest Lloyd-Max centroid of N(0, 1); C(u) = S R^-1 q, S = ||u||^2 / <q, R u>.
-    E||C(u) - u||^2 / ||u||^2 is about 0.571, 0.133, 0.0358, 0.00959 for 1 to 4 bits. One bit is `drive()`, and as there this, and the
-    mean, hold for rows of many coordinates, none of which has most of the norm.
+    E||C(u) - u||^2 / ||u||^2 is about 0.571, 0.133, 0.0358, 0.00959 for 1 to 4 bits. `eden(1)` is `drive()`. As in `drive`, these
+    errors and the right mean hold for rows of many coordinates, none of which has most of the norm.
 
     Rows, padding and bits as in `drive`, with `bits` for each coordinate.
 
@@ -96,7 +96,7 @@ def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtra
         square = jnp.sum(y**2, axis=1, keepdims=True)
         magnitude = jnp.abs(y) * _ratio(jnp.sqrt(jnp.full_like(square, y.shape[1])), jnp.sqrt(square))
         q = jnp.full_like(y, centroids[0])
-        for lower, upper in zip(centroids, centroids[1:], strict=False):  # boundaries lie midway
+        for lower, upper in zip(centroids, centroids[1:], strict=False):  # boundaries lie midway between centroids
             q += jnp.where(magnitude > (lower + upper) / 2, upper - lower, 0)
         q *= signs(y)
         return _ratio(square, jnp.sum(q * y, axis=1, keepdims=True)) * q
@@ -107,6 +107,8 @@ def eden(bits: int = 1, block: int = BLOCK) -> optax.GradientTransformationExtra
 def _in_rotation(
     name: str, quantise: Callable[[Float[Array, "rows n"]], Float[Array, "rows n"]], bits: int, block: int, lengthens: bool = False
 ) -> optax.GradientTransformationExtraArgs:
+    """Make a compressor that rotates each leaf to `[rows, n]`, quantises the rows and rotates back; `bits` a coordinate."""
+
     def encode(message, draw):
         leaves, structure = jax.tree.flatten(message)
         turned = [rotated(draw(i), x, block) for i, x in enumerate(leaves)]
@@ -117,5 +119,5 @@ def _in_rotation(
 
 
 def _ratio(x: Array, y: Array) -> Array:
-    """x / y; 0 where y is 0, in a row of zeros."""
+    """Return x / y, or 0 where `y` is 0: in a row of zeros."""
     return jnp.where(y > 0, x / jnp.where(y > 0, y, 1), 0)

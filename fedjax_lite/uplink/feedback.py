@@ -1,4 +1,4 @@
-"""Error feedback: what a compressor left out is added to the client's next message."""
+"""Error feedback: add the part of a message that a compressor left out to the client's next message."""
 
 import warnings
 from typing import NamedTuple
@@ -12,18 +12,20 @@ from fedjax_lite.base import Tree
 from fedjax_lite.tree import wide
 from fedjax_lite.uplink.compressor import finite, places
 
-ENOUGH = 5  # participations of a client
+ENOUGH = 5  # participations of a client from which no warning is due
 
 
 class _Feedback(NamedTuple):
+    """The uplink's state of one client."""
+
     residual: Tree  # e, like the message, at least float32
-    inner: Tree
+    inner: Tree  # the compressor's state
 
 
 def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    r"""Any compressor, with a memory of what it did not send.
+    r"""A compressor with a memory of the part of each message that was not sent.
 
-    c_t = C(u_t + e_t);  e_{t+1} = u_t + e_t - c_t. So all that was sent, and the residual e, add up to all that was to be sent.
+    c_t = C(u_t + e_t);  e_{t+1} = u_t + e_t - c_t. So the sum of all c and the residual e equals the sum of all u.
 
     The residual is the client's own state, as large as the model for each client of the population. Where clients are seen once
     or twice, what they hold back never arrives, and unbiased schemes are the better choice. C must not lengthen what it
@@ -66,26 +68,26 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
         whole = jax.tree.map(lambda u, e: wide(u) + e, updates, state.residual)
         sent, inner_state = inner.update(tree.cast_like(whole, updates), state.inner, params, **extra)
         sent = tree.cast_like(sent, updates)
-        residual = jax.tree.map(lambda x, c: x - c.astype(x.dtype), whole, sent)  # in half precision its rounding too
-        residual = tree.where(finite(residual), residual, state.residual)  # a message that is not finite leaves no trace
+        residual = jax.tree.map(lambda x, c: x - c.astype(x.dtype), whole, sent)  # also the rounding of c to half precision
+        residual = tree.where(finite(residual), residual, state.residual)  # a message that is not finite leaves the residual unchanged
         return sent, _Feedback(residual, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def warn_if_seldom(uplink: Tree, participations: float) -> None:
-    """Warn of residuals that hardly ever arrive: in an uplink's state with error feedback whose clients take part only so often."""
+    """Warn if the state `uplink` has error feedback and `participations` a client are too few for residuals to arrive."""
     nodes = jax.tree.leaves(uplink, is_leaf=lambda x: isinstance(x, _Feedback))
     if participations < ENOUGH and any(isinstance(node, _Feedback) for node in nodes):
         warnings.warn(
             f"error_feedback: a client takes part {participations:.2g} times in this run, so much of what it holds back never arrives, or "
             "late: sample more clients, run more rounds, or take an unbiased scheme without error feedback",
-            stacklevel=4,  # of who calls fl.run or fl.plan
+            stacklevel=4,  # the caller of fl.run or fl.plan
         )
 
 
 def transformation(name: str, inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """An inner transformation that takes every keyword."""
+    """Make `inner` take every keyword; refuse an object that is no optax transformation."""
     if not isinstance(inner, optax.GradientTransformation):
         raise TypeError(f"{name}: inner must be an optax transformation such as fl.uplink.top_k(0.05), got {inner!r}")
     return optax.with_extra_args_support(inner)

@@ -1,4 +1,4 @@
-"""Local differential privacy: each client cuts its message and adds noise before it sends it, and so need not trust the server."""
+"""Local differential privacy: each client cuts its message and adds noise before sending, and so need not trust the server."""
 
 import math
 import zlib
@@ -28,7 +28,7 @@ def local_gaussian(
 
     v = m min(1, C / ||m||) + N(0, (z C)^2 I).
 
-    Of an (epsilon, delta) z = 2 s comes from the exact bound of the Gaussian mechanism, for s the noise over what one client moves, 2 C:
+    For an (epsilon, delta) z = 2 s comes from the exact bound of the Gaussian mechanism; s is the noise over 2 C, the most a client moves:
     delta = Phi(1 / (2 s) - epsilon s) - e^epsilon Phi(-1 / (2 s) - epsilon s).
 
     Guarantees:
@@ -41,8 +41,8 @@ def local_gaussian(
     A client that takes part in T rounds gives away `fl.privacy.epsilon(z / 2, 1.0, T, delta)`; where z differs, rounds z_1 ... z_T are
     together one of z = (sum_t 1 / z_t^2)^(-1/2). z of an epsilon is `2 * fl.privacy.calibrate(epsilon, 1.0, 1, delta)`; for an epsilon of
     all T rounds give `noise_multiplier=2 * fl.privacy.calibrate(epsilon, 1.0, T, delta)`. This covers the message, and whatever is made of
-    it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. A chain has one of these:
-    a second would draw the same noise again. Noise is drawn in float32: docs/privacy.md.
+    it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. A chain has one local
+    mechanism: a second would draw the same noise again. Noise is drawn in float32: docs/privacy.md.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
@@ -67,7 +67,7 @@ def local_gaussian(
     """
     if epsilon is None and delta is not None:
         raise ValueError(f"local_gaussian: delta goes with epsilon, not with noise_multiplier: leave it out, got {delta!r}")
-    noise_multiplier = _multiplier("local_gaussian", noise_multiplier, epsilon, lambda one: _gaussian_multiplier(one, delta))
+    noise_multiplier = _multiplier("local_gaussian", noise_multiplier, epsilon, lambda each: _gaussian_multiplier(each, delta))
     return _local("local_gaussian", clip, noise_multiplier, lambda message: clipped(message, clip)[0], jax.random.normal)
 
 
@@ -88,8 +88,8 @@ def local_laplace(
         3. Noise is drawn anew for each client, round and leaf, whatever the data. The sum of M messages has noise of variance
            2 M z^2 C^2.
         4. After the last of a list of epsilons nothing more is given away: messages are NaN, whatever the data.
-    A client gives away the sum of the epsilons of the rounds that it takes part in. What this covers is as in `local_gaussian`; so is what
-    a chain has, and float32.
+    A client gives away the sum of the epsilons of the rounds that it takes part in. As in `local_gaussian`, this covers
+    the message and whatever is made of it, a chain has one local mechanism, and noise is drawn in float32.
 
     Args:
         clip: C > 0, the norm over all of a message, in its units.
@@ -108,7 +108,7 @@ def local_laplace(
 
     Source: Dwork, McSherry, Nissim, Smith 2006, "Calibrating noise to sensitivity in private data analysis", proposition 1.
     """
-    noise_multiplier = _multiplier("local_laplace", noise_multiplier, epsilon, lambda one: 2 / one)
+    noise_multiplier = _multiplier("local_laplace", noise_multiplier, epsilon, lambda each: 2 / each)
     return _local("local_laplace", clip, noise_multiplier, lambda message: _clipped_absolute(message, clip), jax.random.laplace)
 
 
@@ -118,7 +118,7 @@ def _multiplier(
     epsilon: Number | Sequence[Number] | None,
     calibrated: Callable[[Number], Number],
 ) -> Number | Scheduled:
-    """z: a number, or its schedule."""
+    """Return z, a number or a schedule of rounds, from `noise_multiplier`, or from `epsilon` by `calibrated`."""
     if epsilon is None and noise_multiplier is not None:
         if not isinstance(noise_multiplier, Scheduled):
             positive(name, "noise_multiplier", noise_multiplier, or_zero=True)
@@ -132,14 +132,14 @@ def _multiplier(
         return calibrated(epsilon)
     if not epsilon:
         raise ValueError(f"{name}: epsilon is an empty list: give one number a round, or one for all")
-    for one in epsilon:
-        positive(name, "epsilon", one)
-    each = [calibrated(one) for one in epsilon]
-    return on_round(lambda round: jnp.asarray(each).at[round].get(mode="fill", fill_value=jnp.nan))
+    for each in epsilon:
+        positive(name, "epsilon", each)
+    multipliers = [calibrated(each) for each in epsilon]
+    return on_round(lambda round: jnp.asarray(multipliers).at[round].get(mode="fill", fill_value=jnp.nan))
 
 
 def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: Callable, draw: Callable):
-    """Cut, and noise of the scale z C, in a random stream of its own."""
+    """Make a transformation that applies `cut`, then adds noise of scale z C from a random stream named `name`."""
     positive(name, "clip", clip)
     stream = np.uint32(zlib.crc32(name.encode()))
 
@@ -159,18 +159,18 @@ def _local(name: str, clip: Number, noise_multiplier: Number | Scheduled, cut: C
 
 
 def _clipped_absolute(message: Tree, most: Number) -> Tree:
-    """As `clipped`, with the sum of absolute values for a norm."""
+    """Cut `message` to a sum of absolute values of at most `most`, in float32 or wider; coordinates not finite become 0."""
     message = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), wide(x), 0), message)
     norm = sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(message)), jnp.zeros(()))
-    factor = jnp.minimum(1, most / jnp.where(norm > 0, norm, 1))  # 0 where the norm overflows
+    factor = jnp.minimum(1, most / jnp.where(norm > 0, norm, 1))  # 0 if the norm overflows
     return jax.tree.map(lambda x: x * factor.astype(x.dtype), message)
 
 
 def _gaussian_multiplier(epsilon: Number, delta: Any) -> float:
-    """The least z for one message; delta, from 1e-30 upwards, is met to a relative 1e-6."""
+    """Find the least z for the (`epsilon`, `delta`) of one message; a delta from 1e-30 is met to a relative 1e-6."""
     if isinstance(epsilon, jax.Array):
         raise ValueError(f"local_gaussian: epsilon must be a plain number, since its noise is found on the host, got {epsilon!r}")
-    if not 1e-6 <= epsilon <= 1e6:  # outside rounding decides
+    if not 1e-6 <= epsilon <= 1e6:  # outside this range rounding decides
         raise ValueError(f"local_gaussian: epsilon must be from 1e-6 to 1e6, got {epsilon!r}: give noise_multiplier instead")
     refuse.delta("local_gaussian", delta)
     from scipy.optimize import brentq
@@ -179,7 +179,7 @@ def _gaussian_multiplier(epsilon: Number, delta: Any) -> float:
     def excess(log_s: float) -> float:
         s = math.exp(log_s)
         first, second = log_ndtr(0.5 / s - epsilon * s), epsilon + log_ndtr(-0.5 / s - epsilon * s)
-        return first + math.log1p(-math.exp(second - first)) - math.log(delta)  # in logarithms, or small deltas would cancel
+        return first + math.log1p(-math.exp(second - first)) - math.log(delta)  # in logarithms: small deltas would cancel
 
     low = high = -0.5 * math.log(2 * epsilon)  # here the first term is Phi(0)
     while excess(low) < 0:

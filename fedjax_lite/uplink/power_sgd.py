@@ -1,4 +1,4 @@
-"""PowerSGD of one client's message: matrices as products of two thin ones."""
+"""PowerSGD of one client's message: matrices are sent as products of two thin matrices."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,10 @@ from fedjax_lite.uplink.compressor import compressor, finite, nothing_sent, plac
 
 
 class _LowRank(NamedTuple):
+    """The uplink's state of one client."""
+
     factors: tuple[Float[Array, "columns rank"], ...]  # Q of each matrix, from the client's last round; zeros before its first
-    sent: Sent
+    sent: Sent  # bits of the last message
 
 
 def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
@@ -30,7 +32,7 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
     over clients is of their products: the same bits, a rank of up to clients * rank, exact for every client of low rank (but for
     a message that has nothing in common with its last, M Q = 0: that is lost, as in the paper, and error feedback sends it later).
 
-    A leaf of two or more axes is the matrix `[-1, last axis]`. Others, and those too small to gain, are sent as they are. Bits:
+    A leaf of two or more axes is the matrix `[-1, last axis]`. Other leaves, and matrices too small to gain, are sent as they are. Bits:
     rank * (rows + columns) values a matrix.
 
     Args:
@@ -84,7 +86,8 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
 
 
 def _step(m: Float[Array, "rows columns"], q: Float[Array, "columns rank"], key) -> tuple[Array, Array]:
-    # A factor of zeros, before the first round or after a message of zeros, would stay one: start anew.
+    """Return P Q^T and the new Q after one step of subspace iteration on the matrix `m`."""
+    # A factor of zeros, before the first round or after a message of zeros, would stay zero: draw a new factor.
     q = jnp.where(jnp.any(q != 0), q, jax.random.normal(key, q.shape, q.dtype))
     precise = jax.lax.Precision.HIGHEST
     p = jnp.linalg.qr(jnp.matmul(m, q, precision=precise))[0]
@@ -93,9 +96,11 @@ def _step(m: Float[Array, "rows columns"], q: Float[Array, "columns rank"], key)
 
 
 def _matrix(x: Array) -> Array:
+    """Reshape a leaf to `[-1, last axis]`, in float32 or wider; vectors and scalars keep their shape."""
     x = wide(jnp.asarray(x))
     return x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x
 
 
 def _gains(m: Array, rank: int) -> bool:
+    """Return whether the two factors have fewer values than `m`, a matrix."""
     return m.ndim == 2 and rank * sum(m.shape) < m.size

@@ -116,7 +116,7 @@ def terngrad(clip: Number = 2.5) -> optax.GradientTransformationExtraArgs:
 
     def leaf(x, key):
         largest, deviation = jnp.max(jnp.abs(x)), jnp.std(x)
-        varies = deviation > 1e-6 * largest  # beyond the rounding of its mean
+        varies = deviation > 1e-6 * largest  # equal values deviate from their mean by rounding
         bound = jnp.where(varies, jnp.minimum(clip * jnp.where(varies, deviation, 1), largest), largest)
         chosen = _noise(key, x) * bound < jnp.minimum(jnp.abs(x), bound)
         return jnp.where(chosen, jnp.sign(x) * bound, 0)
@@ -129,11 +129,13 @@ def terngrad(clip: Number = 2.5) -> optax.GradientTransformationExtraArgs:
 
 
 def _each(leaf, message: Tree, draw: Draw) -> Tree:
+    """Apply `leaf(x, key)` to each leaf that is not empty, in float32 or wider."""
     leaves, structure = jax.tree.flatten(message)
     return jax.tree.unflatten(structure, [leaf(wide(x), draw(i)) if x.size else x for i, x in enumerate(leaves)])
 
 
 def _noise(key, x: Array) -> Array:
+    """Draw uniform numbers in [0, 1) like `x`."""
     return jax.random.uniform(key, x.shape, x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""One bit a coordinate."""
+"""Signs: compressors that send one bit a coordinate."""
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +49,10 @@ def scaled_sign() -> optax.GradientTransformationExtraArgs:
 
 
 def _one_each(message: Tree) -> list[Number]:
-    """A bit for each coordinate, by leaf."""
+    """Return the bits of each leaf: one a coordinate."""
     return [x.size for x in jax.tree.leaves(message)]
 
 
 def signs(x: Array) -> Array:
-    """1 or -1, and 1 for 0: what one bit can say."""
+    """Return 1 or -1 for each coordinate, in the dtype of `x`; 1 for 0, since a bit has two values."""
     return jnp.where(x < 0, -1, 1).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Sparse messages: the largest coordinates, or random ones. A message is its whole pytree, and leaves are never concatenated."""
+"""Sparse messages: the largest coordinates of the whole pytree, or random coordinates; leaves are never concatenated."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from fedjax_lite.shuffle import permute
 from fedjax_lite.tree import wide
 from fedjax_lite.uplink.compressor import compressor
 
-SEED = 32  # bits
+SEED = 32  # bits of a random seed
 
 
 def top_k(share: Number) -> optax.GradientTransformationExtraArgs:
     r"""Only the k coordinates of the largest absolute value, of the whole message.
 
-    C(u)_i = u_i if |u_i| is among the k largest, else 0; exactly k are kept, of equal ones those that come first.
+    C(u)_i = u_i if |u_i| is among the k largest, else 0; exactly k are kept, of equal values those that come first.
     Biased, with ||u - C(u)||^2 <= (1 - k/d) ||u||^2: put it in `error_feedback`. Bits: k values, and k positions of ceil(log2 d).
 
     Args:
@@ -94,28 +94,31 @@ def random_k(share: Number, unbiased: bool = True) -> optax.GradientTransformati
 
 
 def _check(name: str, share: Number) -> None:
+    """Refuse a share outside (0, 1]; a tracer is not checked."""
     if not isinstance(share, jax.Array) and not (is_number(share) and 0 < share <= 1):
         raise ValueError(f"{name}: share must be in (0, 1], the part of the coordinates that is sent, got {share!r}")
 
 
 def _kept(share: Number, d: int) -> Int[Array, ""]:
+    """Return k, `share` * `d` rounded, from 1 to `d`."""
     if not isinstance(share, jax.Array):
         return jnp.int32(min(max(round(share * d), min(d, 1)), d))
     k = jnp.clip(jnp.round(share * d), min(d, 1), d).astype(jnp.int32)
-    return jnp.where(share < 1, k, d)  # past 2^24 a float32 knows k to 24 bits
+    return jnp.where(share < 1, k, d)  # a float32 knows k to 24 bits: a share of 1 keeps all d
 
 
 def _numbers(keep: list[Array]) -> list[Number]:
-    """How many are kept of each leaf, as floats: their bits may be more than an int32 holds."""
+    """Count the kept coordinates of each leaf, as float32 scalars: an int32 could not hold their bits."""
     return [jnp.sum(chosen, dtype=jnp.int32).astype(jnp.float32) for chosen in keep]
 
 
 def _bits(leaves: list[Array], keep: list[Array]) -> list[Number]:
+    """Return the bits of the kept values of each leaf."""
     return [bits_of(x) * number for x, number in zip(leaves, _numbers(keep), strict=True)]
 
 
 def _indices(message: Tree) -> list[Int[Array, "..."]]:
-    """The number of each coordinate, counted through all leaves."""
+    """Number the coordinates of `message` from 0 through all leaves, int32 in the leaves' shapes."""
     indices, first = [], 0
     for x in jax.tree.leaves(message):
         indices.append(first + jnp.arange(x.size, dtype=jnp.int32).reshape(x.shape))
@@ -124,9 +127,9 @@ def _indices(message: Tree) -> list[Int[Array, "..."]]:
 
 
 def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Array]:
-    """Masks of exactly k coordinates of the largest absolute value; of equal ones those that come first.
+    """Mark exactly `k` coordinates of the largest absolute value, a mask for each leaf; of equal values the first.
 
-    Non-negative floats are ordered as the integers of the same bits are, so a threshold is found bit by bit, by counting.
+    Non-negative floats have the order of the integers with the same bits, so a threshold is found bit by bit, by counting.
     """
     dtype = jnp.result_type(*(wide(x) for x in leaves))
     word = jnp.uint64 if dtype.itemsize == 8 else jnp.uint32
@@ -135,28 +138,29 @@ def _largest(leaves: list[Array], k: Int[Array, ""]) -> list[Array]:
     above, equal = [x > threshold for x in order], [x == threshold for x in order]
     missing, d = k - _total(above), sum(x.size for x in leaves)
     backwards = [d - 1 - index for index in _indices(leaves)]
-    # All of the equal ones are wanted, as a rule: then no pass is spent on choosing.
+    # Mostly all coordinates at the threshold are kept: 0 bits then save the passes that choose among them.
     bits = jnp.where(_total(equal) == missing, 0, d.bit_length())
     last = _highest(lambda t: _total([e & (i >= t) for e, i in zip(equal, backwards, strict=True)]), missing, jnp.int32(0), bits)
     return [a | (e & (i >= last)) for a, e, i in zip(above, equal, backwards, strict=True)]
 
 
 def _highest(counted: Callable[[Array], Array], k: Array, zero: Array, bits: int | Array) -> Array:
-    """The highest t of so many bits with counted(t) >= k, where counted falls; any t with exactly k will do."""
+    """Find the highest t of `bits` bits with counted(t) >= `k`, `counted` falling; a t with counted(t) = `k` ends the search."""
 
     def undecided(search):
-        bit, _, found = search
-        return (bit > 0) & (found != k)
+        bit, _, number = search
+        return (bit > 0) & (number != k)
 
     def halve(search):
-        bit, t, found = search
+        bit, t, number = search
         higher = t | (jnp.ones_like(zero) << (bit - 1).astype(zero.dtype))
-        number = counted(higher)
-        enough = number >= k
-        return bit - 1, jnp.where(enough, higher, t), jnp.where(enough, number, found)
+        number_of_higher = counted(higher)
+        enough = number_of_higher >= k
+        return bit - 1, jnp.where(enough, higher, t), jnp.where(enough, number_of_higher, number)
 
     return jax.lax.while_loop(undecided, halve, (jnp.asarray(bits, jnp.int32), zero, jnp.int32(-1)))[1]
 
 
 def _total(masks: list[Array]) -> Int[Array, ""]:
+    """Count the True coordinates of all masks."""
     return jnp.asarray(sum(jnp.sum(mask, dtype=jnp.int32) for mask in masks), jnp.int32)

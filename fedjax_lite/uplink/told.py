@@ -1,4 +1,4 @@
-"""What an uplink tells of its client beside the message: metrics, which no attack or aggregator touches."""
+"""Metrics that an uplink reports of its client beside the message, out of reach of attacks and aggregators."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from fedjax_lite.base import Mean, Tree
 
 
 class Told(NamedTuple):
-    """Shares of one client, in its uplink's state; as counts, since numbers learnt from private data must not stay there."""
+    """Metrics of one client in its uplink's state: counts, since no float learnt from private data may stay there."""
 
-    shares: dict[str, tuple[Int[Array, "*clients"], Int[Array, "*clients"]]]  # metric -> how many, of how many
+    shares: dict[str, tuple[Int[Array, "*clients"], Int[Array, "*clients"]]]  # metric -> count, and the total that the count is a share of
 
 
 def told(state: Tree) -> dict[str, Mean]:
-    """The metrics in an uplink's state after a message was sent, each the mean over clients.
+    """Return the metrics in an uplink's `state` after a message was sent: shares, whose mean counts all clients alike.
 
     >>> import jax.numpy as jnp
     >>> told(({}, Told({"right": (jnp.int32(1), jnp.int32(4))})))["right"].value().item()
