@@ -41,6 +41,7 @@ def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:
         added, count = sums
         return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), added)
 
+    checked("norm_bounding", non_finite)
     return from_sum(each, total, non_finite)
 
 

@@ -78,7 +78,7 @@ def transformed(
 
     Raises:
         TypeError: if inner is no aggregator.
-        ValueError: for an inner under which the server sees no single messages, such as `secure_mean`.
+        ValueError: for an inner under which the server sees no single messages, such as `secure_mean`, and a private one.
 
     >>> def double(messages, cohort, state, key):
     ...     return jax.tree.map(lambda x: 2 * x, messages), cohort, state

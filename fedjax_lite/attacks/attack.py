@@ -87,6 +87,7 @@ def attacked(attack: Attack, byzantine: Array, work: Any, aggregator: Aggregator
         aggregator: of the server, which does not know the attackers.
 
     Raises:
+        TypeError: if `attack` is none.
         ValueError: if `byzantine` is not an array `[population]` of truth values.
 
     >>> import fedjax_lite as fl
@@ -170,6 +171,7 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
         collect=collect,
         finish=finish,
         additive=False,
+        sums_only=aggregator.sums_only,
         privacy=privacy,
         bits=aggregator.bits,
     )

@@ -15,7 +15,7 @@ from robust_trials import (
     each_rule,
 )
 
-from fedjax_lite import aggregators
+from fedjax_lite import aggregators, attacks
 
 FACTORIES = {
     "trimmed_mean": aggregators.trimmed_mean,
@@ -67,6 +67,11 @@ def test_a_cohort_too_small_for_f_is_refused_with_the_reason(name):
         (lambda: aggregators.norm_bounding(float("nan")), "norm_bounding: max_norm .*got nan"),
         (lambda: aggregators.sign_majority(0.0), "sign_majority: learning_rate .*got 0.0"),
         (lambda: aggregators.rlr(-1), "rlr: threshold .*got -1"),
+        (lambda: aggregators.mean("x"), "^mean: non_finite must be .*got 'x'"),
+        (lambda: aggregators.weighted_mean(non_finite="x"), "^weighted_mean: non_finite"),
+        (lambda: aggregators.norm_bounding(1.0, "x"), "^norm_bounding: non_finite"),
+        (lambda: aggregators.sign_majority(1.0, "x"), "^sign_majority: non_finite"),
+        (lambda: aggregators.rlr(1, non_finite="x"), "^rlr: non_finite"),
         (lambda: aggregators.rlr(1, learning_rate=-1.0), "rlr: learning_rate .*got -1.0"),
         (lambda: aggregators.fltrust(-1), "fltrust: trusted .*got -1"),
         (lambda: aggregators.monna(1, trusted=-2), "monna: trusted .*got -2"),
@@ -96,12 +101,18 @@ def test_minimum_diameter_refuses_what_it_cannot_search():
         jax.eval_shape(functools.partial(apply, aggregators.mda(10)), np.ones((30, WIDTH)), np.arange(30), np.ones(30))
 
 
+def attacked_secure_mean():
+    """An attack on what the clients send hides no less from the server."""
+    return attacks.attacked(attacks.sign_flip(), np.arange(3) < 1, lambda *batch: 0.0, aggregators.secure_mean())[1]
+
+
 @pytest.mark.parametrize(
     "make, kind, message",
     [
         (lambda: aggregators.nnm(aggregators.secure_mean(), 1), ValueError, "inner hides single messages from the server"),
         (lambda: aggregators.arc(aggregators.secure_mean(), 1), ValueError, "inner hides single messages from the server"),
         (lambda: aggregators.bucketing(aggregators.secure_mean(), 2), ValueError, "inner hides single messages from the server"),
+        (lambda: aggregators.bucketing(attacked_secure_mean(), 2), ValueError, "inner hides single messages from the server"),
         (lambda: aggregators.nnm(3, 1), TypeError, "inner"),
         (lambda: aggregators.bucketing(aggregators.mean, 2), TypeError, "inner"),
     ],
