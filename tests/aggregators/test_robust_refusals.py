@@ -103,7 +103,7 @@ def test_minimum_diameter_refuses_what_it_cannot_search():
 
 def attacked_secure_mean():
     """An attack on what the clients send hides no less from the server."""
-    return attacks.attacked(attacks.sign_flip(), np.arange(3) < 1, lambda *batch: 0.0, aggregators.secure_mean())[1]
+    return attacks.attacked(attacks.sign_flip(), jnp.arange(3) < 1, lambda *batch: 0.0, aggregators.secure_mean())[1]
 
 
 @pytest.mark.parametrize(
