@@ -224,8 +224,8 @@ IN_FOLDERS = (
         'f"<h1>{escape(name)}</h1>"',
         'f"<h1>{name}</h1>"'),
     Fault("a heat map is darker where it is worse", "report/heat.py", "report study/test_study_table.py",
-        "share = 1 - share if lower_is_better else share",
-        "share = share if lower_is_better else 1 - share"),
+        "return 1 - share if lower_is_better else share",
+        "return share if lower_is_better else 1 - share"),
 
     # study
     Fault("a study's metric is a mean of clients' means", "configuration/study.py", "configuration/test_study_section.py",
