@@ -238,7 +238,7 @@ IN_FOLDERS = (
         "x.dtype, weak_type=True)",
         "x.dtype)"),
     Fault("results come in the order in which their programs were compiled", "study/conduct.py", "study/test_study.py",
-        "results[name][programs[place].runs] = values",
+        "results[name][program.runs] = values",
         "results[name][: len(values)] = values"),
     Fault("a cell's place is that on its last axis", "study/results.py", "study/test_study_table.py",
         "for axis, row in zip(self.axes, index, strict=True):\n                cell |= zip(axis.names, axis.rows[row], strict=True)",
