@@ -9,10 +9,11 @@ import optax
 
 from fedjax_lite.base import Server, Tree
 from fedjax_lite.distill.kept import student_accuracy
+from fedjax_lite.distill.lessons import Lessons
 from fedjax_lite.distill.pooled import OfFamilies
 from fedjax_lite.distill.public import Shown, fitting, public_of
 from fedjax_lite.distill.soft_labels import unflat_model
-from fedjax_lite.distill.student import Apply, Lessons, taught
+from fedjax_lite.distill.student import Apply, taught
 from fedjax_lite.server import optimizer_server
 
 __all__ = ["distillation_server"]

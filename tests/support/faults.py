@@ -150,7 +150,7 @@ IN_FOLDERS = (
         "return temperature**2 * optax",
         "return temperature * optax"),
     Fault("early stopping gives the last student and not the best", "distill/student.py", "distill/test_ensemble.py distill/test_student.py",
-        "best = tree.where(better, current[0], best)",
+        "best = tree.where(better, current[0], at.best)",
         "best = current[0]"),
     Fault("a consensus does not keep its round", "distill/kept.py", "distill/test_kept.py algorithms/test_fd.py",
         "state.public._replace(round=jnp.int32(info.round)))",
