@@ -92,12 +92,17 @@ def fedmd(
         population=sum(clients),
         engine=engine,
     )
-    if student is not None:
-        return algorithm._replace(loss_fn=supervised(student[0]))
-    mean_loss = mean_over_models(*map(supervised, models))
-    return of_all_models(
-        algorithm, lambda state: tuple(own.model for own in state.own) if len(models) > 1 else state.own[0].model, mean_loss
-    )
+    return _of_clients(algorithm, models) if student is None else algorithm._replace(loss_fn=supervised(student[0]))
+
+
+def _of_clients(algorithm: Algorithm, models: Sequence[Model]) -> Algorithm:
+    """Make the clients' models, of these architectures, the algorithm's params."""
+
+    def params(state):
+        found = tuple(own.model for own in state.own)
+        return found if len(models) > 1 else found[0]
+
+    return of_all_models(algorithm, params, mean_over_models(*map(supervised, models)))
 
 
 def dsfl(
