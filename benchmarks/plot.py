@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from fedjax_lite.report.chart import COLORS, ticks
+from fedjax_lite.report.axis import ticks
+from fedjax_lite.report.strokes import STROKES
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 300, 60, 24, 66, 44
 INK, GREY, GRID = "#1f2328", "#59636e", "#d8dee4"
@@ -39,7 +40,7 @@ def curve(path: Path, title: str, x_label: str, y_label: str, series: dict[str, 
     middle = (top + bottom) / 2
     parts.append(_text(14, middle, y_label, style=f'fill="{INK}" transform="rotate(-90 14 {middle})"'))
     legend = LEFT
-    for color, (name, points) in zip(COLORS, series.items(), strict=False):
+    for color, (name, points) in zip([stroke.color for stroke in STROKES], series.items(), strict=False):
         places = [f"{across(x):.1f},{up(y):.1f}" for x, y in points]
         parts.append(f'<polyline points="{" ".join(places)}" stroke="{color}" fill="none" stroke-width="1.8"/>')
         parts += ['<circle cx="{}" cy="{}" r="3" fill="{}"/>'.format(*place.split(","), color) for place in places]

@@ -1,8 +1,8 @@
 """The clients' side of a round: what each does, from the broadcast to its upload, and the rows that it keeps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -100,64 +100,86 @@ def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Eng
     return Side(message, rows, lambda params, shared, key: rows(params, shared, key, jnp.arange(family.clients)), train, received, stacks)
 
 
-def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool) -> Side:
+class _Families(NamedTuple):
     """Clients of several architectures, one family after another: parts of one cohort, as chunks and devices are."""
+
+    first: list[int]  # the id of each family's first client, and the population
+    sides: Sequence[Side]
+    additive: bool
+
+
+def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool) -> Side:
+    """Compose the sides of families into that of all."""
     first = [int(start) for start in np.cumsum([0, *(family.clients for family in families)])]
+    several = _Families(first, sides, additive)
+    message, begin, train = partial(_message_alike, several), partial(_begin_each, several), partial(_train_each, several)
+    return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several))
 
-    def each(fn: Callable[[int, Side], Any]) -> tuple[Any, ...]:
-        return tuple(fn(k, side) for k, side in enumerate(sides))
 
-    def told(shared, k):
-        return shared._replace(params=shared.params[k] if shared.params else ())
+def _message_alike(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
+    """Ask the families for the message of zeros that all of them send."""
+    found = [side.message(params[k], _sent_to(shared, k), key) for k, side in enumerate(several.sides)]
+    shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
+    for k, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"families: their messages must be alike, family 0 sends {_brief(found[0])}, family {k} {_brief(found[k])}: "
+                "give their models the same number of classes, and each its uplink"
+            )
+    return found[0]
 
-    def members(cohort, k):
-        """A family's slots of a cohort, no more than it has clients, with their rows in its stack."""
-        mine = (cohort.id >= first[k]) & (cohort.id < first[k + 1])
-        if cohort.place.device is None:
-            order = jnp.argsort(~mine, stable=True)[: families[k].clients]
-            cohort, mine = tree.take((cohort, mine), order)
-        place = cohort.place._replace(row=jnp.maximum(cohort.id - first[k], 0))
-        return cohort._replace(steps=jnp.where(mine, cohort.steps, 0), weight=jnp.where(mine, cohort.weight, 0), place=place)
 
-    def in_families(rows):
-        return list(zip(*rows, strict=True))
+def _begin_each(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
+    """Make the rows that each family's clients start with."""
+    rows = []
+    for k, side in enumerate(several.sides):
+        assert side.rows is not None
+        ids = jnp.arange(several.first[k], several.first[k + 1], dtype=jnp.int32)
+        rows.append(side.rows(params[k], _sent_to(shared, k), key, ids))
+    return tuple(zip(*rows, strict=True))
 
-    def message(params, shared, key):
-        found = each(lambda k, side: side.message(params[k], told(shared, k), key))
-        shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
-        for k, shape in enumerate(shapes):
-            if shape != shapes[0]:
-                raise ValueError(
-                    f"families: their messages must be alike, family 0 sends {_brief(found[0])}, family {k} {_brief(found[k])}: "
-                    "give their models the same number of classes, and each its uplink"
-                )
-        return found[0]
 
-    def begin(params, shared, key):
-        def rows(k, side):
-            return side.rows(params[k], told(shared, k), key, jnp.arange(first[k], first[k + 1], dtype=jnp.int32))
+def _train_each(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tree) -> tuple[Tree, Tree, dict[str, Any]]:
+    """Train each family's clients of the cohort, and bring parts, rows and sums of metrics together."""
+    parts, after, sums = zip(*[side.train(*given) for side, given in _deal(several, common, data, cohort, rows)], strict=True)
+    names = list(dict.fromkeys(name for some in sums for name in some))
+    total = {name: reduce(lambda x, y: jax.tree.map(jnp.add, x, y), [some[name] for some in sums if name in some]) for name in names}
+    join = jnp.add if several.additive else lambda x, y: jnp.concatenate([x, y])
+    return reduce(lambda x, y: jax.tree.map(join, x, y), parts), tuple(zip(*after, strict=True)), total
 
-        return tuple(zip(*each(rows), strict=True))
 
-    def train(common, data, cohort, rows):
-        shared, *rest = common
-        parts, after, sums = zip(
-            *each(lambda k, side: side.train((told(shared, k), *rest), data, members(cohort, k), in_families(rows)[k])), strict=True
-        )
-        join = jnp.add if additive else lambda x, y: jnp.concatenate([x, y])
-        names = list(dict.fromkeys(name for some in sums for name in some))
-        total = {name: reduce(lambda x, y: jax.tree.map(jnp.add, x, y), [some[name] for some in sums if name in some]) for name in names}
-        return reduce(lambda x, y: jax.tree.map(join, x, y), parts), tuple(zip(*after, strict=True)), total
+def _receive_each(several: _Families, shared: Any, cohort: Client) -> Any:
+    """Count the bits that each family's clients of the cohort are sent."""
+    return sum([side.received(_sent_to(shared, k), _members(several, cohort, k)) for k, side in enumerate(several.sides)])
 
-    def received(shared, cohort):
-        return sum(each(lambda k, side: side.received(told(shared, k), members(cohort, k))))
 
-    def stacks(common, data, cohort, rows):
-        shared, *rest = common
-        found = each(lambda k, side: side.stacks((told(shared, k), *rest), data, members(cohort, k), in_families(rows)[k]))
-        return {name: tuple(one[name] for one in found) for name in found[0]}
+def _stack_each(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tree) -> dict[str, Tree]:
+    """Collect the stacks of each family."""
+    found = [side.stacks(*given) for side, given in _deal(several, common, data, cohort, rows)]
+    return {name: tuple(one[name] for one in found) for name in found[0]}
 
-    return Side(message, None, begin, train, received, stacks)
+
+def _deal(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tree) -> Iterator[tuple[Side, tuple]]:
+    """Deal what is common, the cohort and the rows out to the sides of the families."""
+    shared, *rest = common
+    for k, (side, mine) in enumerate(zip(several.sides, zip(*rows, strict=True), strict=True)):
+        yield side, ((_sent_to(shared, k), *rest), data, _members(several, cohort, k), mine)
+
+
+def _sent_to(shared: Any, k: int) -> Any:
+    """Take family k's parameters out of what is shared."""
+    return shared._replace(params=shared.params[k] if shared.params else ())
+
+
+def _members(several: _Families, cohort: Client, k: int) -> Client:
+    """Take family k's slots of a cohort, no more than it has clients, with their rows in its stack."""
+    first, end = several.first[k : k + 2]
+    mine = (cohort.id >= first) & (cohort.id < end)
+    if cohort.place.device is None:
+        order = jnp.argsort(~mine, stable=True)[: end - first]
+        cohort, mine = tree.take((cohort, mine), order)
+    place = cohort.place._replace(row=jnp.maximum(cohort.id - first, 0))
+    return cohort._replace(steps=jnp.where(mine, cohort.steps, 0), weight=jnp.where(mine, cohort.weight, 0), place=place)
 
 
 def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:
@@ -242,4 +264,5 @@ def check_kept(own: Tree, before: Tree) -> None:
 
 
 def _brief(message: Tree) -> list[tuple[int, ...]]:
+    """Tell the shapes of a message."""
     return [x.shape for x in jax.tree.leaves(message)]

@@ -2,7 +2,8 @@
 
 from fedjax_lite.aggregators.caf import caf
 from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding
-from fedjax_lite.aggregators.distributed import ddgauss, padded, skellam
+from fedjax_lite.aggregators.distributed import ddgauss, skellam
+from fedjax_lite.aggregators.flat import padded
 from fedjax_lite.aggregators.ftrl import dp_ftrl
 from fedjax_lite.aggregators.geometric import geometric_median
 from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum

@@ -1,7 +1,7 @@
 """Distributed differential privacy: clients round, add integer noise of their own, and upload numbers of a few bits that add modulo 2^b."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fedjax_lite.aggregators.flat import flatten, unflatten
+from fedjax_lite.aggregators.granularity import SLACK, settle
 from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
 from fedjax_lite.clip import clipped
 from fedjax_lite.privacy import discrete
 from fedjax_lite.refuse import positive, whole
-from fedjax_lite.uplink.rotation import BLOCK, check_block, rotated, rotated_back
+from fedjax_lite.uplink.rotation import BLOCK, check_block
 
-STANDARD_DEVIATIONS = 4  # k: how many of them the sum's range is to hold
-SLACK = 1e-5  # of the clip norm, for what float32 loses in clipping, rotating and measuring
-WORD = 32  # bits in which numbers are added up here: past them nothing can be seen to wrap
 ATTEMPTS = 100  # at rounding; more are needed with a probability of exp(-50)
 LARGEST = 2**30  # of a number before noise; clipping coordinates keeps a norm's bound
 _NOISE, _ROUNDING, _SIGNS = np.uint32(2**32 - 3), np.uint32(2**32 - 4), 0xDD9  # of clients' keys; of rounds
@@ -143,16 +142,6 @@ def skellam(
     )
 
 
-def padded(message: Tree, block: int = BLOCK) -> int:
-    """How many coordinates a message has in the rotation, which pads it as one flat vector to blocks of a power of two.
-
-    >>> padded({"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
-    8
-    """
-    _check_block("padded", block)
-    return math.prod(_grid(message, block))
-
-
 def _distributed(
     noise: _Noise,
     *,
@@ -164,85 +153,88 @@ def _distributed(
     granularity: Number | None,
     block: int,
 ) -> Aggregator:
-    name = noise.name
+    """Make the aggregator whose clients draw shares of the noise."""
+    _check(noise.name, clip, z, clients, dimension, bits, block)
+    gamma, deviation = settle(noise.name, clip, z, clients, dimension, bits, granularity)
+    bound = discrete.squared_norm_bound(clip * (1 + SLACK) / gamma, dimension)
+    parts = _Parts(noise, clip, z, clients, dimension, int(bits), block, gamma, deviation, bound)
+    privacy = Mechanism(z, divergence=partial(_divergence, parts), shares=clients)
+    takes = float(parts.bits * dimension)
+    functions = (lambda message: jnp.int32(0), partial(_collect, parts), partial(_finish, parts))
+    return Aggregator(*functions, True, True, privacy, lambda message: takes)
+
+
+class _Parts(NamedTuple):
+    """What clients' numbers, and the mean of them, are made of."""
+
+    noise: _Noise
+    clip: Number
+    z: Number
+    clients: int
+    dimension: int
+    bits: int
+    block: int
+    gamma: Number
+    deviation: Number  # of a client's noise, in steps of gamma
+    bound: Number  # on the squared norm of a client's numbers before noise
+
+
+def _check(name: str, clip: Number, z: Number, clients: int, dimension: int, bits: int, block: int) -> None:
+    """Refuse numbers out of range."""
     positive(name, "clip", clip)
     positive(name, "noise_multiplier", z, or_zero=True)
     whole(name, "clients_per_round", clients, least=1)
     whole(name, "dimension", dimension, least=1)
-    _check_block(name, block)
+    whole(name, "block", block, least=1)
+    check_block(name, block)
     whole(name, "bits", bits)
     if not 2 <= bits <= 32:
         raise ValueError(f"{name}: bits must be from 2 to 32, got {bits}")
-    gamma = _granularity(name, clip, z, clients, dimension, bits) if granularity is None else granularity
-    positive(name, "granularity", gamma)
-    deviation = z * clip / (gamma * math.sqrt(clients))
-    if not isinstance(deviation, jax.Array) and deviation > discrete.WIDEST:
+
+
+def _collect(parts: _Parts, messages: Tree, cohort: Client, state: Array) -> tuple[Tree, Tree]:
+    """Add the uploads of the cohort's messages."""
+    signs = jax.random.fold_in(jax.random.key(_SIGNS), state)
+    # Rows of no client add up to rows of no client: they tell finish the shapes.
+    return sum_rows(partial(_upload, parts, signs), cohort.weight > 0, messages, cohort), jax.tree.map(lambda x: x[:0], messages)
+
+
+def _upload(parts: _Parts, signs: Key, message: Tree, client: Client) -> tuple[Array, Array, float]:
+    """Clip, rotate and round a client's message, and add its share of the noise; whether it was cut, and 1 to count it."""
+    short, norm = clipped(message, parts.clip)
+    flat = flatten(signs, short, parts.block) / parts.gamma
+    if flat.size != parts.dimension:
         raise ValueError(
-            f"{name}: granularity={gamma} is too fine for the noise, of which a client can draw {discrete.WIDEST:.0f} steps, not "
-            f"{deviation:.0f}: take at least {gamma * deviation / discrete.WIDEST:.3g}, or leave it out, and bits={bits} decide"
+            f"{parts.noise.name}: dimension={parts.dimension}, but messages have {flat.size} coordinates with the padding of the rotation: "
+            f"take dimension={flat.size}, what fl.aggregators.padded(params, block) gives"
         )
-    finest = clip * ((clients**2 / dimension + z**2) / _room(clients, WORD)) ** 0.5 * (1 - SLACK)
-    if granularity is not None and not isinstance(finest, jax.Array) and not isinstance(gamma, jax.Array) and gamma < finest:
-        raise ValueError(
-            f"{name}: granularity={gamma} is too fine for sums of clients_per_round={clients} in words of {WORD} bits, which would wrap "
-            f"around unseen: take at least {finest:.3g}, or leave it out, and bits decide"
-        )
-    bits = int(bits)
-    most = clip * (1 + SLACK)
-    bound = discrete.squared_norm_bound(most / gamma, dimension)
-
-    def collect(messages, cohort, state):
-        signs = jax.random.fold_in(jax.random.key(_SIGNS), state)
-
-        def each(message, client: Client):
-            short, norm = clipped(message, clip)
-            turned = _turned(signs, short, block) / gamma
-            if turned.size != dimension:
-                raise ValueError(
-                    f"{name}: dimension={dimension}, but messages have {turned.size} coordinates with the padding of the rotation: take "
-                    f"dimension={turned.size}, what fl.aggregators.padded(params, block) gives"
-                )
-            numbers = _rounded(jax.random.fold_in(client.key, _ROUNDING), turned, bound)
-            share = noise.draw(jax.random.fold_in(client.key, _NOISE), turned.shape, deviation)
-            return jax.lax.bitcast_convert_type(numbers + share, jnp.uint32), jnp.where(norm <= clip, 0.0, 1.0), 1.0
-
-        # Rows of no client add up to rows of no client: they tell finish the shapes.
-        return sum_rows(each, cohort.weight > 0, messages, cohort), jax.tree.map(lambda x: x[:0], messages)
-
-    def finish(part, state, key):
-        del key
-        (total, cut, count), shapes = part
-        signed = jax.lax.bitcast_convert_type(total << (32 - bits), jnp.int32) >> (32 - bits)
-        wrapped = jnp.sum(signed != jax.lax.bitcast_convert_type(total, jnp.int32))
-        signs = jax.random.fold_in(jax.random.key(_SIGNS), state)
-        like = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], jnp.promote_types(x.dtype, jnp.float32)), shapes)
-        mean = _turned_back(signs, signed.astype(jnp.result_type(*jax.tree.leaves(like))) * (gamma / clients), like, block)
-        metrics = {
-            "clip_norm": jnp.asarray(clip, jnp.float32),
-            "clipped": cut / jnp.maximum(count, 1),
-            "wrapped": jnp.asarray(wrapped, jnp.float32) / dimension,
-        }
-        return mean, state + 1, metrics
-
-    def of_order(order: int | float) -> float:
-        return noise.divergence(order, float(most), float(z) / (1 + SLACK), clients, float(gamma), dimension)
-
-    privacy = Mechanism(z, divergence=of_order, shares=clients)
-    takes = float(bits * dimension)
-    return Aggregator(lambda message: jnp.int32(0), collect, finish, True, True, privacy, lambda message: takes)
+    numbers = _rounded(jax.random.fold_in(client.key, _ROUNDING), flat, parts.bound)
+    share = parts.noise.draw(jax.random.fold_in(client.key, _NOISE), flat.shape, parts.deviation)
+    return jax.lax.bitcast_convert_type(numbers + share, jnp.uint32), jnp.where(norm <= parts.clip, 0.0, 1.0), 1.0
 
 
-def _granularity(name: str, clip: Number, z: Number, clients: int, dimension: int, bits: int) -> Number:
-    """2^b gamma = 2k sqrt((rho / d) (C n)^2 + gamma^2 n / 4 + (z C)^2) solved for gamma, with rho = 1; or coarser, for the noise."""
-    room = _room(clients, bits)
-    if room <= 0:
-        raise ValueError(f"{name}: the sum of clients_per_round={clients} roundings does not fit in bits={bits}: take more bits")
-    drawn = clients * (discrete.WIDEST / (1 + SLACK)) ** 2  # short of it, or rounding could pass it
-    return clip * ((clients**2 / dimension + z**2) / min(room, drawn)) ** 0.5
+def _finish(parts: _Parts, part: tuple[Tree, Tree], state: Array, key: Key) -> tuple[Tree, Array, dict[str, Array]]:
+    """Read a part's sum modulo 2^b as signed numbers, and turn it back into the mean message."""
+    del key
+    (total, cut, count), shapes = part
+    signed = jax.lax.bitcast_convert_type(total << (32 - parts.bits), jnp.int32) >> (32 - parts.bits)
+    wrapped = jnp.sum(signed != jax.lax.bitcast_convert_type(total, jnp.int32))
+    signs = jax.random.fold_in(jax.random.key(_SIGNS), state)
+    like = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], jnp.promote_types(x.dtype, jnp.float32)), shapes)
+    numbers = signed.astype(jnp.result_type(*jax.tree.leaves(like))) * (parts.gamma / parts.clients)
+    mean = unflatten(signs, numbers, like, parts.block)
+    metrics = {
+        "clip_norm": jnp.asarray(parts.clip, jnp.float32),
+        "clipped": cut / jnp.maximum(count, 1),
+        "wrapped": jnp.asarray(wrapped, jnp.float32) / parts.dimension,
+    }
+    return mean, state + 1, metrics
 
 
-def _room(clients: int, bits: int) -> float:
-    return 4.0**bits / (2 * STANDARD_DEVIATIONS) ** 2 - clients / 4
+def _divergence(parts: _Parts, order: int | float) -> float:
+    """Bound the Renyi divergence of an order that one round has, with room for float32."""
+    most, z = float(parts.clip * (1 + SLACK)), float(parts.z) / (1 + SLACK)
+    return parts.noise.divergence(order, most, z, parts.clients, float(parts.gamma), parts.dimension)
 
 
 def _rounded(key: Key, x: Float[Array, " d"], bound: Number) -> Int[Array, " d"]:
@@ -264,32 +256,3 @@ def _rounded(key: Key, x: Float[Array, " d"], bound: Number) -> Int[Array, " d"]
 
     _, numbers = jax.lax.while_loop(lambda carry: (carry[0] < ATTEMPTS) & too_long(carry[1]), again, (jnp.int32(1), once(0)))
     return jnp.where(too_long(numbers), whole_numbers(x), numbers)  # which is no longer than x
-
-
-def _turned(key: Key, message: Tree, block: int) -> Float[Array, " d"]:
-    """A message as one flat vector, each block of its coordinates rotated."""
-    rows, n = _grid(message, block)
-    flat = jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(message)])
-    flat = jnp.pad(flat, (0, rows * n - flat.size))
-    return rotated(key, flat.reshape(n, rows).T, block).reshape(-1)
-
-
-def _turned_back(key: Key, turned: Float[Array, " d"], like: Tree, block: int) -> Tree:
-    """The inverse of `_turned`, in the shapes and dtypes of `like`."""
-    rows = turned.reshape(_grid(like, block))
-    flat = rotated_back(key, rows, rows).T.reshape(-1)
-    leaves, structure = jax.tree.flatten(like)
-    parts = jnp.split(flat, np.cumsum([x.size for x in leaves]))  # the last is the padding
-    return jax.tree.unflatten(structure, [part.reshape(x.shape).astype(x.dtype) for part, x in zip(parts, leaves, strict=False)])
-
-
-def _grid(message: Tree, block: int) -> tuple[int, int]:
-    """How many blocks the rotation has, and how long they are: block i of B has the coordinates i, i + B, i + 2B, ... of the message."""
-    size = sum(np.size(x) for x in jax.tree.leaves(message))
-    n = min(block, 1 << max(size - 1, 0).bit_length())
-    return -(-size // n), n
-
-
-def _check_block(name: str, block: int) -> None:
-    whole(name, "block", block, least=1)
-    check_block(name, block)

@@ -1,12 +1,16 @@
 """Central differential privacy of clients: clipped messages, a fixed divisor, Gaussian noise on the sum."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from fedjax_lite.aggregators.stack import sum_rows
 from fedjax_lite.aggregators.weights import Weights, weight_of
-from fedjax_lite.base import Aggregator, Client, Mechanism, Number, Tree
+from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
 from fedjax_lite.clip import clipped, clipped_by_leaf, norm_of, normal_like
 from fedjax_lite.refuse import is_number, positive
 from fedjax_lite.tree import wide
@@ -85,39 +89,71 @@ def dp_mean(
         raise ValueError(f"dp_mean: quantile must be between 0 and 1, or None for a fixed clip norm, got {quantile!r}")
     moved, sigma = (0, 0) if quantile is None else _bit_noise(quantile, noise_multiplier, clients_per_round, bit_noise)
     weigh = weight_of("dp_mean", weights, cap)
+    parts = _Parts(clip, noise_multiplier, clients_per_round, weigh, cap, per_leaf, quantile, clip_rate, moved, sigma)
+    functions = (partial(_init, parts), partial(_collect, parts), partial(_finish, parts))
+    return Aggregator(*functions, additive=True, privacy=Mechanism(noise_multiplier))
 
-    def collect(messages, cohort, state):
-        most = clip if quantile is None else state
 
-        def each(message, client: Client):
-            weight = weigh(client) / (1 if cap is None else cap)
-            weight = jnp.clip(jnp.nan_to_num(weight), 0, 1)
-            here = jax.tree.map(lambda x: jnp.where(client.weight > 0, wide(x), 0), message)
-            weighted = jax.tree.map(lambda x: x * weight.astype(x.dtype), here)
-            short, norm = (clipped_by_leaf if per_leaf else clipped)(weighted, most)
-            pull = () if quantile is None else weight * (jnp.where(norm <= most, 1.0, 0.0) - quantile)
-            return (short, jnp.where(norm <= most, 0.0, 1.0), 1.0), pull
+class _Parts(NamedTuple):
+    """What `dp_mean` is made of."""
 
-        return sum_rows(each, cohort.weight > 0, messages, cohort)
+    clip: Number
+    z: Number
+    clients: Number  # a round
+    weigh: Callable[[Client], Any]
+    cap: Number | None
+    per_leaf: bool
+    quantile: Number | None
+    clip_rate: Number
+    moved: Number  # by how much one client moves the count of the unclipped at most
+    sigma: Number  # the noise on it
 
-    def finish(part, state, key):
-        sums, pull = part
-        most = clip if quantile is None else state
-        deviation = noise_multiplier * most
-        if quantile is not None:
-            left = 1 - jnp.where(sigma > 0, moved * noise_multiplier / jnp.where(sigma > 0, sigma, 1), 0) ** 2
-            deviation = deviation / jnp.sqrt(left)
-            above = (pull + sigma * jax.random.normal(jax.random.fold_in(key, 1))) / clients_per_round
-            state = (state * jnp.exp(-clip_rate * above)).astype(state.dtype)
-        noise = normal_like(jax.random.fold_in(key, 0), sums[0], deviation)
-        mean, metrics = noised(sums, noise, most, clients_per_round)
-        return mean, state, metrics
 
-    def init(message):
-        del message
-        return () if quantile is None else jnp.asarray(clip, jnp.result_type(float))
+def _init(parts: _Parts, message: Tree) -> Tree:
+    """Begin at the clip norm that is given, where it is to move."""
+    del message
+    return () if parts.quantile is None else jnp.asarray(parts.clip, jnp.result_type(float))
 
-    return Aggregator(init, collect, finish, additive=True, privacy=Mechanism(noise_multiplier))
+
+def _collect(parts: _Parts, messages: Tree, cohort: Client, state: Tree) -> Tree:
+    """Add the cohort's messages, each cut to the clip norm."""
+    most = parts.clip if parts.quantile is None else state
+    return sum_rows(partial(_cut, parts, most), cohort.weight > 0, messages, cohort)
+
+
+def _cut(parts: _Parts, most: Number, message: Tree, client: Client) -> tuple[tuple[Tree, Array, float], Any]:
+    """Weigh a client's message and cut it to the norm `most`; beside it, the client's pull at that norm."""
+    weight = parts.weigh(client) / (1 if parts.cap is None else parts.cap)
+    weight = jnp.clip(jnp.nan_to_num(weight), 0, 1)
+    here = jax.tree.map(lambda x: jnp.where(client.weight > 0, wide(x), 0), message)
+    weighted = jax.tree.map(lambda x: x * weight.astype(x.dtype), here)
+    short, norm = (clipped_by_leaf if parts.per_leaf else clipped)(weighted, most)
+    pull = () if parts.quantile is None else weight * (jnp.where(norm <= most, 1.0, 0.0) - parts.quantile)
+    return (short, jnp.where(norm <= most, 0.0, 1.0), 1.0), pull
+
+
+def _finish(parts: _Parts, part: Tree, state: Tree, key: Key) -> tuple[Tree, Tree, dict[str, Array]]:
+    """Add noise to the sums of a part and divide; with a quantile the clip norm follows it."""
+    sums, pull = part
+    most = parts.clip if parts.quantile is None else state
+    deviation = parts.z * most
+    if parts.quantile is not None:
+        deviation = deviation / jnp.sqrt(_left(parts))
+        state = _follow(parts, pull, state, jax.random.fold_in(key, 1))
+    noise = normal_like(jax.random.fold_in(key, 0), sums[0], deviation)
+    mean, metrics = noised(sums, noise, most, parts.clients)
+    return mean, state, metrics
+
+
+def _left(parts: _Parts) -> Array:
+    """Compute which part of 1 / z^2 the quantile leaves to the sum: (z / z_v)^2."""
+    return 1 - jnp.where(parts.sigma > 0, parts.moved * parts.z / jnp.where(parts.sigma > 0, parts.sigma, 1), 0) ** 2
+
+
+def _follow(parts: _Parts, pull: Array, clip: Array, key: Key) -> Array:
+    """Move the clip norm by the clients' pull, with noise on it."""
+    above = (pull + parts.sigma * jax.random.normal(key)) / parts.clients
+    return (clip * jnp.exp(-parts.clip_rate * above)).astype(clip.dtype)
 
 
 def noised(sums: tuple[Tree, Array, Array], noise: Tree, clip: Number, clients_per_round: Number) -> tuple[Tree, dict[str, Array]]:

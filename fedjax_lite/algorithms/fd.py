@@ -1,5 +1,6 @@
 """FD: what a client's model says of each class travels, and nothing of any example."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,12 +9,13 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from fedjax_lite.aggregators import from_sum
-from fedjax_lite.base import Algorithm, ClientWork, Number, Server, Shared, Tree
+from fedjax_lite.base import Algorithm, ClientWork, Info, Key, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.all_models import mean_over_models, of_all_models
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models import Model, supervised
+from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import whole
 from fedjax_lite.work import sgd_work
 
@@ -94,21 +96,38 @@ def fd(
     if isinstance(gamma, int | float) and not gamma >= 0:
         raise ValueError(f"fd: gamma must be at least 0, got {gamma}")
     plain = supervised(model)
+    work = sgd_work(partial(_loss, model, plain, gamma), optimizer, learning_rate=learning_rate)
+    never = Latest(Said(jnp.zeros((classes, classes)), jnp.zeros(classes)), jnp.int32(-1))
+    algorithm = federate(
+        _client(work, model, never),
+        from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
+        Server(lambda params: never, lambda state: Shared((), extra=state), _update, params=lambda state: ()),
+        batches=batches,
+        population=population,
+        engine=engine,
+    )
+    return of_all_models(algorithm, lambda state: state.own.model, mean_over_models(plain))
 
-    def loss_fn(params, batch, key, shared, own):
-        losses, metrics = plain(params, batch, key)
-        log_p = jax.nn.log_softmax(model.apply(params, batch, key), axis=-1)
-        return losses - gamma * jnp.sum(others(shared.extra, own.latest)[batch["y"]] * log_p, axis=-1), metrics
 
-    def others(all_said, mine):
-        """Row y: what the other clients say of class y; of zeros, which is no term, where none does."""
-        counted = (mine.round == all_said.round) & (all_said.round >= 0)  # whether what it said last is in the sum
-        rest = jax.tree.map(lambda total, mine: total - jnp.where(counted, mine, 0), all_said.said, mine.said)
-        return rest.outputs / jnp.maximum(rest.clients, 1)[:, None] * (rest.clients > 0.5)[:, None]
+def _loss(
+    model: Model, plain: LossFn, gamma: Number, params: Tree, batch: Tree, key: Key | None, shared: Any, own: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Add to the plain loss gamma times the cross-entropy of what the others say."""
+    losses, metrics = plain(params, batch, key)
+    log_p = jax.nn.log_softmax(model.apply(params, batch, key), axis=-1)
+    return losses - gamma * jnp.sum(_others(shared.extra, own.latest)[batch["y"]] * log_p, axis=-1), metrics
 
-    sgd = sgd_work(loss_fn, optimizer, learning_rate=learning_rate)
-    nothing = Said(jnp.zeros((classes, classes)), jnp.zeros(classes))
-    never = Latest(nothing, jnp.int32(-1))
+
+def _others(all_said: Latest, mine: Latest) -> Float[Array, "classes classes"]:
+    """Take mine off what all said: row y what the others say of class y; zeros, no term, where none does."""
+    counted = (mine.round == all_said.round) & (all_said.round >= 0)  # whether what it said last is in the sum
+    rest = jax.tree.map(lambda total, mine: total - jnp.where(counted, mine, 0), all_said.said, mine.said)
+    return rest.outputs / jnp.maximum(rest.clients, 1)[:, None] * (rest.clients > 0.5)[:, None]
+
+
+def _client(sgd: ClientWork, model: Model, never: Latest) -> ClientWork:
+    """Make client work that takes sgd's steps on the client's own model, and says what it learned from."""
+    nothing = never.said
 
     def init(params, key):
         return Own(params, never, sgd.init(params, key).steps)
@@ -119,7 +138,7 @@ def fd(
     def step(shared, own, carry, batch):
         work, metrics = sgd.step(shared._replace(params=own.model), own, carry.work, batch)
         p = jax.nn.softmax(model.apply(carry.work.params, batch.examples, None), axis=-1)
-        rows = jax.nn.one_hot(batch.examples["y"], classes) * batch.mask[:, None]
+        rows = jax.nn.one_hot(batch.examples["y"], len(nothing.clients)) * batch.mask[:, None]
         return _Carry(work, Said(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0)), batch.round), metrics
 
     def finish(shared, own, carry, client):
@@ -128,16 +147,10 @@ def fd(
         said = Said(carry.sums.outputs / jnp.maximum(number, 1)[:, None], (number > 0).astype(number.dtype))
         return said, Own(optax.apply_updates(own.model, change), Latest(said, carry.round), after.steps), metrics
 
-    def update(sums, state, info):
-        del state
-        return Latest(sums, jnp.int32(info.round))
+    return ClientWork(init, start, step, finish)
 
-    algorithm = federate(
-        ClientWork(init, start, step, finish),
-        from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
-        Server(lambda params: never, lambda state: Shared((), extra=state), update, params=lambda state: ()),
-        batches=batches,
-        population=population,
-        engine=engine,
-    )
-    return of_all_models(algorithm, lambda state: state.own.model, mean_over_models(plain))
+
+def _update(sums: Said, state: Latest, info: Info) -> Latest:
+    """Put the round's sums in the place of the state's."""
+    del state
+    return Latest(sums, jnp.int32(info.round))

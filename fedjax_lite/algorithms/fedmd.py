@@ -10,10 +10,10 @@ from fedjax_lite.clients import Family
 from fedjax_lite.distill.all_models import mean_over_models, of_all_models
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
 from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.lessons import Lessons
 from fedjax_lite.distill.pooled import pooled
 from fedjax_lite.distill.public import public_of
 from fedjax_lite.distill.soft_labels import soft_labels
-from fedjax_lite.distill.student import Lessons
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models import Model, supervised
@@ -92,12 +92,17 @@ def fedmd(
         population=sum(clients),
         engine=engine,
     )
-    if student is not None:
-        return algorithm._replace(loss_fn=supervised(student[0]))
-    mean_loss = mean_over_models(*map(supervised, models))
-    return of_all_models(
-        algorithm, lambda state: tuple(own.model for own in state.own) if len(models) > 1 else state.own[0].model, mean_loss
-    )
+    return _of_clients(algorithm, models) if student is None else algorithm._replace(loss_fn=supervised(student[0]))
+
+
+def _of_clients(algorithm: Algorithm, models: Sequence[Model]) -> Algorithm:
+    """Make the clients' models, of these architectures, the algorithm's params."""
+
+    def params(state):
+        found = tuple(own.model for own in state.own)
+        return found if len(models) > 1 else found[0]
+
+    return of_all_models(algorithm, params, mean_over_models(*map(supervised, models)))
 
 
 def dsfl(

@@ -11,11 +11,12 @@ from fedjax_lite.distill.ensemble import (
     sharpened,
 )
 from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.lessons import Lessons, lessons
 from fedjax_lite.distill.pooled import Lesson, pooled
 from fedjax_lite.distill.public import public_set
 from fedjax_lite.distill.server import distillation_server
 from fedjax_lite.distill.soft_labels import Knowledge, soft_labels
-from fedjax_lite.distill.student import Lessons, distillation_loss, lessons, taught
+from fedjax_lite.distill.student import distillation_loss, taught
 
 __all__ = [
     "Ensemble",

@@ -1,18 +1,20 @@
 """The server that distils: what it makes of soft labels is the global model."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Server, Tree
+from fedjax_lite.base import Info, Server, Tree
 from fedjax_lite.distill.kept import student_accuracy
-from fedjax_lite.distill.pooled import OfFamilies
-from fedjax_lite.distill.public import Shown, fitting, public_of
+from fedjax_lite.distill.lessons import Lessons
+from fedjax_lite.distill.pooled import Lesson, OfFamilies
+from fedjax_lite.distill.public import Public, Shown, fitting, public_of
 from fedjax_lite.distill.soft_labels import unflat_model
-from fedjax_lite.distill.student import Apply, Lessons, taught
+from fedjax_lite.distill.student import Apply, taught
 from fedjax_lite.server import optimizer_server
 
 __all__ = ["distillation_server"]
@@ -72,43 +74,65 @@ def distillation_server(
         )
     server = optimizer_server(optax.sgd(1.0)) if server is None else server
     known = public_of(public)
-    several, applied = (tuple(apply), None) if isinstance(apply, Sequence) else (None, apply)
-    if several and student is not None:
+    if isinstance(apply, Sequence) and student is not None:
         raise ValueError("distillation_server: a student of its own is one model: give its apply, got a list")
-
-    def init(params):
-        for one_apply, one_params in zip(several, params, strict=True) if several else [(apply, params if student is None else student)]:
-            fitting(one_apply, one_params, known, "the student's")
-        return DistillationState(server.init(params), () if student is None else student, Shown(known.examples, jnp.int32(-1)))
+    parts = _Parts(how, tuple(apply) if isinstance(apply, Sequence) else apply, known, student, fresh, server)
 
     def broadcast(state):
         return server.broadcast(state.clients)._replace(public=state.public)
-
-    def update(lesson, state, info):
-        examples, shown = known.of(info.round, state.public.examples), state.public._replace(round=jnp.int32(info.round))
-        clients, change = state.clients, lesson.model
-        if isinstance(change, OfFamilies):
-            models = server.broadcast(clients).params
-            change = tuple(unflat_model(vector, like) for vector, like in zip(change.vectors, models, strict=True))
-        if jax.tree.leaves(change):
-            clients = server.update(change, clients, info)
-
-        def learned(apply, params, key):
-            return taught(how, apply, params, examples, lesson.target, key)[0]
-
-        if student is not None:
-            return DistillationState(clients, learned(apply, student if fresh else state.student, info.key), shown)
-        models = server.broadcast(clients).params
-        if several:
-            models = tuple(learned(*pair, jax.random.fold_in(info.key, k)) for k, pair in enumerate(zip(several, models, strict=True)))
-        else:
-            models = learned(apply, models, info.key)
-        return DistillationState(clients._replace(params=models), (), shown)
 
     def params(state):
         return server.broadcast(state.clients).params if student is None else state.student
 
     def metrics(state):
-        return {} if applied is None else student_accuracy(applied, params(state), known, state.public)
+        return {} if isinstance(apply, Sequence) else student_accuracy(apply, params(state), known, state.public)
 
-    return Server(init, broadcast, update, server.uses_metrics, params, metrics)
+    return Server(partial(_init, parts), broadcast, partial(_update, parts), server.uses_metrics, params, metrics)
+
+
+class _Parts(NamedTuple):
+    """What a server distils with."""
+
+    how: Lessons
+    apply: Apply | tuple[Apply, ...]  # of several families one each
+    public: Public
+    student: Tree
+    fresh: bool
+    server: Server
+
+
+def _init(parts: _Parts, params: Tree) -> DistillationState:
+    """Make the first state, once every student can take the public examples."""
+    first = params if parts.student is None else parts.student
+    for apply, one in zip(parts.apply, first, strict=True) if isinstance(parts.apply, tuple) else [(parts.apply, first)]:
+        fitting(apply, one, parts.public, "the student's")
+    student = () if parts.student is None else parts.student
+    return DistillationState(parts.server.init(params), student, Shown(parts.public.examples, jnp.int32(-1)))
+
+
+def _update(parts: _Parts, lesson: Lesson, state: DistillationState, info: Info) -> DistillationState:
+    """Move the clients' models by their mean change, then let them, or the student, learn the lesson."""
+    examples, shown = parts.public.of(info.round, state.public.examples), state.public._replace(round=jnp.int32(info.round))
+    clients = _move(parts.server, state.clients, lesson.model, info)
+
+    def learned(apply, params, key):
+        return taught(parts.how, apply, params, examples, lesson.target, key)[0]
+
+    if parts.student is not None:
+        before = parts.student if parts.fresh else state.student
+        return DistillationState(clients, learned(parts.apply, before, info.key), shown)
+    models = parts.server.broadcast(clients).params
+    if isinstance(parts.apply, tuple):
+        pairs = enumerate(zip(parts.apply, models, strict=True))
+        models = tuple(learned(*pair, jax.random.fold_in(info.key, k)) for k, pair in pairs)
+    else:
+        models = learned(parts.apply, models, info.key)
+    return DistillationState(clients._replace(params=models), (), shown)
+
+
+def _move(server: Server, clients: Tree, change: Tree, info: Info) -> Tree:
+    """Update the clients' state in the server by the mean change of their models; without one it stays."""
+    if isinstance(change, OfFamilies):
+        models = server.broadcast(clients).params
+        change = tuple(unflat_model(vector, like) for vector, like in zip(change.vectors, models, strict=True))
+    return server.update(change, clients, info) if jax.tree.leaves(change) else clients

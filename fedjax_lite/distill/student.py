@@ -1,94 +1,24 @@
 """The student: a model that learns soft labels, in a scan."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import Key, Number, Tree
-from fedjax_lite.refuse import positive, whole
-from fedjax_lite.schedules import Clock, Scheduled, transformation_at
+from fedjax_lite.distill.lessons import Lessons
+from fedjax_lite.refuse import positive
+from fedjax_lite.schedules import Clock
 from fedjax_lite.shuffle import permute
 
-__all__ = ["Lessons", "distillation_loss", "lessons", "taught"]
+__all__ = ["Apply", "distillation_loss", "taught"]
 
-ENOUGH = 64  # steps in which an optimizer that will ever move does, warm-up and accumulation included
 Apply = Callable[[Tree, Tree, Key | None], Float[Array, "batch classes"]]
-
-
-class Lessons(NamedTuple):
-    """How a student is taught; from `lessons`."""
-
-    optimizer_at: Callable[[Clock], optax.GradientTransformationExtraArgs]
-    steps: int
-    batch_size: int
-    temperature: Number
-    held_out: int
-    every: int
-    patience: int
-
-
-def lessons(
-    optimizer: Any,
-    steps: int,
-    batch_size: int = 64,
-    *,
-    learning_rate: Any = None,
-    temperature: Number = 1.0,
-    held_out: int = 0,
-    every: int = 100,
-    patience: int = 1000,
-) -> Lessons:
-    """How a student is taught: steps on batches of public examples, with early stopping where some are held out.
-
-    Args:
-        optimizer: an optax transformation (`optax.adam(1e-3)`), or with `learning_rate` its factory (`optax.adam`). Its state starts anew
-            each time, so a schedule in it counts the steps of one time.
-        steps: how many at most, at least 1.
-        batch_size: examples a step; each epoch goes through them in another order, without the few that fill no batch.
-        learning_rate: number, tracer or `fl.on_step(schedule)`.
-        temperature: T > 0 of the student's softmax, that of the soft labels.
-        held_out: how many public examples, the last ones, no step sees. With any, the student is that of the lowest loss on them.
-        every: after how many steps the loss on them is looked at.
-        patience: after how many steps without a lower one teaching ends.
-
-    Raises:
-        ValueError: for numbers out of range, a schedule on another clock than the step, an optimizer that does not move: such a student
-            never learns.
-
-    >>> lessons(optax.adam(1e-3), steps=1000, held_out=200).patience
-    1000
-    """
-    whole("lessons", "steps", steps, least=1)
-    whole("lessons", "batch_size", batch_size, least=1)
-    positive("lessons", "temperature", temperature)
-    whole("lessons", "held_out", held_out)
-    whole("lessons", "every", every, least=1)
-    whole("lessons", "patience", patience, least=1)
-    if isinstance(learning_rate, Scheduled) and learning_rate.clock != "step":
-        raise ValueError(f"learning_rate: lessons begin anew each time, so only fl.on_step can schedule it, not {learning_rate.clock!r}")
-    optimizer_at = transformation_at(optimizer, learning_rate)
-    if not _moves(optimizer_at, steps):
-        raise ValueError(f"lessons: the optimizer moves nothing in {min(steps, ENOUGH)} steps, so the student never learns: raise its rate")
-    return Lessons(optimizer_at, steps, batch_size, temperature, held_out, every, patience)
-
-
-def _moves(optimizer_at: Callable[[Clock], optax.GradientTransformationExtraArgs], steps: int) -> bool:
-    """Whether an optimizer changes a number whose gradient is 1; one that is traced, or not for such a number, may."""
-    x, one = jnp.ones(1), jnp.ones(())
-    try:
-        state = optimizer_at(Clock(0, 0)).init(x)
-        for j in range(min(steps, ENOUGH)):
-            change, state = optimizer_at(Clock(0, j)).update(x, state, x, value=one)
-            if isinstance(change, jax.core.Tracer) or change[0] != 0:
-                return True
-    except Exception:  # what is wrong with it will be said of the student's own parameters
-        return True
-    return False
 
 
 def distillation_loss(
@@ -144,6 +74,55 @@ def taught(
     >>> [round(float(x), 4) for x in student], int(steps), round(float(loss), 4)
     ([0.5, -0.5], 1, 0.6931)
     """
+    _check(how, apply, params, examples, target)
+    order, own = jax.random.split(key)
+    course = _Course(how, apply, examples, target, order, own)
+    first = (params, how.optimizer_at(Clock(0, 0)).init(params))
+    some = jnp.any(target[: course.learning] != 0)  # NaN is to show
+    if how.held_out:
+        return _stop_early(course, first, some)
+    (after, _), losses = jax.lax.scan(partial(_step, course), first, jnp.arange(how.steps))
+    return tree.where(some, after, params), jnp.where(some, how.steps, 0).astype(jnp.int32), jnp.mean(losses[-course.epoch :])
+
+
+class _Course(NamedTuple):
+    """What a student goes through."""
+
+    how: Lessons
+    apply: Apply
+    examples: Tree
+    target: Float[Array, "examples classes"]
+    order: Key  # of the batches
+    own: Key  # of the student's chance
+
+    @property
+    def learning(self) -> int:
+        """How many examples, the first ones, it learns from."""
+        return len(self.target) - self.how.held_out
+
+    @property
+    def size(self) -> int:
+        """How many examples a step takes."""
+        return min(self.how.batch_size, self.learning)
+
+    @property
+    def epoch(self) -> int:
+        """How many steps an epoch has."""
+        return self.learning // self.size
+
+
+class _Early(NamedTuple):
+    """Where lessons that may stop early are."""
+
+    taken: Int[Array, ""]  # steps
+    last: Int[Array, ""]  # after how many of them the student was the best
+    current: tuple[Tree, Tree]  # the student, and its optimizer's state
+    best: Tree
+    lowest: Float[Array, ""]  # the best one's loss
+
+
+def _check(how: Lessons, apply: Apply, params: Tree, examples: Tree, target: Float[Array, "rows classes"]) -> None:
+    """Refuse examples without a target each, targets of other classes than the model's, and none to learn from."""
     rows, there = len(target), {x.shape[0] for x in jax.tree.leaves(examples)}
     if there != {rows}:
         raise ValueError(f"distillation: {rows} soft labels for public examples of leading axes {sorted(there)}: give one for each")
@@ -153,47 +132,45 @@ def taught(
             f"distillation: a model says {list(said)} of the public examples, their soft labels are {list(target.shape)}: "
             "all models must have the same number of classes"
         )
-    learning = rows - how.held_out
-    if learning < 1:
+    if how.held_out >= rows:
         raise ValueError(f"distillation: held_out={how.held_out} of {rows} public examples leaves none to learn from: lower it")
-    size = min(how.batch_size, learning)
-    epoch = learning // size  # steps
-    order, own = jax.random.split(key)
 
-    def mean_loss(params, index, key):
-        q = target[index]
-        losses = distillation_loss(apply(params, tree.take(examples, index), key), q, how.temperature)
-        return jnp.sum(losses) / jnp.maximum(jnp.sum(jnp.sum(q, axis=-1) > 0), 1)
 
-    def step(carry, j):
-        params, state = carry
-        index = permute(jax.random.fold_in(order, j // epoch), learning, j % epoch * size + jnp.arange(size))
-        loss, gradient = jax.value_and_grad(mean_loss)(params, index, jax.random.fold_in(own, j))
-        updates, state = how.optimizer_at(Clock(0, j)).update(gradient, state, params, value=loss)
-        return (optax.apply_updates(params, updates), state), loss
+def _mean_loss(course: _Course, params: Tree, index: Int[Array, " batch"], key: Key | None) -> Float[Array, ""]:
+    """Take the mean loss of the examples at an index, of those that have a soft label."""
+    q = course.target[index]
+    losses = distillation_loss(course.apply(params, tree.take(course.examples, index), key), q, course.how.temperature)
+    return jnp.sum(losses) / jnp.maximum(jnp.sum(jnp.sum(q, axis=-1) > 0), 1)
 
-    first = (params, how.optimizer_at(Clock(0, 0)).init(params))
-    some = jnp.any(target[:learning] != 0)  # NaN is to show
-    if not how.held_out:
-        (after, _), losses = jax.lax.scan(step, first, jnp.arange(how.steps))
-        return tree.where(some, after, params), jnp.where(some, how.steps, 0).astype(jnp.int32), jnp.mean(losses[-epoch:])
+
+def _step(course: _Course, carry: tuple[Tree, Tree], j: Int[Array, ""]) -> tuple[tuple[Tree, Tree], Float[Array, ""]]:
+    """Take step j on its batch."""
+    params, state = carry
+    learning, size, epoch = course.learning, course.size, course.epoch
+    index = permute(jax.random.fold_in(course.order, j // epoch), learning, j % epoch * size + jnp.arange(size))
+    loss, gradient = jax.value_and_grad(partial(_mean_loss, course))(params, index, jax.random.fold_in(course.own, j))
+    updates, state = course.how.optimizer_at(Clock(0, j)).update(gradient, state, params, value=loss)
+    return (optax.apply_updates(params, updates), state), loss
+
+
+def _stop_early(course: _Course, first: tuple[Tree, Tree], some: Bool[Array, ""]) -> tuple[Tree, Int[Array, ""], Float[Array, ""]]:
+    """Go through the course until no step makes a better student, if there are some soft labels; the best one."""
+    how = course.how
 
     def look(params):
-        return mean_loss(params, jnp.arange(learning, rows), None)
+        return _mean_loss(course, params, jnp.arange(course.learning, len(course.target)), None)
 
-    def segment(carry):
-        taken, last, current, best, lowest = carry
-        until = jnp.minimum(taken + how.every, how.steps)
-        current = jax.lax.fori_loop(taken, until, lambda j, current: step(current, j)[0], current)
+    def segment(at: _Early) -> _Early:
+        until = jnp.minimum(at.taken + how.every, how.steps)
+        current = jax.lax.fori_loop(at.taken, until, lambda j, current: _step(course, current, j)[0], at.current)
         loss = look(current[0])
-        better = loss < lowest
-        best = tree.where(better, current[0], best)
-        return until, jnp.where(better, until, last), current, best, jnp.where(better, loss, lowest)
+        better = loss < at.lowest
+        best = tree.where(better, current[0], at.best)
+        return _Early(until, jnp.where(better, until, at.last), current, best, jnp.where(better, loss, at.lowest))
 
-    def goes_on(carry):
-        taken, last, *_ = carry
-        return some & (taken < how.steps) & (taken - last < how.patience)
+    def goes_on(at: _Early) -> Bool[Array, ""]:
+        return some & (at.taken < how.steps) & (at.taken - at.last < how.patience)
 
-    zero = jnp.int32(0)
-    taken, _, _, best, lowest = jax.lax.while_loop(goes_on, segment, (zero, zero, first, params, look(params)))
-    return best, taken, lowest
+    zero, (params, _) = jnp.int32(0), first
+    end = jax.lax.while_loop(goes_on, segment, _Early(zero, zero, first, params, look(params)))
+    return end.best, end.taken, end.lowest

@@ -1,6 +1,7 @@
 """From a model to the loss function that client work and evaluation take."""
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,43 +41,9 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore
     >>> losses.value().tolist(), metrics["accuracy"].value().tolist()
     ([1.3862943649291992, nan], [0.5, nan])
     """
-    if loss not in ("softmax", "squared"):
-        raise ValueError(f'supervised: loss must be "softmax" or "squared", got {loss!r}')
-    if ignore is not None and loss != "softmax":
-        raise ValueError(f'supervised: ignore={ignore} is a label, so it needs loss="softmax", got {loss!r}')
-    if mean not in ("sequences", "tokens") or (mean != "sequences" and loss != "softmax"):
-        raise ValueError(f'supervised: mean must be "sequences", or "tokens" where loss="softmax", got {mean!r} and {loss!r}')
-
-    def outputs_and_labels(params, batch, key, mask):
-        labels = leaf_of(batch, "supervised: target", target)
-        return model.apply(params, batch, key, **mask), labels
-
-    def softmax(params, batch, key, **mask):
-        logits, labels = outputs_and_labels(params, batch, key, mask)
-        if logits.shape[:-1] != labels.shape:
-            raise ValueError(f"supervised: logits {logits.shape} for labels {labels.shape}: each label needs its row of logits")
-        classes, given = logits.shape[-1], labels
-        labels = labels if jnp.issubdtype(labels.dtype, jnp.integer) else labels.astype(jnp.int32)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        chosen = jax.nn.one_hot(labels, classes, dtype=bool)  # not a gather: its gradient would be a scatter, slow everywhere
-        losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
-        known = (labels >= 0) & (labels < classes)
-        known = known if labels is given else known & (given == labels)
-        losses = jnp.where(known, losses, jnp.nan)
-        hits = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
-        counts = None if ignore is None else labels != ignore
-        return _of_examples(losses, counts, mean), {"accuracy": _of_examples(hits, counts, mean)}
-
-    def squared(params, batch, key, **mask):
-        predictions, targets = outputs_and_labels(params, batch, key, mask)
-        if predictions.size != targets.size:
-            raise ValueError(
-                f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match"
-            )
-        difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)  # of a truth value 1 or 0
-        return 0.5 * jnp.sum(difference**2, axis=-1)
-
-    found = softmax if loss == "softmax" else squared
+    _check(loss, ignore, mean)
+    parts = _Parts(model, loss, target, ignore, mean)
+    found = partial(_softmax if loss == "softmax" else _squared, parts)
 
     def with_mask(params, batch, key, mask=None):
         return found(params, batch, key, mask=mask)
@@ -84,22 +51,79 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore
     def loss_fn(params, batch, key):
         return found(params, batch, key)
 
-    def check(params, data, name):
-        labels = leaf_of(data.examples, "supervised: target", target)
-        if loss != "softmax" or isinstance(labels, jax.core.Tracer):
-            return
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data.examples)
-        classes = jax.eval_shape(lambda params, batch: model.apply(params, batch, None), params, one).shape[-1]
-        if strange := stranger(np.asarray(labels), classes, ignore):
-            row, number = strange
-            raise ValueError(
-                f"{name}: label {shown(labels, row)} of client {client_of(data, row)} is out of range: "
-                f"the model has {classes} outputs, for labels from 0 to {classes - 1} ({number} such examples)"
-            )
-
     made = with_mask if "mask" in asked(model.apply) else loss_fn
-    setattr(made, "check", check)
+    setattr(made, "check", partial(_check_data, parts))
     return made
+
+
+class _Parts(NamedTuple):
+    """What a supervised loss is made of."""
+
+    model: Model
+    loss: str
+    target: str
+    ignore: int | None
+    mean: str
+
+
+def _check(loss: str, ignore: int | None, mean: str) -> None:
+    """Refuse an unknown loss, and an ignore or mean that it has no use for."""
+    if loss not in ("softmax", "squared"):
+        raise ValueError(f'supervised: loss must be "softmax" or "squared", got {loss!r}')
+    if ignore is not None and loss != "softmax":
+        raise ValueError(f'supervised: ignore={ignore} is a label, so it needs loss="softmax", got {loss!r}')
+    if mean not in ("sequences", "tokens") or (mean != "sequences" and loss != "softmax"):
+        raise ValueError(f'supervised: mean must be "sequences", or "tokens" where loss="softmax", got {mean!r} and {loss!r}')
+
+
+def _ask(parts: _Parts, params: Tree, batch: Tree, key: Any, mask: dict[str, Any]) -> tuple[Any, Any]:
+    """Ask the model for its outputs of a batch, and the batch for its labels."""
+    labels = leaf_of(batch, "supervised: target", parts.target)
+    return parts.model.apply(params, batch, key, **mask), labels
+
+
+def _softmax(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> tuple[Any, dict[str, Any]]:
+    """Take the cross-entropy of a batch's labels, and whether the model has them right."""
+    logits, labels = _ask(parts, params, batch, key, mask)
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"supervised: logits {logits.shape} for labels {labels.shape}: each label needs its row of logits")
+    classes, given = logits.shape[-1], labels
+    labels = labels if jnp.issubdtype(labels.dtype, jnp.integer) else labels.astype(jnp.int32)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    chosen = jax.nn.one_hot(labels, classes, dtype=bool)  # not a gather: its gradient would be a scatter, slow everywhere
+    losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
+    known = (labels >= 0) & (labels < classes)
+    known = known if labels is given else known & (given == labels)
+    losses = jnp.where(known, losses, jnp.nan)
+    hits = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+    counts = None if parts.ignore is None else labels != parts.ignore
+    return _of_examples(losses, counts, parts.mean), {"accuracy": _of_examples(hits, counts, parts.mean)}
+
+
+def _squared(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> jax.Array:
+    """Take half of the squared distance of the outputs to a batch's targets."""
+    predictions, targets = _ask(parts, params, batch, key, mask)
+    if predictions.size != targets.size:
+        raise ValueError(
+            f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match"
+        )
+    difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)  # of a truth value 1 or 0
+    return 0.5 * jnp.sum(difference**2, axis=-1)
+
+
+def _check_data(parts: _Parts, params: Tree, data: Any, name: str) -> None:
+    """Refuse data without the labels, or with one that the model has no output for."""
+    labels = leaf_of(data.examples, "supervised: target", parts.target)
+    if parts.loss != "softmax" or isinstance(labels, jax.core.Tracer):
+        return
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), data.examples)
+    classes = jax.eval_shape(lambda params, batch: parts.model.apply(params, batch, None), params, one).shape[-1]
+    if strange := stranger(np.asarray(labels), classes, parts.ignore):
+        row, number = strange
+        raise ValueError(
+            f"{name}: label {shown(labels, row)} of client {client_of(data, row)} is out of range: "
+            f"the model has {classes} outputs, for labels from 0 to {classes - 1} ({number} such examples)"
+        )
 
 
 def check_labels(loss_fn: Any, params: Tree, data: Any, name: str) -> None:

@@ -1,15 +1,12 @@
 """A line chart as SVG text: enough for curves over rounds, with no plotting library to install."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from fedjax_lite.report.strokes import STROKES, drawn, legend
+from fedjax_lite.report.axis import BOTTOM, HEIGHT, LEFT, RIGHT, ROUND, WIDTH, Axis, apart, horizontal, vertical
+from fedjax_lite.report.strokes import STROKES, Stroke, drawn, legend
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
-ROUND = "round"
-LETTER, APART = 6.2, 10  # pixels of a letter of a label, and between two labels of the horizontal axis, at least
 
 Series = Sequence[tuple[int | float, float | None]]  # (x, y) points; a y of None is a gap
 Band = Sequence[tuple[int | float, float, float]]  # (x, low, high)
@@ -43,75 +40,51 @@ def line_chart(
     Returns:
         A `<figure>` element, or "" if there is nothing to draw.
     """
-    xs = [x for series in curves.values() for x, y in series if y is not None]
-    ys = [y for series in curves.values() for _, y in series if y is not None]
-    if not xs:
+    points = [(x, y) for series in curves.values() for x, y in series if y is not None]
+    if not points:
         return ""
-    ys += span
-    positive = [y for y in ys if y > 0]
-    log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
-    ys = positive if log else ys + [y for each in (band, *bands) for _, *edges in each for y in edges]
-    wide = across != ROUND and min(xs) > 0 and max(xs) / min(xs) > 30
-    along = math.log10 if wide else float
-    whole = [tick for tick in ticks(min(xs), max(xs)) if min(xs) <= tick <= max(xs) and tick == int(tick)] or [min(xs)]
-    y_ticks = decades(min(ys), max(ys)) if log else ticks(min(ys), max(ys))
-    right = _scale(along(min(xs)), along(max(xs)), LEFT, WIDTH - RIGHT)
-    height = math.log10 if log else float
-    up = _scale(height(y_ticks[0]), height(y_ticks[-1]), HEIGHT - BOTTOM, TOP)
-
-    def at(x, y):
-        return f"{right(along(x)):.1f},{up(height(min(max(y, y_ticks[0]), y_ticks[-1]))):.1f}"
-
-    parts = []
-    for tick in y_ticks:
-        y = at(xs[0], tick).split(",")[1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{say(tick)}</text>')
-    named = whole if across == ROUND else steps(min(xs), max(xs)) if wide else sorted(set(xs))
-    for x, label in _apart([(right(along(x)), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in named]):
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>')
-    for stroke, shaded in zip(STROKES, bands or [band], strict=False):
-        thin = shaded[:: -(-len(shaded) // MOST) or 1]
-        outline = [at(x, high) for x, _, high in thin] + [at(x, low) for x, low, _ in reversed(thin)]
-        parts += [f'<polygon points="{" ".join(outline)}" fill="{stroke.color}" opacity="0.15"/>'] if thin else []
+    edges = [y for each in (band, *bands) for _, *both in each for y in both]
+    right, up = horizontal([x for x, _ in points], across), vertical([*(y for _, y in points), *span], edges, may_be_log)
+    parts = [*_grid(up, say), *_names(right, across)]
+    parts += [_area(right, up, each, stroke) for stroke, each in zip(STROKES, bands or [band], strict=False) if each]
     for i, (stroke, series) in reversed(list(enumerate(zip(STROKES, curves.values(), strict=False)))):  # the first on top
-        places = [(x, None if y is None or (log and y <= 0) else at(x, y)) for x, y in thinned(series)]
+        places = [(x, None if y is None or (up.log and y <= 0) else _place(right, up, x, y)) for x, y in thinned(series)]
         parts.append(drawn(places, stroke, len(curves) - 1, i))
-    told = legend(list(curves), band_name if band else "")
-    note = " <small>(logarithmic)</small>" if log else ""
+    note = " <small>(logarithmic)</small>" if up.log else ""
     label = f'role="img" aria-label="{escape(title)} by {escape(across)}"'
     return (
-        f"<figure><figcaption>{escape(title)}{note}</figcaption>{told}"
+        f"<figure><figcaption>{escape(title)}{note}</figcaption>{legend(list(curves), band_name if band else '')}"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{"".join(parts)}</svg></figure>'
     )
 
 
-def ticks(low: int | float, high: int | float, wanted: int = 5) -> list[float]:
-    """Round numbers that span an interval.
-
-    >>> ticks(0.03, 0.97)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    """
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
-    raw = (high - low) / wanted
-    scale = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * scale for m in (1, 2, 5, 10) if m * scale >= raw * 0.999), default=10 * scale)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    digits = max(0, -math.floor(math.log10(step)))
-    return [round(i * step, digits) for i in range(first, last + 1)]
+def _place(right: Axis, up: Axis, x: int | float, y: int | float) -> str:
+    """Find where a point lies in the figure."""
+    return f"{right.place(x):.1f},{up.place(y):.1f}"
 
 
-def decades(low: int | float, high: int | float) -> list[float]:
-    """Powers of ten that span an interval, at most about seven.
+def _grid(up: Axis, say: Callable[[float], str]) -> list[str]:
+    """Draw a line across at each tick, with its value beside it."""
+    parts = []
+    for tick in up.ticks:
+        y = f"{up.place(tick):.1f}"
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{say(tick)}</text>')
+    return parts
 
-    >>> decades(0.002, 30)
-    [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
-    """
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    step = -(-(last - first) // 6)
-    return [10.0**power for power in range(first, last + step, step)]
+
+def _names(right: Axis, across: str) -> list[str]:
+    """Write below the axis those of its ticks that have room, and across, what they are."""
+    labels = apart([(right.place(x), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in right.ticks])
+    parts = [f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>' for x, label in labels]
+    return [*parts, f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>']
+
+
+def _area(right: Axis, up: Axis, band: Band, stroke: Stroke) -> str:
+    """Shade a band in a stroke's color."""
+    thin = band[:: -(-len(band) // MOST)]
+    outline = [_place(right, up, x, high) for x, _, high in thin] + [_place(right, up, x, low) for x, low, _ in reversed(thin)]
+    return f'<polygon points="{" ".join(outline)}" fill="{stroke.color}" opacity="0.15"/>'
 
 
 def thinned(series: Series) -> Series:
@@ -124,33 +97,3 @@ def thinned(series: Series) -> Series:
         points = [(y, x) for x, y in series[i : i + stretch] if y is not None]
         kept += sorted({(x, y) for y, x in (min(points), max(points))}) if points else [(series[i][0], None)]
     return kept
-
-
-def steps(low: int | float, high: int | float) -> list[float]:
-    """Values 1, 2 and 5 times powers of ten inside an interval, of more than three decades the powers alone.
-
-    >>> steps(0.001, 1), steps(0.3, 20)
-    ([0.001, 0.01, 0.1, 1.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0])
-    """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if math.log10(high / low) > 2.9 else (1, 2, 5)
-    found = [float(f"{factor}e{power}") for power in powers for factor in factors]
-    return [value for value in found if low * (1 - 1e-6) <= value <= high * (1 + 1e-6)]
-
-
-def _apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Those of some labels, centred at rising places, that leave each other room.
-
-    >>> _apart([(0.0, "1"), (10.0, "2"), (20.0, "3")])
-    [(0.0, '1'), (20.0, '3')]
-    """
-    kept: list[tuple[float, str]] = []
-    for place, label in labels:
-        if not kept or place - kept[-1][0] >= (len(label) + len(kept[-1][1])) / 2 * LETTER + APART:
-            kept.append((place, label))
-    return kept
-
-
-def _scale(low, high, start, end):
-    """A linear map of [low, high] to [start, end]; a single value goes to the middle."""
-    return lambda value: (start + end) / 2 if high == low else start + (value - low) / (high - low) * (end - start)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from html import escape
+from typing import NamedTuple
 
 SHADES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 CELL, LETTER, MARGIN = (58, 30), 6.8, 8  # of a cell: width and height; of a letter: width; all in pixels
@@ -39,51 +40,77 @@ def heat_map(
     """
     there = [value for row in values for value in row if value is not None]
     low, high = span or (min(there, default=0.0), max(there, default=1.0))
-    log = low > 0 and high / low > 100
-    width, height = CELL
-    slanted = any(len(label) * LETTER > width - 4 for label in columns)
-    widest = max(map(len, columns), default=0) * LETTER
-    lean, rise = (widest * math.cos(math.radians(ANGLE)), widest * math.sin(math.radians(ANGLE))) if slanted else (0.0, 0.0)
-    left, top = MARGIN + max(map(len, rows), default=0) * LETTER + 6, 20 + rise
-    across = left + width * len(columns) + max(MARGIN, lean - width / 2 + MARGIN)
-    parts = []
-    for j, label in enumerate(columns):
-        x = left + (j + 0.5) * width
-        turned = f'text-anchor="start" transform="rotate(-{ANGLE} {x:.1f} {top - 7:.1f})"' if slanted else 'text-anchor="middle"'
-        parts.append(f'<text x="{x:.1f}" y="{top - 7:.1f}" {turned}>{escape(label)}</text>')
+    grid = _grid(rows, columns)
+    parts = [_column(grid, j, label) for j, label in enumerate(columns)]
     for i, label in enumerate(rows):
-        y = top + i * height
-        parts.append(f'<text x="{left - 6:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="end">{escape(label)}</text>')
+        parts.append(_row(grid, i, label))
         for j, value in enumerate(values[i]):
-            share = _share(value, low, high, log)
-            share = 1 - share if lower_is_better else share
-            fill = NOT_FINITE if value is None else _shade(share)
-            ink = "#fff" if value is not None and share > 0.55 else "#222"
-            said = f"<title>{escape(notes[i][j])}</title>" if notes else ""
-            x = left + j * width
-            parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 1}" height="{height - 1}" fill="{fill}">{said}</rect>')
-            parts.append(
-                f'<text x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" fill="{ink}" '
-                f'pointer-events="none">{(say or written)(value)}</text>'
-            )
-    size = f"{across:.0f} {top + height * len(rows) + MARGIN:.0f}"
-    label = f'role="img" aria-label="{escape(title)}"'
+            share = None if value is None else _share(value, low, high, lower_is_better)
+            parts.append(_cell(grid, i, j, share, (say or written)(value), notes[i][j] if notes else None))
+    across, down = f"{grid.across:.0f}", f"{grid.top + CELL[1] * len(rows) + MARGIN:.0f}"
     return (
-        f'<figure class="heat" style="max-width:{across:.0f}px"><figcaption>{escape(title)}</figcaption>'
-        f'<svg viewBox="0 0 {size}" {label}>{"".join(parts)}</svg></figure>'
+        f'<figure class="heat" style="max-width:{across}px"><figcaption>{escape(title)}</figcaption>'
+        f'<svg viewBox="0 0 {across} {down}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg></figure>'
     )
 
 
-def _share(value: float | None, low: float, high: float, log: bool) -> float:
-    """Where on the scale a value lies, from 0 to 1."""
-    if value is None or high <= low:
+class _Grid(NamedTuple):
+    """Where the cells lie, in pixels."""
+
+    left: float
+    top: float
+    across: float  # the figure's width
+    slanted: bool  # whether the columns' labels are
+
+
+def _grid(rows: Sequence[str], columns: Sequence[str]) -> _Grid:
+    """Leave the labels of rows and columns the room that they take."""
+    width, _ = CELL
+    slanted = any(len(label) * LETTER > width - 4 for label in columns)
+    widest = max(map(len, columns), default=0) * LETTER
+    lean, rise = (widest * math.cos(math.radians(ANGLE)), widest * math.sin(math.radians(ANGLE))) if slanted else (0.0, 0.0)
+    left = MARGIN + max(map(len, rows), default=0) * LETTER + 6
+    return _Grid(left, 20 + rise, left + width * len(columns) + max(MARGIN, lean - width / 2 + MARGIN), slanted)
+
+
+def _column(grid: _Grid, j: int, label: str) -> str:
+    """Write column j's label above it."""
+    x, y = grid.left + (j + 0.5) * CELL[0], grid.top - 7
+    anchor = f'text-anchor="start" transform="rotate(-{ANGLE} {x:.1f} {y:.1f})"' if grid.slanted else 'text-anchor="middle"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {anchor}>{escape(label)}</text>'
+
+
+def _row(grid: _Grid, i: int, label: str) -> str:
+    """Write row i's label beside it."""
+    y = grid.top + i * CELL[1]
+    return f'<text x="{grid.left - 6:.1f}" y="{y + CELL[1] / 2 + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+
+
+def _cell(grid: _Grid, i: int, j: int, share: float | None, text: str, note: str | None) -> str:
+    """Draw the cell in row i and column j, shaded by its share, with its text and note."""
+    width, height = CELL
+    x, y = grid.left + j * width, grid.top + i * height
+    fill, ink = (NOT_FINITE, "#222") if share is None else (_shade(share), "#fff" if share > 0.55 else "#222")
+    pointed = "" if note is None else f"<title>{escape(note)}</title>"
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 1}" height="{height - 1}" fill="{fill}">{pointed}</rect>'
+        f'<text x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle" fill="{ink}" '
+        f'pointer-events="none">{text}</text>'
+    )
+
+
+def _share(value: float, low: float, high: float, lower_is_better: bool) -> float:
+    """Place a value between low and high on the scale, from 0, the worst, to 1."""
+    if high <= low:
         return 0.5
     value = min(max(value, low), high)
-    return math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    share = math.log(value / low) / math.log(high / low) if low > 0 and high / low > 100 else (value - low) / (high - low)
+    return 1 - share if lower_is_better else share
 
 
 def _shade(share: float) -> str:
-    """
+    """Mix the color of a share.
+
     >>> _shade(0.0), _shade(1.0)
     ('#f7fbff', '#08306b')
     """

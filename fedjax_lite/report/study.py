@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
-from fedjax_lite.report.chart import ROUND, line_chart
+from fedjax_lite.report.axis import ROUND
+from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
 from fedjax_lite.report.strokes import STROKES

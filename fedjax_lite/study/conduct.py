@@ -2,13 +2,13 @@
 
 import datetime
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
@@ -55,44 +55,85 @@ def conducted(
     with _bar(progress) as bar:
         task = bar.add_task(f"runs; tracing {len(runs)}", total=None)
         programs = programs_of(experiment, runs, said, same_names)
-        shapes = {name: x for program in programs for name, x in program.shapes.items()}
-        curves = {name: tuple(rounds_of(name, len(x))) for name, x in shapes.items() if x.ndim}
-        for name in wanted:
-            if name not in curves:
-                raise ValueError(f"study: no curve {name!r} that could have a target; there are {', '.join(curves) or 'none'}")
-        without = {name: {run for p in programs if name not in p.shapes for run in p.runs} for name in shapes}
-        lacking = {name: tuple(sorted({run // len(given) for run in found})) for name, found in without.items() if found}
+        curves = _curves(programs, rounds_of, wanted)
         made = {"data": _closed_over(programs), **made}
         if kept and (finished := kept.begin(made, len(programs))):
             return finished
-        results = {name: np.full((len(runs), *x.shape), np.nan if name in lacking else 0, x.dtype) for name, x in shapes.items()}
-
-        def put(place: int, found: Mapping[str, np.ndarray]) -> int:
-            for name, values in found.items():
-                results[name][programs[place].runs] = values
-            return len(programs[place].runs)
-
-        before = kept.read(programs) if kept else {}
-        completed = sum(put(place, found) for place, found in before.items())
-        many = f"{len(programs)} program{'' if len(programs) == 1 else 's'}"
-        bar.reset(task, total=len(runs), completed=completed, description=f"runs in {many}")
-        left = [place for place in range(len(programs)) if place not in before]
-        computed = zip(left, compute([programs[place] for place in left], together), strict=True)
-        if kept is None:
-            for place, found in computed:
-                bar.advance(task, put(place, found))
-        else:
-            with interruptible(lambda text: bar.update(task, description=text), "program") as interrupted:
-                for place, found in computed:
-                    kept.add(place, found)
-                    bar.advance(task, put(place, found))
-                    if interrupted() and place != left[-1]:
-                        raise KeyboardInterrupt
+        lacking = _lacking(programs, len(given))
+        results = _blank(programs, len(runs), lacking)
+        _fill(results, programs, together, kept, bar, task)
     shape = (*(len(axis.rows) for axis in axes), len(seeds))
     results = {name: x.reshape(*shape, *x.shape[1:]) for name, x in results.items()}
     seconds = kept.seconds() if kept else round(time.perf_counter() - started, 3)
     told = {"date": date, "seconds": seconds, **made, **environment()}
     return Study(axes, seeds, results, curves, len(programs), lacking, told)
+
+
+def _curves(
+    programs: Sequence[Program], rounds_of: Callable[[str, int], Sequence[int]], wanted: Collection[str]
+) -> dict[str, tuple[int, ...]]:
+    """Name the rounds of each curve of the programs, once those wanted are among them."""
+    curves = {name: tuple(rounds_of(name, len(x))) for name, x in _shapes(programs).items() if x.ndim}
+    for name in wanted:
+        if name not in curves:
+            raise ValueError(f"study: no curve {name!r} that could have a target; there are {', '.join(curves) or 'none'}")
+    return curves
+
+
+def _lacking(programs: Sequence[Program], seeds: int) -> dict[str, tuple[int, ...]]:
+    """Find the cells, of so many seeds each, whose programs lack a result, by its name."""
+    without = {name: {run for p in programs if name not in p.shapes for run in p.runs} for name in _shapes(programs)}
+    return {name: tuple(sorted({run // seeds for run in found})) for name, found in without.items() if found}
+
+
+def _blank(programs: Sequence[Program], runs: int, lacking: Collection[str]) -> dict[str, np.ndarray]:
+    """Make room for the programs' results of all runs: NaN where some are lacking, else 0."""
+    shapes = _shapes(programs)
+    return {name: np.full((runs, *x.shape), np.nan if name in lacking else 0, x.dtype) for name, x in shapes.items()}
+
+
+def _shapes(programs: Sequence[Program]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Collect the shapes of all results that any of the programs has."""
+    return {name: x for program in programs for name, x in program.shapes.items()}
+
+
+def _fill(
+    results: dict[str, np.ndarray], programs: Sequence[Program], together: int | None, kept: Kept | None, bar: Progress, task: TaskID
+) -> None:
+    """Fill the results with what is kept of the programs and what is computed, and tell the bar's task."""
+    before = kept.read(programs) if kept else {}
+    for place, found in before.items():
+        _put(results, programs[place], found)
+    total = sum(len(program.runs) for program in programs)
+    completed = sum(len(programs[place].runs) for place in before)
+    many = f"{len(programs)} program{'' if len(programs) == 1 else 's'}"
+    bar.reset(task, total=total, completed=completed, description=f"runs in {many}")
+    left = [place for place in range(len(programs)) if place not in before]
+    for place, found in _computed(programs, left, together, kept, lambda text: bar.update(task, description=text)):
+        _put(results, programs[place], found)
+        bar.advance(task, len(programs[place].runs))
+
+
+def _put(results: dict[str, np.ndarray], program: Program, found: Mapping[str, np.ndarray]) -> None:
+    """Write what was found for a program's runs in their rows of the results."""
+    for name, values in found.items():
+        results[name][program.runs] = values
+
+
+def _computed(
+    programs: Sequence[Program], left: list[int], together: int | None, kept: Kept | None, note: Callable[[str], None]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Compute the programs at the places left; with kept write each, and stop between two at a signal."""
+    computed = zip(left, compute([programs[place] for place in left], together), strict=True)
+    if kept is None:
+        yield from computed
+        return
+    with interruptible(note, "program") as interrupted:
+        for place, found in computed:
+            kept.add(place, found)
+            yield place, found
+            if interrupted() and place != left[-1]:
+                raise KeyboardInterrupt
 
 
 def _closed_over(programs: Sequence[Program]) -> dict[str, Any]:
@@ -103,6 +144,7 @@ def _closed_over(programs: Sequence[Program]) -> dict[str, Any]:
 
 
 def _bar(show: bool) -> Progress:
+    """Make a bar of runs and the time left; silent unless it is to show and there is a terminal."""
     console = Console(stderr=True)
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     left = TextColumn("left"), TimeRemainingColumn()

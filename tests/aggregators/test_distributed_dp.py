@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite.aggregators.distributed import SLACK, _rounded, ddgauss, skellam
+from fedjax_lite.aggregators.distributed import _rounded, ddgauss, skellam
+from fedjax_lite.aggregators.granularity import SLACK
 from fedjax_lite.privacy.discrete import squared_norm_bound
 from fedjax_lite.uplink.rotation import rotated_back
 

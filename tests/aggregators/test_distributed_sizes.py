@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from distributed_sums import CLIENTS, DIMENSION, assert_same_bits, flat, once, stack
 
-from fedjax_lite.aggregators.distributed import _granularity, ddgauss, padded, skellam
+from fedjax_lite.aggregators.distributed import ddgauss, skellam
+from fedjax_lite.aggregators.flat import padded
+from fedjax_lite.aggregators.granularity import least_granularity
 from fedjax_lite.privacy.discrete import ddgauss_divergence, skellam_divergence
 
 
@@ -24,7 +26,7 @@ def test_an_aggregators_divergence_is_the_functions_with_room_for_float32(kind):
 
 def test_the_granularity_solves_the_papers_equation():
     for bits, n, d, z in ((16, 100, 4096, 1.0), (10, 7, 16, 0.0)):
-        gamma = float(_granularity("ddgauss", 3.0, z, n, d, bits))
+        gamma = float(least_granularity("ddgauss", 3.0, z, n, d, bits))
         assert 2**bits == pytest.approx(2 * 4 * math.sqrt((3 * n) ** 2 / d + (gamma**2 / 4 + (z * 3) ** 2 / n) * n) / gamma)
 
 
@@ -32,14 +34,16 @@ def test_the_granularity_solves_the_papers_equation():
 def test_the_default_granularity_leaves_noise_that_can_be_drawn(n, d, z):
     """Never more than 2^27 steps a client; where that is what limits it, no less than half of it."""
     ddgauss(2.0, z, n, d, bits=32)
-    steps = z * 2.0 / (_granularity("ddgauss", 2.0, z, n, d, 32) * math.sqrt(n))
+    steps = z * 2.0 / (least_granularity("ddgauss", 2.0, z, n, d, 32) * math.sqrt(n))
     assert steps <= 2**27
     assert n > 1 or steps > 2**26
 
 
 def test_the_default_granularity_of_a_traced_noise_multiplier():
-    traced = jax.jit(jax.vmap(lambda z: _granularity("skellam", 1.0, z, CLIENTS, DIMENSION, 16)))(np.array([0.0, 0.5, 2.0], np.float32))
-    np.testing.assert_allclose(traced, [_granularity("skellam", 1.0, z, CLIENTS, DIMENSION, 16) for z in (0.0, 0.5, 2.0)], rtol=1e-5)
+    traced = jax.jit(jax.vmap(lambda z: least_granularity("skellam", 1.0, z, CLIENTS, DIMENSION, 16)))(
+        np.array([0.0, 0.5, 2.0], np.float32)
+    )
+    np.testing.assert_allclose(traced, [least_granularity("skellam", 1.0, z, CLIENTS, DIMENSION, 16) for z in (0.0, 0.5, 2.0)], rtol=1e-5)
 
 
 def test_padding_is_of_the_message_as_a_whole():

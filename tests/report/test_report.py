@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fedjax_lite.report import report
-from fedjax_lite.report.chart import MOST, decades, line_chart, thinned, ticks
+from fedjax_lite.report.axis import decades, ticks
+from fedjax_lite.report.chart import MOST, line_chart, thinned
 
 SPREAD = {"accuracy": {"mean": 0.5, "std": 0.1, "worst_decile": 0.125, "deciles": [k / 10 for k in range(1, 10)]}}
 

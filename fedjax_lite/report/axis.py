@@ -1,0 +1,97 @@
+"""The axes of a line chart: where a value lies in pixels, and which values are written beside it."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
+ROUND = "round"
+LETTER, APART = 6.2, 10  # pixels of a letter of a label, and between two labels of the horizontal axis, at least
+
+
+class Axis(NamedTuple):
+    """One axis of a chart."""
+
+    place: Callable[[int | float], float]  # a value -> pixels
+    ticks: Sequence[int | float]  # the values that it names, rising
+    log: bool
+
+
+def horizontal(xs: Sequence[int | float], across: str) -> Axis:
+    """Lay out an axis of rounds, or of what `across` names: logarithmic where xs span more than a decade and a half."""
+    low, high = min(xs), max(xs)
+    log = across != ROUND and low > 0 and high / low > 30
+    if across == ROUND:
+        named: Sequence[int | float] = [tick for tick in ticks(low, high) if low <= tick <= high and tick == int(tick)] or [low]
+    else:
+        named = steps(low, high) if log else sorted(set(xs))
+    return Axis(_scale(low, high, LEFT, WIDTH - RIGHT, log), named, log)
+
+
+def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log: bool) -> Axis:
+    """Lay out an axis of ys and a band's edges; logarithmic where it may be and ys span more than three decades."""
+    positive = [y for y in ys if y > 0]
+    log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
+    spanned = positive if log else [*ys, *edges]
+    named = decades(min(spanned), max(spanned)) if log else ticks(min(spanned), max(spanned))
+    place = _scale(named[0], named[-1], HEIGHT - BOTTOM, TOP, log)
+    return Axis(lambda y: place(min(max(y, named[0]), named[-1])), named, log)
+
+
+def ticks(low: int | float, high: int | float, wanted: int = 5) -> list[float]:
+    """Round numbers that span an interval.
+
+    >>> ticks(0.03, 0.97)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    raw = (high - low) / wanted
+    scale = 10.0 ** math.floor(math.log10(raw))
+    step = min((m * scale for m in (1, 2, 5, 10) if m * scale >= raw * 0.999), default=10 * scale)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    digits = max(0, -math.floor(math.log10(step)))
+    return [round(i * step, digits) for i in range(first, last + 1)]
+
+
+def decades(low: int | float, high: int | float) -> list[float]:
+    """Powers of ten that span an interval, at most about seven.
+
+    >>> decades(0.002, 30)
+    [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = -(-(last - first) // 6)
+    return [10.0**power for power in range(first, last + step, step)]
+
+
+def steps(low: int | float, high: int | float) -> list[float]:
+    """Values 1, 2 and 5 times powers of ten inside an interval, of more than three decades the powers alone.
+
+    >>> steps(0.001, 1), steps(0.3, 20)
+    ([0.001, 0.01, 0.1, 1.0], [0.5, 1.0, 2.0, 5.0, 10.0, 20.0])
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if math.log10(high / low) > 2.9 else (1, 2, 5)
+    found = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    return [value for value in found if low * (1 - 1e-6) <= value <= high * (1 + 1e-6)]
+
+
+def apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Those of some labels, centred at rising places, that leave each other room.
+
+    >>> apart([(0.0, "1"), (10.0, "2"), (20.0, "3")])
+    [(0.0, '1'), (20.0, '3')]
+    """
+    kept: list[tuple[float, str]] = []
+    for place, label in labels:
+        if not kept or place - kept[-1][0] >= (len(label) + len(kept[-1][1])) / 2 * LETTER + APART:
+            kept.append((place, label))
+    return kept
+
+
+def _scale(low: int | float, high: int | float, start: int, end: int, log: bool) -> Callable[[int | float], float]:
+    """Map [low, high] to [start, end], linearly or by logarithms; a single value goes to the middle."""
+    of = math.log10 if log else float
+    low, high = of(low), of(high)
+    return lambda value: (start + end) / 2 if high == low else start + (of(value) - low) / (high - low) * (end - start)
