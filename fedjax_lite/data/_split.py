@@ -1,4 +1,4 @@
-"""From a central data set to a population: deal every example to a client, then hold some of each client's out."""
+"""Deal a central data set to clients, then hold out a share of each client's examples."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,10 @@ from fedjax_lite.refuse import a_count, is_number
 
 
 def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: Any, classes: int | None = None) -> TrainTest:
-    """Both parts have the same clients, so that a held-out example is always judged beside its own client.
+    """Deal `examples` to clients by `partition`, then hold out the share `test` of each client's; both parts have the same clients.
 
-    Draws from default_rng(seed), in this order: those of `partition`, then one permutation of each client's examples,
-    client after client, of which the first floor(n_k * test) are held out.
+    default_rng(seed) draws first for `partition`, then one permutation of each client's examples, client after client. The first
+    floor(n_k * test) examples of a permutation are held out.
     """
     if not callable(partition):
         raise TypeError(f"partition must be a function such as fl.partition.iid(clients=10), got {partition!r}")
@@ -35,21 +35,22 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: 
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """NumPy's generator from a seed.
+    """Make NumPy's generator from a seed.
 
     Raises:
-        ValueError: for one that is no whole number of at least 0.
+        ValueError: if `seed` is no whole number of at least 0.
     """
     return np.random.default_rng(a_count("data", "seed", seed, least=0))
 
 
 def check_fraction(test: Any) -> None:
-    """`test` is a share of each client's examples."""
+    """Refuse a share `test` outside [0, 1)."""
     if not is_number(test) or not 0 <= test < 1:
         raise ValueError(f"test must be a fraction in [0, 1), got {test!r}; 0 holds nothing out")
 
 
 def _gather(examples, parts, classes):
+    """Make the population whose client i has the examples `parts[i]`."""
     ids = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate(parts)
     arrays = {name: array[rows] for name, array in examples.items()}
@@ -57,7 +58,7 @@ def _gather(examples, parts, classes):
 
 
 def _checked(parts, n):
-    """A partition may be anybody's function."""
+    """Return a partition's parts as arrays; refuse wrong parts, since a partition may be a user's function."""
     if not isinstance(parts, Iterable) or isinstance(parts, str | dict):
         raise ValueError(f"partition must return one array of example indices a client, got {parts!r}")
     try:

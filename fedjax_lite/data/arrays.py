@@ -1,4 +1,4 @@
-"""Host arrays on their way to being data: what is wrong with them, and what they are in short."""
+"""Check host arrays before they become data, and describe them: labels, lengths, fingerprint."""
 
 import hashlib
 from typing import Any
@@ -11,7 +11,7 @@ from fedjax_lite.base import Tree
 
 
 def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
-    """Sorted host arrays in jax's dtypes, of clients `first`, first + 1, ...; what is wrong with them is said with leaf and client."""
+    """Check host arrays sorted by client and cast them to jax's dtypes; an error names leaf and client, counted from `first`."""
     owner = first + np.repeat(np.arange(len(sizes)), sizes)
     if not allow_empty and (sizes == 0).any():
         empty = np.flatnonzero(sizes == 0)
@@ -40,9 +40,8 @@ def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow
 
 
 def stranger(labels: np.ndarray, classes: int | float = np.inf, ignore: int | None = None) -> tuple[int, int] | None:
-    """The first example with a label that is no whole number in [0, classes), nor `ignore`, and how many there are; None if there is
-    none."""
-    bad: Any = ~((labels >= 0) & (labels < classes))  # NaN is none either
+    """Find labels that are no whole numbers in [0, classes) and not `ignore`; return the first example's row and their number, or None."""
+    bad: Any = ~((labels >= 0) & (labels < classes))  # True for NaN too
     if np.issubdtype(labels.dtype, np.inexact):
         bad = bad | (labels != np.floor(labels))
     if ignore is not None:
@@ -52,12 +51,12 @@ def stranger(labels: np.ndarray, classes: int | float = np.inf, ignore: int | No
 
 
 def shown(labels: Any, row: int) -> str:
-    """An example's label, or labels, in Python's digits."""
+    """Write the label or labels of the example in `row`."""
     return str(np.asarray(labels[row]).tolist())
 
 
 def check_alike(data: Any, test: Any) -> None:
-    """Refuse held-out examples of other shapes than those that are trained on.
+    """Refuse held-out examples whose shapes differ from the training examples'.
 
     Raises:
         ValueError: with the leaf and both shapes.
@@ -70,10 +69,10 @@ def check_alike(data: Any, test: Any) -> None:
 
 
 def on_host(arrays: Tree, whose: str) -> Tree:
-    """Leaves as NumPy arrays.
+    """Turn leaves into NumPy arrays.
 
     Raises:
-        ValueError: for a masked array that masks something, which would come back, and a structured one; names the leaf and `whose` it is.
+        ValueError: for an array with masked values, which NumPy would unmask, and for a structured array; names `whose` leaf.
     """
 
     def leaf(path, x):
@@ -91,12 +90,12 @@ def on_host(arrays: Tree, whose: str) -> Tree:
 
 
 def client_of(data: Any, row: int) -> int:
-    """Whose example stands in a row of a population."""
+    """Return the id of the client that has the example in `row`."""
     return int(np.searchsorted(np.asarray(data.start) + np.asarray(data.size), row, side="right"))
 
 
 def _cast(path: Any, x: np.ndarray) -> np.ndarray:
-    """Python's float64 and int64 become jax's defaults (float32 and int32 unless x64 is on)."""
+    """Cast float64 and int64 to jax's defaults (float32 and int32 unless x64 is on); refuse dtypes that are no numbers."""
     name = jax.tree_util.keystr(path) or "the array"
     if x.dtype.kind in "OSUMm":
         words = ", of words for instance np.unique(words, return_inverse=True)[1]" if x.dtype.kind in "OSU" else ""
@@ -104,12 +103,12 @@ def _cast(path: Any, x: np.ndarray) -> np.ndarray:
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     if np.issubdtype(x.dtype, np.integer) and x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
         raise ValueError(f"leaf {name} holds {x.min()}..{x.max()}, which does not fit {dtype}: map the values to a smaller range")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes Inf, which is reported with its client
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes Inf, which `checked` refuses with its client
         return x.astype(dtype, copy=False)
 
 
 def fingerprint(examples: Tree, size: Any) -> dict[str, Any]:
-    """Counts and a hash of every byte, read where it lies."""
+    """Return the numbers of clients and examples, and a hash of every byte."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path((examples, size)):
         array = np.ascontiguousarray(leaf)
@@ -119,7 +118,7 @@ def fingerprint(examples: Tree, size: Any) -> dict[str, Any]:
 
 
 def labels_of(examples: Tree) -> np.ndarray | None:
-    """The leaf named "y", if it holds one integer an example."""
+    """Return the leaf named "y" if it holds one integer an example, else None."""
     labels = examples.get("y") if isinstance(examples, dict) else None
     if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         return None
@@ -127,7 +126,7 @@ def labels_of(examples: Tree) -> np.ndarray | None:
 
 
 def length_of(arrays: Tree, name: str) -> int:
-    """The length that all leaves share; `name` says whose leaves they are where they do not."""
+    """Return the length that all leaves share; an error names the leaves' owner, `name`."""
     leaves = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(arrays)}
     if not leaves:
         raise ValueError(f"{name} holds no arrays")

@@ -14,7 +14,7 @@ def digits(partition: Partition, *, seed: Whole = 0, test: Number = 1 / 6) -> Tr
     """1,797 real 8x8 images of handwritten digits, dealt to clients.
 
     Args:
-        partition: who gets what, such as `fl.partition.iid(clients=10)`: a function of (rng, labels).
+        partition: deals examples to clients, for instance `fl.partition.iid(clients=10)`: a function of (rng, labels).
         seed: `default_rng(seed)` draws the partition, then one permutation a client that picks its held-out examples.
         test: each client holds out floor(its examples * test), in [0, 1); 0 holds nothing out.
 

@@ -1,4 +1,4 @@
-"""What `store.json` says of a store's files: read, and believed only where it can be so."""
+"""Read `store.json`, the facts about a store's files, and refuse facts that `save` does not write."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ FORMAT, VERSION = "fedjax_lite store", 1
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """The facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; and "words" where labels were words.
+    """Read the facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; and "words" where labels were words.
 
     Raises:
-        ValueError: for what is no such file, and for files outside its folder.
+        ValueError: if `file` is damaged or of another version, or names files outside its folder.
     """
     try:
         facts = json.loads(file.read_bytes())
@@ -31,7 +31,7 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 
 def _wrong(facts: Any) -> str:
-    """What is not as `save` writes it, or ""."""
+    """Return the first difference from facts that `save` writes, or ""."""
     if not isinstance(facts, dict):
         return f"it holds a {type(facts).__name__}"
     leaves, fingerprint, words = facts.get("leaves"), facts.get("fingerprint"), facts.get("words", [])
@@ -49,6 +49,7 @@ def _wrong(facts: Any) -> str:
 
 
 def _is_leaf(leaf: Any) -> bool:
+    """Return whether the entry of a leaf has a path, a file, a dtype and a shape."""
     if not isinstance(leaf, dict) or not all(isinstance(leaf.get(key), list) for key in ("path", "shape")):
         return False
     numbers = all(type(n) is int and n >= 0 for n in leaf["shape"])

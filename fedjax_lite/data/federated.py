@@ -20,7 +20,7 @@ class FederatedData:
     Attributes:
         examples: leaves `[examples, ...]`, client after client.
         start: int32 `[population]`, the row of each client's first example.
-        size: int32 `[population]`, how many examples it holds.
+        size: int32 `[population]`, the number of each client's examples.
         largest: the largest size, a Python int (static under jit).
         words: the class names, where labels were words: label i was words[i] (static); or None.
     """
@@ -37,9 +37,9 @@ class FederatedData:
 
         Args:
             clients: row i is client i.
-            classes: if given, every label in a leaf named "y" must be a whole number in [0, classes), or a truth value; of whatever dtype
-                they are, they become integers.
-            allow_empty: admit clients without examples (a held-out part may have such); one client must have some.
+            classes: if given, every label in a leaf named "y" must be a whole number in [0, classes), or a truth value; labels of every
+                dtype become integers.
+            allow_empty: admit clients without examples, as a held-out part may have; at least one client must have examples.
 
         Raises:
             ValueError: naming the client and the leaf: unequal lengths or structures, no examples, NaN or Inf, labels out of range, words,
@@ -69,7 +69,7 @@ class FederatedData:
         Args:
             arrays: pytree of arrays of one length.
             client_ids: int `[examples]`, in [0, population).
-            population: how many clients; by default the largest id + 1.
+            population: the number of clients; by default the largest id + 1.
             classes, allow_empty: as in `from_clients`.
 
         >>> data = FederatedData.from_arrays({"x": np.arange(4.0)}, [1, 0, 1, 0])
@@ -100,16 +100,16 @@ class FederatedData:
 
     @property
     def population(self) -> int:
-        """How many clients there are."""
+        """The number of clients."""
         return self.size.shape[0]
 
     def locate(self, cohort: Client) -> Client:
-        """The cohort as it finds its examples here: by id."""
+        """Return `cohort` with the row of each client's first example here, found by the client's id."""
         return cohort._replace(place=cohort.place._replace(start=jnp.take(self.start, cohort.id, mode="clip")))
 
     @property
     def example(self) -> Tree:
-        """The first example, without a batch axis: what a model's init looks at."""
+        """The first example, without a batch axis, for `model.init` to take shapes from."""
         return jax.tree.map(lambda x: x[0], self.examples)
 
     def take(self, ids: Any) -> "FederatedData":
@@ -130,11 +130,11 @@ class FederatedData:
         return jax.tree.map(lambda x: x[start : start + size], self.examples)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What this data is, short enough to stand beside every result: counts and a hash of every byte."""
+        """Return counts and a hash of every byte, short enough to stand beside every result."""
         return fingerprint(self.examples, self.size)
 
     def summary(self) -> str:
-        """A few lines for a person: clients, examples, sizes, what one example is, how labels are spread."""
+        """Describe the population in a few lines: clients, examples, sizes, an example's shapes, how labels are spread."""
         size = np.asarray(self.size)
         quantiles = f"min {size.min()}, median {np.median(size):.0f}, mean {size.mean():.1f}, max {size.max()}"
         lines = [f"{self.population} clients, {size.sum()} examples; examples a client: {quantiles}"]
@@ -152,12 +152,12 @@ class FederatedData:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """The examples of one cohort, on their way through a round of a population that is elsewhere.
+    """The examples of one cohort, in the place of a `FederatedData`, for a round of a population on disk.
 
     Attributes:
-        examples: leaves `[rows, ...]`, or `[devices * rows, ...]` with each device's clients on it; filled up past the last client's.
-        start: int32 `[clients]`, the row of the first example of each slot of the cohort, among its device's.
-        largest, population: of the whole, static.
+        examples: leaves `[rows, ...]`, or `[devices * rows, ...]` with each device's clients on it; filled up after the last client.
+        start: int32 `[clients]`, the row of each slot's first example, among the rows of its device.
+        largest, population: of the whole population, static.
         device: int32 `[clients]`, the place of each slot's device along the mesh axis `clients`; None: every device has all rows.
     """
 
@@ -168,19 +168,19 @@ class Piece:
     device: Any = None
 
     def locate(self, cohort: Client) -> Client:
-        """The cohort as it finds its examples here: slot by slot."""
+        """Return `cohort` with the row of each slot's first example here, and its device."""
         return cohort._replace(place=cohort.place._replace(start=self.start, device=self.device))
 
 
 class TrainTest(NamedTuple):
-    """A training population and the examples held out of it; `test` is None where there are none."""
+    """A training population and the examples held out of it; `test` is None where none are held out."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
 
     @property
     def population(self) -> int:
-        """How many clients train."""
+        """The number of training clients."""
         return self.train.population
 
     @property
@@ -195,7 +195,7 @@ class TrainTest(NamedTuple):
 
 
 class Source(NamedTuple):
-    """All that a run's data is: a training population, the examples held out of it, and those that all may see."""
+    """A run's data: a training population, the examples held out of it, and public examples."""
 
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
@@ -203,7 +203,7 @@ class Source(NamedTuple):
 
     @property
     def population(self) -> int:
-        """How many clients train."""
+        """The number of training clients."""
         return self.train.population
 
     @property
@@ -218,7 +218,7 @@ class Source(NamedTuple):
 
 
 def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
-    """One leaf of all clients; an empty one has no say, since np.array([]) is float whatever it stands for."""
+    """Concatenate one leaf over clients; empty leaves do not decide the dtype, since np.array([]) is always float."""
     held = [(i, x) for i, x in enumerate(leaves) if len(x)] or [(0, leaves[0])]
     first, model = held[0]
     for i, x in held:
@@ -240,5 +240,6 @@ def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: 
 
 
 def _place(examples: Tree, sizes: np.ndarray) -> FederatedData:
+    """Make a FederatedData of examples sorted by client, once they are checked."""
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     return FederatedData(examples, jnp.asarray(starts, jnp.int32), jnp.asarray(sizes, jnp.int32), int(sizes.max()))

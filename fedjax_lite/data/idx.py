@@ -1,4 +1,4 @@
-"""The idx files of MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST, as you downloaded them."""
+"""Read the idx files of MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST as they are downloaded."""
 
 import gzip
 import math
@@ -17,21 +17,21 @@ from fedjax_lite.data._split import deal
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.partition import Partition
 
-_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_MOST_AXES, _AT_ONCE = 32, 2**24  # axes of an array; bytes read at a time, so that a header alone takes no memory
+_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # by the header's type byte
+_MOST_AXES, _AT_ONCE = 32, 2**24  # axes of an array; bytes read at a time, so that a false header takes no memory
 
 
 def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, test: Number = 1 / 6, flat: bool = False) -> TrainTest:
     """Images and labels from a folder of idx files, dealt to clients.
 
     With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete
-    pair of images and labels, that pair is dealt, and every client holds some of its examples out; if a file of the other stands there
-    alone, a warning says so.
+    pair of images and labels, that pair is dealt, and every client holds some of its examples out; a single file of the other pair is
+    ignored with a warning.
 
     Args:
         path: folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for t10k (EMNIST: `emnist-<set>-train-...`
             and `...-test-...`, one set a folder); with a dot for the second dash or not, .gz or not.
-        partition: who gets what, such as `fl.partition.shards(clients=100)`: a function of (rng, labels).
+        partition: deals examples to clients, for instance `fl.partition.shards(clients=100)`: a function of (rng, labels).
         seed: `default_rng(seed)` draws the partition and then, if clients hold out, one permutation a client.
         test: share of its examples that each client holds out, in [0, 1); not used where there is a t10k pair beside train.
         flat: give x as `[pixels]`.
@@ -75,7 +75,7 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
 
 
 def read_idx(file: str | os.PathLike) -> np.ndarray:
-    """One idx file as an array, plain or gzip (told by its content).
+    """Read one idx file, plain or gzip (recognised by its content), as an array.
 
     Args:
         file: 2 zero bytes, a type, the number of axes, big-endian uint32 lengths, then big-endian values in C order.
@@ -98,7 +98,7 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
 
 
 def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
-    """An array from a stream, of which no more is read than its header says and one byte: a packed file may expand to anything."""
+    """Read an array from `stream`, at most one byte more than its header says: a packed file may expand to a size without bound."""
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _MOST_AXES:
         raise ValueError(
@@ -123,12 +123,12 @@ def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
 
 
 def _files(folder, split) -> tuple[Path | None, Path | None]:
-    """The files of images and labels of one split."""
+    """Find the files of images and of labels of one split; None for a missing file."""
     return _find(folder, f"{split}-images"), _find(folder, f"{split}-labels")
 
 
 def _pair(files, flat) -> dict[str, np.ndarray]:
-    """Images and labels of one split."""
+    """Read and check images and labels of one split: "x" float32 in [0, 1], "y" int32."""
     images, labels = files
     x, y = read_idx(images), read_idx(labels)
     if y.ndim != 1 or x.ndim != 3 or len(x) != len(y):
@@ -140,13 +140,13 @@ def _pair(files, flat) -> dict[str, np.ndarray]:
 
 
 def _find(folder, stem) -> Path | None:
-    """The file of one kind; a plain file is taken before its .gz."""
+    """Find the idx file called `stem`, perhaps after a prefix; prefer the plain file to its .gz; None if missing."""
     named = re.compile(rf"(.*-)?{stem}[-.]idx\d-ubyte(\.gz)?")
-    found = [
+    matches = [
         (match[1] or "", len(file.name), file)
         for file in sorted(folder.iterdir())
         if file.is_file() and (match := named.fullmatch(file.name))
     ]
-    if len({prefix for prefix, _, _ in found}) > 1:
-        raise ValueError(f"{folder} holds more than one data set ({', '.join(file.name for _, _, file in found)}): keep one a folder")
-    return min(found)[2] if found else None
+    if len({prefix for prefix, _, _ in matches}) > 1:
+        raise ValueError(f"{folder} holds more than one data set ({', '.join(file.name for _, _, file in matches)}): keep one a folder")
+    return min(matches)[2] if matches else None

@@ -16,9 +16,9 @@ from fedjax_lite.data.table import joined, labels, numbered, rows
 def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
     """A LEAF data set: any number of *.json shards in path/train and path/test, or in `path` itself.
 
-    Clients are the users of the train part, sorted by name as text ("f10" before "f9"). Client i of both parts is one user; one that
-    the test part lacks has 0 examples there. Where no user of the test part trains (LEAF's `-t user`), the test
-    part is one central set (population 1). Where only some do, shards are missing, and that is an error.
+    Clients are the users of the train part, sorted by name as text ("f10" before "f9"). Client i of both parts is one user; a user
+    that the test part lacks has 0 examples there. Where no user of the test part trains (LEAF's `-t user`), the test
+    part is one central set (population 1). Where only some of its users train, shards are missing, and that is an error.
 
     Args:
         path: folder with train/ and, if there is one, test/; or a folder of shards, which gives no test part.
@@ -28,7 +28,7 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
         TrainTest. Examples: "x" float32, of the shape of the numbers on disk (FEMNIST `[784]`); "y" int32, float32 if any of either
         part is not an integer. Text x of equal lengths (Shakespeare) becomes int32 Unicode code points `[characters]`, and so does text y
         beside it of one character (one number) or of as many as x. Other text y are class names: words, numbered in their order as
-        text over both parts, and `words` of the result says which they were. The files' other fields are not read.
+        text over both parts and listed in `words` of the result. The files' other fields are not read.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -61,12 +61,15 @@ def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
 
 
 class _Part(NamedTuple):
+    """The users of one part, sorted by name, with their x and y."""
+
     users: list[str]
     x: list[np.ndarray]
     y: list[np.ndarray]
 
 
 def _read(folder, invert, allow_empty=False) -> _Part:
+    """Read all shards of a folder; leave users without examples out if `allow_empty`, else refuse them."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ValueError(f"{folder} holds no *.json files: give LEAF's folder, with its shards in train/ and test/")
@@ -90,7 +93,7 @@ def _read(folder, invert, allow_empty=False) -> _Part:
 
 
 def _users(file):
-    """Pairs of a user and its {"x", "y"}, as one shard lists them."""
+    """Yield each user of a shard with its {"x", "y"}, once the shard is checked."""
     try:
         shard = json.loads(file.read_bytes())
     except RecursionError:
@@ -122,11 +125,13 @@ def _users(file):
 
 
 def _brief(value: Any) -> str:
+    """Write a JSON value for an error, in about 40 characters."""
     text = json.dumps(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
     return text if len(text) < 40 else f"{text[:40]} ..."
 
 
 def _inputs(values: list, user: str, invert: bool) -> np.ndarray:
+    """Return a user's x: numbers as float32, text as int32 code points `[examples, characters]`."""
     if not all(isinstance(value, str) for value in values):
         array = rows(values, "x", f"user {user!r}")
         return (1 - array if invert else array).astype(np.float32)
@@ -140,7 +145,7 @@ def _inputs(values: list, user: str, invert: bool) -> np.ndarray:
 
 
 def _labels(values: list, user: str, x: np.ndarray) -> np.ndarray:
-    """Numbers; of text that goes on from text, its code points; other words as they are."""
+    """Return a user's y: numbers, or words; code points where x is text and y has one character or x's length."""
     y = labels(values, f"user {user!r}")
     lengths = set(map(len, values)) if y.dtype.kind == "U" else set()
     if x.dtype == np.int32 and len(lengths) == 1 and lengths <= {1, x.shape[1]}:
@@ -150,12 +155,13 @@ def _labels(values: list, user: str, x: np.ndarray) -> np.ndarray:
 
 
 def _codes(values: list[str]) -> np.ndarray:
+    """Return the Unicode code points of texts of one length, int32 `[texts, characters]`."""
     length = len(values[0])
     return np.array(values, f"<U{length}").view("<u4").reshape(len(values), length).astype(np.int32)
 
 
 def _aligned(names, test_names, test) -> FederatedData:
-    """The test part by train user, or as one central set if it has none of them."""
+    """Return the test part with a client for each train user; if it has no train user, as one central set."""
     strangers = sorted(set(test_names) - set(names))
     if len(strangers) == len(test_names):
         return FederatedData.from_clients([{key: np.concatenate([user[key] for user in test]) for key in test[0]}])

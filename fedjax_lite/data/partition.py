@@ -1,8 +1,8 @@
-"""How a central data set is dealt to clients. Each factory returns a pure function of (rng, labels).
+"""Partitions deal a central data set to clients. Each factory returns a pure function of (rng, labels).
 
 The function returns one int array of example indices a client: disjoint, and together all examples
-(only `dirichlet_hsu` may leave a remainder). Anything with that signature is a partition; write your own freely.
-Labels are one an example; of several, give the one to deal by (`labels[:, 0]`), or `np.unique(labels, axis=0, return_inverse=True)[1]`.
+(only `dirichlet_hsu` may leave a remainder). Every function with that signature is a partition; write your own freely.
+`labels` has one label an example; of more labels, choose `labels[:, 0]`, or `np.unique(labels, axis=0, return_inverse=True)[1]`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def iid(clients: int) -> Partition:
     """Examples in random order, cut into equal parts (sizes differ by at most one).
 
     Args:
-        clients: how many, at least 1 and at most one an example.
+        clients: N, at least 1 and at most the number of examples.
 
     >>> [part.tolist() for part in iid(clients=2)(np.random.default_rng(0), np.zeros(5))]
     [[2, 4, 3], [0, 1]]
@@ -37,7 +37,7 @@ def iid(clients: int) -> Partition:
 
 
 def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1, balance: bool = True) -> Partition:
-    """Each CLASS is shared out by its own Dirichlet draw; labels and sizes are both uneven. `dirichlet` is this one.
+    """Each CLASS is shared out by its own Dirichlet draw; labels and sizes are both uneven. `dirichlet` is this function.
 
     For each class in turn, p ~ Dir_N(alpha) over the clients, and the class is cut at cumsum(p) * n_class, rounded down.
     Clients that already hold n / N examples get no more (the papers set their p to 0 and renormalise; drawing p over the
@@ -51,7 +51,7 @@ def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1, balance
         balance: False lets clients that hold n / N examples get more: sizes differ more, and labels less.
 
     Raises:
-        ValueError: also when 1000 draws in a row leave some client with too little.
+        ValueError: also if 1000 draws in a row leave a client with fewer than `min_size` examples.
 
     >>> parts = dirichlet(clients=3, alpha=1.0)(np.random.default_rng(0), np.arange(30) % 5)
     >>> sorted(np.concatenate(parts).tolist()) == list(range(30))
@@ -72,7 +72,7 @@ def dirichlet_class(clients: int, alpha: float | int, min_size: int = 1, balance
         def draw():
             owner, held = np.empty(n, int), np.zeros(clients, int)
             for members in classes:
-                # What rounding down leaves goes to the last client: let chance say who that is.
+                # The last client gets the examples that rounding down leaves over: a random order makes that a random client.
                 open_clients = rng.permutation(np.flatnonzero((held < n / clients) | (not balance)))
                 counts = _proportional(rng.dirichlet(np.full(len(open_clients), alpha)), len(members))
                 owner[rng.permutation(members)] = np.repeat(open_clients, counts)
@@ -95,7 +95,7 @@ def dirichlet_hsu(clients: int, alpha: float | int) -> Partition:
     Var[q] = prior (1 - prior) / (alpha + 1) until classes run out, and the last clients get what is left.
 
     Args:
-        clients: N. The n mod N examples left over are given to nobody.
+        clients: N. The n mod N examples left over are left out.
         alpha: concentration.
 
     >>> parts = dirichlet_hsu(clients=4, alpha=0.5)(np.random.default_rng(0), np.arange(30) % 5)
@@ -204,7 +204,7 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
         min_size: fewest examples a client may hold, at least 1.
 
     Raises:
-        ValueError: also when 1000 draws in a row leave some client with too little.
+        ValueError: also if 1000 draws in a row leave a client with fewer than `min_size` examples.
 
     >>> [len(part) for part in quantity_skew(clients=4, beta=5.0)(np.random.default_rng(0), np.zeros(100))]
     [21, 16, 27, 36]
@@ -222,7 +222,7 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
         def draw():
             owner = np.empty(n, int)
             counts = _proportional(rng.dirichlet(np.full(clients, beta)), n)
-            owner[rng.permutation(n)] = np.repeat(rng.permutation(clients), counts)  # what rounding leaves is the last one's: any client's
+            owner[rng.permutation(n)] = np.repeat(rng.permutation(clients), counts)  # a random client gets rounding's rest
             return owner
 
         return _until_filled(draw, clients, min_size, f"quantity_skew(clients={clients}, beta={beta}, min_size={min_size})", "beta")
@@ -236,7 +236,7 @@ def _examples_by_class(factory, labels) -> list[np.ndarray]:
 
 
 def _one_each(factory, labels) -> np.ndarray:
-    """Labels that are one an example."""
+    """Return `labels` as an array `[examples]`; refuse more than one label an example."""
     if np.ndim(labels) != 1:
         raise ValueError(
             f"{factory}: deals by one label an example, got labels of the shape {list(np.shape(labels))}: give the one to deal by, such as "
@@ -246,17 +246,19 @@ def _one_each(factory, labels) -> np.ndarray:
 
 
 def _by_owner(owner, owners) -> list[np.ndarray]:
+    """Return the indices, ascending, at which `owner` is 0, 1, ..., owners - 1."""
     return np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner, minlength=owners))[:-1])
 
 
 def _proportional(share, n) -> np.ndarray:
-    """Whole numbers that add up to n; the last takes what rounding down leaves."""
+    """Cut n into whole numbers proportional to `share`, whose sum is 1, rounding each cut down."""
     cuts = (np.cumsum(share) * n).astype(int)
     cuts[-1] = n
     return np.diff(cuts, prepend=0)
 
 
 def _until_filled(draw, clients, min_size, call, concentration) -> list[np.ndarray]:
+    """Draw owners until each client has `min_size` examples; return each client's examples, or raise after `_TRIES` draws."""
     for _ in range(_TRIES):
         owner = draw()
         if np.bincount(owner, minlength=clients).min() >= min_size:
@@ -268,14 +270,14 @@ def _until_filled(draw, clients, min_size, call, concentration) -> list[np.ndarr
 
 
 def _draw_labels(rng, concentration, left, size) -> np.ndarray:
-    """How many of each class one client takes; drawing in bulk and redrawing what did not fit equals drawing one by one."""
+    """Draw the number of examples of each class that a client takes: in bulk with redraws, which equals one after another."""
     share = rng.dirichlet(concentration)
     taken = np.zeros_like(left)
     while need := size - taken.sum():
         available = taken < left
         share = np.where(available, share, 0)
         if not share.any():
-            # Shares too small for a float: parts of a Dirichlet are Dirichlet, independent of what was removed.
+            # Shares too small for a float: parts of a Dirichlet are Dirichlet, independent of the parts removed.
             share[available] = rng.dirichlet(concentration[available])
         taken = np.minimum(taken + rng.multinomial(need, share / share.sum()), left)
     return taken

@@ -1,4 +1,4 @@
-"""Examples that are no client's: taken out of a population, or made up; and what a client's labels are."""
+"""Public examples, taken out of a population or made of noise; and counts of each client's labels."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,19 +17,19 @@ __all__ = ["class_counts", "hold_out", "noise"]
 
 
 def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[FederatedData, FederatedData]:
-    """Take examples out of a population, for a public set or a test set that is no client's.
+    """Take examples out of a population, for a public set or a test set that no client holds.
 
     Args:
         data: the population.
-        share: of all examples, in (0, 1), rounded down; or how many, a whole number.
-        seed: `default_rng(seed)` draws them one after another, each example left as likely as another. An example that is then its
-            client's last one stays there, and the next is drawn: clients of one example keep it.
+        share: the fraction of all examples to take, in (0, 1), rounded down; or their number, a whole number.
+        seed: `default_rng(seed)` draws examples one after another, each remaining example with the same probability. An example that
+            is its client's last stays there, and the next is drawn.
 
     Returns:
-        The population without them, and they as a population of one.
+        The population without the examples taken, and these examples as a population of one client.
 
     Raises:
-        ValueError: for a share out of range, or more examples than there are beside one for each client.
+        ValueError: for a share out of range, or more examples than clients can spare while each keeps one.
 
     >>> data = FederatedData.from_clients([{"x": np.arange(6.0)}, {"x": np.arange(4.0)}])
     >>> rest, public = hold_out(data, 0.3)
@@ -43,7 +43,7 @@ def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[Fe
     total = int(size.sum())
     owner = np.repeat(np.arange(data.population), size)
     order = generator(seed).permutation(total)
-    last = total - 1 - np.unique(owner[order[::-1]], return_index=True)[1]  # where each client's last one stands in the order
+    last = total - 1 - np.unique(owner[order[::-1]], return_index=True)[1]  # the place in `order` of each client's last example
     spare = np.delete(order, last)
     count = share if whole else int(total * share + 1e-9)
     if not 1 <= count <= len(spare):
@@ -59,12 +59,12 @@ def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[Fe
 
 
 def noise(example: Tree, examples: Whole, *, low: float = 0.0, high: float = 1.0, seed: Whole = 0) -> Tree:
-    """Public examples that nobody has seen: every number drawn uniformly, by itself; whole numbers as coins.
+    """Make public examples of noise: independent uniform numbers, and for whole numbers 0 or 1 with equal probability.
 
     Args:
-        example: one example, whose shapes and types they have; a label "y" is left out.
-        examples: how many.
-        low, high: of the uniform distribution.
+        example: one example with the shapes and dtypes to make; a label "y" is left out.
+        examples: the number of examples.
+        low, high: bounds of the uniform distribution.
         seed: of `default_rng(seed)`.
 
     Returns:
@@ -93,11 +93,11 @@ def noise(example: Tree, examples: Whole, *, low: float = 0.0, high: float = 1.0
 
 
 def class_counts(data: FederatedData, classes: int | None = None) -> Any:
-    """How many examples of each class each client has.
+    """Count the examples of each class that each client has.
 
     Args:
-        data: with labels "y", whole numbers from 0 of any dtype.
-        classes: how many there are; by default the highest label and one more.
+        data: with labels "y", whole numbers from 0, ints or floats.
+        classes: the number of classes; by default the highest label plus 1.
 
     Returns:
         int32 `[population, classes]`.
@@ -114,7 +114,7 @@ def class_counts(data: FederatedData, classes: int | None = None) -> Any:
     if labels is None or not whole or labels.ndim != 1:
         raise ValueError('class_counts: the data has no whole numbers "y" as labels')
     labels = jnp.asarray(labels, jnp.int32)
-    classes = int(np.asarray(labels).max()) + 1 if classes is None else classes  # in a study they are given
+    classes = int(np.asarray(labels).max()) + 1 if classes is None else classes  # a study, where labels are tracers, gives `classes`
     rows = jnp.arange(len(labels))
-    owner = jnp.searchsorted(data.start + data.size, rows, side="right")  # past the last client's examples: nobody, dropped
+    owner = jnp.searchsorted(data.start + data.size, rows, side="right")  # a row after the last client's has no owner, and is dropped
     return jnp.zeros((data.population, classes), jnp.int32).at[owner, labels].add(1, mode="drop")

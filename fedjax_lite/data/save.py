@@ -1,4 +1,4 @@
-"""Writing a population to disk, client by client: see `store.py` for what comes of it."""
+"""Write a population to disk, client by client; `store.py` reads it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from fedjax_lite.data.store import Store, nested
 
 
 def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False) -> Store:
-    """Write a store: a folder with one .npy file a leaf, `size.npy`, `start.npy` and `store.json`, which says what is in them.
+    """Write a store: a folder with one .npy file a leaf, `size.npy`, `start.npy` and `store.json`, which describes these files.
 
     The folder appears when it is whole; of a write that fails, nothing stays.
 
@@ -46,7 +46,7 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
         raise ValueError(f"{path} exists: remove it, or write to another folder")
     partial = path.with_name(f"{path.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a writer that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a writer that was killed
         partial.mkdir(parents=True)
         words = clients.words if isinstance(clients, FederatedData) else None
         _write(partial, _blocks(clients), allow_empty or isinstance(clients, FederatedData), words)
@@ -62,6 +62,7 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
 
 
 def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.ndarray]]:
+    """Yield examples sorted by client, with each client's size: a whole population at once, or client by client."""
     if isinstance(clients, FederatedData):
         held, ends = len(jax.tree.leaves(clients.examples)[0]), np.cumsum(clients.size)
         if held != ends[-1] or (np.asarray(clients.start) != ends - np.asarray(clients.size)).any():
@@ -74,6 +75,7 @@ def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.
 
 
 def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, words: tuple[str, ...] | None) -> None:
+    """Check blocks of clients and write their leaves, sizes, first rows and `store.json`."""
     files: dict[tuple[str, ...], _Growing] = {}
     sizes: list[np.ndarray] = []
     population = 0
@@ -118,6 +120,7 @@ class _Growing:
         self._header()
 
     def append(self, x: np.ndarray, client: int) -> None:
+        """Write the rows `x` of `client`, which must fit the rows before."""
         if len(x) and (x.dtype, x.shape[1:]) != (self.dtype, self.shape[1:]):
             held, wanted = f"{x.dtype}{list(x.shape[1:])}", f"{self.dtype}{list(self.shape[1:])}"
             raise ValueError(f"leaf {self.path.stem} of client {client} holds {held} an example, those before it {wanted}: make them equal")
@@ -125,6 +128,7 @@ class _Growing:
         self.shape = (self.shape[0] + len(x), *self.shape[1:])
 
     def close(self) -> None:
+        """Write the final shape into the header."""
         self._file.seek(0)
         self._header()
         self._file.close()
@@ -135,6 +139,7 @@ class _Growing:
 
 
 def _flat(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+    """Yield the path and the array of each leaf of nested dicts."""
     if not isinstance(tree, dict):
         if not isinstance(tree, np.ndarray):
             raise ValueError(f"examples hold a {type(tree).__name__}: a store takes (nested) dicts of arrays, or one array")
@@ -147,4 +152,5 @@ def _flat(tree: Tree, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _named(leaves: Iterable[tuple[str, ...]]) -> str:
+    """Write the paths of leaves for an error."""
     return ", ".join(".".join(keys[1:]) or "(one array)" for keys in leaves)

@@ -1,4 +1,4 @@
-"""A population on disk, larger than memory if need be: a folder of .npy files that are mapped, not read."""
+"""A population on disk, which may be larger than memory: a folder of .npy files that are mapped, not read."""
 
 import os
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Store:
         path: its folder.
         examples: leaves `[examples, ...]`, client after client, mapped from disk.
         start: int64 `[population]`, the row of each client's first example.
-        size: int32 `[population]`, how many examples it holds.
+        size: int32 `[population]`, the number of each client's examples.
         largest: the largest size.
         words: the class names, where labels were words; or None.
     """
@@ -33,7 +33,7 @@ class Store:
     start: np.ndarray
     size: np.ndarray
     largest: int
-    written: dict[str, Any]  # the fingerprint
+    written: dict[str, Any]  # the fingerprint of the data as they were saved
     words: tuple[str, ...] | None = None
 
     @classmethod
@@ -66,7 +66,7 @@ class Store:
 
     @property
     def population(self) -> int:
-        """How many clients there are."""
+        """The number of clients."""
         return len(self.size)
 
     @property
@@ -75,33 +75,33 @@ class Store:
         return jax.tree.map(lambda x: np.array(x[0]), self.examples)
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the same data in memory."""
+        """Return the fingerprint that `save` wrote, equal to the fingerprint of the same data in memory."""
         return self.written
 
     def in_memory(self) -> FederatedData:
-        """All of it on the device."""
+        """Copy the whole population to the device."""
         if self.written["examples"] >= 2**31:
             raise ValueError(f"{self.path} holds {self.written['examples']} examples, too many for one device's 32-bit rows: stream it")
         examples = jax.tree.map(jnp.array, self.examples)
         return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest, self.words)
 
     def shapes(self) -> FederatedData:
-        """Stand-ins for `in_memory()`, to trace with."""
+        """Return the shapes of `in_memory()`, to trace with."""
         examples = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.examples)
         numbers = jax.ShapeDtypeStruct(self.size.shape, jnp.int32)
         return FederatedData(examples, numbers, numbers, self.largest, self.words)
 
     def held(self, ids: np.ndarray) -> np.ndarray:
-        """How many examples each of these clients holds, in the shape of `ids`; 0 outside the population."""
+        """Return the number of examples of each client in `ids`; 0 for an id outside the population."""
         inside = (ids >= 0) & (ids < self.population)
         return np.where(inside, self.size[np.where(inside, ids, 0)], 0).astype(np.int64)
 
     def read(self, ids: np.ndarray, rows: int | None = None) -> Tree:
-        """A copy of some clients' examples in host memory, one client after the other; an id outside the population holds none.
+        """Copy the examples of clients `ids` to host memory, client after client; an id outside the population has no examples.
 
         Args:
             ids: int `[clients]`.
-            rows: how many rows to fill it up to; by default as many as there are, but one at least.
+            rows: rows of the copy, filled up with zeros; by default the number of examples, but at least 1.
         """
         sizes = self.held(ids)
         ends = np.cumsum(sizes)
@@ -140,7 +140,7 @@ def store(path: str | os.PathLike, *, test: str | os.PathLike | None = None, in_
 
 
 def _check_sizes(file: Path, size: np.ndarray, rows: dict[str, int]) -> None:
-    """Refuse sizes that are none, or not those of the rows there are."""
+    """Refuse sizes that are no int32 counts, or whose sum is not the number of rows of each leaf."""
     if size.dtype != np.int32 or size.ndim != 1 or not size.any() or size.min() < 0:
         raise ValueError(f"{file} holds no sizes of clients, int32 from 0 and not all 0: write the store again")
     for name, length in rows.items():
@@ -149,10 +149,11 @@ def _check_sizes(file: Path, size: np.ndarray, rows: dict[str, int]) -> None:
 
 
 def _mapped(folder: Path, leaf: dict[str, Any]) -> np.ndarray:
+    """Map a leaf's file, once its dtype and shape are as `store.json` says."""
     file = folder / leaf["file"]
     try:
         x = np.lib.format.open_memmap(file, mode="r")
-    except Exception as error:  # a header is text in Python's syntax, and can be wrong in every way
+    except Exception as error:  # NumPy reads the header as Python's syntax: a damaged header raises errors of many types
         raise ValueError(f"{file} is missing, cut off or no .npy file ({error}): write the store again") from error
     if [x.dtype.str, list(x.shape)] != [leaf["dtype"], leaf["shape"]]:
         raise ValueError(f"{file} holds {x.dtype}{list(x.shape)}, store.json says {leaf['dtype']}{leaf['shape']}: write the store again")
@@ -160,7 +161,7 @@ def _mapped(folder: Path, leaf: dict[str, Any]) -> np.ndarray:
 
 
 def nested(leaves: dict[tuple[str, ...], np.ndarray]) -> Tree:
-    """A tree from its leaves by path."""
+    """Build nested dicts from leaves by path; a leaf with the empty path is the tree itself."""
     if () in leaves:
         return leaves[()]
     heads = dict.fromkeys(keys[0] for keys in leaves)

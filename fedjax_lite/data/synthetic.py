@@ -25,13 +25,13 @@ def synthetic(
     heavy tail: a population of 30 may hold 4 or 50 thousand examples, most of them at one client.
 
     Args:
-        alpha: meant to say how much models differ; but u_k adds the same to the score of every class, so y does not
-            depend on it, and synthetic(0, 1) is synthetic(1, 1). Clients' models differ by the N(., 1) in any case.
+        alpha: meant to set how much models differ; but u_k adds the same to the score of every class, so y does not
+            depend on alpha, and synthetic(0, 1) is synthetic(1, 1). Clients' models differ by the N(., 1) all the same.
         beta: how much inputs differ.
-        clients: how many, at least 1.
+        clients: number of clients, at least 1.
         seed: of `default_rng`, which draws n, u, B, then for each client v, W, b, x and a permutation.
-        iid: all clients share one W, b ~ N(0, 1), and v = 0; alpha and beta are not used. It draws n, W, b,
-            then for each client x and a permutation.
+        iid: all clients share one W, b ~ N(0, 1), and v = 0; alpha and beta are not used. `default_rng` then draws n, W, b,
+            and for each client x and a permutation.
         test: in permuted order the first int((1 - test) * n_k) examples train, the rest are held out.
 
     Returns:
@@ -76,4 +76,5 @@ def synthetic(
 
 
 def _model(rng, mean):
+    """Draw weights `[60, 10]` and biases `[10]` from N(mean, 1)."""
     return rng.normal(mean, 1, (_FEATURES, _CLASSES)), rng.normal(mean, 1, _CLASSES)

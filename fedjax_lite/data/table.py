@@ -1,4 +1,4 @@
-"""Numbers typed by hand, for instance in a configuration file."""
+"""A population from numbers typed by hand, for instance in a configuration file."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,17 +10,17 @@ from fedjax_lite.data.federated import FederatedData, TrainTest
 
 
 def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
-    """One entry a client, examples as nested lists.
+    """Make a population from one entry a client, with examples as nested lists.
 
     Args:
         clients: each {"x": [[...], ...], "y": [...]}; x holds one row of numbers an example, y one number, one row or one word an example.
 
     Returns:
         TrainTest without a test part. Examples: "x" float32 `[features]`; "y" int32 labels where every y of every client is an
-        integer, else float32. Words are numbered in their order as text, and `words` says which they were.
+        integer, else float32. Words are numbered in their order as text and listed in `words`.
 
     Raises:
-        ValueError: naming the client: not exactly x and y, ragged rows, anything but finite numbers, words beside numbers, unequal
+        ValueError: naming the client: not exactly x and y, ragged rows, values other than finite numbers, words beside numbers, unequal
             lengths, no examples.
 
     >>> data = table([{"x": [[0, 1], [1, 0]], "y": [0, 1]}, {"x": [[0.5, 0.5]], "y": [1]}])
@@ -43,7 +43,7 @@ def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
 
 
 def rows(values: Any, field: str, owner: str) -> np.ndarray:
-    """Nested lists as an array of numbers that fit float32, one row an example; its dtype is an integer's where all values are."""
+    """Turn nested lists, one row an example, into an array of numbers that fit float32; integers stay integers if all are."""
     try:
         array = np.asarray(values)
     except ValueError:
@@ -58,14 +58,14 @@ def rows(values: Any, field: str, owner: str) -> np.ndarray:
 
 
 def labels(values: Any, owner: str) -> np.ndarray:
-    """As `rows`, or words as they are."""
+    """Return an array of words if all values are text, else `rows` of them."""
     if isinstance(values, list | tuple) and values and all(isinstance(value, str) for value in values):
         return np.asarray(values)
     return rows(values, "y", owner)
 
 
 def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
-    """The labels of all clients as numbers, and where they were words those words in order: label i was words[i]."""
+    """Number the labels of all clients if they are words, and return the words: label i was words[i]; else None for words."""
     texts = [array.dtype.kind == "U" for array in y]
     if not any(texts):
         return list(y), None
@@ -76,7 +76,7 @@ def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.nda
 
 
 def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """One {"x", "y"} a client, checked against each other; y is int32 where no client's is a float."""
+    """Make one {"x", "y"} a client, checked against each other; y is int32 if no client has a float, else float32."""
     for field, arrays in (("x", x), ("y", y)):
         for array, name in zip(arrays, names, strict=True):
             if array.shape[1:] != arrays[0].shape[1:]:
@@ -92,7 +92,7 @@ def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str
 
 
 def _stranger(values) -> str | None:
-    """The type of the first thing in nested lists that is no number."""
+    """Return the type of the first value in nested lists that is no number, or None."""
     if isinstance(values, list | tuple):
         return next(filter(None, map(_stranger, values)), None)
     return None if isinstance(values, int | float) else type(values).__name__

@@ -1,4 +1,4 @@
-"""Methods without a global model: their result is every client's."""
+"""Methods without a global model: their result is the models of all clients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,19 +13,19 @@ __all__ = ["mean_over_families", "mean_over_models", "of_all_models"]
 
 
 def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree], loss_fn: LossFn) -> Algorithm:
-    """An algorithm whose `params` are the clients' models, which therefore stay on the device, and the loss to evaluate them with."""
+    """Let an algorithm's `params` be the clients' models, kept on the device, and `loss_fn` the loss to evaluate them with."""
     layout = algorithm.layout and algorithm.layout._replace(rows=None)
     return algorithm._replace(params=models, models=models, layout=layout, loss_fn=loss_fn)
 
 
 def mean_over_models(*loss_fns: LossFn) -> LossFn:
-    """The loss, and every metric, of all clients' models on each example: the mean over the models.
+    """Average the loss, and every metric, of each example over all clients' models.
 
     Args:
-        loss_fns: of the model; or one for each family.
+        loss_fns: the loss function of the model; or one for each family.
 
     Returns:
-        A loss function of a stack of models `[clients, ...]`, or of a tuple of such; for evaluation.
+        A loss function of a stack of models `[clients, ...]`, or of a tuple of stacks; for evaluation.
 
     >>> loss = mean_over_models(lambda params, batch, key: (params - batch) ** 2)
     >>> loss(jnp.array([0.0, 2.0]), jnp.array([1.0, 2.0]), None).tolist()
@@ -36,7 +36,7 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
         stacks = params if len(loss_fns) > 1 else (params,)
         number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)
         outputs = [
-            jax.vmap(lambda one, fn=fn: told(fn, one, batch, key, mask=mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)
+            jax.vmap(lambda model, fn=fn: told(fn, model, batch, key, mask=mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)
         ]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
 
@@ -44,10 +44,10 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
 
 
 def mean_over_families(*loss_fns: LossFn) -> LossFn:
-    """The loss, and every metric, of a model of each family on each example: the mean over the families.
+    """Average the loss, and every metric, of each example over one model of each family.
 
     Args:
-        loss_fns: one for each family.
+        loss_fns: a loss function for each family.
 
     Returns:
         A loss function of a tuple of models; for evaluation.

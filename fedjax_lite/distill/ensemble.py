@@ -1,4 +1,4 @@
-"""Ensembles: how the outputs of many models become one soft label an example."""
+"""Ensembles turn the outputs of many models into one soft label an example."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ from fedjax_lite.refuse import positive
 
 __all__ = ["Ensemble", "by_accuracy", "by_certainty", "by_class_counts", "mean_logits", "mean_probabilities", "sharpened"]
 
-# One model's logits [examples, classes], whose it is -> its weight: a scalar, [examples], or [examples or 1, classes]
+# One model's logits [examples, classes], its client -> its weight: a scalar, [examples], or [examples or 1, classes]
 Weigh = Callable[[Float[Array, "examples classes"], Client], Array]
 
 
 class Ensemble(NamedTuple):
-    """What each model says of the public examples, and what is made of the aggregate of it; between the two stands an aggregator."""
+    """Two functions with an aggregator between: from a model's logits to its message, and from the aggregate to soft labels."""
 
-    say: Callable[[Float[Array, "examples classes"], Client], Tree]  # logits of one model, whose it is -> its message
-    target: Callable[[Tree], Float[Array, "examples classes"]]  # aggregate -> probabilities; a row of zeros where nobody had a say
+    say: Callable[[Float[Array, "examples classes"], Client], Tree]  # logits of one model, its client -> its message
+    target: Callable[[Tree], Float[Array, "examples classes"]]  # aggregate -> probabilities; a row of zeros where all weights are 0
 
 
 def mean_logits(temperature: Number = 1.0, weigh: Weigh | None = None) -> Ensemble:
@@ -30,9 +30,9 @@ def mean_logits(temperature: Number = 1.0, weigh: Weigh | None = None) -> Ensemb
     q = softmax(z / T),  z = sum_k w_k z_k / sum_k w_k  (of a plain mean; another aggregator puts its own in place of the sums).
 
     Args:
-        temperature: T > 0; above 1 it makes soft labels softer. The student's is to be the same.
-        weigh: how much each model's say counts, for instance `fl.distill.by_certainty()`; needs an aggregator that averages. With
-            weights a class that no model may speak of has probability 0.
+        temperature: T > 0; above 1 it makes soft labels softer. Give the student the same.
+        weigh: the weight of each model, for instance `fl.distill.by_certainty()`; needs an aggregator that averages. A class in which
+            all models have weight 0 has probability 0.
 
     >>> ensemble, client = mean_logits(), Client(0, None, 1, 0, 1.0)
     >>> said = [ensemble.say(jnp.array(z), client) for z in ([[2.0, 0.0]], [[0.0, 0.0]])]
@@ -76,7 +76,7 @@ def sharpened(temperature: Number = 0.1) -> Ensemble:
         temperature: T in (0, 1]; the lower, the sharper. 0.1 in the paper.
 
     Raises:
-        ValueError: for a temperature above 1, which would blur what it is to sharpen.
+        ValueError: for a temperature above 1, which would blur the soft labels.
 
     >>> [round(float(q), 3) for q in sharpened().target(jnp.array([[0.6, 0.4]]))[0]]
     [0.881, 0.119]
@@ -90,7 +90,7 @@ def sharpened(temperature: Number = 0.1) -> Ensemble:
 
 
 def by_certainty() -> Weigh:
-    r"""The surer a model is of an example, the more it counts: w = 1 - H(softmax(z)) / log C, from 0 (uniform) to 1.
+    r"""Weigh a model by its certainty about each example: w = 1 - H(softmax(z)) / log C, from 0 (uniform) to 1.
 
     >>> by_certainty()(jnp.array([[0.0, 0.0], [100.0, 0.0]]), None).tolist()
     [0.0, 1.0]
@@ -106,7 +106,7 @@ def by_certainty() -> Weigh:
 
 
 def by_class_counts(counts: Any) -> Weigh:
-    """A model counts for a class as many times as its client has examples of it, and not at all for one that it never saw.
+    """Weigh a model in each class by the number of its client's examples of that class, 0 for a class without examples.
 
     Args:
         counts: `[population, classes]`, such as `fl.data.class_counts(data)`.
@@ -117,7 +117,7 @@ def by_class_counts(counts: Any) -> Weigh:
     >>> by_class_counts([[3, 0], [1, 1]])(None, Client(0, None, 4, 0, 1.0)).tolist()
     [[3.0, 0.0]]
     """
-    traced = isinstance(counts, jax.core.Tracer)  # as in a study, whose seeds have data of their own
+    traced = isinstance(counts, jax.core.Tracer)  # in a study each seed has its own data
     table = counts.astype(jnp.float32) if traced else np.asarray(counts, np.float32)
     if table.ndim != 2 or not traced and (not np.isfinite(table).all() or (table < 0).any() or not table.any()):
         raise ValueError(f"by_class_counts: counts must be [population, classes], not negative and not all 0, got {counts!r}")
@@ -125,15 +125,14 @@ def by_class_counts(counts: Any) -> Weigh:
 
 
 def by_accuracy(labels: Any, power: Number = 1.0) -> Weigh:
-    """A model counts by how many labelled public examples it gets right.
+    """Weigh a model by the share of labelled public examples that it gets right.
 
     Args:
-        labels: `[examples]`, a class for each public example; below 0 where it has none.
-        power: of the accuracy.
+        labels: `[examples]`, a class for each public example; below 0 for an example without a class.
+        power: the exponent of the share.
 
     Raises:
-        ValueError: without any label; when called, for another number of logits than of labels, as where a round takes some of the public
-            examples (`each_round`).
+        ValueError: without a single label; when called, for another number of logits than of labels, for instance with `each_round`.
 
     >>> by_accuracy([0, 1, -1])(jnp.array([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]), None).tolist()
     0.5
@@ -157,26 +156,28 @@ def by_accuracy(labels: Any, power: Number = 1.0) -> Weigh:
 
 
 def normalised(p: Float[Array, "examples classes"]) -> Float[Array, "examples classes"]:
-    """Numbers as probabilities; a row without any stays 0."""
+    """Divide each row, with negative numbers as 0, by its sum; a row of zeros stays."""
     p = jnp.maximum(p, 0)
     total = jnp.sum(p, axis=-1, keepdims=True)
     return p / jnp.where(total > 0, total, 1)
 
 
-class _Said(NamedTuple):
+class _Weighted(NamedTuple):
+    """A message, or a sum of messages, of weighted outputs."""
+
     total: Float[Array, "examples classes"]
     weight: Float[Array, "rows columns"]  # broadcasts against the total
 
 
 def _weighted(plain: Ensemble, weigh: Weigh | None, absent: float) -> Ensemble:
-    """What is said times its weight, and the weight beside it; `absent` stands where the weights of all are 0."""
+    """Let models send outputs times weights, and the weights; a class whose weights are all 0 gets the output `absent`."""
     if weigh is None:
         return plain
 
     def say(logits, client):
         weight = jnp.asarray(weigh(logits, client), logits.dtype)
         weight = weight.reshape((-1, 1) if weight.ndim < 2 else weight.shape)
-        return _Said(plain.say(logits, client) * weight, weight)
+        return _Weighted(plain.say(logits, client) * weight, weight)
 
     def target(aggregate):
         total, weight = aggregate

@@ -1,4 +1,4 @@
-"""Models that stay with their clients: what the clients agree on travels, and each learns it in its own way."""
+"""Models that stay with their clients: agreed soft labels travel, and each client's model learns them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ _DIGEST = np.uint32(2**32 - 3)
 
 
 class Kept(NamedTuple):
-    """What a client keeps: its model, and what its work does."""
+    """A client's own row, or its carry while it trains."""
 
     model: Tree
-    work: Tree
+    work: Tree  # the own row, or the carry, of the work inside
 
 
 def kept(
@@ -34,14 +34,14 @@ def kept(
     digest: Lessons | None = None,
     start: Callable[[Tree, Key], Tree] = lambda params, key: params,
 ) -> ClientWork:
-    """Client work whose model stays with the client: before it trains, it learns what was agreed on in the last round.
+    """Make client work whose model stays with the client; before training the model learns the soft labels agreed on last.
 
     Args:
         work: what the client does to its model, for instance `fl.sgd_work(...)`.
-        apply: of its model: `(params, batch, key) -> logits [batch, classes]`.
-        public: the examples that were spoken of, as in `fl.distill.soft_labels`.
-        digest: how the agreed soft labels are learnt, from `fl.distill.lessons`; None: not at all. Of a ragged cohort `fl.padded()` does
-            this once a client, while `fl.packed()` does it for all lanes whenever one takes its next client.
+        apply: the model's: `(params, batch, key) -> logits [batch, classes]`.
+        public: the public examples, as in `fl.distill.soft_labels`.
+        digest: how the agreed soft labels are learned, from `fl.distill.lessons`; None: not at all. With a ragged cohort `fl.padded()`
+            learns once a client, while `fl.packed()` computes this for all lanes whenever a lane takes its next client.
         start: params, key -> a client's first model; by default the parameters that the run was given.
 
     Returns:
@@ -63,7 +63,7 @@ def kept(
         raise ValueError("kept: digest needs apply, of the client's model, and public, the examples that were spoken of")
 
     def agreed(model, shared, client):
-        """The client's model once it has learnt what was agreed on."""
+        """Return the client's model after it has learned the agreed soft labels."""
         if digest is None or apply is None:
             return model
         examples = public_of(public).of(shared.public.round, shared.public.examples)
@@ -89,7 +89,7 @@ def kept(
 
 
 class ConsensusState(NamedTuple):
-    """What the clients agreed on last, and the student."""
+    """The soft labels that the clients agreed on last, and the student."""
 
     labels: Any  # [examples, classes]; zeros before the first round
     student: Tree
@@ -99,20 +99,20 @@ class ConsensusState(NamedTuple):
 def consensus_server(
     public: Any, classes: int, *, how: Lessons | None = None, apply: Apply | None = None, student: Tree = None, fresh: bool = False
 ) -> Server:
-    """The server sends the clients what they agreed on, and no model; a student may learn it too.
+    """Make a server that sends clients the soft labels they agreed on, and no model; a student may learn them too.
 
     Args:
-        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of `fl.distill.soft_labels`.
-        classes: how many there are.
-        how, apply: of a student, as in `fl.distill.distillation_server`.
-        student: its first parameters; None: there is no global model, and `params` are ().
-        fresh: the student begins at these in every round, instead of where it was.
+        public: examples `[examples, ...]`, or a `fl.distill.public_set`, as given to `fl.distill.soft_labels`.
+        classes: the number of classes.
+        how, apply: the student's, as in `fl.distill.distillation_server`.
+        student: the student's first parameters; None: there is no global model, and `params` are ().
+        fresh: the student begins at its first parameters in every round, instead of where the round before left it.
 
     Returns:
-        A `Server` for `fl.distill.kept`. With labels of the public examples it tells "student_accuracy" on them.
+        A `Server` for `fl.distill.kept`. With labels of the public examples it has the metric "student_accuracy".
 
     Raises:
-        ValueError: for a student that is not told how to learn; for public examples that it can't take.
+        ValueError: for a student without `how` or `apply`; for public examples that the student can't take.
 
     >>> import fedjax_lite as fl
     >>> server = fl.distill.consensus_server({"x": jnp.zeros((2, 4))}, classes=2)
@@ -150,7 +150,7 @@ def consensus_server(
 
 
 def student_accuracy(apply: Apply, student: Tree, known: Public, shown: Shown) -> dict[str, Any]:
-    """How many of all public examples the student has right, where their labels are known."""
+    """Return the share of all public examples that the student has right, as a metric; none where labels are unknown."""
     if known.labels is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Public examples: what server and clients all have, and distil on."""
+"""Public examples, which server and clients all have and distil on."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ __all__ = ["Public", "Shown", "check_public", "public_of", "public_set"]
 
 
 class Public(NamedTuple):
-    """Public examples, what is known of them, and how many a round takes; from `public_set`."""
+    """Public examples, their labels where known, and how many a round takes; made by `public_set`."""
 
     examples: Tree  # [examples, ...]
     labels: Int[Array, " examples"] | None = None
@@ -24,11 +24,11 @@ class Public(NamedTuple):
 
     @property
     def taken(self) -> int:
-        """How many examples a round takes, all or `each_round`."""
+        """The number of examples that a round takes, all or `each_round`."""
         return len(jax.tree.leaves(self.examples)[0]) if self.each_round is None else self.each_round
 
     def of(self, round: Any, rows: Any) -> Any:
-        """Those rows of arrays `[examples, ...]` that a round takes: the next ones, and from the first again after the last."""
+        """Return the rows of arrays `[examples, ...]` that a round takes: the next `each_round`, with the first after the last."""
         if self.each_round is None:
             return rows
         length = len(jax.tree.leaves(self.examples)[0])
@@ -37,7 +37,7 @@ class Public(NamedTuple):
 
 
 def _times(number: Int[Array, ""], factor: int, modulus: int) -> Int[Array, ""]:
-    """number * factor % modulus, for a number below the modulus, by doubling where the product may not fit 32 bits."""
+    """Compute number * factor % modulus for a number below the modulus, by doubling where the product may not fit 32 bits."""
     if factor * modulus < 2**31:
         return number * factor % modulus
     product, number = jnp.uint32(0), number.astype(jnp.uint32)
@@ -48,19 +48,19 @@ def _times(number: Int[Array, ""], factor: int, modulus: int) -> Int[Array, ""]:
 
 
 class Shown(NamedTuple):
-    """Public examples in a server's state and its broadcast, so that they are an argument of compiled programs and no constant in them."""
+    """Public examples in a server's state and its broadcast, so that compiled programs have them as an argument, not as a constant."""
 
     examples: Tree
-    round: Int[Array, ""] | int = 0  # which soft labels of them are the last that were agreed on
+    round: Int[Array, ""] | int = 0  # the round whose soft labels of these examples were agreed on last
 
 
 def public_set(examples: Tree, labels: Any = None, each_round: int | None = None) -> Public:
-    """Public examples that distillation speaks of.
+    """Make a set of public examples to distil on.
 
     Args:
-        examples: leaves `[examples, ...]`; no label among them is looked at.
-        labels: `[examples]`, their classes, where a simulation knows them; for metrics, and for nothing else.
-        each_round: how many a round takes, one after another from the first, and again; None: all.
+        examples: leaves `[examples, ...]`; a label among the leaves is not used.
+        labels: `[examples]`, the examples' classes, where a simulation knows them; for metrics, and for nothing else.
+        each_round: examples a round takes, in order, with the first after the last; None: all.
 
     Raises:
         ValueError: for no examples, leaves of unequal lengths, NaN or Inf, another number of labels, `each_round` beyond the examples.
@@ -69,7 +69,7 @@ def public_set(examples: Tree, labels: Any = None, each_round: int | None = None
     >>> [three.of(round, three.examples)["x"].tolist() for round in range(2)]
     [[0.0, 1.0], [2.0, 0.0]]
     """
-    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(examples)):  # a study's were looked at when they were loaded
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(examples)):  # a study checks its examples before tracing
         examples = on_host(examples, "public")
         length = length_of(examples, "public")
         if not length:
@@ -86,34 +86,33 @@ def public_set(examples: Tree, labels: Any = None, each_round: int | None = None
 
 
 def public_of(given: Any) -> Public:
-    """A public set, of which the examples may be all that is given."""
+    """Return `given` as a public set; bare examples become a set without labels."""
     return given if isinstance(given, Public) else public_set(given)
 
 
 def fitting(apply: Any, params: Tree, public: Public, whose: str) -> jax.ShapeDtypeStruct:
-    """What a model will say of the public examples of a round, or an error that says why it can't.
+    """Return the shape of a model's logits of the public examples that a round takes.
 
     Raises:
         ValueError: for examples of another shape than the model's, outputs that are not `[examples, classes]`.
     """
     shapes = [x.shape for x in jax.tree.leaves(public.examples)]
     try:
-        said = jax.eval_shape(lambda params, examples: apply(params, public.of(0, examples), None), params, public.examples)
+        logits = jax.eval_shape(lambda params, examples: apply(params, public.of(0, examples), None), params, public.examples)
     except Exception as error:
         raise ValueError(f"public: examples of the shapes {shapes} are none for {whose} model: {str(error).splitlines()[0]}") from error
-    if not isinstance(said, jax.ShapeDtypeStruct) or said.ndim != 2 or said.shape[0] != public.taken:
+    if not isinstance(logits, jax.ShapeDtypeStruct) or logits.ndim != 2 or logits.shape[0] != public.taken:
         raise ValueError(
-            f"public: {whose} model must give logits [examples, classes], of {shapes} it gives {jax.tree.map(jnp.shape, said)}"
+            f"public: {whose} model must give logits [examples, classes], of {shapes} it gives {jax.tree.map(jnp.shape, logits)}"
         )
-    return said
+    return logits
 
 
 def check_public(server: Tree, test: Any) -> None:
-    """Refuse public examples, in a server's state, of which half or more are held out for the test: what is learned from them would be
-    tested on them.
+    """Refuse public examples in a server's state of which half or more are test examples too, where training would meet the test.
 
     Raises:
-        ValueError: with how many.
+        ValueError: with the number of shared examples.
     """
     for public in jax.tree.leaves(server, is_leaf=lambda x: isinstance(x, Shown)):
         if isinstance(public, Shown) and test is not None:
@@ -121,10 +120,10 @@ def check_public(server: Tree, test: Any) -> None:
 
 
 def check_apart(examples: Tree, test: Tree) -> None:
-    """Refuse public examples of which half or more are the test's.
+    """Refuse public examples of which half or more are test examples too.
 
     Raises:
-        ValueError: with how many.
+        ValueError: with the number of shared examples.
     """
     rows, tested = _rows(examples), set(_rows(test))
     both = sum(row in tested for row in rows)
@@ -133,7 +132,7 @@ def check_apart(examples: Tree, test: Tree) -> None:
 
 
 def _rows(examples: Tree) -> list[bytes]:
-    """Each example without its label, as bytes."""
+    """Return each example without its label "y", as bytes."""
     inputs = {name: x for name, x in examples.items() if name != "y"} if isinstance(examples, dict) else examples
     leaves = [np.asarray(x) for x in jax.tree.leaves(inputs)]
     return [b"".join(x[i].tobytes() for x in leaves) for i in range(len(leaves[0]))]

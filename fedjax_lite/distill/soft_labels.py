@@ -1,4 +1,4 @@
-"""From a client's model to its soft labels of public examples: an uplink."""
+"""An uplink that turns a client's model into its soft labels of public examples."""
 
 from typing import Any, NamedTuple
 
@@ -19,20 +19,22 @@ from fedjax_lite.uplink.told import Told
 __all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 
 
-AT_ONCE = 1024  # examples that a model is shown at a time
+AT_ONCE = 1024  # public examples in one forward pass
 
 
 class Knowledge(NamedTuple):
     """A client's message in distillation."""
 
-    soft: Tree  # what it says of the public examples
-    model: Tree = ()  # the change of its model, where that travels
+    soft: Tree  # its soft labels of the public examples, from `Ensemble.say`
+    model: Tree = ()  # the change of its model, where models travel
 
 
 class _State(NamedTuple):
+    """The uplink's state of one client."""
+
     then: Tree
     sent: Sent
-    told: Tree  # how many public examples its model has right, where their labels are known
+    told: Tree  # the number of public examples that its model has right, where labels are known
 
 
 def soft_labels(
@@ -45,18 +47,18 @@ def soft_labels(
     then: optax.GradientTransformation | None = None,
     at_once: int = AT_ONCE,
 ) -> optax.GradientTransformationExtraArgs:
-    """An uplink: instead of its model, or the change of it, a client uploads what its model says of public examples.
+    """Make an uplink that sends a client's soft labels of public examples in place of its model, or of its model's change.
 
     Args:
-        apply: `(params, batch, key) -> logits [batch, classes]`, such as a `Model`'s.
-        public: examples `[examples, ...]`, or a `fl.distill.public_set`, those of the server. With labels the metric "teacher_accuracy"
-            says which part of them a client's model has right, whatever it says of them, the mean over the clients.
-        ensemble: what of the logits is said, for instance `fl.distill.mean_logits()`.
-        model: the change of the model travels, and the server makes the soft labels of it (FedDF), which then cost no bits. What stands
-            before this in a chain compresses it.
-        width: of families whose models travel: the most parameters that any of their models has; the change is then a vector of so many.
+        apply: `(params, batch, key) -> logits [batch, classes]`, for instance a `Model`'s.
+        public: the server's examples `[examples, ...]`, or its `fl.distill.public_set`. With labels the metric "teacher_accuracy" is the
+            share of the examples that a client's logits have right, averaged over clients.
+        ensemble: decides which function of the logits is sent, for instance `fl.distill.mean_logits()`.
+        model: the change of the model travels, and the server makes the soft labels of the model (FedDF), which then cost no bits. An
+            uplink before this in a chain compresses the change.
+        width: for families whose models travel, the number of parameters of the largest model; the change is then a vector `[width]`.
         then: an uplink for the soft labels, where they travel: `fl.uplink.local_gaussian`, `fl.uplink.uniform`.
-        at_once: how many examples a model is shown at a time; with the engine's lanes, what bounds the memory that this takes.
+        at_once: examples in one forward pass; with the engine's lanes this bounds the memory.
 
     Returns:
         An optax transformation of one message into `Knowledge`. The message is the change of `params`, the model as received, or where
@@ -80,7 +82,7 @@ def soft_labels(
     known = public_of(public)
 
     def bits_of(payload, side, soft, change):
-        """The bits of soft labels, and of the zeros behind a model that fill it up."""
+        """Return the bits sent for soft labels; their dense size also counts the zeros that fill a model up to `width`."""
         return lump("soft labels", payload, side, dense_bits(soft) + (32 * (width - count(change)) if model and width else 0))
 
     def init(message):
@@ -89,7 +91,7 @@ def soft_labels(
         return _State(onward.init(ensemble.say(logits, one)), bits_of(0.0, 0.0, ensemble.say(logits, one), message), right(logits, 0))
 
     def right(logits, round):
-        """How many of a round's examples logits have right."""
+        """Count the round's examples that `logits` have right; () where labels are unknown."""
         if known.labels is None:
             return ()
         labels = known.of(round, known.labels)
@@ -104,29 +106,29 @@ def soft_labels(
         soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, round=round, **extra)
         if not model:
             return Knowledge(soft), _State(then_state, bits_of(*sent(then_state, soft), soft, updates), right(logits, round))
-        free = bits_of(0.0, 0.0, soft, updates)  # beside the model
+        free = bits_of(0.0, 0.0, soft, updates)  # soft labels that the server makes cost nothing
         return Knowledge(soft, updates if width is None else flat_model(updates, width)), _State(then_state, free, right(logits, round))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def said_of(apply: Apply, params: Tree, examples: Tree, at_once: int) -> Float[Array, "examples classes"]:
-    """What a model says of examples, so many at a time."""
+    """Compute a model's logits of `examples`, `at_once` examples at a time."""
     length = len(jax.tree.leaves(examples)[0])
     if length <= at_once:
         return apply(params, examples, None)
     even = length // at_once * at_once
     groups = jax.tree.map(lambda x: x[:even].reshape(-1, at_once, *x.shape[1:]), examples)
-    said = jax.lax.map(lambda some: apply(params, some, None), groups)
-    rest = apply(params, jax.tree.map(lambda x: x[even:], examples), None) if even < length else said[0, :0]
-    return jnp.concatenate([said.reshape(-1, *said.shape[2:]), rest])
+    logits = jax.lax.map(lambda group: apply(params, group, None), groups)
+    rest = apply(params, jax.tree.map(lambda x: x[even:], examples), None) if even < length else logits[0, :0]
+    return jnp.concatenate([logits.reshape(-1, *logits.shape[2:]), rest])
 
 
 def flat_model(model: Tree, width: int) -> Float[Array, " width"]:
-    """A model's numbers as one float32 vector, with zeros at its end.
+    """Flatten a model to a float32 vector `[width]`, filled up with zeros.
 
     Raises:
-        ValueError: for a model of more numbers.
+        ValueError: if the model has more than `width` numbers.
     """
     if count(model) > width:
         raise ValueError(f"soft_labels: width={width} is less than the {count(model)} parameters of a family's model: give the most of any")
@@ -135,10 +137,10 @@ def flat_model(model: Tree, width: int) -> Float[Array, " width"]:
 
 
 def unflat_model(vector: Float[Array, " width"], like: Tree) -> Tree:
-    """The inverse of `flat_model`, in the shapes of another tree."""
+    """Invert `flat_model`, into the structure, shapes and dtypes of `like`."""
     leaves, structure = jax.tree.flatten(like)
     ends = [0]
     for x in leaves:
         ends.append(ends[-1] + x.size)
-    found = [vector[a:b].reshape(x.shape).astype(x.dtype) for a, b, x in zip(ends[:-1], ends[1:], leaves, strict=True)]
-    return jax.tree.unflatten(structure, found)
+    parts = [vector[a:b].reshape(x.shape).astype(x.dtype) for a, b, x in zip(ends[:-1], ends[1:], leaves, strict=True)]
+    return jax.tree.unflatten(structure, parts)

@@ -1,4 +1,4 @@
-"""Engines: how the clients of a cohort are laid out on a device. All give the same result."""
+"""Engines: ways to lay a cohort out on devices. All give the same result."""
 
 from fedjax_lite.engine.contract import Build, Engine, Local, Upload
 from fedjax_lite.engine.lanes import packed

@@ -1,4 +1,4 @@
-"""Compiling and running a study's programs, their runs dealt over the devices."""
+"""Compile and run a study's programs, with their runs dealt over devices."""
 
 import os
 from collections import deque
@@ -16,17 +16,17 @@ from fedjax_lite.engine.over_runs import AXIS
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.engine.programs import Program
 
-MOST_AHEAD = 4  # programs that are compiled at once
-TOGETHER = 16  # runs that are vmapped at once where that is not the slower way
+MOST_AHEAD = 4  # programs that are compiled at once, at most
+TOGETHER = 16  # runs that are vmapped at once, except on a CPU, where that is slower
 
 
 def compute(programs: Sequence[Program], together: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Compile and run programs, a number of their runs at once, dealt over the axis `runs` of the mesh in use.
+    """Compile and run programs, `together` of their runs at once, dealt over the axis `runs` of the mesh in use.
 
-    The next programs are compiled while one runs.
+    The next programs are compiled while a program runs.
 
     Yields:
-        The results of each program, `[runs, ...]`, in their order.
+        The results of each program, name -> `[runs, ...]`, in the order of `programs`.
     """
     ahead = min(os.cpu_count() or 1, MOST_AHEAD)
     waiting: deque[tuple[int, Any, Future]] = deque()
@@ -38,7 +38,7 @@ def compute(programs: Sequence[Program], together: int | None = None) -> Iterato
                 waiting.append((len(programs[i].runs), operands, pool.submit(lowered.compile)))
             if i >= ahead and waiting:
                 runs, operands, program = waiting.popleft()
-                # In a thread, since a program that runs in this one would keep signals waiting.
+                # In a thread, since a program that runs in the main thread would keep signals waiting.
                 yield runner.submit(_called, program.result(), operands, runs).result()
     finally:
         for each in (pool, runner):
@@ -46,17 +46,17 @@ def compute(programs: Sequence[Program], together: int | None = None) -> Iterato
 
 
 def _called(program: Any, operands: tuple[Any, ...], runs: int) -> dict[str, np.ndarray]:
-    """The results of a compiled program, without the runs that fill it up."""
+    """Call a compiled program; return its results `[runs, ...]` without the repeated last runs."""
     return {name: np.asarray(x)[:runs] for name, x in program(*operands).items()}
 
 
 def _lowered(program: Program, together: int | None) -> tuple[Any, tuple[Any, ...]]:
-    """A program ready to be compiled, and its operands."""
+    """Lower a program, ready to be compiled; also return its operands."""
     runs, devices = len(program.runs), jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
-    # On a CPU a run's arrays stay in the cache; runs side by side do not.
+    # On a CPU the arrays of a run alone stay in the cache; the arrays of vmapped runs do not.
     together = min(together or (1 if forms.cpu() else TOGETHER), -(-runs // devices))
     share = -(-runs // (devices * together)) * together
-    index = jnp.minimum(jnp.arange(devices * share), runs - 1)  # to fill up, the last run is repeated
+    index = jnp.minimum(jnp.arange(devices * share), runs - 1)  # repeats the last run, for equal shares
 
     def on_device(closed_over, numbers, index):
         def one(i):

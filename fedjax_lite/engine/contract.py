@@ -1,6 +1,6 @@
-"""What an engine is given: one client's round as three functions, and a way to reduce groups of uploads.
+"""The contract of an engine, which is given one client's round as three functions and a function that reduces groups of messages.
 
-An engine alone owns the clients axis.
+The clients axis exists in engines alone.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from fedjax_lite.base import Client, Tree
 
 
 class Upload(NamedTuple):
-    """What one client hands back: its message, its new rows of the population's state, its metrics."""
+    """One client's results of a round: its message, its new own and uplink rows, its metrics."""
 
     message: Tree
     rows: Tree
@@ -23,27 +23,27 @@ class Upload(NamedTuple):
 
 
 class Local(NamedTuple):
-    """One client's round, and how groups of uploads become one part."""
+    """One client's round, and the function that reduces a group of messages to a part."""
 
     start: Callable[[Client, Tree], Tree]  # client, rows -> carry
     step: Callable[[Client, Tree, Tree, Array], Tree]  # client, rows, carry, local step -> carry
     finish: Callable[[Client, Tree, Tree], Upload]  # client, rows, carry -> upload
     collect: Callable[[Tree, Client], Tree]  # stack of messages, cohort -> part
-    additive: bool  # whether parts of groups add up
-    most_steps: int | None  # static bound on a client's steps; None where it is only known at run time
+    additive: bool  # True: parts of groups add leaf by leaf; False: only the whole cohort's messages are collected
+    most_steps: int | None  # static bound on a client's steps; None where the bound is only known at run time
 
 
 Result = tuple[Tree, Tree, Tree]  # part, rows, metrics
-Build = Callable[[Tree, Tree], Local]  # what is common to all clients, examples -> Local; called anew on each device
+Build = Callable[[Tree, Tree], Local]  # arrays common to all clients, examples -> Local; called on each device
 
 
 class Engine(NamedTuple):
-    """A way to lay out a cohort."""
+    """A way to lay a cohort out on devices."""
 
     run: Callable[[Build, Tree, Tree, Client, Tree], Result]  # build, common, examples, cohort, rows -> part, rows, metrics
-    lanes: Callable[[Tree, int], int]  # what one client carries, clients -> how many train at once on one device
+    lanes: Callable[[Tree, int], int]  # carry of one client, clients -> number that trains at once on one device
 
 
 def total(metrics: Tree, counted: Array) -> Tree:
-    """Sum per-client metrics over the clients that count."""
+    """Sum metrics `[clients]` over the clients where `counted` is True."""
     return jax.tree.map(lambda x: jnp.sum(x, axis=0), tree.zero_where_not(counted, metrics))

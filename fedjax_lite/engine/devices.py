@@ -1,4 +1,4 @@
-"""Several devices along the axis `clients` of the mesh in use (`jax.set_mesh`): each runs its own queue of clients."""
+"""Run a cohort over devices, the axis `clients` of the mesh in use (`jax.set_mesh`); each device has its own queue of clients."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from fedjax_lite.engine.placement import AXIS, EVERYWHERE, SPLIT, number
 
 
 def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[Build, Tree, Tree, Client, Tree], Result]:
-    """The engine on every device: the cohort is dealt by size, then parts are summed, or stacks gathered; without a mesh as it is."""
+    """Run `engine` on every device with its share of the cohort, then sum parts or gather messages; on one device, `engine` alone."""
 
     def run(build: Build, common: Tree, examples: Tree, cohort: Client, rows: Tree) -> Result:
         devices, local = number(), build(common, examples)
@@ -23,15 +23,15 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
         clients = cohort.steps.shape[0]
 
         def queue(operands, examples):
-            """One device's clients; slots past the end are empty."""
+            """Run this device's share of the cohort; a slot beyond the cohort's end is empty."""
             common, cohort, rows, slots = operands
             slots = slots[jax.lax.axis_index(AXIS)]
-            mine, mine_rows = tree.take((cohort, rows), slots)
-            steps, weight = (jnp.where(slots < clients, x, 0) for x in (mine.steps, mine.weight))
+            share, share_rows = tree.take((cohort, rows), slots)
+            steps, weight = (jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))
             alone = build(common, examples)
             alone = alone if alone.additive else alone._replace(collect=lambda messages, cohort: messages)
-            part, mine_rows, metrics = engine(alone, mine._replace(steps=steps, weight=weight), mine_rows)
-            return ((metrics, part), mine_rows) if local.additive else (metrics, (mine_rows, part))
+            part, share_rows, metrics = engine(alone, share._replace(steps=steps, weight=weight), share_rows)
+            return ((metrics, part), share_rows) if local.additive else (metrics, (share_rows, part))
 
         if cohort.place.device is None:
             slots, spec = queues(deal(cohort.steps, devices), devices), EVERYWHERE
@@ -49,19 +49,19 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
 
 
 def summed(fn: Callable[[Tree, Array], Tree], common: Tree, pieces: Array) -> Tree:
-    """`fn(common, pieces)`, a sum over pieces, each device adding up its share; their number must divide by that of the devices."""
+    """Compute `fn(common, pieces)`, a sum over pieces, with a share of the pieces on each device; shares must be equal."""
     return fn(common, pieces) if number() == 1 else _on_each(lambda *operands: (fn(*operands), ()), common, pieces, SPLIT)[0]
 
 
 def apart(fn: Callable[[Tree, Tree], Tree], common: Tree, stack: Tree) -> Tree:
-    """`fn(common, stack)` on each device, of its own rows of a stack from `split`; the results, stacks, one after the other."""
+    """Compute `fn(common, rows)` on each device for its rows of a stack from `split`; concatenate the resulting stacks."""
     return fn(common, stack) if number() == 1 else _on_each(lambda *operands: ((), fn(*operands)), common, stack, SPLIT)[1]
 
 
 def deal(steps: Int[Array, " clients"], devices: int) -> Int[Array, " clients"]:
-    """The device of each slot of a cohort, none with more than their number divided by that of the devices, rounded up.
+    """Return the device of each slot of a cohort; a device gets at most clients / devices slots, rounded up.
 
-    Longest clients first, each to the device with the least to do that has a slot left (Graham 1969).
+    Clients with most steps first, each to the device with fewest steps that has a slot left (Graham 1969).
 
     >>> deal(jnp.array([1, 9, 5]), 2).tolist()
     [1, 0, 1]
@@ -79,7 +79,7 @@ def deal(steps: Int[Array, " clients"], devices: int) -> Int[Array, " clients"]:
 
 
 def queues(device: Int[Array, " clients"], devices: int) -> Int[Array, "devices slots"]:
-    """The cohort's slots by device, the same number for each; those past the end are empty.
+    """Return each device's slots of the cohort, equally many; a number from `clients` on is an empty slot.
 
     >>> queues(jnp.array([1, 0, 1]), 2).tolist()
     [[1, 4], [0, 2]]
@@ -93,18 +93,17 @@ def queues(device: Int[Array, " clients"], devices: int) -> Int[Array, "devices 
 
 
 def _on_each(fn: Callable[[Tree, Tree], tuple[Tree, Tree]], common: Tree, data: Tree, spec: PartitionSpec) -> tuple[Tree, Tree]:
-    """`fn(common, data)` on each device, with its own rows of the data if it is split: the first result is summed over devices, the
-    second, a stack, concatenated.
+    """Compute `fn(common, data)` on each device; sum the first result over devices and concatenate the second, a stack.
 
-    Arrays should come in as operands. Those that are closed over keep a sharding that has no meaning here, on which
-    `jnp.zeros_like`, for one, fails.
+    If `spec` is SPLIT, each device has its own rows of `data`. Arrays should be operands: an array that `fn` closes over keeps a sharding
+    that has no meaning here, on which `jnp.zeros_like`, for example, fails.
     """
 
     def on_device(common, data):
         added, stack = fn(common, data)
         return jax.lax.psum(added, AXIS), jax.lax.all_gather(stack, AXIS, tiled=True)
 
-    if AXIS in jax.sharding.get_abstract_mesh().manual_axes:  # a study's program is one device's already
+    if AXIS in jax.sharding.get_abstract_mesh().manual_axes:  # inside `over_runs`, each device runs this code already
         if spec == SPLIT:
             place, devices = jax.lax.axis_index(AXIS), number()
             data = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:])[place], data)

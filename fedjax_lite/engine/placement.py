@@ -1,4 +1,4 @@
-"""Where arrays lie: a copy on every device of the mesh in use (`jax.set_mesh`), or rows split over its axis `clients`."""
+"""Place arrays: a copy on every device of the mesh in use (`jax.set_mesh`), or rows split over its axis `clients`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
-    """The mesh to put in use for clients to be dealt over these devices."""
+    """Make a mesh whose axis `clients` deals clients over `devices`; put in use by `jax.set_mesh`."""
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def number() -> int:
-    """How many devices the clients are dealt over."""
+    """Return the number of devices that clients are dealt over."""
     mesh = jax.sharding.get_abstract_mesh()
     if AXIS in mesh.explicit_axes:
         raise ValueError(f"the mesh in use has an explicit axis {AXIS!r}: make it with axis_types=(jax.sharding.AxisType.Auto,)")
@@ -28,20 +28,20 @@ def number() -> int:
 
 
 def local_number() -> int:
-    """How many devices of the mesh in use this process has, along all of its axes."""
+    """Return the number of devices that this process has in the mesh in use, along all axes."""
     mesh = jax.sharding.get_mesh()
     return max(1, sum(device.process_index == jax.process_index() for device in mesh.devices.flat)) if not mesh.empty else 1
 
 
 def everywhere(arrays: Tree) -> Tree:
-    """Arrays with a copy on every device of the mesh in use, or on the one device, made once and not in every call of a program."""
+    """Copy arrays to every device of the mesh in use, or to the one device: once, not in every call of a program."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return jax.device_put(arrays)
     sharding = NamedSharding(mesh, EVERYWHERE)
 
     def put(x):
-        """Devices of other processes are given their copies there."""
+        """Copy `x` to this process's devices; other processes make the copies on theirs."""
         if isinstance(x, jax.Array) and not x.is_fully_addressable:
             return jax.device_put(x, sharding)
         if isinstance(x, jax.Array) and is_key(x):
@@ -53,7 +53,7 @@ def everywhere(arrays: Tree) -> Tree:
 
 
 def shapes(arrays: Tree) -> Tree:
-    """Stand-ins for arrays that lie as `everywhere` puts them, or as they lie on several devices already."""
+    """Return shapes of arrays, with their sharding if they are split over devices, else as `everywhere` places arrays."""
     mesh = jax.sharding.get_mesh()
     copied = None if mesh.empty else NamedSharding(mesh, EVERYWHERE)
 
@@ -66,31 +66,32 @@ def shapes(arrays: Tree) -> Tree:
 
 
 def here() -> list[int]:
-    """Which places along the axis are devices of this process."""
+    """Return the places along the axis `clients` whose devices belong to this process."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return [0]
     devices = number()
-    found = NamedSharding(mesh, SPLIT if AXIS in mesh.shape else EVERYWHERE).addressable_devices_indices_map((devices,))
-    return sorted({_first_row(index) for index in found.values()})
+    rows = NamedSharding(mesh, SPLIT if AXIS in mesh.shape else EVERYWHERE).addressable_devices_indices_map((devices,))
+    return sorted({_first_row(index) for index in rows.values()})
 
 
 def split(parts: dict[int, Tree]) -> Tree:
-    """A stack whose rows lie on different devices: those of `parts[place]` on the device at that place, for the places `here`."""
+    """Make a stack split over devices: the rows `parts[place]` lie on the device at `place`, for the places in `here()`."""
     mesh, devices = jax.sharding.get_mesh(), number()
     if mesh.empty and jax.default_backend() == "cpu":
-        return parts[0]  # read where they lie: a copy on a CPU's device would be a second one
+        return parts[0]  # NumPy arrays as they are: a copy on the CPU's device would double memory
     if devices == 1:
         return everywhere(parts[0])
 
-    def leaf(*mine):
-        rows = len(mine[0])
-        of = dict(zip(parts, mine, strict=True))
-        shape, sharding = (devices * rows, *mine[0].shape[1:]), NamedSharding(mesh, SPLIT)
+    def leaf(*pieces):
+        rows = len(pieces[0])
+        of = dict(zip(parts, pieces, strict=True))
+        shape, sharding = (devices * rows, *pieces[0].shape[1:]), NamedSharding(mesh, SPLIT)
         return jax.make_array_from_callback(shape, sharding, lambda index: of[_first_row(index) // rows])
 
     return jax.tree.map(leaf, *parts.values())
 
 
 def _first_row(index: Any) -> int:
+    """Return the first row of a device's index into a stack."""
     return index[0].start or 0

@@ -1,4 +1,4 @@
-"""The plain engines: every client at once, or one after another."""
+"""The plain engines: all clients at once, or one client after another."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def padded(most_steps: int | None = None) -> Engine:
 
     Args:
         most_steps: static bound on local steps; clients stop there. Needed only where epochs are scheduled, since then
-            the data alone does not tell it.
+            the data alone does not give the bound.
 
     >>> import fedjax_lite as fl
     >>> [fl.padded().lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10
@@ -47,7 +47,7 @@ def padded(most_steps: int | None = None) -> Engine:
 def sequential() -> Engine:
     """One client after another: the plain oracle, and the engine to debug with.
 
-    Under `jax.disable_jit()` an exception inside a client's training tells the client and the step it came from.
+    Under `jax.disable_jit()` an exception inside a client's training has a note with the client's id and the local step.
 
     >>> import fedjax_lite as fl
     >>> [fl.sequential().lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10

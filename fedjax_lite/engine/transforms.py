@@ -1,4 +1,4 @@
-"""How an engine meets jax's own transformations: what it closes over made explicit, and what `jax.vmap` makes of it."""
+"""Prepare functions for jax's transformations: turn closed-over arrays into arguments, and choose the form that `jax.vmap` runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from fedjax_lite.base import Tree
 
 
 def explicit(fn: Callable, *args: Tree) -> tuple[Callable[..., Tree], Sequence[Any]]:
-    """A function and what it closes over: `fn(*args)` is `call(closed_over, *args)`.
+    """Split `fn` into a function `call` and the arrays that `fn` closes over: `fn(*args)` is `call(closed_over, *args)`.
 
-    `shard_map` and `custom_vmap` must see every array that goes in, a study's batched hyperparameters too.
+    `shard_map` and `custom_vmap` must get every array as an argument, a study's batched hyperparameters too.
     """
     traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     flat = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr.replace(constvars=(), invars=[*traced.jaxpr.constvars, *traced.jaxpr.invars]), ()))
@@ -24,7 +24,10 @@ def explicit(fn: Callable, *args: Tree) -> tuple[Callable[..., Tree], Sequence[A
 
 
 def when_vmapped(alone: Callable, together: Callable | None) -> Callable:
-    """`alone`; under `jax.vmap` (a study of runs) `together` for all runs at once, or without one `alone` for one run after another."""
+    """Return a function that calls `alone`; under `jax.vmap`, over a study's runs, it calls `together` for all runs at once.
+
+    If `together` is None, the runs call `alone` one after another.
+    """
 
     def run(*args):
         call_alone, closed_alone = explicit(alone, *args)

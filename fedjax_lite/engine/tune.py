@@ -1,4 +1,4 @@
-"""The number of lanes, measured: candidates timed on stand-ins for the arrays that they will meet."""
+"""Measure the best number of lanes: time each candidate on stand-ins for the arrays of a round."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,25 +12,25 @@ from fedjax_lite.base import Client, Tree
 from fedjax_lite.engine.transforms import explicit
 from fedjax_lite.tree import is_key
 
-LONG_ENOUGH = 0.1  # seconds of one timing
-MEAN_STEPS = 4  # of the trial's clients
+LONG_ENOUGH = 0.1  # seconds that a timing must take to be trusted
+MEAN_STEPS = 4  # local steps of a client in a timing, on average
 
 
 def fastest(train: Callable[[int], Callable], cohort: Client, rows: Tree, candidates: Sequence[int]) -> int:
-    """The candidate that takes most local steps a second; times no more of them once one is half as fast as the best.
+    """Return the candidate that takes most local steps a second; stop after a candidate less than half as fast as the best.
 
     Args:
-        train: lanes to a function of cohort and rows, both stacks.
-        cohort, rows: for their shapes; they and what `train` closes over may be tracers. What is not known while a program is
-            traced is stood in for by zeros, which take as long.
-        candidates: ascending.
+        train: lanes -> a function of cohort and rows, both stacks.
+        cohort, rows: only their shapes matter. Cohort, rows and arrays that `train` closes over may be tracers: zeros, which take
+            as long, stand in for tracers.
+        candidates: numbers of lanes, ascending.
     """
     rates: dict[int, float] = {}
     with jax.ensure_compile_time_eval():
         for lanes in candidates:
             try:
                 rates[lanes] = _steps_a_second(train(lanes), cohort, rows, lanes)
-            except jax.errors.JaxRuntimeError:  # does not fit the device: neither will more
+            except jax.errors.JaxRuntimeError:  # too many lanes for the device's memory, as are the candidates after
                 if not rates:
                     raise
                 break
@@ -40,6 +40,7 @@ def fastest(train: Callable[[int], Callable], cohort: Client, rows: Tree, candid
 
 
 def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> float:
+    """Time `train` on more and more busy clients, until a run takes `LONG_ENOUGH`; return local steps a second."""
     call, closed_over = explicit(train, cohort, rows)
     closed_over, cohort, rows = jax.tree.map(_stand_in, (list(closed_over), cohort, rows))
     program = jax.jit(call).lower(closed_over, cohort, rows).compile()
@@ -48,7 +49,7 @@ def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> 
     while True:
         steps = np.zeros(clients, np.int32)
         quantiles = (np.arange(min(busy, clients)) + 0.5) / min(busy, clients)
-        steps[: len(quantiles)] = np.ceil(-MEAN_STEPS * np.log1p(-quantiles))  # ragged: exponential
+        steps[: len(quantiles)] = np.ceil(-MEAN_STEPS * np.log1p(-quantiles))  # a ragged cohort: quantiles of an exponential
         trial = cohort._replace(steps=jnp.asarray(steps))
         times = []
         for _ in range(3):
@@ -62,7 +63,7 @@ def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> 
 
 
 def _stand_in(x: Any) -> Any:
-    """A concrete array for a traced one."""
+    """Return zeros, or keys of seed 0, in the shape of a tracer; return a concrete array as it is."""
     if not isinstance(x, jax.core.Tracer):
         return x
     if is_key(x):

@@ -1,4 +1,4 @@
-"""Models: any pair of pure functions `init` and `apply`; the networks here are flax."""
+"""Models: pairs of pure functions `init` and `apply`; the networks here are flax."""
 
 from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
 from fedjax_lite.models.convolution import matmul_conv

@@ -33,7 +33,7 @@ class _CNN(nn.Module):
         return nn.Dense(self.classes)(x)
 
     def features(self, x: jax.Array) -> jax.Array:
-        """The convolutional layers. ReLU after pooling is ReLU before it, on a quarter of the elements."""
+        """Run the convolutional layers. ReLU after pooling equals ReLU before pooling, on a quarter of the elements."""
         for widths in self.blocks:
             for position, width in enumerate(widths, 1):
                 x = nn.Conv(width, (3, 3), padding=self.padding, conv_general_dilated=matmul_conv)(x)
@@ -86,6 +86,7 @@ def cifar_cnn(classes: int = 10, *, dropout: tuple[float, float] | None = None) 
 
 
 def _model(name, blocks, padding, hidden, classes, dropout, image) -> Model:
+    """Check the arguments of a network and make its model, with the last dense layer as its head."""
     rates = (0.0, 0.0) if dropout is None else tuple(dropout)
     if classes < 1:
         raise ValueError(f"{name}: classes must be at least 1, got {classes}")

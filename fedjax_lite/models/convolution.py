@@ -2,7 +2,7 @@
 
 A convolution is a trilinear form of image x, kernel w and output z: each of the three is a linear function of the other two,
 and the gradients of one are the other two. One primitive holds all three, so every derivative of a convolution is that same
-primitive again, in forward and in reverse mode, and each backend chooses how it computes it.
+primitive again, in forward and in reverse mode. Each backend has its own form of the primitive.
 """
 
 import functools
@@ -76,14 +76,14 @@ def matmul_conv(
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
     )
-    result = jax.eval_shape(xla, lhs, rhs)  # also refuses what XLA refuses, in its words
+    result = jax.eval_shape(xla, lhs, rhs)  # raises XLA's own errors
     if reason is not None:
         warnings.warn(f"matmul_conv does not cover {reason}: XLA's convolution is used, which can be slow in loops and under vmap")
         return xla(lhs, rhs)
     if 0 in (lhs.size, rhs.size, math.prod(result.shape)):
         return jnp.zeros(result.shape, result.dtype)
 
-    extra = 2 - spatial  # one dimension is two, of which the first has size 1
+    extra = 2 - spatial  # a convolution in one dimension is a convolution in two, the first of size 1
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(image, [(k - 1) * d + 1 for k, d in zip(window, dilation)], window_strides, padding)
     pads = [(int(low), int(high)) for low, high in padding]
@@ -106,11 +106,13 @@ def matmul_conv(
 
 
 def _pair(missing, sizes):
+    """Return two sizes; where `sizes` has one, `missing` stands before it."""
     first, second = [missing] * (2 - len(sizes)) + list(sizes)
     return first, second
 
 
 def _not_covered(lhs, rhs, lhs_dilation, feature_group_count, batch_group_count, out_sharding) -> str | None:
+    """Return the reason why the primitive does not cover a convolution, or None."""
     if lhs.ndim not in (3, 4):
         return f"{lhs.ndim - 2} spatial dimensions"
     if feature_group_count != 1:
@@ -138,7 +140,7 @@ def _(a, b, *, wanted, form, dtype):
 
 
 def _batch(operands, axes, *, wanted, form, dtype):
-    """Lanes of lanes are lanes; examples that share a kernel are one batch."""
+    """Vmap the primitive: the new axis becomes more lanes, or more examples of one batch if all share one kernel."""
     size = next(a.shape[axis] for a, axis in zip(operands, axes) if axis is not None)
     a, b = (jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes))
     kernel = {"x": 0, "w": None, "z": 1}[wanted]
@@ -156,6 +158,7 @@ batching.primitive_batchers[_convolution] = _batch
 
 
 def _jvp(primals, tangents, **params):
+    """Differentiate forward: the primitive is linear in each operand."""
     out = _convolution.bind(*primals, **params)
     (a, b), (da, db) = primals, tangents
     terms = []
@@ -167,6 +170,7 @@ def _jvp(primals, tangents, **params):
 
 
 def _transpose(cotangent, a, b, *, wanted, form, dtype):
+    """Differentiate in reverse: the primitive gives the unknown operand from the cotangent and the known operand."""
     names = [name for name in "xwz" if name != wanted]
     unknown = 0 if ad.is_undefined_primal(a) else 1
     aval = (a, b)[unknown].aval
@@ -183,6 +187,7 @@ ad.primitive_transposes[_convolution] = _transpose
 
 
 def _computed(cpu, a, b, **params):
+    """Compute the primitive in the CPU's form or as matmuls; `cpu` None: as `forms` decides for the default backend."""
     return (on_cpu if forms.cpu(cpu) else as_matmuls)(a, b, **params)
 
 

@@ -1,7 +1,7 @@
-"""How a convolution and its two gradients are computed: with a few examples in cache on CPU, as batched matmuls elsewhere.
+"""Compute a convolution and its two gradients: a few examples at a time in cache on CPU, as batched matmuls elsewhere.
 
-On CPU XLA has fast code (YNNPACK) for a plain channels-last convolution and for row-major dots, and for nothing else: not for the
-gradients that its own rules produce.
+On CPU XLA has fast code (YNNPACK) for plain channels-last convolutions and for row-major dots alone. The gradients that XLA's own
+rules produce have other forms.
 """
 
 import functools
@@ -19,10 +19,10 @@ _CACHE = 2**20  # bytes of the patches of a chunk of examples; measured with 2 M
 
 
 class Form(NamedTuple):
-    """What the arrays of a two-dimensional convolution do not tell."""
+    """The parameters of a two-dimensional convolution beside its arrays."""
 
     image: Pair  # height and width of x
-    window: Pair  # of w
+    window: Pair  # height and width of w
     strides: Pair
     padding: tuple[Pair, Pair]
     dilation: Pair  # of the kernel
@@ -30,6 +30,7 @@ class Form(NamedTuple):
 
     @property
     def output(self) -> Pair:
+        """Height and width of z."""
         high, wide = (
             (n + sum(p) - (k - 1) * d - 1) // s + 1
             for n, k, s, p, d in zip(self.image, self.window, self.strides, self.padding, self.dilation)
@@ -38,6 +39,7 @@ class Form(NamedTuple):
 
 
 def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
+    """Return the shape of the array `wanted`, "x", "w" or "z", from the two others in this order."""
     if wanted == "x":
         return (*b.shape[:2], *form.image, a.shape[-2])
     if wanted == "w":
@@ -46,13 +48,13 @@ def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
 
 
 def alike(*arrays):
-    """Arrays that vary over the same axes of a shard_map, as operands of one primitive must."""
+    """Make arrays vary over the same axes of a shard_map, as operands of one primitive must."""
     axes = frozenset().union(*(jax.typeof(a).mat.varying for a in arrays))
     return [lax.pcast(a, tuple(missing), to="varying") if (missing := axes - jax.typeof(a).mat.varying) else a for a in arrays]
 
 
 def on_cpu(a, b, *, wanted, form, dtype):
-    """One lane after another (a batched dot is slower), and of each a few examples at a time, whose patches stay in cache."""
+    """Compute one lane after another (a batched dot is slower), a few examples at a time, whose patches stay in cache."""
     if jnp.promote_types(a.dtype, b.dtype) not in (jnp.float32, jnp.float64):
         return as_matmuls(a, b, wanted=wanted, form=form, dtype=dtype)
     one = functools.partial(_chunked, _CPU[wanted], wanted=wanted, form=form)
@@ -62,6 +64,7 @@ def on_cpu(a, b, *, wanted, form, dtype):
 
 
 def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
+    """Call `compute` on chunks of one lane's examples whose patches fit `_CACHE`; sum the results if `wanted` is "w", else join them."""
     a, b = a.astype(jnp.promote_types(a.dtype, b.dtype)), b.astype(jnp.promote_types(a.dtype, b.dtype))
     batch = (b if wanted == "x" else a).shape[0]
     channels = (a.shape[-2] if wanted == "x" else a.shape[-1]) * math.prod(form.window)
@@ -83,6 +86,7 @@ def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
 
 
 def _output(x, w, form: Form):
+    """Compute z from x and w."""
     if math.prod(form.window) == 1:
         return jnp.dot(_patches(x, form), w[0, 0], precision=form.precision)
     if x.shape[-1] in (2, 3):  # slow with 3 channels, fast with 4
@@ -91,27 +95,27 @@ def _output(x, w, form: Form):
 
 
 def _image(w, z, form: Form):
-    """Every patch's gradient, folded; or the convolution of z with the kernel turned half a circle, faster where sizes stay equal.
+    """Compute x from w and z: fold the patches' gradients or, if x and z have equal sizes, convolve z with the kernel turned round.
 
-    Where they do not, that convolution has more padding than XLA's fast library takes.
+    The convolution is faster; with unequal sizes it has more padding than XLA's fast library takes.
     """
     if form.output != form.image or form.strides != (1, 1) or math.prod(form.window) == 1:
         return _fold(jnp.dot(z, w.reshape(-1, w.shape[-1]).T, precision=form.precision), form)
     spans = [(k - 1) * d for k, d in zip(form.window, form.dilation)]
     padding = tuple((span - low, n - out + low) for span, (low, _), n, out in zip(spans, form.padding, form.image, form.output))
-    turned = lax.optimization_barrier(w[::-1, ::-1].transpose(0, 1, 3, 2))  # or XLA makes it part of a convolution that is slow
+    turned = lax.optimization_barrier(w[::-1, ::-1].transpose(0, 1, 3, 2))  # else XLA folds the transpose into a slow convolution
     return _xla(z, turned, (1, 1), padding, form.dilation, form.precision)
 
 
 def _kernel(x, z, form: Form):
-    """The correlation of x with z: a convolution with z as its kernel, of an image whose columns are the columns and channels of x.
+    """Compute w, the correlation of x with z: convolve an image, whose columns are x's columns and channels, with z as the kernel.
 
-    Its output has a row for each of the window's, and each of that row's columns and channels, as w has them in memory. Examples are
-    its channels; one example needs no transpose.
+    The output has the window's rows, and in a row its columns and channels, as w has them in memory. Examples are the input's channels;
+    one example needs no transpose.
     """
     batch, channels = x.shape[0], x.shape[-1]
     if math.prod(form.window) == 1:
-        x, z = _patches(x, form).reshape(-1, channels), z.reshape(-1, z.shape[-1])  # as matrices XLA does not copy them
+        x, z = _patches(x, form).reshape(-1, channels), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
         if x.size * x.dtype.itemsize > _CACHE:
             return jnp.dot(x.T, z, precision=form.precision)[None, None]
         return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision)
@@ -136,7 +140,7 @@ def _xla(x, w, strides, padding, dilation, precision):
 
 
 def as_matmuls(a, b, *, wanted, form, dtype):
-    """Lanes are the batch of one batched matmul, of patches and kernels: what an accelerator is fast at."""
+    """Compute all lanes as one batched matmul of patches and kernels, which accelerators are fast at."""
     einsum = functools.partial(jnp.einsum, precision=form.precision, preferred_element_type=dtype)
     if wanted == "x":
         return _fold(einsum("lbhwo,lko->lbhwk", b, a.reshape(a.shape[0], -1, a.shape[-1])), form)
@@ -146,11 +150,12 @@ def as_matmuls(a, b, *, wanted, form, dtype):
 
 
 def _taps(form: Form):
+    """Return the offset in the image of each element of the window, row by row."""
     return [(i * form.dilation[0], j * form.dilation[1]) for i in range(form.window[0]) for j in range(form.window[1])]
 
 
 def _patches(x, form: Form):
-    """`[..., height, width, in]` to `[..., height, width, window * in]`, in the order of a kernel's rows."""
+    """Gather patches: `[..., height, width, in]` to `[..., height, width, window * in]`, in the order of a kernel's rows."""
     leading = x.ndim - 3
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * leading + [(*p, 0) for p in form.padding] + [(0, 0, 0)])
     (high, wide), (down, right) = form.output, form.strides
@@ -159,7 +164,7 @@ def _patches(x, form: Form):
 
 
 def _fold(patches, form: Form):
-    """The transpose of `_patches`: adds every patch to where it came from."""
+    """Transpose `_patches`: add every patch to its place in the image."""
     channels = patches.shape[-1] // math.prod(form.window)
     zero, leading, total = jnp.zeros((), patches.dtype), patches.ndim - 3, None
     for k, tap in enumerate(_taps(form)):

@@ -1,4 +1,4 @@
-"""Layers run on one example after another, which keeps their arrays in a CPU's cache."""
+"""Run layers on one example after another, which keeps their arrays in a CPU's cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +14,16 @@ __all__ = ["example_by_example"]
 def example_by_example(layers: nn.Module | Callable[..., jax.Array], x: jax.Array) -> jax.Array:
     """`layers(x)`, on a CPU one example after another; elsewhere the whole batch at once.
 
-    The arrays between convolutions of images of about 30 x 30 are megabytes a batch and fit a core's cache an example. Layers that follow
-    on small images with many channels, and dense layers, are faster on the batch: leave them outside.
+    The arrays between convolutions of images of about 30 x 30 take megabytes for a batch, and for one example fit a core's cache. Layers
+    that follow on small images with many channels, and dense layers, are faster on the batch: leave them outside.
 
     Args:
-        layers: a flax linen module, or a method of the calling one, of one argument `[batch, ...]`; an example's result must not depend on
-            others (so no batch normalisation). It may use the random stream "dropout".
+        layers: a flax linen module, or a method of the calling module, of one argument `[batch, ...]`; an example's result must not depend
+            on other examples (so no batch normalisation). The layers may use the random stream "dropout".
         x: `[batch, ...]`.
 
     Returns:
-        What `layers(x)` returns, an array `[batch, ...]`; dropout draws other numbers.
+        The array `[batch, ...]` that `layers(x)` returns; dropout draws other numbers.
 
     Raises:
         ValueError: layers of another kind, whose parameters flax could not find.

@@ -1,4 +1,4 @@
-"""What a loss function is given and may return: losses and metrics of each example, which the library masks and averages."""
+"""The contract of loss functions: they return losses and metrics of each example, which the library masks and averages."""
 
 import inspect
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from fedjax_lite.base import Batch, Key, Mean, Tree
 from fedjax_lite.metrics import OF_WORK, check_names
 
 # params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
-# fl.Mean(total [batch], count [batch]). What it takes of BESIDE is given by keyword.
+# fl.Mean(total [batch], count [batch]). Arguments named in BESIDE are given by keyword.
 LossFn = Callable[..., Any]
-BESIDE = {"mask", "row", "shared", "own", "client", "round", "epoch"}  # what else a loss function may take, by keyword
+BESIDE = {"mask", "row", "shared", "own", "client", "round", "epoch"}  # further arguments that a loss function may take, by keyword
 
 
 def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **beside: Any) -> Any:
-    """What a loss function says of a batch; it is given what it asks for of what stands beside, or None."""
+    """Call `loss_fn` on a batch, with the arguments of `BESIDE` that it takes from `beside`; None for a missing one."""
     try:
         return loss_fn(params, examples, key, **{name: beside.get(name) for name in asked(loss_fn)})
     except KeyError as error:
@@ -29,7 +29,7 @@ def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **besid
 
 
 def asked(function: Callable) -> set[str]:
-    """Which of a local step's facts a function takes as arguments; one without a signature, as some of C, takes none."""
+    """Return the names in `BESIDE` among a function's arguments; none for a function without a signature, as some written in C."""
     try:
         return BESIDE & inspect.signature(function).parameters.keys()
     except ValueError:
@@ -37,7 +37,7 @@ def asked(function: Callable) -> set[str]:
 
 
 def bound(loss_fn: LossFn, **facts: Any) -> LossFn:
-    """A loss function with those of the facts that it takes filled in."""
+    """Fill in the arguments of `loss_fn` that `facts` holds."""
     facts = {name: facts[name] for name in facts.keys() & asked(loss_fn)}
     return wraps(loss_fn)(lambda params, examples, key, **beside: loss_fn(params, examples, key, **beside | facts)) if facts else loss_fn
 
@@ -45,7 +45,7 @@ def bound(loss_fn: LossFn, **facts: Any) -> LossFn:
 def values_of(
     loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Bool[Array, " batch"], **beside: Any
 ) -> dict[str, Mean]:
-    """The loss and every metric of each example, `[batch]` each, in at least float32: their sums drown in half precision."""
+    """Return the loss and every metric of each example, `[batch]`, in at least float32: half precision is too coarse for sums."""
     shape = mask.shape
     losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask=mask, **beside))
     check_names(values, "loss_fn", OF_WORK)
@@ -64,10 +64,10 @@ def values_of(
 
 
 def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
-    """What a loss function returned: its losses, or a `Mean` of them, and its metrics.
+    """Split a loss function's output into losses, an array or a `Mean`, and metrics by name.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for an output of another form.
     """
     bare = isinstance(output, Mean) or not isinstance(output, tuple)
     losses, values = (output, {}) if bare else output if len(output) == 2 else (None, None)
@@ -80,13 +80,14 @@ def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _wide_mean(value: Any) -> Mean:
+    """Return a value of each example as a `Mean` in at least float32; an array has count 1 for each example."""
     total, count = value if isinstance(value, Mean) else (value, None)
     total = jnp.asarray(total, jnp.promote_types(jnp.result_type(total), jnp.float32))
     return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
 
 
 def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
-    """The mean loss of a batch's real examples, and the sums behind it and behind every metric."""
+    """Return the mean loss over a batch's real examples, and totals and counts of the loss and every metric."""
     facts = {"row": batch.row, "client": batch.client, "round": batch.round, "epoch": batch.epoch}
     values = values_of(loss_fn, params, batch.examples, key, batch.mask, **facts)
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)

@@ -1,4 +1,4 @@
-"""Small networks of the field."""
+"""The tuple `Model`, models made of flax modules, and small networks."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -17,18 +17,18 @@ class Model(NamedTuple):
     """A model as two pure functions."""
 
     init: Callable[[Key, Tree], Tree]  # key, one example without a batch axis -> params
-    # params, batch of examples, key -> outputs [batch, ...]; key None: evaluation. One with an argument `mask` is given the loss's.
+    # params, batch of examples, key -> outputs [batch, ...]; key None: evaluation. An argument `mask` is given the loss function's mask.
     apply: Callable[..., jax.Array]
-    # Of a model in two parts, apply = head after features:
+    # For a model in two parts, where `apply` is `head` after `features`:
     features: Callable[[Tree, Tree, Key | None], jax.Array] | None = None  # params, batch of examples, key -> features [batch, ...]
     head: Callable[[Tree, jax.Array], jax.Array] | None = None  # params, features -> outputs [batch, ...]; both take the whole params
 
 
 def in_two(function: str, model: Model) -> tuple[Callable, Callable]:
-    """The features and the head of a model.
+    """Return a model's features and head.
 
     Raises:
-        ValueError: for one without.
+        ValueError: for a model that lacks one of them; names `function`.
     """
     if model.features is None or model.head is None:
         raise ValueError(f"{function}: the model has no features apart from its head: give both to fl.models.Model, or take another model")
@@ -41,21 +41,21 @@ FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": 
 def from_linen(
     module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None, head: tuple[str, nn.Module] | None = None
 ) -> Model:
-    """Any flax linen module of a call `module(x)`, or `module(x, train=...)`, as a model.
+    """Make a model of a flax linen module whose call is `module(x)` or `module(x, train=...)`.
 
     Args:
         module: the module; it may use the random stream "dropout", and must keep no state beside its parameters
             (batch statistics of clients have no meaning for a server; use GroupNorm or LayerNorm).
-        input: the leaf of an example that is its input.
-        flag: the argument of its call that says whether it trains; by default the one that is named train, training, is_training or, the
-            other way round, deterministic. Of another name it is True in training.
-        mask: the argument of its call that takes bool `[batch]`, False for the copies that fill up a short last batch, for a module that
-            looks across the batch.
-        head: the module's last layer, by the name of its parameters and as a module of its own, such as `("Dense_2", nn.Dense(10))`: what
-            comes into it are the model's `features`.
+        input: the leaf of an example that is the module's input.
+        flag: the argument of the module's call that turns training on; by default the argument named train, training, is_training or,
+            the other way round, deterministic. An argument of another name is True in training.
+        mask: the argument of the module's call that takes bool `[batch]`, False for the copies that fill up a short last batch, for a
+            module that looks across the batch.
+        head: the module's last layer, by the name of its parameters and as a module of its own, for instance
+            `("Dense_2", nn.Dense(10))`: the inputs of this layer are the model's `features`.
 
     Raises:
-        ValueError: for a module of another library, an argument that its call has not; when it is first called, for one that keeps
+        ValueError: for a module of another library, or an argument that its call lacks; at the first call, for a module that keeps
             state, and for a dropout layer that is off in training, or on in evaluation.
 
     >>> model = from_linen(nn.Dense(10))
@@ -105,7 +105,7 @@ def from_linen(
 
 
 def _in_two(model: Model, name: str, layer: nn.Module) -> Model:
-    """A model with the layer of this name as its head."""
+    """Split `model` before its last layer `name`: the inputs of that layer are the features, `layer` is the head."""
 
     def features(params, batch, key=None):
         entering = []
@@ -126,27 +126,27 @@ def _in_two(model: Model, name: str, layer: nn.Module) -> Model:
 
 
 def _watched(top: nn.Module, training: bool, flags: tuple[str, ...], following: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-    """A layer's call, unless it is a dropout that does not follow the module's flag."""
+    """Call a layer; refuse a dropout layer that does not follow the module's flag."""
     layer = context.module
     rate = getattr(layer, "rate", None) if isinstance(layer, nn.Dropout) else getattr(layer, "dropout_rate", None)
     if context.method_name == "__call__" and isinstance(rate, int | float) and rate > 0 and hasattr(layer, "deterministic"):
         given = inspect.signature(layer.__call__).bind_partial(*args, **kwargs).arguments.get("deterministic")
         off = layer.deterministic if given is None else given
         if off is not None and bool(off) == training:
-            what = "off in training" if training else "on in evaluation"
-            said = f"flag {', '.join(flags)}" if flags else f"no flag among {', '.join(FLAGS)}"
+            state = "off in training" if training else "on in evaluation"
+            found = f"flag {', '.join(flags)}" if flags else f"no flag among {', '.join(FLAGS)}"
             raise ValueError(
-                f"from_linen: the layer {layer.name or type(layer).__name__} of {type(top).__name__} drops out at {rate}, and is {what}: "
-                f"its call has {said}; name the argument that turns it on as flag, or make the rate 0"
+                f"from_linen: the layer {layer.name or type(layer).__name__} of {type(top).__name__} drops out at {rate}, and is {state}: "
+                f"its call has {found}; name the argument that turns it on as flag, or make the rate 0"
             )
     return following(*args, **kwargs)
 
 
 def leaf_of(examples: Tree, argument: str, name: str) -> Any:
-    """One leaf of examples, or an error that says which there are.
+    """Return the leaf `name` of examples.
 
     Raises:
-        ValueError: for examples without it; names the argument that asks for it.
+        ValueError: for examples without that leaf; names their leaves and the `argument` that asks for the leaf.
     """
     if not isinstance(examples, Mapping) or name not in examples:
         there = f"has the leaves {', '.join(map(str, examples))}" if isinstance(examples, Mapping) else "has no leaves by name"

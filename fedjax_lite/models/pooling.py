@@ -1,4 +1,4 @@
-"""Max pooling whose gradient is selects, which XLA fuses, and not XLA's select-and-scatter, which is slow on CPU."""
+"""Max pooling with a gradient of selects, which XLA fuses, in place of XLA's select-and-scatter, which is slow on CPU."""
 
 import functools
 import itertools
@@ -50,7 +50,7 @@ def max_pool(
     for offset in itertools.product(*map(range, window)):
         stop = [o + (n - 1) * s + 1 for o, n, s in zip(offset, outputs, strides)]
         candidate = lax.slice(x, (0, *offset, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
-        # A later element wins only if it is greater, or NaN: a select sends the whole gradient to one, a maximum splits it.
+        # A later element wins only if it is greater, or NaN: a select sends the whole gradient to one element, a maximum splits it.
         best = candidate if best is None else jnp.where((candidate > best) | jnp.isnan(candidate), candidate, best)
     assert best is not None  # a window has at least one element
     return best
@@ -58,12 +58,13 @@ def max_pool(
 
 @jax.custom_jvp
 def _blocks(x):
-    """The maximum over axes 2, 4, ... of `[batch, height, rows, width, columns, channels]`."""
+    """Return the maximum over axes 2, 4, ... of `[batch, height, rows, width, columns, channels]`."""
     return functools.reduce(jnp.maximum, _elements(x))
 
 
 @_blocks.defjvp
 def _(primals, tangents):
+    """Take each block's tangent from the first element that equals the block's maximum."""
     (x,), (dx,) = primals, tangents
     z, elements = _blocks(x), _elements(x)
     inner, sizes = tuple(range(2, x.ndim - 1, 2)), x.shape[2:-1:2]
@@ -74,7 +75,7 @@ def _(primals, tangents):
         winner = jnp.where(elements[k] == z, jnp.array(k, kind), winner)
     number = jnp.arange(len(elements), dtype=kind).reshape([x.shape[axis] if axis in inner else 1 for axis in range(x.ndim)])
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # so a loop keeps the winners, not which elements of every block won
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # so that a loop stores winners, not a mask over all elements
     def of_winners(winner, dx):
         return jnp.sum(jnp.where(jnp.expand_dims(winner, inner) == number, dx, jnp.zeros_like(dx)), axis=inner)
 
@@ -82,6 +83,6 @@ def _(primals, tangents):
 
 
 def _elements(x):
-    """Row by row, each element of every block."""
+    """Return an array for each place in a block, row by row: the elements of all blocks at that place."""
     positions = itertools.product(*map(range, x.shape[2:-1:2]))
     return [x[(slice(None), *itertools.chain.from_iterable((slice(None), i) for i in position))] for position in positions]

@@ -50,12 +50,12 @@ def lstm(kernel: jax.Array, recurrent: jax.Array, bias: jax.Array, x: jax.Array)
 
 @jax.custom_vjp
 def _lstm(kernel: jax.Array, recurrent: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
-    """The layer with time first: x `[time, batch, inputs]` to h `[time, batch, hidden]`."""
+    """Run the layer with time first: x `[time, batch, inputs]` to h `[time, batch, hidden]`."""
     return _scan(kernel, recurrent, bias, x, lambda *cell: ())[0]
 
 
 def _forward(kernel, recurrent, bias, x):
-    """The layer, and what its gradient needs: all that does not depend on the gradient itself is worked out here, in cache."""
+    """Run the layer; save the factors of its gradient that do not depend on the cotangent, computed while their arrays are in cache."""
 
     def derivatives(i, f, g, o, before, squashed):
         by_gate = jnp.stack([g * i * (1 - i), before * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)], axis=1)
@@ -66,8 +66,9 @@ def _forward(kernel, recurrent, bias, x):
 
 
 def _scan(kernel, recurrent, bias, x, save_fn: Callable):
+    """Scan over time; return h `[time, batch, hidden]` and the results of `save_fn` at each time step."""
     hidden = recurrent.shape[0]
-    projected = (x @ kernel).reshape(*x.shape[:2], 4, hidden)  # of all time steps at once
+    projected = (x @ kernel).reshape(*x.shape[:2], 4, hidden)  # one product for all time steps
     bias = bias.reshape(1, 4, hidden)
     # σ(z) = (1 + tanh(z / 2)) / 2, so that the four gates are one tanh.
     scale = jnp.array([0.5, 0.5, 1, 0.5], x.dtype).reshape(1, 4, 1)
@@ -87,6 +88,7 @@ def _scan(kernel, recurrent, bias, x, save_fn: Callable):
 
 
 def _backward(residuals, dh):
+    """Return the gradients of kernel, recurrent, bias and x; scan back over time, then one product for each."""
     kernel, recurrent, x, h, saved = residuals
     time, batch, hidden = h.shape
     to_h = _transposed(recurrent)
@@ -110,7 +112,7 @@ _lstm.defvjp(_forward, _backward)
 
 
 def _transposed(x: jax.Array) -> jax.Array:
-    """A transpose laid out in memory: folded into the product that takes it, XLA on CPU runs that a fifth slower."""
+    """Transpose `x` in memory: on CPU a product into which XLA folds the transpose is a fifth slower."""
     return lax.optimization_barrier(x.T)
 
 
@@ -144,7 +146,7 @@ class _CharLSTM(nn.Module):
                 f"char_lstm: x of an example must be integer tokens [time], got {x.dtype}{list(x.shape[1:])}: encode the text, or cast it"
             )
         table = self.param("embedding", nn.initializers.normal(1.0), (self.vocabulary, self.embedding))
-        # Past the end a row is NaN, and a negative index would count from the end.
+        # jnp.take gives NaN past the end, but counts a negative index from the end.
         h = jnp.take(table, jnp.where(x < 0, self.vocabulary, x), axis=0)
         for layer in range(self.layers):
             h = _LSTM(self.hidden, name=f"LSTM_{layer}")(h)

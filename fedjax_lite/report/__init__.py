@@ -1,4 +1,4 @@
-"""The reports of a run and of a study: each one HTML page that needs nothing else."""
+"""The reports of a run and of a study: each is one HTML page without other files."""
 
 from fedjax_lite.report.heat import heat_map
 from fedjax_lite.report.page import report

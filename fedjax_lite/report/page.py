@@ -1,4 +1,4 @@
-"""The page: what was run, what came out, curves over rounds, what it depends on."""
+"""The HTML page of a run: its status, metrics, curves over rounds, settings, and facts about data, code and device."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -7,7 +7,7 @@ from typing import Any
 from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
 
-MARK = "\N{DAGGER}"  # of what a private run's guarantee does not cover
+MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
@@ -24,13 +24,13 @@ pre { background: #f6f6f6; padding: .8em; overflow-x: auto } .status { font-weig
 
 
 def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]], config: str = "") -> str:
-    """A run as one HTML page.
+    """Write a run as one HTML page.
 
     Args:
-        name: its heading.
-        summary: what summary.json holds.
-        records: what metrics.jsonl holds.
-        config: the TOML text of its settings.
+        name: the page's heading.
+        summary: the dict in summary.json.
+        records: the dicts in metrics.jsonl.
+        config: the TOML text of the run's settings.
     """
     final = summary["final"]
     spread = {parted(name)[1]: each for name, each in _spreads(final).items()}
@@ -58,7 +58,7 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
 
 
 def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[str]:
-    """A figure a metric: what it was in local training and in the evaluation together, with the spread over clients."""
+    """Draw a figure a metric: its curves in local training and in the evaluation, with the spread over clients."""
     names = in_order(dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, float)))
     evaluated = [parted(name) for name in names if is_evaluation(name)]
     spreads = [(record["round"], _spreads(record)) for record in records]
@@ -68,8 +68,8 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         if name in names:
             curves[_marked("local training", outside, name)] = _series(records, name)
         spread = [(x, each.get(prefix + name, {})) for x, each in spreads]
-        told = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
-        band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in told if None not in values]
+        quantiles = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
+        band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in quantiles if None not in values]
         shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
         figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=said(name)))
     drawn = {each for prefix, name in evaluated for each in (prefix + name, name)}
@@ -87,28 +87,28 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
 
 
 def _spreads(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """An evaluation's metrics -> how they are spread over clients.
+    """Return the spread over clients of each metric of an evaluation, by the metric's full name.
 
     >>> _spreads({"test_loss": 0.5, "test_clients": {"loss": {"mean": 0.25}}})
     {'test_loss': {'mean': 0.25}}
     """
-    told = {name.removesuffix(SPREAD): value for name, value in record.items() if isinstance(value, dict)}
-    return {prefix + name: each for prefix, spread in told.items() for name, each in spread.items()}
+    by_prefix = {name.removesuffix(SPREAD): value for name, value in record.items() if isinstance(value, dict)}
+    return {prefix + name: each for prefix, spread in by_prefix.items() for name, each in spread.items()}
 
 
 def _marked(text: str, outside: Sequence[str], name: str | None = None) -> str:
-    """A text with a mark if the metric of that name is outside the guarantee."""
+    """Add `MARK` to `text` if the metric `name`, by default `text`, is outside the guarantee."""
     return f"{text} {MARK}" if (name or text) in outside else text
 
 
-def _privacy(told: dict[str, Any]) -> str:
-    """Epsilon by rounds, what it means, and what it does not cover."""
-    rounds = told.get("rounds", [])
-    named = {"by RDP": told.get("epsilon_rdp", []), "by PLD": told.get("epsilon_pld", [])}
+def _privacy(privacy: dict[str, Any]) -> str:
+    """Write the section on privacy: epsilon by rounds, its terms, and the metrics outside the guarantee."""
+    rounds = privacy.get("rounds", [])
+    named = {"by RDP": privacy.get("epsilon_rdp", []), "by PLD": privacy.get("epsilon_pld", [])}
     curves = {name: list(zip(rounds, values, strict=True)) for name, values in named.items() if values and None not in values}
     last = {f"epsilon {name}": points[-1][1] for name, points in curves.items()}
-    rest = {name: told[name] for name in ("delta", "noise_multiplier", "sampling", "relation", "note") if name in told}
-    outside = ", ".join(name.replace("_", " ") for name in told["outside"])
+    rest = {name: privacy[name] for name in ("delta", "noise_multiplier", "sampling", "relation", "note") if name in privacy}
+    outside = ", ".join(name.replace("_", " ") for name in privacy["outside"])
     figure = f'<div class="figures">{line_chart("epsilon", curves)}</div>' if curves else ""
     return (
         f"<h2>Privacy</h2>{_pairs(last | rest)}<small>{MARK} Outside the guarantee, since computed from clients' data without noise: "
@@ -116,33 +116,34 @@ def _privacy(told: dict[str, Any]) -> str:
     )
 
 
-def _travelled(told: dict[str, Any]) -> dict[str, Any]:
-    """Sizes and bytes in words."""
-    sizes = told["client_parameters"]
+def _travelled(traffic: dict[str, Any]) -> dict[str, Any]:
+    """Return the rows of the table of models' sizes and bytes sent."""
+    sizes = traffic["client_parameters"]
     words = {"parameters of a client's model": ", ".join(f"{size:,}" for size in (sizes if isinstance(sizes, list) else [sizes]))}
-    words["parameters of the global model"] = f"{told['global_parameters']:,}"
+    words["parameters of the global model"] = f"{traffic['global_parameters']:,}"
     words |= {
-        f"bytes sent {way} clients": f"{told[name]:,.0f}"
+        f"bytes sent {way} clients": f"{traffic[name]:,.0f}"
         for way, name in (("by", "uplink_bytes"), ("to", "downlink_bytes"))
-        if name in told
+        if name in traffic
     }
-    if "uplink_of_model" in told:
-        words["a client's message, of its model's size"] = f"{100 * told['uplink_of_model']:.3g} %"
+    if "uplink_of_model" in traffic:
+        words["a client's message, of its model's size"] = f"{100 * traffic['uplink_of_model']:.3g} %"
     return words
 
 
 def _series(records: Sequence[dict[str, Any]], name: str) -> Series:
+    """Return a metric's points (round, value / `scale_of`), with None where a record holds None."""
     there = [(record["round"], record[name]) for record in records if name in record]
     return [(x, None if y is None else y / scale_of(name)) for x, y in there]
 
 
 def said(metric: str) -> Callable[[float], str]:
-    """How a figure's axis names values of a metric, which it has divided by `scale_of`."""
+    """Return the function that writes values at a figure's axis, where values are divided by `scale_of(metric)`."""
     return lambda value: shown(metric, value * scale_of(metric))
 
 
 def _spread(spread: dict[str, dict[str, Any]]) -> str:
-    """One row a metric: its distribution over clients, of few the clients themselves."""
+    """Write a table with a row a metric: mean, standard deviation, worst decile and deciles over clients, or each of few clients."""
 
     def rows(kind):
         return [
@@ -151,36 +152,40 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
             if kind in x
         ]
 
-    head, told = ["client by client", "mean", "std", "worst 10 %"], ""
+    head, text = ["client by client", "mean", "std", "worst 10 %"], ""
     if many := rows("deciles"):
-        told += f'<div class="wide">{_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
-        told += "<small>Under 10 % to 90 %: what about that share of the clients is at or below, interpolated between two of them.</small>"
+        text += f'<div class="wide">{_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
+        text += "<small>Under 10 % to 90 %: what about that share of the clients is at or below, interpolated between two of them.</small>"
     if few := rows("values"):
         numbers = range(1, max(map(len, few)) - len(head) + 1)
-        told += f'<div class="wide">{_table(few, [*head, *map(str, numbers)])}</div>'
-        told += "<small>Under 1, 2, ...: each client, from the lowest on. Their worst 10 % are rounded up to whole clients.</small>"
-    return told
+        text += f'<div class="wide">{_table(few, [*head, *map(str, numbers)])}</div>'
+        text += "<small>Under 1, 2, ...: each client, from the lowest on. Their worst 10 % are rounded up to whole clients.</small>"
+    return text
 
 
 def _pairs(values: dict[str, Any]) -> str:
+    """Write a table of names and values."""
     rows = [[name.replace("_", " "), shown(name, value) if isinstance(value, float) else value] for name, value in values.items()]
     return _table(rows)
 
 
 def _table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:
+    """Write rows of cells as an HTML table."""
     top = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
     body = "".join("<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table>{top}{body}</table>"
 
 
 def _text(value: Any) -> str:
+    """Write a cell: "-" for None, 4 digits of a float."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: int | float) -> str:
-    """
+    """Write seconds in hours, minutes and seconds.
+
     >>> _duration(3.21), _duration(192), _duration(4000)
     ('3.2 s', '3 min 12 s', '1 h 6 min')
     """

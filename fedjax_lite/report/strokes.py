@@ -1,28 +1,28 @@
-"""How curves are told apart: by color, by dashes and by marks, so that color is never all there is."""
+"""Colors, dashes and marks of curves, so that curves differ in more than their color."""
 
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-MARKED = 40  # points up to which each is marked
-SOME = 8  # marks of a longer curve beside others
+MARKED = 40  # a curve of at most so many points has a mark at each point
+SOME = 8  # marks of a longer curve, if the figure has other curves
 
 
 class Stroke(NamedTuple):
-    """What a curve looks like."""
+    """The look of a curve."""
 
     color: str
-    dashes: str  # SVG's stroke-dasharray; "" for a line that is whole
-    shape: str  # of its marks, as a path around 0, 0; "" for a circle
+    dashes: str  # SVG's stroke-dasharray; "" for a solid line
+    shape: str  # the path of a mark around 0, 0; "" for a circle
     hollow: bool = False
 
     def line(self, d: str) -> str:
-        """A path of the curve."""
+        """Return the SVG of the curve along the path `d`."""
         dashes = f' stroke-dasharray="{self.dashes}"' if self.dashes else ""
         return f'<path d="{d}" stroke="{self.color}" fill="none" stroke-width="1.6"{dashes}/>'
 
     def mark(self, x: str, y: str) -> str:
-        """A point of the curve."""
+        """Return the SVG of the curve's mark at a point."""
         look = f'fill="{"#fff" if self.hollow else self.color}" stroke="{self.color}"'
         if not self.shape:
             return f'<circle cx="{x}" cy="{y}" r="2.4" {look}/>'
@@ -43,13 +43,13 @@ STROKES = (
 
 
 def drawn(points: Sequence[tuple[int | float, str | None]], stroke: Stroke, beside: int, which: int) -> str:
-    """A curve, broken at gaps; a point without neighbours would be invisible without a mark.
+    """Draw a curve, broken at gaps; mark a point without neighbours, which no line would show.
 
     Args:
         points: x, and the place "x,y" in the figure or None for a gap.
-        stroke: what it looks like.
-        beside: how many other curves there are.
-        which: its number among them, so that their marks do not fall together.
+        stroke: the look of the curve.
+        beside: the number of other curves in the figure.
+        which: the curve's number in the figure, which shifts its marks away from the other curves' marks.
     """
     places = [None, *(place for _, place in points), None]
     path, pen, marks = [], "M", []
@@ -65,9 +65,9 @@ def drawn(points: Sequence[tuple[int | float, str | None]], stroke: Stroke, besi
 
 
 def legend(names: Sequence[str], band_name: str = "") -> str:
-    """What each curve is called, with a piece of it; and the shaded area."""
+    """Return the legend: the name of each curve beside a piece of the curve, and the name of the shaded area."""
     pieces = [f'<svg viewBox="0 0 30 8">{stroke.line("M0,4 L30,4")}{stroke.mark("15", "4")}</svg>' for stroke in STROKES]
-    told = [f"<span><b>{piece}</b>{escape(name)}</span>" for piece, name in zip(pieces, names, strict=False)]
+    entries = [f"<span><b>{piece}</b>{escape(name)}</span>" for piece, name in zip(pieces, names, strict=False)]
     shaded = f'<b style="background:{STROKES[0].color};opacity:.2"></b>'
-    told += [f"<span>{shaded}{escape(band_name)}</span>"] if band_name else []
-    return f'<div class="legend">{"".join(told)}</div>' if len(told) > 1 else ""
+    entries += [f"<span>{shaded}{escape(band_name)}</span>"] if band_name else []
+    return f'<div class="legend">{"".join(entries)}</div>' if len(entries) > 1 else ""

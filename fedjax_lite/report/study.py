@@ -1,4 +1,4 @@
-"""The page of a study: a heat map a metric, ranked cells, curves with bands over the seeds."""
+"""The HTML page of a study: for each metric heat maps, ranked cells, and curves with bands over the seeds."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
 from fedjax_lite.report.strokes import STROKES
 
-MOST_FIGURES = 48  # of a metric's curves
+MOST_FIGURES = 48  # figures of a metric's curves, at most
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
 MORE_STYLE = """
 figure.heat { flex: 0 1 auto } details { margin: 1em 0 } summary { cursor: pointer; color: #2166ac }
@@ -35,22 +35,22 @@ def study_report(
     best: Mapping[str, str] | None = None,
     made: Mapping[str, Any] | None = None,
 ) -> str:
-    """A study as one HTML page. The two longest axes are a heat map's rows and columns, of the others each combination has one.
+    """Write a study as one HTML page. The two longest axes are rows and columns of heat maps, one for each combination of the others.
 
     Args:
-        name: its heading.
+        name: the page's heading.
         axes: name -> labels.
         results: metric -> `[*axes, seeds]` or, for a curve, `[*axes, seeds, rounds]`.
         rounds: curve -> the rounds of its points.
         tables: metric -> a row a cell, in the order of the axes.
-        config: the text of its settings.
+        config: the text of the study's settings.
         best: metric -> "min" or "max", where its name does not tell.
-        made: what it was made with and from.
+        made: date, seconds, and facts about data, code and device.
     """
     seeds = next(iter(results.values())).shape[len(axes)]
     cells = math.prod(len(labels) for labels in axes.values())
-    said = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
-    parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(said)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
+    grid = " x ".join(f"{len(labels)} {axis}" for axis, labels in axes.items())
+    parts = [f"<h1>{escape(name)}</h1>", f"<p>{cells} cells ({escape(grid)}), {seeds} seed{'' if seeds == 1 else 's'} each</p>"]
     results = {metric: results[metric] for metric in in_order(results)}
     alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
     for metric, values in results.items():
@@ -70,8 +70,8 @@ def study_report(
         if metric in rounds:
             shown = "".join(_curves(axes, metric, values, rounds[metric], lower))
             parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
-    told = {metric: float(value) for metric, value in alike.items()}
-    parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(told)}" if told else "")
+    constant = {metric: float(value) for metric, value in alike.items()}
+    parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(constant)}" if constant else "")
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
     parts.append(f"<h2>Made with</h2>{_pairs(_made_with(made))}" if made else "")
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
@@ -80,13 +80,13 @@ def study_report(
 
 
 def _layout(axes: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
-    """The places of the axes that are rows and columns, and of the others."""
+    """Return the indices of the two longest axes, rows and columns of a heat map, and the indices of the other axes."""
     longest = sorted(range(len(axes)), key=lambda i: -len(list(axes.values())[i]))
     return longest[:2], sorted(longest[2:])
 
 
 def _facets(axes: Mapping[str, Sequence[str]], others: Sequence[int]) -> list[tuple[dict[int, int], str]]:
-    """Every combination of some axes: the place on each, and a caption."""
+    """Return each combination of rows of the axes `others`: axis -> row, and a caption."""
     names, labels = list(axes), list(axes.values())
     combinations = itertools.product(*(range(len(labels[i])) for i in others))
     return [
@@ -96,7 +96,7 @@ def _facets(axes: Mapping[str, Sequence[str]], others: Sequence[int]) -> list[tu
 
 
 def _heat_maps(axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[Mapping[str, Any]], lower: bool) -> list[str]:
-    """One for each combination of the axes that are neither rows nor columns, on one scale."""
+    """Draw a heat map for each combination of the axes that are neither rows nor columns, all on one scale."""
     shape = [len(labels) for labels in axes.values()]
     (rows, columns), others = (*_layout(axes)[0], None, None)[:2], _layout(axes)[1]
     names, labels = [*axes, ""], [*axes.values(), ("",)]
@@ -119,7 +119,7 @@ def _heat_maps(axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[M
 
 
 def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray, lower: bool = False) -> list[str]:
-    """What runs ended at `[*axes, seeds]` over every axis of three numbers or more, with the curves of the longest other axis."""
+    """Draw last values `ends`, `[*axes, seeds]`, over each axis of at least three numbers, with the longest other axis as curves."""
     figures = []
     for i, (name, labels) in enumerate(axes.items()):
         with suppress(ValueError):
@@ -135,7 +135,10 @@ def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray,
 def _curves(
     axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, points: Sequence[int | float], lower: bool, across: str = ROUND
 ) -> list[str]:
-    """The longest axis's curves in a figure for each combination of the others, on one scale, logarithmic perhaps if lower is better."""
+    """Draw a figure for each combination of the shorter axes, with the longest axis as curves, all on one scale.
+
+    The scale may be logarithmic if lower is better.
+    """
     if not axes:
         axes, values = {"": ("",)}, values[None]
     values = values / scale_of(metric)
@@ -162,6 +165,7 @@ def _curves(
 
 
 def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
+    """Write the table of cells by rank."""
     apart = {"low", "high", "seeds", "diverged", "rank", "rounds_to_target", "rounds_low", "rounds_high"}  # joined below, or left out
     names = [name for name in table[0] if name not in apart]
     head = [
@@ -185,25 +189,25 @@ def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:
-    """A row a fact; the settings are shown elsewhere.
+    """Return a row for each fact but the settings, which the page shows elsewhere.
 
     >>> _made_with({"seconds": 61.0, "data": {"train": {"clients": 2, "sha256": "ab"}}, "code": {"jax": "1"}, "config": {}})
     {'time': '1 min 1 s', 'data train': 'clients 2, sha256 ab', 'code jax': '1'}
     """
     rows: dict[str, Any] = {}
-    for part, told in made.items():
-        if part == "seconds" and isinstance(told, int | float):
-            rows["time"] = _duration(told)
-        elif isinstance(told, dict):
-            of = {} if part == "config" else told
+    for part, facts in made.items():
+        if part == "seconds" and isinstance(facts, int | float):
+            rows["time"] = _duration(facts)
+        elif isinstance(facts, dict):
+            of = {} if part == "config" else facts
             rows |= {f"{part} {k}": ", ".join(f"{a} {b}" for a, b in x.items()) if isinstance(x, dict) else x for k, x in of.items()}
         else:
-            rows[part] = told
+            rows[part] = facts
     return rows
 
 
 def rounds_of(row: Mapping[str, Any]) -> str:
-    """A row's rounds to a target: their mean over the seeds, with its interval where there are several.
+    """Write a row's rounds to a target: the mean over seeds, with its interval where there is more than one seed.
 
     >>> rounds_of({"rounds_to_target": 14 / 3, "rounds_low": 1.8, "rounds_high": 7.5333})
     '4.7 (1.8 to 7.5)'
@@ -215,9 +219,11 @@ def rounds_of(row: Mapping[str, Any]) -> str:
 
 
 def _interval(metric: str, row: Mapping[str, Any]) -> str:
+    """Write the confidence interval of a row's mean; "-" where there is none."""
     return "-" if row["low"] is None else f"{shown(metric, row['low'])} to {shown(metric, row['high'])}"
 
 
 def _note(metric: str, row: Mapping[str, Any]) -> str:
-    said = shown(metric, row["mean"]) + ("" if row["low"] is None else f" ({_interval(metric, row)})")
-    return said + f", rank {row['rank']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")
+    """Write a heat map's note at a cell: mean, interval, rank and number of diverged seeds."""
+    mean = shown(metric, row["mean"]) + ("" if row["low"] is None else f" ({_interval(metric, row)})")
+    return mean + f", rank {row['rank']}" + (f", {row['diverged']} diverged" if row["diverged"] else "")

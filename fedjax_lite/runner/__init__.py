@@ -1,1 +1,1 @@
-"""The impure part: segments of rounds run, and what is written, resumed and told of them."""
+"""The impure part: run segments of rounds, write records and checkpoints, resume runs, plan and report them."""

@@ -1,4 +1,4 @@
-"""What `fl.run` and `fl.plan` take: whatever is something else is refused by its name, before anything is traced."""
+"""Check the arguments of `fl.run` and `fl.plan` before tracing; an error names the argument that does not fit."""
 
 import operator
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def check_run(
     converge: Any = None,
     own_on_host: Any = None,
 ) -> tuple[int, int]:
-    """Rounds, and rounds a segment, once all arguments of a run are known to be of their kinds.
+    """Check all arguments of a run; return `rounds` and `evaluate_every` as Python integers.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -45,10 +45,10 @@ def check_run(
 
 
 def check_parts(algorithm: Any, params: Tree, sampler: Any, key: Key) -> None:
-    """Refuse parts of another kind than a run takes.
+    """Refuse an algorithm, params, sampler or key of a wrong type.
 
     Raises:
-        TypeError: naming the argument, and what makes it.
+        TypeError: naming the argument, and the function that makes a right value.
     """
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm must be a fl.Algorithm, got {_kind(algorithm)}: call fl.federate, or a function of fl.algorithms")
@@ -66,10 +66,10 @@ def check_parts(algorithm: Any, params: Tree, sampler: Any, key: Key) -> None:
 
 
 def check_kinds(data: Any, test: Any) -> None:
-    """Refuse data of another kind than a run takes.
+    """Refuse `data` that is no FederatedData or Store, and `test` that is no FederatedData or None.
 
     Raises:
-        TypeError: naming what to pass.
+        TypeError: naming the argument, and the value to pass.
     """
     if not isinstance(data, FederatedData | Store):
         raise TypeError(f"data must be a FederatedData or a Store, got a {type(data).__name__}: of a TrainTest, pass data.train")
@@ -80,7 +80,7 @@ def check_kinds(data: Any, test: Any) -> None:
 def check_options(
     rounds: Any, evaluate_every: Any = 10, checkpoint_every: Any = None, converge: Any = None, own_on_host: Any = None
 ) -> None:
-    """Refuse numbers and options that no run can be made of.
+    """Refuse values of `rounds`, `evaluate_every` and the other options that no run can use.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -104,10 +104,10 @@ def check_options(
 
 
 def plain_settings(config: Mapping[str, Any] | None, name: str = "config") -> dict[str, Any]:
-    """Settings as TOML can write them: NumPy's and JAX's numbers become Python's.
+    """Convert settings to values that TOML can write: NumPy's and JAX's numbers become Python's.
 
     Raises:
-        ValueError: naming the first that TOML has no value for.
+        ValueError: naming the first setting that TOML has no value for.
 
     >>> plain_settings({"client": {"rate": np.float32(0.5), "sizes": np.arange(2)}})
     {'client': {'rate': 0.5, 'sizes': [0, 1]}}
@@ -128,7 +128,7 @@ def plain_settings(config: Mapping[str, Any] | None, name: str = "config") -> di
 
 
 def _kind(value: Any) -> str:
-    """A value in short: itself if it is plain, else its kind."""
+    """Describe `value` in an error: a plain value by its repr, an array by dtype and shape, another value by its type."""
     if hasattr(value, "dtype"):
         return f"an array {value.dtype}{list(value.shape)}"
     return repr(value) if value is None or isinstance(value, str | int | float) or value in ({}, ()) else f"a {type(value).__name__}"

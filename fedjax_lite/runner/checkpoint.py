@@ -17,15 +17,15 @@ from fedjax_lite.tree import keys_again, words
 
 __all__ = ["Checkpoints"]
 
-TOUCHED = "touched"  # no path of a state: they begin with a dot
+TOUCHED = "touched"  # the key of client ids beside a state's paths; paths begin with a dot, so none is equal
 
 
 class Checkpoints:
-    """The last states of a run in a folder (orbax), beside the identity of the run they belong to.
+    """Keep the last states of a run in a folder (orbax), beside the identity of that run.
 
     Args:
-        folder: made if absent; what a killed process left half written is removed.
-        identity: what a checkpoint must agree with to be resumed: nested dicts of JSON values.
+        folder: made if absent; files that a killed process left half written are removed.
+        identity: nested dicts of JSON values; a checkpoint is restored only if its identity is equal.
         keep: how many of the last checkpoints stay.
     """
 
@@ -39,26 +39,27 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=kinds)
 
     def latest(self) -> int | None:
-        """The round of the last checkpoint."""
+        """Return the round of the last checkpoint; None without a checkpoint."""
         return self._manager.latest_step()
 
     def save(self, round: int, state: State) -> None:
-        """Start writing a state; a crash before it is whole leaves the one before.
+        """Start writing `state`; a crash before the end leaves the checkpoint before it whole.
 
         Raises:
-            OSError: if it, or the one before, cannot be written.
+            OSError: if this checkpoint, or the checkpoint before it, cannot be written.
         """
         arguments = self._ocp.args.Composite(
             state=self._ocp.args.StandardSave(_storable(state)), identity=self._ocp.args.JsonSave(self._identity)
         )
         with self._writing():
             self._manager.save(round, args=arguments)
-            if isinstance(state.own, Touched):  # rows in host memory change in place
+            if isinstance(state.own, Touched):  # rows in host memory change in place, so writing must end first
                 self._manager.wait_until_finished()
 
     def restore(self, round: int, template: State) -> State:
-        """The state saved after `round` rounds, in the classes and with the random keys of `template`, where what clients keep may
-        be `Touched` in one and whole in the other.
+        """Return the state saved after `round` rounds, in the classes and with the kinds of random keys of `template`.
+
+        Own and uplink rows may be `Touched` in the checkpoint and whole in `template`, or the other way round.
 
         Raises:
             ValueError: if the checkpoint belongs to another configuration, naming the first difference, or cannot be read.
@@ -74,36 +75,36 @@ class Checkpoints:
         like = _storable(template)
 
         def abstract(path, saved):
-            """As the template has it, if it does; what is laid out in another way comes to host memory."""
+            """Return the shape and place to restore to: the template's, or host memory for a leaf of another shape."""
             same = path in like and like[path].shape == saved.shape
             return self._ocp.utils.to_shape_dtype_struct(like[path]) if same else np.zeros(saved.shape, saved.dtype)
 
         with self._reading(round):
-            found = self._manager.item_metadata(round)["state"].tree
-            wanted = {path: abstract(path, saved) for path, saved in found.items()}
+            shapes = self._manager.item_metadata(round)["state"].tree
+            wanted = {path: abstract(path, saved) for path, saved in shapes.items()}
             stored = self._manager.restore(round, args=self._ocp.args.Composite(state=self._ocp.args.StandardRestore(wanted)))["state"]
         return _restored(_laid_out(stored, template), template)
 
     def wait(self) -> None:
-        """Return when everything is on disk.
+        """Return when every saved state is on disk.
 
         Raises:
-            OSError: if that cannot be.
+            OSError: if a checkpoint cannot be written.
         """
         with self._writing():
             self._manager.wait_until_finished()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Name the checkpoint's folder where orbax fails, in one of many ways, because the disk is full or gone; and let it be silent."""
+        """Turn orbax's errors, of a disk that is full or gone, into an OSError that names the folder; silence orbax's log."""
         log = logging.getLogger("absl")
         before = log.level
-        log.setLevel(logging.CRITICAL)  # it tells how long it waits, and each failure several times
+        log.setLevel(logging.CRITICAL)  # orbax logs how long it waits, and each failure more than once
         try:
             yield
         except Exception as error:
             last = self.latest()
-            why = _first_line(error).rsplit('": ', 1)[-1]  # after the paths of files inside
+            why = _first_line(error).rsplit('": ', 1)[-1]  # the reason stands after the paths of files inside
             raise OSError(
                 f"no checkpoint could be written to {self._manager.directory} ({why}): make room, then "
                 + (f"resume after round {last}, which is saved whole" if last else "start again")
@@ -117,9 +118,10 @@ class Checkpoints:
 
     @contextmanager
     def _reading(self, round: int) -> Iterator[None]:
+        """Turn orbax's errors into a ValueError that names the folder of this checkpoint."""
         try:
             yield
-        except Exception as error:  # orbax raises many kinds for files that are damaged
+        except Exception as error:  # orbax raises errors of many types for damaged files
             folder = self._manager.directory / f"round_{round}"
             raise ValueError(
                 f"{folder} cannot be read: remove that folder to go on from the checkpoint before it, if any ({_first_line(error)})"
@@ -127,21 +129,23 @@ class Checkpoints:
 
 
 def _storable(state: State) -> dict[str, Any]:
-    """Leaves by path, independent of the classes a state is made of; random keys as plain words; empty leaves, which orbax
-    refuses, left out. Rows in host memory stand where those on the device do, beside the ids of their clients."""
+    """Return the state's leaves by path, without its classes; random keys as integer words, without empty leaves, which orbax refuses.
+
+    Rows in host memory have the paths of rows on the device; "touched" holds the ids of their clients.
+    """
     ids = {TOUCHED: state.own.ids} if isinstance(state.own, Touched) else {}
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_bare(state))} | ids
     return words({path: leaf for path, leaf in leaves.items() if leaf.size})
 
 
 def _bare(state: State) -> State:
-    """The state with rows in place of `Touched`."""
+    """Return `state` with plain rows in place of `Touched`."""
     own, uplink = (part.rows if isinstance(part, Touched) else part for part in (state.own, state.uplink))
     return state._replace(own=own, uplink=uplink)
 
 
 def _laid_out(stored: dict[str, Any], template: State) -> dict[str, Any]:
-    """Own and uplink rows as the template has them: of the clients that took part, in host memory, or of all, on the device."""
+    """Lay own and uplink rows out as in `template`: on the host for touched clients, or on the device for the population."""
     rows = [path for path in stored if path.startswith((".own", ".uplink"))]
     if isinstance(template.own, Touched):
         ids = {} if TOUCHED in stored or not rows else {TOUCHED: np.arange(len(stored[rows[0]]), dtype=np.int32)}
@@ -153,6 +157,7 @@ def _laid_out(stored: dict[str, Any], template: State) -> dict[str, Any]:
 
 
 def _restored(stored: dict[str, Any], template: State) -> State:
+    """Build a state in the classes of `template` from leaves by path; a leaf that was not stored stays the template's."""
     ids = stored.get(TOUCHED, ())
 
     def leaf(path, like):
@@ -168,4 +173,5 @@ def _restored(stored: dict[str, Any], template: State) -> State:
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of an error's text; its type's name where the text is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

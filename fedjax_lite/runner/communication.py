@@ -1,4 +1,4 @@
-"""What a run's models are in size, and what travelled for them."""
+"""Sizes of a run's models and the bytes sent in its rounds, as numbers for the summary."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,17 +12,17 @@ __all__ = ["traffic"]
 
 
 def traffic(records: Sequence[dict[str, Any]], start: Tree, params: Tree) -> dict[str, Any]:
-    """A few numbers for a summary, on the host.
+    """Count parameters and sum bytes sent over all rounds, as numbers for a run's summary.
 
     Args:
-        records: of the rounds, with "clients", "uplink_bits" and "downlink_bits".
-        start: the parameters a run was given: of the clients' model, or a tuple with those of each family.
+        records: one a round, with "clients", "uplink_bits" and "downlink_bits".
+        start: the initial parameters of the clients' model; of families, a tuple with the parameters of each family's model.
         params: the global model.
 
     Returns:
-        "client_parameters" (of families a list), "global_parameters", "uplink_bytes" and "downlink_bytes" (of all rounds), and
-        "uplink_of_model": bits that a client sent in a round, on average, over those of its model in float32 (of families, of the mean
-        over them); without the numbers that no record has.
+        "client_parameters" (of families a list), "global_parameters", "uplink_bytes", "downlink_bytes" and "uplink_of_model": the mean
+        bits that a client sent in a round over the bits of its float32 model. With families, the mean of their models is meant. Numbers
+        of bytes are left out where the last record has no bits.
 
     >>> records = [{"clients": 2.0, "uplink_bits": 32.0, "downlink_bits": 256.0}]
     >>> model = jax.numpy.zeros(4)
@@ -31,10 +31,10 @@ def traffic(records: Sequence[dict[str, Any]], start: Tree, params: Tree) -> dic
     """
     families = start if isinstance(start, tuple) else (start,)
     sizes = [sum(int(x.size) for x in jax.tree.leaves(family)) for family in families]
-    found: dict[str, Any] = {"client_parameters": sizes if isinstance(start, tuple) else sizes[0]}
-    found["global_parameters"] = sum(int(x.size) for x in jax.tree.leaves(params))
+    numbers: dict[str, Any] = {"client_parameters": sizes if isinstance(start, tuple) else sizes[0]}
+    numbers["global_parameters"] = sum(int(x.size) for x in jax.tree.leaves(params))
     total = {name: sum(record.get(name) or 0 for record in records) for name in ("clients", "uplink_bits", "downlink_bits")}
-    found |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in ("up", "down") if f"{way}link_bits" in (records or [{}])[-1]}
-    if total["clients"] and "uplink_bytes" in found:
-        found["uplink_of_model"] = total["uplink_bits"] / total["clients"] / (sum(map(dense_bits, families)) / len(families))
-    return found
+    numbers |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in ("up", "down") if f"{way}link_bits" in (records or [{}])[-1]}
+    if total["clients"] and "uplink_bytes" in numbers:
+        numbers["uplink_of_model"] = total["uplink_bits"] / total["clients"] / (sum(map(dense_bits, families)) / len(families))
+    return numbers

@@ -1,7 +1,7 @@
-"""Compiled programs that go when the algorithm they were made of goes.
+"""Hold compiled programs as long as the algorithm that they were compiled for, and no longer.
 
 `jax.jit` holds the static arguments of its programs for as long as the jitted function lives. A sweep that builds an algorithm a step
-would keep every one of them, and a program takes hundreds of the memory mappings that a process may have (65,530 on Linux).
+would keep the programs of all. A program takes hundreds of the memory mappings that a process may have (65,530 on Linux).
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ __all__ = ["Compiled"]
 
 
 class Compiled:
-    """`jax.jit(function, **options)`, but for its first arguments, `parts`: functions, or tuples of them, that each have programs apart.
+    """`jax.jit(function, **options)` with separate programs for each value of its first `parts` arguments: functions, or tuples of them.
 
-    The programs are an attribute of the first part (of an algorithm: of its `round`), and go with it: they hold what they belong to,
-    a circle that Python's collector finds, where a table here, or a static argument of jax's, would hold it for ever.
+    The programs are an attribute of the first part (of an algorithm: of its `round`) and are freed with that part. Programs and part hold
+    each other, a circle that Python's collector frees; a table here, or a static argument of jax, would hold the part for ever.
 
     >>> scaled = Compiled(lambda factor, x: factor(x), parts=1)
     >>> double = lambda x: 2 * x
@@ -29,7 +29,7 @@ class Compiled:
         self._function, self._parts, self._options = function, parts, options
 
     def of(self, *parts: Any) -> Any:
-        """The jitted function of the other arguments."""
+        """Return the jitted function of the arguments that follow `parts`."""
         owner = getattr(parts[0], "round", parts[0])
         programs = vars(owner).setdefault("_programs", {}) if hasattr(owner, "__dict__") else {}
         if (self, parts) not in programs:
@@ -40,5 +40,5 @@ class Compiled:
         return self.of(*args[: self._parts])(*args[self._parts :], **keywords)
 
     def programs(self, *parts: Any) -> int:
-        """How many programs there are for these parts."""
+        """Count the programs compiled for `parts`."""
         return self.of(*parts)._cache_size()

@@ -1,4 +1,4 @@
-"""When a run has converged."""
+"""The rule by which a run stops early: a metric that no longer improves."""
 
 import math
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Convergence(NamedTuple):
     best: str | None = None  # "min" or "max"; by default "min" for a loss, an error or a norm by its name, else "max"
 
     def reached(self, history: Records) -> bool:
-        """Whether the records of the evaluated rounds say so; one without clients, or without the metric, says nothing.
+        """Return whether the rule holds for `history`, records of evaluated rounds; a record without clients or metric is skipped.
 
         >>> Convergence("loss", tolerance=0.1, patience=2).reached([{"loss": 1.0}, {"loss": 0.95}, {"loss": 0.91}])
         True

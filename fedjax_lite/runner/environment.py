@@ -1,4 +1,4 @@
-"""What a result depends on beside its configuration and data."""
+"""Fingerprints of code and device, on which a result depends beside its configuration and data."""
 
 import functools
 import hashlib
@@ -15,7 +15,7 @@ __all__ = ["environment"]
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Fingerprints of the code (a hash of every source file of the package, versions) and of the device."""
+    """Return fingerprints of the code (a hash of every source file of the package, versions) and of the device."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for source in sorted(package.rglob("*.py")):

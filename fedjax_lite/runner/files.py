@@ -1,4 +1,4 @@
-"""Folders and files of runs and studies: where they may be written, what was there before, and text that is whole or not there."""
+"""Folders and files of runs and studies: check a folder, move an old run aside, write text whole or not at all."""
 
 import os
 import re
@@ -12,15 +12,15 @@ from typing import Any
 
 __all__ = ["append", "check_room", "holds", "move_aside", "place_of", "replaced", "toml_text", "write"]
 
-RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # what tells that a folder is one
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or turns the text around it
+RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # one of these in a folder marks its kind
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or changes the direction of text
 
 
 def place_of(out: Any) -> Path:
-    """Where `out` is for good, whatever becomes of the directory that one is in and of links on the way.
+    """Resolve `out` to an absolute path without links, which a later change of directory leaves right.
 
     Raises:
-        ValueError: for what names no folder.
+        ValueError: if `out` names no folder.
     """
     if not isinstance(out, str | os.PathLike):
         raise ValueError(f"out must be the path of a folder, got {out!r}")
@@ -40,15 +40,15 @@ def place_of(out: Any) -> Path:
 
 
 def holds(folder: Path) -> str:
-    """ "run" or "study", of which a folder holds at least a part; or ""."""
+    """Return "run" or "study" if `folder` holds at least a part of a run or study, else ""."""
     return next((kind for kind, names in (("run", RUN), ("study", STUDY)) if any((folder / name).exists() for name in names)), "")
 
 
 def check_room(out: Any, resume: bool = False) -> Path:
-    """The folder to write to, once it is known that it can be written and that nothing of another kind is lost there.
+    """Check that `out` can be written and holds no files but a run's or a study's; return its absolute path.
 
     Raises:
-        ValueError: for a file, a folder with something else in it, one that can't be made, or that would have to be moved and can't be.
+        ValueError: if `out` is a file, holds other files, can't be written, or must be moved aside and contains the current directory.
     """
     place = place_of(out)
     try:
@@ -70,7 +70,7 @@ def check_room(out: Any, resume: bool = False) -> Path:
 
 
 def _try(folder: Path) -> None:
-    """Make a folder and write in and beside it; nothing of it stays."""
+    """Make `folder`, write a file in and beside it, then remove both files and all folders made."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _try(folder: Path) -> None:
 
 
 def move_aside(place: Path, status: str = "") -> None:
-    """Make room where a run or a study is already: nothing is lost, and the newest is where it is looked for."""
+    """Rename a run or study at `place` to the first free `place`.1, .2 ..., so that the newest has the plain name."""
     if not (kind := holds(place)):
         return
     number = 1
@@ -94,7 +94,7 @@ def move_aside(place: Path, status: str = "") -> None:
 
 
 def toml_text(values: Mapping[str, Any]) -> str:
-    """TOML with each list of plain values on one line.
+    """Write `values` as TOML text, each list of plain values on one line.
 
     >>> print(toml_text({"hidden": [200, 200]}), end="")
     hidden = [200, 200]
@@ -110,7 +110,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, under a name that nobody can foresee, which takes its place when it is whole."""
+    """Yield a path with a random name beside `path`, for the caller to write; at the end that file replaces `path`."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield temporary
@@ -128,7 +128,7 @@ def write(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add to a file, and return when it is on disk."""
+    """Append `text` to a file, and return when the text is on disk."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -1,4 +1,4 @@
-"""A run's folder: one line of metrics a round, checkpoints, and a summary that tells whether the run finished."""
+"""A run's folder: a line of metrics for each round, checkpoints, and a summary with the run's status."""
 
 import json
 import math
@@ -23,20 +23,20 @@ from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
 __all__ = ["RunFolder"]
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoints"
-# What may differ when a run is resumed: how long it goes on, where its clients and their data lie. The data itself has a fingerprint.
+# Settings that may differ when a run is resumed, since its numbers do not depend on them. The data itself has a fingerprint.
 FREE = ("name", "run", "engine", "data")
 
 
 class RunFolder:
-    """Where a run is written. Lines are on disk before the checkpoint that vouches for them; the summary is replaced as a whole.
+    """The folder that a run writes: lines of a round are on disk before its checkpoint; the summary is replaced as a whole.
 
-    Of several processes, which must all see the folder, the leading one writes; a state they write and read together.
+    All processes must see the folder. The leading process writes the files; all processes write and read a state together.
 
     Args:
         path: the folder; made by `open`.
-        facts: what a run must agree with to be resumed here, such as the fingerprint of its data.
-        config: its settings; but for `FREE`, they must agree too.
-        notes: what else to keep in the summary.
+        facts: values by name, such as the data's fingerprint; a run is resumed here only if its facts are equal.
+        config: the run's settings; all but `FREE` must be equal too.
+        notes: further entries of the summary.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class RunFolder:
     ) -> None:
         self._notes = dict(notes or {})
         self.path, self._facts, self._config = place_of(path), dict(facts), dict(config or {})
-        from filelock import FileLock  # here, so that all that needs no folder runs where this package is absent
+        from filelock import FileLock  # here, so that a run without a folder works where filelock is absent
 
         self._toml = toml_text(self._config)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
         self._checkpoints: Checkpoints | None = None
         self.latest: int | None = None  # the round of the last checkpoint
-        self._goes_on = False  # whether anything was written: a run that is resumed stays as it is until its first new rounds
-        self._before, self._started = 0.0, time.perf_counter()  # seconds of the run before it was resumed
+        self._goes_on = False  # True after the first write: a resumed run's files stay as they are until its first new round
+        self._before, self._started = 0.0, time.perf_counter()  # seconds that the run took before it was resumed, and the clock now
 
     def open(self, state: State, resume: bool) -> tuple[State, Records]:
-        """The state and the records to go on from; with nothing to resume, those given and none."""
+        """Return state and records of the last checkpoint to resume from; without a checkpoint, `state` and no records."""
         wait_for_all("the folder is looked at")
         try:
             by_leader(lambda: self._take(resume))
@@ -80,7 +80,7 @@ class RunFolder:
         return state, records
 
     def record(self, records: Records, new: int, state: State | None) -> None:
-        """Add the lines of the last `new` records and, if a state is given, the checkpoint after them."""
+        """Append the lines of the last `new` records; if `state` is given, save it as the checkpoint after them."""
         self._go_on(records[: len(records) - new])
         by_leader(lambda: self._written(lambda: append(self.path / METRICS, lines_of(records[len(records) - new :]))))
         if state is not None:
@@ -88,7 +88,7 @@ class RunFolder:
             by_leader(lambda: self._written(lambda: self._summarize("running", records)))
 
     def finish(self, status: str, records: Records, state: State, params: Tree, **more: Any) -> None:
-        """Write what a finished, converged or interrupted run leaves, and more of the summary."""
+        """Write the last checkpoint, the model, the report and the summary, with the entries `more`."""
         self._go_on(records)
         if records and self.latest != len(records):
             self._save(records, state)
@@ -104,16 +104,16 @@ class RunFolder:
             status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
             try:
                 self._summarize(status, read_records(self.path), error=str(error))
-            except OSError as another:  # as where the disk is full, which is what the first error says
+            except OSError as another:  # for instance on a full disk, which the first error already names
                 error.add_note(f"{self.path / SUMMARY} could not be written: {another.strerror}")
         self._close(error is not None)
 
     def _take(self, resume: bool) -> None:
-        """Make the folder, and make sure that no other run writes to it."""
+        """Make the folder and lock it against other runs; without `resume`, move an old run aside."""
         from filelock import Timeout
 
         try:
-            self.path.mkdir(parents=True, exist_ok=True)  # first: a lock that can't be made looks as if another run had it
+            self.path.mkdir(parents=True, exist_ok=True)  # first: a lock file that can't be made looks like a lock that another run holds
             self._lock.acquire(timeout=0)
             if not resume:
                 move_aside(self.path, status_of(self.path))
@@ -124,7 +124,7 @@ class RunFolder:
             raise ValueError(f"out={self.path} cannot be made: {error.strerror}; name another folder") from error
 
     def _check_seen(self) -> None:
-        """Refuse a folder that is not the same for all processes: they would wait for each other's parts of a checkpoint for ever."""
+        """Refuse a folder that the processes do not share: they would wait for each other's parts of a checkpoint for ever."""
         if jax.process_count() == 1:
             return
         token = self.path / f".seen.{common(time.time_ns() % 2**31)}"
@@ -136,7 +136,7 @@ class RunFolder:
             raise ValueError(f"out={self.path} is not one folder that all processes see: give all the same one, on a shared disk")
 
     def _written(self, write: Callable[[], None]) -> None:
-        """Write, or say where there was no room and how to go on."""
+        """Call `write`; where the disk refuses, raise an OSError that names the folder and how to go on."""
         try:
             write()
         except OSError as error:
@@ -144,12 +144,13 @@ class RunFolder:
             raise OSError(f"{self.path} could not be written ({error.strerror}): make room, then {last}") from error
 
     def _go_on(self, records: Records) -> None:
-        """Before anything new is written: the settings, the lines that the checkpoint vouches for, and that it runs."""
+        """Before the first write only: write settings, `records` and a summary with the status "running"."""
         if not self._goes_on:
             by_leader(lambda: self._written(lambda: self._begin(records)))
             self._goes_on = True
 
     def _begin(self, records: Records) -> None:
+        """Remove partial files; write the settings, `records` and the summary."""
         for cut_off in self.path.glob("*.partial"):
             cut_off.unlink()
         if self._toml:
@@ -158,23 +159,26 @@ class RunFolder:
         self._summarize("running", records)
 
     def _end(self, status: str, records: Records, params: Tree, more: dict[str, Any]) -> None:
+        """Write the model, the report and the summary."""
         save_params(self.path, params)
         self._summarize(status, records, **more)
 
     def _close(self, failed: bool = False) -> None:
-        if self._checkpoints and not (failed and jax.process_count() > 1):  # it would wait for processes that may be gone
+        """Close the checkpoints and release the lock."""
+        if self._checkpoints and not (failed and jax.process_count() > 1):  # closing waits for processes that may be gone
             self._checkpoints.close()
         if self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
     def _save(self, records: Records, state: State) -> None:
+        """Save `state` as the checkpoint after `records`."""
         assert self._checkpoints
         self._checkpoints.save(len(records), state)
         self.latest = len(records)
 
     def _summarize(self, status: str, records: Records, **more: Any) -> None:
-        """The summary, and for a run that goes on no longer the report before it."""
+        """Write the summary; for a run that has ended, write the report first."""
         evaluated = (record for record in reversed(records) if any(map(is_evaluation, record)))
         summary: dict[str, Any] = {
             "status": status,
@@ -193,19 +197,21 @@ class RunFolder:
 
 
 def status_of(folder: Path) -> str:
-    """The status in a folder's summary; "unknown" where there is none, or no whole one."""
+    """Return the status in a folder's summary; "unknown" where the summary is absent or damaged."""
     status = _summary(folder).get("status")
     return status if isinstance(status, str) else "unknown"
 
 
 def _seconds(folder: Path) -> float:
+    """Return the seconds in a folder's summary; 0 where they are absent or not finite."""
     seconds = _summary(folder).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
 
 
 def _summary(folder: Path) -> dict[str, Any]:
+    """Read a folder's summary; an empty dict where the summary is absent or damaged."""
     try:
-        found = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return summary if isinstance(summary, dict) else {}

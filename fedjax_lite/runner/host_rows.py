@@ -1,4 +1,4 @@
-"""What clients keep, in host memory: the rows of those that took part. A client that never did costs nothing."""
+"""Own and uplink rows in host memory, for the clients that took part; other clients take no memory."""
 
 import math
 from collections.abc import Callable
@@ -12,41 +12,41 @@ from fedjax_lite.base import State, Tree
 
 __all__ = ["Rows", "Touched"]
 
-GROWTH = 1.5
+GROWTH = 1.5  # a full table grows by this factor, so that few copies are made
 
 
 class Touched(NamedTuple):
-    """The place of `State.own` or `State.uplink` in host memory; random keys as their words."""
+    """Stands for `State.own` or `State.uplink` while rows are in host memory; random keys are stored as integer words."""
 
     ids: np.ndarray  # int32 [touched], the clients that took part
     rows: Tree  # numpy [touched, ...]
 
 
 class Rows:
-    """Own and uplink rows by client id.
+    """A table of own and uplink rows by client id, which grows as clients take part.
 
     Args:
-        state: whose `own` and `uplink` are `Touched`, with the rows to start from.
-        population: how many clients there are.
-        first: ids -> (own, uplink), the rows that clients start with; called for cohorts with clients that are new.
+        state: its `own` and `uplink` are `Touched` and hold the table's first rows.
+        population: the number of clients.
+        first: ids -> (own, uplink), the rows that clients start with; called for a cohort with new clients.
     """
 
     def __init__(self, state: State, population: int, first: Callable[[Any], Tree]) -> None:
         self._first = first
-        self._like = first(np.zeros(1, np.int32))  # whose random keys tell their kind
+        self._like = first(np.zeros(1, np.int32))  # one row, from which stored random keys get their kind back
         self._population = population
-        self._ids = np.array(state.own.ids, np.int32)  # by place
+        self._ids = np.array(state.own.ids, np.int32)  # the client of each row, then room
         self._count = len(self._ids)
         self._place = {id: place for place, id in enumerate(self._ids.tolist())}
         self._table = jax.tree.map(np.array, (state.own.rows, state.uplink.rows))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a client's row."""
+        """Return the bytes of a client's own and uplink row."""
         return sum(x.dtype.itemsize * math.prod(x.shape[1:]) for x in jax.tree.leaves(self._table))
 
     def take(self, ids: np.ndarray) -> Tree:
-        """The rows of these clients; those of an id past the population are any."""
+        """Return the rows of `ids`; for an id outside the population the row is arbitrary."""
         ids = np.minimum(ids, self._population - 1)
         place = self._places(ids)
         known = place >= 0
@@ -58,7 +58,7 @@ class Rows:
         return jax.tree.map(tree.keys_again, rows, self._like)
 
     def put(self, ids: np.ndarray, rows: Tree) -> None:
-        """Keep the rows of clients that have trained, each there once; one of an id past the population is nobody's."""
+        """Store `rows` of the clients `ids`, all different; a row with an id outside the population is ignored."""
         slots = np.flatnonzero(ids < self._population)
         ids = ids[slots]
         new = ids[self._places(ids) < 0]
@@ -70,16 +70,17 @@ class Rows:
         jax.tree.map(lambda x, row: x.__setitem__(place, np.asarray(row)[slots]), self._table, tree.words(rows))
 
     def within(self, state: State) -> State:
-        """The state with the rows in it: a view, good until the next `put`."""
+        """Return `state` with the table's rows as `Touched`: views, valid until the next `put`."""
         own, uplink = jax.tree.map(lambda x: x[: self._count], self._table)
         ids = self._ids[: self._count]
         return state._replace(own=Touched(ids, own), uplink=Touched(ids, uplink))
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
-        """Where the rows of clients are; -1 for one that has none."""
+        """Return each client's index in the table; -1 for a client without a row."""
         return np.array([self._place.get(id, -1) for id in ids.tolist()], np.int64)
 
     def _grow(self, count: int) -> None:
+        """Make room for `count` rows in all."""
         if count > len(self._ids):
             room = min(self._population, max(count, int(GROWTH * len(self._ids)))) - len(self._ids)
             self._ids, self._table = jax.tree.map(
@@ -88,6 +89,6 @@ class Rows:
 
 
 def untouched(rows: Tree) -> Touched:
-    """No rows yet, of these shapes `[population, ...]`."""
+    """Return a `Touched` without rows, for a tree of shapes `[population, ...]`."""
     shapes = jax.eval_shape(tree.words, rows)
     return Touched(np.empty(0, np.int32), jax.tree.map(lambda x: np.empty((0, *x.shape[1:]), x.dtype), shapes))

@@ -1,4 +1,4 @@
-"""Several hosts: one process on each runs the same program, and together they are one set of devices (`jax.distributed`)."""
+"""More than one host: a process on each runs the same program, and their devices form one set (`jax.distributed`)."""
 
 import socket
 import threading
@@ -12,16 +12,16 @@ from jax.experimental import multihost_utils
 
 __all__ = ["join_hosts"]
 
-LONGEST = 10**6  # seconds
+LONGEST = 10**6  # seconds, the largest timeout
 
 
 def join_hosts(coordinator: str | None = None, processes: int | None = None, process: int | None = None, *, timeout: float = 300) -> None:
-    """Join the processes of a job; call it in each of them before anything else of jax. `jax.devices()` are then those of all.
+    """Join the processes of a job, before each uses jax in another way. `jax.devices()` are then the devices of all processes.
 
     Args:
-        coordinator: "host:port" of process 0, which listens there. None, with the two next: as SLURM, GKE, Open MPI or a TPU pod tell it.
-        processes: how many there are.
-        process: which of them this is, from 0.
+        coordinator: "host:port" of process 0, which listens there. None, as for the next two: SLURM, GKE, Open MPI or a TPU pod tell jax.
+        processes: the number of processes.
+        process: the number of this process, from 0.
         timeout: seconds to wait for the others.
 
     Raises:
@@ -46,7 +46,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         raise ValueError(f"timeout must be seconds from above 0 to {LONGEST:,}, got {timeout}")
     if coordinator is not None and process == 0:
         _check_free(int(coordinator.rpartition(":")[2]))
-    # jax ends the whole process where it fails to join, so its own limit must lie behind this one, and it must be waited for.
+    # jax ends the whole process where its own timeout passes: a thread joins with a longer timeout, and is waited for with this one.
     errors: list[Exception] = []
 
     def initialize():
@@ -55,7 +55,7 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
         except Exception as error:
             errors.append(error)
 
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
+    jax.config.update("jax_enable_preemption_service", False)  # the service would catch SIGTERM
     joining = threading.Thread(target=initialize, daemon=True)
     joining.start()
     joining.join(timeout)
@@ -70,37 +70,37 @@ def join_hosts(coordinator: str | None = None, processes: int | None = None, pro
 
 def _check_free(port: int) -> None:
     """Refuse a port that is taken: jax would end the whole process there."""
-    with socket.socket() as found:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind(("", port))
+            trial.bind(("", port))
         except OSError as error:
             raise ValueError(f"coordinator: process 0 cannot listen on port {port} ({error.strerror}): give another port") from error
 
 
 def leads() -> bool:
-    """Whether this is the process that writes and prints, of several that do the same."""
+    """Return whether this process is the leading process, which alone writes and prints."""
     return jax.process_index() == 0
 
 
 def agreed(flag: bool) -> bool:
-    """Whether the flag is up in any process: the same answer in all, who must all ask."""
+    """Return whether `flag` is True in at least one process; all processes must call this, and get the same answer."""
     return bool(multihost_utils.process_allgather(flag).any()) if jax.process_count() > 1 else flag
 
 
 def common(value: int) -> int:
-    """The leading process's number, in all."""
+    """Return the leading process's `value` in all processes, which must all call this."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
 
 
 def check_same(value: str) -> None:
-    """Refuse a job whose processes were started with different things, of which `value` is a description."""
+    """Refuse a job whose processes differ in `value`, a description of their data, models, keys and settings."""
     if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(np.uint32(zlib.crc32(value.encode()))).tolist())) > 1:
         raise ValueError("the processes have different data, models, keys or settings: start all with the same configuration and files")
 
 
 def by_leader(fn: Callable[[], Any]) -> None:
-    """Call it in the leading process; if it fails there, fail in all, so that none waits for ever."""
+    """Call `fn` in the leading process; if `fn` fails there, raise in all processes, so that none waits for ever."""
     failed = None
     if leads():
         try:
@@ -112,6 +112,6 @@ def by_leader(fn: Callable[[], Any]) -> None:
 
 
 def wait_for_all(place: str) -> None:
-    """Go on when all processes are here."""
+    """Return when all processes have reached `place`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)

@@ -1,4 +1,4 @@
-"""What makes a run's numbers, as text to compare: the same run may be resumed, another is refused by the name of what differs."""
+"""Describe the functions and numbers that a run's results depend on, so that a resumed run can be compared with its checkpoint."""
 
 import functools
 import hashlib
@@ -18,12 +18,12 @@ from fedjax_lite.tree import is_key
 
 __all__ = ["first_difference", "parts_of", "sketch"]
 
-LIBRARIES = ("fedjax_lite", "jax", "optax", "flax", "numpy", "functools")  # a function's name says what it does: versions are recorded
+LIBRARIES = ("fedjax_lite", "jax", "optax", "flax", "numpy", "functools")  # compared by name, since versions are recorded
 PLAIN = (int, float, str, bool, type(None), np.generic)
 
 
 def sketch(tree: Tree) -> dict[str, Any]:
-    """A model as two numbers a leaf, its norm and a projection over it, which rounding hardly moves: another device's is the same.
+    """Describe each leaf of a model by its norm and a projection over the norm, which rounding on another device hardly moves.
 
     >>> sketch({"w": np.array([3.0, 4.0], np.float32)})
     {"['w'] float32[2]": {'about': [5.0, 1.0322418446945119]}}
@@ -32,33 +32,33 @@ def sketch(tree: Tree) -> dict[str, Any]:
 
 
 def parts_of(**parts: Any) -> dict[str, Any]:
-    """What functions are made of: their names, and what they close over, each under the path by which it is reached first.
+    """Describe functions by their names and the values that they close over, each value under the first path that reaches it.
 
-    An engine is left out: it decides where clients lie, not what comes of them.
+    An engine is left out: engines place clients and do not change their results.
 
     >>> parts_of(sampler=functools.partial(max, 3))
     {'sampler.function': 'builtins.max', 'sampler.0': 3}
     """
-    found: dict[str, Any] = {}
-    seen: dict[int, tuple[str, Any]] = {}  # path and value, by identity; held, or another object could take a number
+    described: dict[str, Any] = {}
+    seen: dict[int, tuple[str, Any]] = {}  # id() -> path and value; values are held, so that no id() is used again
     stack = [(name, value) for name, value in reversed(parts.items())]
     while stack:
         path, value = stack.pop()
         if isinstance(value, PLAIN):
-            found[path] = value.item() if isinstance(value, np.generic) else value
+            described[path] = value.item() if isinstance(value, np.generic) else value
         elif path in parts and id(value) in seen:
-            found[path] = f"as {seen[id(value)][0]}"
+            described[path] = f"as {seen[id(value)][0]}"
         elif id(value) not in seen and not isinstance(value, Engine):
             seen[id(value)] = path, value
             name, inner = _opened(value)
             if name is not None:
-                found[path if not inner else f"{path}.function" if callable(value) else f"{path}.class"] = name
+                described[path if not inner else f"{path}.function" if callable(value) else f"{path}.class"] = name
             stack.extend((f"{path}.{key}", each) for key, each in reversed(inner))
-    return found
+    return described
 
 
 def _opened(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
-    """What a value is called, if that matters, and what is in it."""
+    """Return the name of `value`, None where its contents alone matter, and the contents by name."""
     if isinstance(value, jax.Array | np.ndarray):
         few = value.size <= 16 and not is_key(value)
         return {f"{value.dtype}{list(value.shape)}": np.asarray(value).tolist() if few else _about(value)}, []
@@ -84,12 +84,12 @@ def _opened(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
 
 
 def _of_function(function: types.FunctionType) -> tuple[Any, list[tuple[str, Any]]]:
-    """A library's function is told by its name; of others the code counts too, and the numbers among the globals that it uses.
+    """Describe a library's function by its name, a user's function also by its code and the numbers and functions among its globals.
 
-    A list or a dict that another's function closes over may be a notebook: it does not count.
+    Lists, dicts and sets that a user's function closes over are left out: the function may use them to take notes.
     """
     if (function.__module__ or "").split(".")[0] in LIBRARIES:
-        function = inspect.unwrap(function)  # a type checker may stand before it, in one process and not in another
+        function = inspect.unwrap(function)  # a type checker may wrap the function in one process and not in another
         return _name(function), list(_closed_over(function))
     inner = list(_closed_over(function))
     code = function.__code__
@@ -99,16 +99,19 @@ def _of_function(function: types.FunctionType) -> tuple[Any, list[tuple[str, Any
 
 
 def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values in a function's closure and among its defaults."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
-        except ValueError:  # not set yet
+        except ValueError:  # a variable that is not set yet
             pass
     defaults = inspect.signature(function).parameters.values()
     yield from ((p.name, p.default) for p in defaults if p.default is not p.empty)
 
 
 def _hash_of(code: types.CodeType) -> str:
+    """Hash bytecode, names and constants, of nested functions too."""
+
     def texts(code):
         yield code.co_code.hex()
         yield " ".join(code.co_names)
@@ -119,11 +122,12 @@ def _hash_of(code: types.CodeType) -> str:
 
 
 def _name(value: Any) -> str:
+    """Return the module and qualified name of a function or class."""
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
 
 
 def _about(x: Any) -> Any:
-    """Floats by their norm and one projection of them; everything else by a hash."""
+    """Describe an array of floats by its norm and one projection, an array of another dtype by a hash."""
     x = np.asarray(jax.random.key_data(x) if is_key(x) else x)
     if not np.issubdtype(x.dtype, np.inexact) and x.dtype != jax.numpy.bfloat16:
         return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:8]
@@ -133,9 +137,9 @@ def _about(x: Any) -> Any:
 
 
 def first_difference(saved: Any, current: Any, path: str = "") -> str:
-    """The first key, in alphabetical order, at which two nested dicts or lists differ, with both values.
+    """Return the first key, in alphabetical order, at which two nested dicts or lists differ, with both values.
 
-    Numbers that stand as "about" were computed, and may be so by another device: they differ where rounding can't tell why.
+    Numbers under "about" were computed, perhaps on another device: they differ if rounding (1e-5) can't explain the difference.
     """
     if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
         near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
@@ -145,7 +149,7 @@ def first_difference(saved: Any, current: Any, path: str = "") -> str:
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]
     else:
-        same = saved == current or (saved != saved and current != current)  # NaN is what it is
+        same = saved == current or (saved != saved and current != current)  # here NaN equals NaN
         return "" if same else f"{path} was {_shown(saved)}, is now {_shown(current)}"
     return next(filter(None, (first_difference(a, b, key) for key, a, b in pairs)), "")
 
@@ -154,4 +158,5 @@ _ABSENT = object()
 
 
 def _shown(value: Any) -> str:
+    """Return `value` as at most 80 characters; "not set" for a key that one side lacks."""
     return "not set" if value is _ABSENT else short(repr(value), 80)

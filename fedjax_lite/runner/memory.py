@@ -1,4 +1,4 @@
-"""What a run keeps on a device, known from shapes alone: refused before compilation where it cannot fit."""
+"""Estimate from shapes the bytes that a run takes on a device, and refuse a run that cannot fit before compilation."""
 
 import os
 from pathlib import Path
@@ -16,27 +16,29 @@ from fedjax_lite.sampling.participation import Sampler
 __all__ = ["Need", "check_fits", "check_model", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-COPIES = 3  # of a model, at the least: as received, in training, its change
-FEW, LARGE = 0.1, 2**24  # a run that reaches less than this share of the clients leaves rows of this many bytes mostly untouched
+COPIES = 3  # of a model in training, at least: the received model, the trained model, and their difference
+FEW, LARGE = 0.1, 2**24  # participations of a client, bytes: with fewer, and more, rows go to host memory
 
 
 class Need(NamedTuple):
-    """One thing that a device holds."""
+    """One entry of the estimate: the bytes of a part of a run on each device."""
 
     bytes: int
     note: str
-    remedy: str  # which number to lower, or what else to do
-    copied: int = 0  # bytes that XLA's products and sorts on a CPU take beside it, and its own account leaves out
+    remedy: str  # the number to lower, or another change of the settings
+    copied: int = 0  # further bytes that XLA's products and sorts take on a CPU and XLA's memory analysis omits
 
 
 def needs(
     algorithm: Algorithm, data: FederatedData | Store, params: Tree, state: Any, sampler: Sampler, test: Any, rows: int | None = None
 ) -> dict[str, Need]:
-    """What each device holds in a round, by name; working memory of a local step comes on top. Without a layout, no stacks.
+    """Estimate the bytes on each device in a round, by name, without the working memory of a local step.
+
+    Lanes and messages are left out where the algorithm has no layout.
 
     Args:
-        state: its shapes.
-        rows: of how many clients the device has what they keep; None: of all.
+        state: the shapes of the state.
+        rows: the number of clients whose own and uplink rows are on the device; None: the population.
     """
     whole = data.shapes() if isinstance(data, Store) else data
     cohort = jax.eval_shape(sampler, state.key, whole.size, state.round)
@@ -61,7 +63,7 @@ def needs(
     stacks = jax.eval_shape(algorithm.layout.stacks, state, whole, cohort)
     lanes = _rows_of(stacks["lanes"])
     remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.number()) else "lower the clients a round"
-    # Measured: a copy of each lane's model, half of the messages.
+    # Measured on CPUs: XLA copies each lane's model once, and half of the messages.
     found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params))
     messages = nbytes(stacks["messages"])
     note = f"of {_rows_of(stacks['messages'])} clients" if messages else "added up as they come"
@@ -70,12 +72,12 @@ def needs(
 
 
 def check_fits(found: dict[str, Need], limit: int | None, extra: int = 0) -> None:
-    """Refuse what needs more than a device has.
+    """Refuse a run that needs more bytes than a device has.
 
     Args:
         found: from `needs`.
-        limit: the device's bytes; None where it does not tell.
-        extra: bytes known beside, of a compiled program.
+        limit: the device's bytes; None where they are unknown.
+        extra: further bytes, known from a compiled program.
 
     Raises:
         ValueError: with the estimate, its largest parts and the number to lower.
@@ -93,11 +95,11 @@ def check_model(shapes: Tree, limit: int | None) -> None:
     """Refuse a model that no device can hold, before its first number is drawn.
 
     Args:
-        shapes: of its parameters.
-        limit: the device's bytes; None where it does not tell.
+        shapes: the shapes of its parameters.
+        limit: the device's bytes; None where they are unknown.
 
     Raises:
-        ValueError: with the leaf, or the bytes.
+        ValueError: naming the leaf, or the bytes.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         if leaf.size >= 2**31:
@@ -111,13 +113,14 @@ def check_model(shapes: Tree, limit: int | None) -> None:
 
 
 def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, participations: float) -> bool:
-    """Whether what clients keep goes to host memory: as wanted, or where it is more than half of a device, or large and mostly untouched.
+    """Return whether own and uplink rows go to host memory.
 
     Args:
+        wanted: the user's choice; None: if rows take more than half of a device, or are large and few clients take part.
         participations: how often a client takes part in the run, on average.
 
     Raises:
-        ValueError: if it is wanted of an algorithm that does not say what clients start with.
+        ValueError: if `wanted` is True for an algorithm whose layout does not give the rows that clients start with.
     """
     limit, known = device_memory(), algorithm.layout is not None and algorithm.layout.rows is not None
     rows = nbytes((state.own, state.uplink))
@@ -132,17 +135,17 @@ def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, particip
 
 
 def workspace(found: dict[str, Need]) -> int:
-    """Bytes that a compiled program takes and its own account leaves out."""
+    """Return the bytes that a compiled program takes on a CPU and XLA's memory analysis omits; 0 on other devices."""
     return sum(need.copied for need in found.values()) if jax.default_backend() == "cpu" else 0
 
 
 def cohorts_held() -> int:
-    """Of how many cohorts of a store the examples lie in memory: one trains, one is on its way; on a CPU, another is being read."""
+    """Count the cohorts of a store with examples in memory: one in training, one being copied and, on a CPU, one being read."""
     return 3 if jax.default_backend() == "cpu" else 2
 
 
 def device_memory() -> int | None:
-    """The bytes that each device of the mesh in use has; None where it does not tell. Devices of one CPU share the host's."""
+    """Return the bytes of each device of the mesh in use; None where unknown. Devices of one CPU share the host's bytes."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -151,15 +154,17 @@ def device_memory() -> int | None:
 
 
 def nbytes(shapes: Tree) -> int:
-    """The size of a tree of arrays, or of their shapes."""
+    """Return the bytes of a tree of arrays or shapes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
 
 def _rows_of(stack: Tree) -> int:
+    """Return the length of a stack's axis 0; 0 of a stack without leaves."""
     return jax.tree.leaves(stack)[0].shape[0] if jax.tree.leaves(stack) else 0
 
 
 def _host_memory() -> int | None:
+    """Return the host's bytes, or its control group's limit where that is lower; None where unknown."""
     try:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

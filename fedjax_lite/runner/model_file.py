@@ -1,4 +1,4 @@
-"""A model on disk: its leaves by path in params.safetensors, and back into a tree."""
+"""Write a model's leaves by path to params.safetensors, and read the file back into a tree."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PARAMS = "params.safetensors"
 
 
 def leaf_names(params: Tree) -> list[str]:
-    """A model's leaves by path, in order.
+    """Return the paths of a model's leaves, in order.
 
     Raises:
         ValueError: if two have the same path.
@@ -33,7 +33,7 @@ def leaf_names(params: Tree) -> list[str]:
 
 
 def named_leaves(params: Tree) -> dict[str, np.ndarray]:
-    """A model's leaves on the host, by path: "Dense_0/kernel"."""
+    """Copy a model's leaves to the host, by path: "Dense_0/kernel"."""
     leaves = jax.tree.leaves(jax.device_get(params))
     return {name: np.array(leaf, order="C") for name, leaf in zip(leaf_names(params), leaves, strict=True)}
 
@@ -45,7 +45,7 @@ def save_params(folder: Path, params: Tree) -> None:
 
 
 def load_params(path: str | Path, like: Tree) -> Tree:
-    """A model that a run has written, in the structure of another.
+    """Load a model that a run has written, into the structure of another model.
 
     Args:
         path: a run's folder, or the file in it.
@@ -67,15 +67,15 @@ def load_params(path: str | Path, like: Tree) -> Tree:
     path = Path(path).expanduser()
     path = path / PARAMS if path.is_dir() else path
     try:
-        found = load_file(path)
+        stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     names, wanted = leaf_names(like), jax.tree.leaves(like)
     for name, leaf in zip(names, wanted, strict=True):
-        said = f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
-        held = f"{found[name].dtype}{list(found[name].shape)}" if name in found else "no such leaf"
-        if said != held:
-            raise ValueError(f"{path}: leaf {name!r} should be {said}, the file has {held}: give the model that the run trained")
-    if more := sorted(found.keys() - set(names)):
+        expected = f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        held = f"{stored[name].dtype}{list(stored[name].shape)}" if name in stored else "no such leaf"
+        if expected != held:
+            raise ValueError(f"{path}: leaf {name!r} should be {expected}, the file has {held}: give the model that the run trained")
+    if more := sorted(stored.keys() - set(names)):
         raise ValueError(f"{path} also has the leaf {more[0]!r}: give the model that the run trained")
-    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(found[name]) for name in names])
+    return jax.tree.unflatten(jax.tree.structure(like), [jnp.asarray(stored[name]) for name in names])

@@ -1,4 +1,4 @@
-"""A progress bar with rounds a second and the time left, silent where the output is not a terminal; and Ctrl-C."""
+"""Show a run's progress on a terminal, and end a segment in order on Ctrl-C or SIGTERM."""
 
 import signal
 import sys
@@ -16,18 +16,20 @@ from fedjax_lite.metrics import is_evaluation, shown
 
 
 class _Speed(ProgressColumn):
+    """The column with rounds a second."""
+
     def render(self, task):
         return Text(f"{task.speed:.3g} rounds/s" if task.speed else "compiling")
 
 
 class Progress:
-    """A context whose `update` is told the record of the last round, and whose `note` shows a text instead.
+    """A progress bar with rounds a second and the time left, shown within a `with` block.
 
     Args:
-        rounds: how many there will be.
-        done: how many a resumed run has behind it.
-        show: False for no bar at all.
-        console: where to; by default standard error.
+        rounds: rounds of the whole run.
+        done: rounds that a resumed run has already done.
+        show: False: no bar.
+        console: the terminal to draw on; None: standard error. An output that is no terminal gets no bar.
     """
 
     def __init__(self, rounds: int, done: int, show: bool, console: Console | None = None) -> None:
@@ -47,8 +49,8 @@ class Progress:
     def update(self, record: dict[str, Any]) -> None:
         """Move to the record's round and show its evaluation, or the loss of local training if there is none."""
         evaluated = [name for name in record if is_evaluation(name) and isinstance(record[name], float)]
-        told = [f"{name} {shown(name, record[name], '.4f')}" for name in evaluated or ["loss"] if record.get(name) is not None]
-        self._bar.update(self._task, completed=record["round"], description="  ".join(told))
+        values = [f"{name} {shown(name, record[name], '.4f')}" for name in evaluated or ["loss"] if record.get(name) is not None]
+        self._bar.update(self._task, completed=record["round"], description="  ".join(values))
 
     def note(self, text: str) -> None:
         """Show a text beside the bar."""
@@ -63,14 +65,17 @@ class Progress:
 
 
 def say(text: str) -> None:
-    """Tell whoever sits before the terminal what takes its time."""
+    """Print `text` to standard error if that is a terminal."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
 @contextmanager
 def interruptible(note: Callable[[str], None], what: str = "segment") -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are only noted, so that a segment can end and be saved; a second one acts as if this were not here."""
+    """Note Ctrl-C or SIGTERM, so that a segment can end and be saved; a second signal has its usual effect.
+
+    Yields a function that returns whether a signal has come.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -96,7 +101,7 @@ def interruptible(note: Callable[[str], None], what: str = "segment") -> Iterato
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM acts as Ctrl-C does."""
+    """Let SIGTERM act as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A run's records: one dict a round, one line each in metrics.jsonl."""
+"""A run's records: a dict for each round, and a line for each dict in metrics.jsonl."""
 
 import json
 import math
@@ -15,7 +15,7 @@ Records = list[dict[str, Any]]
 
 
 def records_of(history: Mapping[str, np.ndarray], done: int) -> Records:
-    """A segment's history `[rounds]` as one record a round; NaN, where nothing was counted, becomes None.
+    """Turn a segment's metrics `[rounds]` into a record a round, numbered from `done` + 1; NaN and infinity become None.
 
     >>> records_of({"loss": np.array([0.5, np.nan])}, done=10)
     [{'round': 11, 'loss': 0.5}, {'round': 12, 'loss': None}]
@@ -25,7 +25,7 @@ def records_of(history: Mapping[str, np.ndarray], done: int) -> Records:
 
 
 def read_records(folder: Path, up_to: int | None = None) -> Records:
-    """The records of a folder, or of its first `up_to` rounds; from a line on that is no record, or that a crash cut off, nothing."""
+    """Read a folder's records, at most `up_to`; stop before the first line that is no record or was cut off by a crash."""
     records: Records = []
     path = folder / METRICS
     for line in path.read_bytes().splitlines(keepends=True)[:up_to] if path.exists() else []:
@@ -40,14 +40,14 @@ def read_records(folder: Path, up_to: int | None = None) -> Records:
 
 
 def _may_hold(value: Any) -> bool:
-    """Whether a record may hold this: a number, null, or the spread over clients of each metric."""
+    """Return whether a record may hold `value`: a finite number, None, or a dict of spreads over clients."""
     if isinstance(value, dict):
         return all(isinstance(spread, dict) for spread in value.values())
     return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def plain(value: Any) -> Any:
-    """A record as it is read back from JSON, which has no NaN and no infinity: None stands for both."""
+    """Replace NaN and infinity in `value` by None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -56,5 +56,5 @@ def plain(value: Any) -> Any:
 
 
 def lines_of(records: Records) -> str:
-    """The text of some records."""
+    """Return the text of `records`, a JSON line for each."""
     return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)

@@ -1,7 +1,7 @@
-"""Rounds of which the device holds only the cohort's share: examples from disk, what clients keep from host memory.
+"""Run rounds with only the cohort's share on the device: its examples from disk, its own and uplink rows from host memory.
 
-The same rounds as in memory, one program each where their examples come from disk; the next cohort is read while this one trains. Each
-device has the examples of its own clients only, and each of several processes reads only those of its devices.
+The rounds equal rounds in memory. With examples from disk each round is a program, and the next cohort is read while this cohort trains.
+Each device has the examples of its own clients only, and each process reads only the examples of its devices.
 """
 
 import math
@@ -26,17 +26,20 @@ from fedjax_lite.runner.host_rows import Rows
 from fedjax_lite.runner.memory import nbytes
 from fedjax_lite.sampling.participation import Sampler
 
-STEP = 1.25  # pieces have a power of this as their number of rows
+STEP = 1.25  # a piece's number of rows is a power of this, so that few sizes are compiled
 EVALUATED = 2**26  # bytes of examples that a device evaluates at once
-HELD = 2**26  # bytes of what clients keep, to run rounds in one program; for more, a program a round costs little beside the copies
+HELD = 2**26  # bytes of own and uplink rows up to which a segment is one program; above, a program a round adds little time
 
 
 def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree] | None = None) -> Callable[..., Any]:
-    """What `run`'s segment is for a population in memory: rounds, their metrics as arrays `[rounds]`, and the evaluation after them.
+    """Make the function that runs a segment, as `run.in_memory` does for data and rows on the device.
 
     Args:
         data: a store, whose examples are streamed; or a population on the device.
-        first_rows: key, ids -> own, uplink as these clients start, where what clients keep is in host memory; None: it is on the device.
+        first_rows: key, ids -> own, uplink, the rows that clients start with, for rows in host memory; None: rows are on the device.
+
+    Returns:
+        A function that returns the state, metrics `[rounds]`, and the evaluation after the last round.
     """
     sizes = placement.everywhere(jnp.asarray(data.size))
     pieces = _pieces(data) if isinstance(data, Store) else None
@@ -50,7 +53,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
         length = at_once(data, rounds, ids.shape[1], rows.nbytes if rows else 0)
         history: list[dict[str, Any]] = []
         for t, held in zip(range(0, rounds, length), pieces(ids, device) if pieces else repeat(data), strict=False):
-            jax.block_until_ready(history[-1:])  # programs over several CPU devices that overlap can wait for each other for ever
+            jax.block_until_ready(history[-1:])  # overlapping programs over CPU devices can wait for each other for ever
             cohort = tree.take(cohorts, jnp.arange(t, t + length))
             if rows:
                 clients, row = _distinct(ids[t : t + length], data.population)
@@ -68,26 +71,26 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
 
 
 def at_once(data: FederatedData | Store, rounds: int, clients: int, row: int) -> int:
-    """How many rounds of a segment are one program: of a store one; else all, if the rows of their clients are small.
+    """Return how many of a segment's rounds are one program: 1 for a store or rows above `HELD` bytes, else all.
 
     Args:
-        row: bytes that a client keeps in host memory.
+        row: bytes of a client's own and uplink row in host memory.
     """
     return 1 if isinstance(data, Store) or rounds * clients * row > HELD else rounds
 
 
 def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds: int, state) -> tuple[jax.stages.Lowered, int]:
-    """The program of a segment of so many rounds, or of one of them, and the bytes of its examples on each device.
+    """Lower the program of the first `at_once` rounds of a segment; also return the bytes of its streamed examples on each device.
 
     Args:
-        state: its shapes; key and round are arrays.
+        state: shapes, but arrays for key and round.
     """
     cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
     held: Any = data
     row = nbytes(jax.eval_shape(first_rows, state.key, ids[0, :1])) if first_rows else 0
     cohort = tree.take(cohorts, jnp.arange(at_once(data, rounds, ids.shape[1], row)))
     if isinstance(data, Store):
-        held = next(_pieces(data)(ids, device))  # all of a segment have the same number of rows
+        held = next(_pieces(data)(ids, device))  # all pieces of a segment have the same number of rows
     if first_rows:
         clients, rows = _distinct(ids[: len(cohort.id)], data.population)
         own, uplink = jax.eval_shape(first_rows, state.key, clients)
@@ -97,13 +100,16 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
 
 
 def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
-    """`_cohorts`, with ids and devices on the host."""
+    """Draw `_cohorts`, with ids and devices `[rounds, clients]` as NumPy arrays."""
     cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.number(), state.key, state.round, sizes)
     return cohorts, np.asarray(ids), np.asarray(device)
 
 
 def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]:
-    """The clients of some cohorts, each once, filled up to a number that does not depend on them, and where each slot's client is."""
+    """Return the distinct clients of `ids`, and for each slot its client's index among them.
+
+    The clients are filled up with the id `population` to a length that only shapes decide.
+    """
     clients = np.unique(ids)
     clients = clients[clients < population]
     filled = np.full(min(ids.size, population), population, np.int32)
@@ -112,8 +118,8 @@ def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
-    """A function of the cohorts' ids `[rounds, clients]` and devices that gives each round's examples, each device its own."""
-    rows = 1  # of a device's examples; grows with the most met so far, since every other number compiles a program
+    """Make a generator: ids and devices `[rounds, clients]` -> a piece a round, with the examples of each device's clients on it."""
+    rows = 1  # examples on a device, filled up; never shrinks, since each new number compiles a program
 
     def pieces(ids: np.ndarray, device: np.ndarray) -> Iterator[Piece]:
         nonlocal rows
@@ -123,15 +129,17 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
         for t, examples in enumerate(_read_ahead(store, ids, rows)):
             start = np.take_along_axis(_starts(store.held(ids[t])), device[t][None], axis=0)[0]
             start, whose = placement.everywhere((start, device[t]))
-            yield Piece(examples, start, store.largest, store.population, whose)  # on its way while the last round trains
+            yield Piece(examples, start, store.largest, store.population, whose)  # copied while the round before trains
 
     return pieces
 
 
 @partial(Compiled, parts=2, static_argnames=("rounds", "among"))
 def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, key, first, sizes) -> tuple[Client, Any, Any]:
-    """The cohorts of the next rounds, a stack, with the id of who trains in each slot, outside the population where nobody does, and the
-    device: who takes part depends on no result."""
+    """Draw the stacked cohorts of the next `rounds` rounds, and for each slot the client's id and device, `[rounds, clients]`.
+
+    The id of an empty slot is the population's size. A cohort depends on no result of training, so all can be drawn ahead.
+    """
 
     def one(round):
         cohort = sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
@@ -144,12 +152,13 @@ def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, ke
 
 @partial(Compiled, parts=1, donate_argnames="state")
 def _rounds(algorithm, state, data, cohorts):
+    """Run a round for each of the stacked cohorts in one program; return the state and metrics `[rounds]`."""
     return jax.lax.scan(lambda state, cohort: algorithm.round(state, data, cohort), state, cohorts)
 
 
 def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:
-    """The examples of each round's cohort `ids[round, device]`, each device its own, read one round ahead."""
-    places = placement.here()  # a mesh is in use in one thread only, not in the reader
+    """Yield each round's examples; a device has the examples of its clients `ids[round, device]`. A thread reads one round ahead."""
+    places = placement.here()  # asked here, since the reader's thread has no mesh in use
     with ThreadPoolExecutor(1) as reader:
 
         def start(t):
@@ -158,17 +167,17 @@ def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:
         ahead = start(0)
         for t in range(len(ids)):
             examples = placement.split(ahead.result())
-            ahead = start(t + 1) if t + 1 < len(ids) else ahead  # what was read is on the device now
+            ahead = start(t + 1) if t + 1 < len(ids) else ahead  # the examples of round t are on the device now
             yield examples
 
 
 def _starts(sizes: np.ndarray) -> np.ndarray:
-    """The first row of each client, of those that follow each other along the last axis."""
+    """Return each client's first row, where clients of `sizes` examples follow each other along the last axis."""
     return (np.cumsum(sizes, axis=-1) - sizes).astype(np.int32)
 
 
 def evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[str, Mean]:
-    """Sums of each client; those of a store in groups of clients that follow each other, one group a device at a time."""
+    """Return each client's sums of metrics, `[population]`; a store is evaluated in groups of consecutive clients, a group a device."""
     if isinstance(held_out, FederatedData):
         return _evaluate(loss_fn, params, held_out)
     groups = [(jax.device_get(_evaluate_apart(loss_fn, params, some)), real) for some, real in _groups(held_out)]
@@ -177,19 +186,19 @@ def evaluated(loss_fn, params: Tree, held_out: FederatedData | Store) -> dict[st
 
 
 def lowered_evaluation(loss_fn, params: Tree, held_out: FederatedData | Store) -> jax.stages.Lowered:
-    """The program of an evaluation, or of one group of a store's clients."""
+    """Lower the program of an evaluation, or of one group of a store's clients."""
     if isinstance(held_out, FederatedData):
         return _evaluate.of(loss_fn).lower(*placement.shapes((params, held_out)))
     return _evaluate_apart.of(loss_fn).lower(*placement.shapes((params, next(_groups(held_out))[0])))
 
 
 def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
-    """Clients that follow each other, one group a device at a time, and which of them are any."""
+    """Yield groups of consecutive clients, a group a device, and a mask over clients that is False where a group is filled up."""
     each = sum(x.nbytes // len(x) for x in jax.tree.leaves(held_out.examples))
     places = placement.number()
     turns = max(1, -(-int(held_out.size.sum()) * each // (EVALUATED * places)))
     ends = np.cumsum(held_out.size, dtype=np.int64)
-    edges = np.searchsorted(ends, ends[-1] * np.arange(1, turns * places) / (turns * places))  # groups of about as many examples
+    edges = np.searchsorted(ends, ends[-1] * np.arange(1, turns * places) / (turns * places))  # about equal numbers of examples
     groups = np.split(np.arange(held_out.population), edges)
     most = max(map(len, groups))
     ids = np.stack([np.pad(group, (0, most - len(group)), constant_values=held_out.population) for group in groups])
@@ -206,9 +215,11 @@ def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
 
 @partial(Compiled, parts=1)
 def _evaluate(loss_fn, params, data) -> dict[str, Mean]:
+    """Compile `evaluate` once for each `loss_fn`."""
     return evaluate(loss_fn, params, data)
 
 
 @partial(Compiled, parts=1)
 def _evaluate_apart(loss_fn, params, data) -> dict[str, Mean]:
+    """Compile `evaluate_apart` once for each `loss_fn`."""
     return evaluate_apart(loss_fn, params, data)

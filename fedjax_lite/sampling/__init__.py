@@ -1,4 +1,4 @@
-"""Samplers: who takes part in a round. Pure functions of (key, sizes, round), evaluated inside the compiled program."""
+"""Samplers choose a round's cohort: pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
 from fedjax_lite.sampling.participation import Sampler, cohort
 from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, scheduled, uniform, weighted

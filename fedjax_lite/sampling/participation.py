@@ -1,4 +1,4 @@
-"""The cohort of a round, and what an accountant may be told of how it was chosen."""
+"""The cohort of a round, and how a sampler chooses it, in a privacy accountant's terms."""
 
 import math
 from collections.abc import Callable
@@ -9,25 +9,25 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
 
-SPREAD = 6  # standard deviations of room in a Poisson cohort
+SPREAD = 6  # standard deviations above the mean for which a Poisson cohort has slots
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
 
 
 class Participation(NamedTuple):
-    """How a sampler chooses who takes part, in an accountant's terms."""
+    """How a sampler chooses cohorts, in an accountant's terms."""
 
-    kind: str  # "poisson", "fixed" (so many of all, at random), "cyclic" or "everyone"
-    clients: int = 0  # a round; of "fixed" and "cyclic"
-    rate: Number = 1.0  # the probability to take part in a round; of "poisson"
-    capacity: int | None = None  # the most clients of a round, of "poisson"; None: mean + 6 standard deviations
+    kind: str  # "poisson", "fixed" (a fixed number, at random), "cyclic" or "everyone"
+    clients: int = 0  # clients a round; for "fixed" and "cyclic"
+    rate: Number = 1.0  # a client's probability to take part in a round; for "poisson"
+    capacity: int | None = None  # the most clients of a round, for "poisson"; None: mean + 6 standard deviations
     some_lost: bool = False  # whether clients that were chosen may be missing
 
 
 def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients"], weight: Array | None = None) -> Client:
-    """The cohort of the clients `ids`: what a hand-written sampler returns.
+    """Make the cohort of the clients `ids`, for a sampler of your own to return.
 
-    The keys in it are for samplers that wrap this one; the round gives every client its own, fold_in(round key, id).
+    The cohort's keys are for samplers that wrap yours; the round gives every client its own key, fold_in(round key, id).
 
     Args:
         key: as given to the sampler.
@@ -48,7 +48,7 @@ def cohort(key: Key, sizes: Int[Array, " population"], ids: Int[Array, " clients
 
 
 def participation_of(sampler: Sampler) -> Participation | None:
-    """How a sampler of this module chooses; None for one that no accountant covers.
+    """Return how a sampler chooses cohorts; None for a sampler that no accountant covers.
 
     >>> import fedjax_lite as fl
     >>> participation_of(fl.sampling.dropout(fl.sampling.uniform(10), 0.1))
@@ -58,7 +58,7 @@ def participation_of(sampler: Sampler) -> Participation | None:
 
 
 def slots_of(participation: Participation, population: int) -> int:
-    """The slots of a Poisson cohort.
+    """Return the number of slots of a Poisson cohort.
 
     >>> slots_of(Participation("poisson", rate=0.1), 1000)
     157
@@ -70,11 +70,12 @@ def slots_of(participation: Participation, population: int) -> int:
 
 
 def ours(sample: Sampler, *inner: Sampler) -> Sampler:
-    """A sampler of this module, around others or not: what nobody wrote by hand need not be asked for a cohort first."""
+    """Mark `sample` as the library's own, unless it wraps a user's sampler; `check_sampler` calls only unmarked samplers."""
     setattr(sample, "ours", all(getattr(each, "ours", False) for each in inner))
     return sample
 
 
 def known(sample: Sampler, participation: Participation, *inner: Sampler) -> Sampler:
+    """Attach `participation` to `sample` for accountants, and mark `sample` as `ours` does."""
     setattr(sample, "participation", participation)
     return ours(sample, *inner)

@@ -1,4 +1,4 @@
-"""Samplers that choose by themselves: so many, each with a probability, by size, in turn."""
+"""Samplers that choose cohorts: a fixed number, everyone, in turn, by size, by probability, from a table."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from fedjax_lite.refuse import a_count, a_share
 from fedjax_lite.sampling.participation import Participation, Sampler, cohort, known, ours, slots_of
 from fedjax_lite.shuffle import permute
 
-MANY = 100_000  # clients up to which jax's usual draws in float32 are good to a thousandth; beyond, they go astray by percents
+MANY = 100_000  # clients up to which jax's draws in float32 are right to a thousandth; with more they are off by percents
 
 
 def uniform(clients: Whole) -> Sampler:
@@ -82,7 +82,7 @@ def weighted(clients: Whole) -> Sampler:
     def sample(key, sizes, round):
         del round
         _population("weighted", clients, sizes)
-        # With the usual 23 bits of a float32 the best of millions tie, and a tie goes to the lower id.
+        # With the usual 23 bits of a float32 the best scores of millions tie, and a tie goes to the lower id.
         scores = jnp.log(sizes) + jax.random.gumbel(sample_key(key), sizes.shape, mode="high" if len(sizes) > MANY else "low")
         return cohort(key, sizes, jax.lax.top_k(scores, clients)[1])
 
@@ -90,12 +90,12 @@ def weighted(clients: Whole) -> Sampler:
 
 
 def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
-    """Each client takes part on its own with probability `rate`; slots past the draw are empty.
+    """Each client takes part independently with probability `rate`; slots past the draw are empty.
 
     The size of the cohort is binomial, and given its size every set is equally likely: two draws, O(capacity). Clients drawn past the
     capacity are left out; the metric "left_out" counts them. In float32 `jax.random.binomial` is off by percents for a million clients,
-    so the size is the sum of one draw for each 100,000: within a total variation of 0.002 of the binomial. Its test of a draw compares
-    rounded numbers: one cohort in some millions has another size where the same function is compiled in another way or for another device.
+    so the size is the sum of one draw for each 100,000: within a total variation of 0.002 of the binomial. That function accepts a draw by
+    comparing rounded numbers: one cohort in some millions has another size where it is compiled in another way or for another device.
 
     Args:
         rate: probability in (0, 1]; may be a tracer if a capacity is given.
@@ -115,7 +115,8 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
     def sample(key, sizes, round):
         del round
         population = sizes.shape[0]
-        count_key, order_key = (jax.random.fold_in(sample_key(key), np.uint32(HIGH_STREAM + i)) for i in range(2))  # low ones are clients'
+        # High streams, since the low streams of this key are the clients'.
+        count_key, order_key = (jax.random.fold_in(sample_key(key), np.uint32(HIGH_STREAM + i)) for i in range(2))
         count = _binomial(count_key, population, 1.0 * rate)
         slots = jnp.arange(slots_of(Participation("poisson", rate=rate, capacity=capacity), population))
         drawn = cohort(key, sizes, permute(order_key, population, slots), slots < count)
@@ -126,14 +127,14 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
 
 
 def scheduled(ids: Any, ages: Any = None) -> Sampler:
-    """Who takes part in each round is a table, made beforehand: by a virtual clock of arrivals, from a log of who was there.
+    """Each round's cohort is a row of a table, made beforehand by a virtual clock of arrivals, or from a log.
 
     Args:
-        ids: whole numbers `[rounds, clients]`; a negative one is an empty slot, and after the last row nobody takes part.
-        ages: whole numbers `[rounds, clients]`, `Client.age`: how many rounds old the model is that each starts from.
+        ids: whole numbers `[rounds, clients]`; a negative id is an empty slot, and after the last row all slots are empty.
+        ages: whole numbers `[rounds, clients]`, `Client.age`: how many rounds old the model is that a client starts from.
 
     Raises:
-        ValueError: for what is no such table, a client twice in a round, ages of another shape or below 0.
+        ValueError: for `ids` of another form, a client twice in a round, ages of another shape or below 0.
 
     >>> sampler = scheduled([[2, 0], [1, -1]])
     >>> sampler(jax.random.key(0), jnp.array([3, 1, 4]), jnp.int32(1)).weight.tolist()
@@ -164,7 +165,7 @@ def scheduled(ids: Any, ages: Any = None) -> Sampler:
 
 
 def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Array, ""]:
-    """How many of `number` coins fall on a side of probability `rate`, drawn for at most `at_once` of them at a time and added up."""
+    """Draw the number of successes in `number` trials of probability `rate`, as a sum of draws of at most `at_once` trials."""
     parts = -(-number // at_once)
     if parts == 1:
         return jax.random.binomial(key, number, rate).astype(jnp.int32)
@@ -173,6 +174,7 @@ def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Arra
 
 
 def _population(sampler: str, clients: int, sizes: Array) -> int:
+    """Return the size of the population; refuse more `clients` than that."""
     population = sizes.shape[0]
     if clients > population:
         raise ValueError(f"{sampler}: clients={clients} is more than the population of {population}: lower it")

@@ -1,4 +1,4 @@
-"""Samplers around others: who is lost, who is slow, who can be reached, who is always there."""
+"""Samplers around another sampler: its clients may be lost, slow or out of reach, and others always take part."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def dropout(sampler: Sampler, rate: Number) -> Sampler:
 
 
 def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
-    """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; what they did still counts.
+    """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; their messages still count.
 
     >>> import fedjax_lite as fl
     >>> sampler = fl.sampling.stragglers(fl.sampling.everyone(), share=1.0, most_steps=3)
@@ -44,24 +44,24 @@ def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
     def sample(key, sizes, round):
         chosen = sampler(key, sizes, round)
         chosen, keys = _own_draw(chosen)
-        who, how_many = jax.vmap(jax.random.split, out_axes=1)(keys)
-        slow = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 * share))(who)
-        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1, jnp.int32))(how_many)
+        slow_keys, limit_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        slow = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 * share))(slow_keys)
+        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1, jnp.int32))(limit_keys)
         return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
 
     return _as(sampler, sample, loses=False)
 
 
 def availability(sampler: Sampler, share: Number, period: Whole) -> Sampler:
-    """Clients can be reached only in a part of every `period` rounds, each at a time of its own: slots of the others are empty.
+    """Clients can be reached only in a part of every `period` rounds, each at its own time; slots of other clients are empty.
 
     Client k is reached in round t if (t / period + u_k) mod 1 < share, with u_k uniform in [0, 1), a function of k alone.
 
     Args:
-        sampler: whom the server asks.
-        share: the part of the clients that can be reached in a round, in (0, 1]; a client can in share * period rounds of a day, rounded
-            down or up. So of less than one round a day only that part of the clients is ever reached, with share=0.05 and period=3
-            15 % of them.
+        sampler: chooses the clients that the server asks.
+        share: the part of the clients that can be reached in a round, in (0, 1]. A client can be reached in share * period rounds of a
+            day, rounded down or up. If that is less than one round, only that part of the clients is ever reached: 15 % with share=0.05
+            and period=3.
         period: rounds a day.
 
     >>> import fedjax_lite as fl
@@ -81,10 +81,10 @@ def availability(sampler: Sampler, share: Number, period: Whole) -> Sampler:
 
 
 def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
-    """Some clients take part in every round, beside those that another sampler chooses.
+    """The given clients take part in every round, beside the clients that another sampler chooses.
 
     Args:
-        sampler: whom else; one of `clients` that it chooses too takes part once.
+        sampler: chooses the other clients; a client of `clients` that it chooses too takes part once.
         clients: ids, each once. For rules such as `fl.aggregators.fltrust`: the client that holds the server's own data.
 
     Raises:
@@ -116,7 +116,7 @@ def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
 
 
 def _as(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
-    """A wrapper's choice, which no data decides and which takes nobody in more often: accounted for as the sampler's own."""
+    """Give the wrapper `sample` the participation of `sampler`: wrappers choose without data, and no client more often."""
     participation = participation_of(sampler)
     if participation is None:
         return ours(sample, sampler)
@@ -124,6 +124,6 @@ def _as(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
 
 
 def _own_draw(chosen: Client) -> tuple[Client, Key]:
-    """Keys `[clients]` for one wrapper to draw from, by client and not by slot, and the cohort with other keys for the next."""
-    mine, next_one = jax.vmap(jax.random.split, out_axes=1)(chosen.key)
-    return chosen._replace(key=next_one), mine
+    """Split each client's key: return the cohort with keys for the next wrapper, and keys `[clients]` for this wrapper."""
+    keys, next_keys = jax.vmap(jax.random.split, out_axes=1)(chosen.key)
+    return chosen._replace(key=next_keys), keys

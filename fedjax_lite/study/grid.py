@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-OF_ROUNDS = ("rounds_to_target", "rounds_low", "rounds_high")
+OF_ROUNDS = ("rounds_to_target", "rounds_low", "rounds_high")  # columns of a table with a target
 COLUMNS = ("metric", "mean", "low", "high", "seeds", "diverged", "rank", *OF_ROUNDS)  # of a table, beside the grid's names
-RESERVED = ("key", "seed", *COLUMNS)
+RESERVED = ("key", "seed", *COLUMNS)  # names that a grid cannot use
 
 
 class Axis(NamedTuple):
     """One axis of a study, as plain data: the names that change along it, and a row of their values for each place."""
 
-    names: tuple[str, ...]  # several where values change together
-    rows: tuple[tuple[Any, ...], ...]  # numbers and texts
+    names: tuple[str, ...]  # more than one where values change together
+    rows: tuple[tuple[Any, ...], ...]  # a number or text for each name
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """One text a row.
+        """Return a text for each row.
 
         >>> Axis(("rate", "name"), ((0.1, "sgd"), (0.001, "adam"))).labels
         ('0.1, sgd', '0.001, adam')
@@ -30,10 +30,10 @@ class Axis(NamedTuple):
 
 
 def axes_of(grid: Mapping[Any, Any]) -> tuple[tuple[Axis, ...], list[list[dict[str, Any]]]]:
-    """A grid's axes as plain data, and for each axis the values of its names, row by row.
+    """Return a grid's axes as plain data, and for each axis its rows as dicts name -> value.
 
     Args:
-        grid: name -> values, or label -> value where values have no short text of their own; or several names -> rows of values.
+        grid: name -> values, or name -> {label: value} for values without a short text; a tuple of names -> rows of values.
 
     >>> axes, choices = axes_of({"rate": [0.1, 1], ("a", "b"): [(1, "x"), (2, "y")]})
     >>> axes[1], choices[1][0]
@@ -52,6 +52,7 @@ def axes_of(grid: Mapping[Any, Any]) -> tuple[tuple[Axis, ...], list[list[dict[s
 
 
 def _axis(key: Any, values: Any) -> tuple[Axis, list[dict[str, Any]]]:
+    """Check one entry of a grid; return its axis, and its rows as dicts name -> value."""
     names, where = key if isinstance(key, tuple) else (key,), f"study: grid[{key!r}]"
     labelled = isinstance(values, Mapping) and len(names) == 1
     array = isinstance(values, np.ndarray | jax.Array) and np.ndim(values) > 0
@@ -66,15 +67,15 @@ def _axis(key: Any, values: Any) -> tuple[Axis, list[dict[str, Any]]]:
     rows = [tuple(python(value) for value in row) for row in rows]
     if any(isinstance(value, float) and math.isnan(value) for row in rows for value in row):
         raise ValueError(f"{where} has the value nan: give a number")
-    said = [(str(label),) for label in values] if labelled else [tuple(plain_of(value) for value in row) for row in rows]
-    for label in said:
-        if said.count(label) > 1:
+    labels = [(str(label),) for label in values] if labelled else [tuple(plain_of(value) for value in row) for row in rows]
+    for label in labels:
+        if labels.count(label) > 1:
             raise ValueError(f"{where} has {', '.join(map(text_of, label))} twice; values that read alike need a dict label -> value")
-    return Axis(tuple(names), tuple(said)), [dict(zip(names, row, strict=True)) for row in rows]
+    return Axis(tuple(names), tuple(labels)), [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def cells_of(choices: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Every combination, the last axis fastest.
+    """Return every combination of the axes' rows as a dict name -> value; the last axis changes fastest.
 
     >>> cells_of([[{"a": 1}, {"a": 2}], [{"b": 3}]])
     [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]
@@ -83,7 +84,7 @@ def cells_of(choices: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def names_of(axes: Sequence[Axis]) -> list[str]:
-    """Every cell in words, in the same order.
+    """Return a text for each cell, in the order of `cells_of`.
 
     >>> names_of([Axis(("rate",), ((0.1,), (1,))), Axis(("name",), (("sgd",),))])
     ['rate=0.1, name=sgd', 'rate=1, name=sgd']
@@ -93,16 +94,16 @@ def names_of(axes: Sequence[Axis]) -> list[str]:
 
 
 def python(value: Any) -> Any:
-    """A single number of NumPy or jax as Python's own."""
+    """Convert a scalar of NumPy or JAX to Python's number; return another value as it is."""
     scalar = isinstance(value, np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
     return value.item() if scalar and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended) else value
 
 
 def count_of(argument: str, value: Any) -> int:
-    """A whole number of at least 1, of Python, NumPy or jax.
+    """Return a whole number of at least 1, from Python, NumPy or JAX, as an int.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for another `value`; names the `argument`.
     """
     value = python(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -111,7 +112,7 @@ def count_of(argument: str, value: Any) -> int:
 
 
 def plain_of(value: Any) -> Any:
-    """A number or text as it is, a function by its name, and what else there is by its text.
+    """Return a number or text as it is, a function's name, another object's repr if short, else its type's name.
 
     >>> plain_of(0.1), plain_of((200, 200)), plain_of(max)
     (0.1, '(200, 200)', 'max')
@@ -125,7 +126,7 @@ def plain_of(value: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """A plain value for a person.
+    """Write a number or text for a person, a float to 6 digits.
 
     >>> text_of(0.30000000000000004), text_of(1000000)
     ('0.3', '1000000')

@@ -1,4 +1,4 @@
-"""What is printed of a study on the command line."""
+"""The text that the command line prints about a study."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,11 @@ from fedjax_lite.report.study import rounds_of
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
 
-MOST = 30  # cells that are printed
+MOST = 30  # cells that are printed at most
 
 
 def target_of(written: str) -> tuple[str, float]:
-    """A metric and its target.
+    """Split "metric=value" into a metric and its target.
 
     >>> target_of("test_accuracy=0.85")
     ('test_accuracy', 0.85)
@@ -24,7 +24,7 @@ def target_of(written: str) -> tuple[str, float]:
 
 
 def ranking(study: Study, targets: Mapping[str, float]) -> str:
-    """A study's cells by rank, in a metric with a target, the accuracy on held-out examples or the next best that there is."""
+    """Write a study's cells by rank in one metric: the first with a target, else the study's headline metric."""
     metric = next((name for name in targets if name in study.results), headline(study.results))
     table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
     names = [name for axis in study.axes for name in axis.names]
@@ -45,5 +45,6 @@ def ranking(study: Study, targets: Mapping[str, float]) -> str:
     return "\n".join([size, *text])
 
 
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _many(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural unless the number is 1."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

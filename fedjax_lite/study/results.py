@@ -1,4 +1,4 @@
-"""What a study ends with: plain arrays, the table made of them, and the files it is kept in."""
+"""A study's results: plain arrays, tables made of them, and files to save them in."""
 
 import csv
 import io
@@ -25,22 +25,22 @@ class Study(NamedTuple):
     seeds: tuple[int, ...]
     results: dict[str, np.ndarray]  # metric -> [*axes, seeds], or [*axes, seeds, rounds] of a curve
     rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
-    programs: int  # how many were compiled
-    lacking: dict[str, tuple[int, ...]] = {}  # metric -> the cells, by their place in the table, that have none: NaN in results
-    made: dict[str, Any] = {}  # what it was made with and from: date, seconds, data, code, device
+    programs: int  # the number of compiled programs
+    lacking: dict[str, tuple[int, ...]] = {}  # metric -> cells without that metric, by row of the table; NaN in results
+    made: dict[str, Any] = {}  # date, seconds, and facts about data, code and device
 
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
         return self.of(metric)[..., -1] if metric in self.rounds else self.of(metric)
 
     def of(self, metric: str) -> np.ndarray:
-        """A metric's values, or an error that says which there are."""
+        """A metric's values, `[*axes, seeds]` or of a curve `[*axes, seeds, rounds]`; raises for an unknown name."""
         if metric not in self.results:
             raise ValueError(f"study: no metric {metric!r}; there are {', '.join(self.results)}")
         return self.results[metric]
 
     def table(self, metric: str, target: float | None = None, best: str | None = None) -> list[dict[str, Any]]:
-        """One row a cell: what a metric ended at, over the seeds.
+        """Make one row a cell, with statistics over the seeds of a metric's last value.
 
         Args:
             metric: one of `results`; of a curve the last value.
@@ -51,7 +51,7 @@ class Study(NamedTuple):
             Dicts of the axes' values, "mean", "low" and "high" (the 95 % confidence interval by Student's t; None where fewer
             than two seeds are finite), "seeds" (how many are finite), "diverged" (how many are not), "rank" (1 is best, equal
             means share the lower number, cells with diverged seeds, or that lack the metric, come last) and, with a target,
-            "rounds_to_target" (the mean over seeds of the first point's round that reaches it; None if some never does), "rounds_low" and
+            "rounds_to_target" (the mean over seeds of the first point's round that reaches it; None if a seed never does), "rounds_low" and
             "rounds_high" (its confidence interval).
 
         Raises:
@@ -89,9 +89,9 @@ class Study(NamedTuple):
 
         Args:
             folder: made if it is not there; files of a study in it are replaced, each as a whole.
-            targets: curve -> the value whose rounds the table tells.
+            targets: curve -> a value; the table then has the rounds until the curve reaches that value.
             name: the report's heading.
-            config: settings to show in it.
+            config: settings to show in the report, as text.
             best: metric -> "max" or "min", where its name does not tell, as for `table`.
 
         Returns:
@@ -120,7 +120,7 @@ class Study(NamedTuple):
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
-        """The study that `save` wrote.
+        """Load the study that `save` wrote.
 
         Raises:
             OSError: if its file cannot be read.
@@ -130,6 +130,6 @@ class Study(NamedTuple):
 
 
 def _with_interval(values: Any) -> tuple[float | None, float | None, float | None]:
-    """Mean and the ends of its confidence interval."""
+    """Return the mean and both ends of its confidence interval; None where too few values are finite."""
     mean, half = interval(values)
     return (mean, None, None) if mean is None or half is None else (mean, mean - half, mean + half)

@@ -1,4 +1,4 @@
-"""What a table says of a cell's seeds: mean, confidence interval, rank, rounds to a target."""
+"""Statistics over a cell's seeds for a study's table: mean, confidence interval, rank, rounds to a target."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from scipy.special import stdtrit
 
 
 def interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float | None, float | None]:
-    """Mean and half the width of its confidence interval, of the finite values; None where there are too few.
+    """Return the mean of the finite values and half the width of its confidence interval; None where too few are finite.
 
     mean +- t s / sqrt(n), t the (1 + confidence) / 2 quantile of Student's distribution with n - 1 degrees of freedom
 
@@ -29,7 +29,7 @@ def interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> 
 
 
 def ranks(means: Sequence[float | None], diverged: Sequence[int], lower_is_better: bool) -> list[int]:
-    """1 for the best; equal cells share the lower number. Cells with diverged seeds come after all others.
+    """Rank cells from 1, the best; equal means share the lower rank, and cells with diverged seeds come after all others.
 
     >>> ranks([0.5, 0.9, 0.9, None, 0.99], [0, 0, 0, 3, 1], lower_is_better=False)
     [3, 1, 1, 5, 4]
@@ -40,7 +40,7 @@ def ranks(means: Sequence[float | None], diverged: Sequence[int], lower_is_bette
 
 
 def rounds_to(curves: np.ndarray, rounds: Sequence[int], target: float, lower_is_better: bool) -> np.ndarray | None:
-    """The first round at which each curve reaches the target, of those that have a point; None if some never does.
+    """Return the round of each curve's first point that reaches `target`; None if a curve never does.
 
     Args:
         curves: `[seeds, points]`.

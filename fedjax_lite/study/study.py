@@ -15,7 +15,7 @@ from fedjax_lite.study.results import Study
 
 __all__ = ["study"]
 
-Count = Number | np.generic | None  # of any of which `count_of` makes an int
+Count = Number | np.generic | None  # `count_of` turns a number of each type into an int
 
 
 def study(
@@ -37,10 +37,10 @@ def study(
 
     Args:
         experiment: `experiment(key, **values) -> {"name": Array, ...}`, pure; each result a number, or a curve `[rounds]`.
-        grid: name -> its values: numbers, texts, any objects (of these give a dict label -> value). For values that change
-            together: a tuple of names -> rows of values.
-        seeds: how many, 0, 1, ...; or which. A run's key is `jax.random.key(seed)`.
-        together: how many runs are vmapped at once; memory grows with it. By default 1 on a CPU, elsewhere 16.
+        grid: name -> its values: numbers, texts, or other objects as a dict label -> object. For values that change together: a
+            tuple of names -> rows of values.
+        seeds: the number of seeds 0, 1, ..., or the seeds themselves. A run's key is `jax.random.key(seed)`.
+        together: how many runs are vmapped at once; memory grows with `together`. By default 1 on a CPU, elsewhere 16.
         every: rounds from one point of a curve to the next, as where a model is evaluated; for more than 1 give `rounds` too.
         rounds: how many rounds a run has, the round of each curve's last point; by default a curve has a point a round.
         progress: show a bar if the output is a terminal.
@@ -49,8 +49,8 @@ def study(
         A `Study`: plain data, with `table`, `save` and `load`. A run that diverged is kept as it is.
 
     Raises:
-        ValueError: before any run: a grid that is none, what the experiment refuses, with the values it refuses; curves whose
-            lengths do not fit `every` and `rounds`.
+        ValueError: before the first run: for a wrong grid, for values that the experiment refuses, for curves whose lengths do not
+            fit `every` and `rounds`.
 
     >>> found = study(lambda key, rate, name: {"x": rate * len(name)}, {"rate": [1.0, 2.0], "name": ["a", "bc"]}, seeds=3)
     >>> found.results["x"].shape, found.programs
@@ -78,7 +78,7 @@ def study(
 
 
 def _rounds_of(curve: str, points: int, every: int | None, rounds: int | None) -> range:
-    """The round of each point of a curve.
+    """Return the round of each point of a curve.
 
     >>> list(_rounds_of("loss", 3, None, None)), list(_rounds_of("loss", 3, None, 30))
     ([1, 2, 3], [10, 20, 30])
@@ -90,27 +90,27 @@ def _rounds_of(curve: str, points: int, every: int | None, rounds: int | None) -
         )
     step = rounds / points if rounds else 1
     if step != int(step) or every not in (step, None):
-        told = f"rounds={rounds}" + (f" and every={every}" if every else "")
-        raise ValueError(f"study: the curve {curve!r} has {points} points, which does not fit {told}")
+        given = f"rounds={rounds}" + (f" and every={every}" if every else "")
+        raise ValueError(f"study: the curve {curve!r} has {points} points, which does not fit {given}")
     return range(int(step), int(step) * points + 1, int(step))
 
 
 def _source(experiment: Callable[..., Tree]) -> dict[str, Any]:
-    """What an experiment is called, and a fingerprint of its text where there is one; not of what it calls."""
-    told = {"name": getattr(experiment, "__qualname__", type(experiment).__name__)}
+    """Return an experiment's name and, where known, a hash of its source text, which leaves out functions that it calls."""
+    source = {"name": getattr(experiment, "__qualname__", type(experiment).__name__)}
     try:
-        return told | {"sha256": hashlib.sha256(inspect.getsource(experiment).encode()).hexdigest()[:16]}
+        return source | {"sha256": hashlib.sha256(inspect.getsource(experiment).encode()).hexdigest()[:16]}
     except (OSError, TypeError):
-        return told
+        return source
 
 
 def seeds_of(seeds: Any) -> tuple[int, ...]:
-    """Seeds by their number, or as they are, once they can be keys."""
+    """Return seeds 0, 1, ... if `seeds` is their number, else the seeds of the list; refuse seeds that can't make keys."""
     seeds = python(seeds)
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return tuple(range(seeds))
-    several = isinstance(seeds, Sequence | np.ndarray | jax.Array) and not isinstance(seeds, str) and np.ndim(seeds) == 1
-    listed = [python(seed) for seed in seeds] if several else []
+    sequence = isinstance(seeds, Sequence | np.ndarray | jax.Array) and not isinstance(seeds, str) and np.ndim(seeds) == 1
+    listed = [python(seed) for seed in seeds] if sequence else []
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**31 for seed in listed)
     if not listed or not whole or len(set(listed)) < len(listed):
         raise ValueError(f"study: seeds must be a number of at least 1, or different whole numbers from 0 to 2^31 - 1, got {seeds!r}")

@@ -1,4 +1,4 @@
-"""A study's folder while it runs: the programs that are finished, so that a study that was killed goes on where it was."""
+"""Keep the finished programs of a running study on disk, so that a killed study can go on."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from fedjax_lite.runner.files import check_room, holds, move_aside, replaced, wr
 from fedjax_lite.runner.identity import first_difference
 from fedjax_lite.study.results import Study
 
-UNFINISHED, IDENTITY = "unfinished", "identity.json"  # a folder in the study's, gone once the study is whole
+UNFINISHED, IDENTITY = "unfinished", "identity.json"  # a folder in the study's folder, removed once the study is whole, and a file in it
 
 
 class Kept:
@@ -24,14 +24,14 @@ class Kept:
 
     Args:
         out: the study's folder.
-        resume: go on with the study that is there; otherwise what is there is moved aside when the first program runs.
+        resume: go on with the study in `out`; otherwise `begin` moves an old study aside.
 
     Raises:
-        ValueError: for an `out` that holds something else or cannot be written, and where there is nothing to resume.
+        ValueError: if `out` holds other files, cannot be written, or holds no study to resume.
     """
 
     def __init__(self, out: Path, resume: bool = False) -> None:
-        self.said, self._resume = out, resume
+        self.given, self._resume = out, resume
         self._started, self._before = time.perf_counter(), 0.0
         self._done = self._programs = 0
         self._lock: Any = None
@@ -40,14 +40,14 @@ class Kept:
             raise ValueError(f"--resume: there is no study in {out}; name its folder with --out, or start without --resume")
 
     def begin(self, identity: Mapping[str, Any], programs: int) -> Study | None:
-        """Make the folder, or look at the one to go on with; the study that is there if it is finished.
+        """Make the folder, or check the folder to resume; return its study if that is finished.
 
         Args:
-            identity: what a study must agree with to be resumed here: nested dicts of JSON values.
-            programs: how many there will be.
+            identity: nested dicts of JSON values; a study is resumed only if its identity is equal.
+            programs: the number of programs.
 
         Raises:
-            ValueError: for a study of another identity, naming the first difference; for one that another process writes.
+            ValueError: for a study of another identity, naming the first difference; for a study that another process writes.
         """
         from filelock import FileLock, Timeout
 
@@ -56,7 +56,7 @@ class Kept:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"out={self.said} is being written by another study: wait for it, stop it, or name another folder") from None
+            raise ValueError(f"out={self.given} is being written by another study: wait for it, stop it, or name another folder") from None
         if not self._resume:
             move_aside(self.out)
             (self.out / UNFINISHED).mkdir(parents=True)
@@ -66,21 +66,21 @@ class Kept:
         saved = finished.made if finished else self._identity()
         if difference := first_difference({name: saved.get(name) for name in identity}, identity):
             raise ValueError(
-                f"--resume: the study in {self.said} is another: {difference}; "
+                f"--resume: the study in {self.given} is another: {difference}; "
                 "resume with what it was made with, or start in another folder"
             )
         return finished
 
     def read(self, programs: Sequence[Program]) -> dict[int, dict[str, np.ndarray]]:
-        """The results of the programs that are finished, by their place; without one whose file is damaged."""
+        """Read the results of finished programs, by index in `programs`; skip a damaged file."""
         done = {}
         for place, program in enumerate(programs):
             path = self.out / UNFINISHED / f"{place}.npz"
             with suppress(Exception), open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-                found = {name: file[f"result {name}"].view(x.dtype) for name, x in program.shapes.items()}
+                results = {name: file[f"result {name}"].view(x.dtype) for name, x in program.shapes.items()}
                 before = float(file["seconds"])
-                if all(found[name].shape == (len(program.runs), *x.shape) for name, x in program.shapes.items()):
-                    done[place], self._before = found, max(self._before, before)
+                if all(results[name].shape == (len(program.runs), *x.shape) for name, x in program.shapes.items()):
+                    done[place], self._before = results, max(self._before, before)
         self._done = len(done)
         return done
 
@@ -88,11 +88,11 @@ class Kept:
         """Write a finished program's results, whole or not at all.
 
         Raises:
-            OSError: if they cannot be written; says what is kept.
+            OSError: if the file cannot be written; says how many programs are kept.
         """
         try:
             with replaced(self.out / UNFINISHED / f"{place}.npz") as temporary, open(temporary, "xb") as file:
-                # What NumPy has no name for, such as bfloat16, goes as bytes of its size.
+                # NumPy can't save a dtype of another package, like bfloat16: its numbers are saved as bytes.
                 raw: dict[str, Any] = {
                     f"result {name}": x if x.dtype.isbuiltin == 1 else x.view(f"V{x.itemsize}") for name, x in results.items()
                 }
@@ -100,27 +100,27 @@ class Kept:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise OSError(f"{self.said} could not be written ({error.strerror}): make room; {self.kept()}") from error
+            raise OSError(f"{self.given} could not be written ({error.strerror}): make room; {self.kept()}") from error
         self._done += 1
 
     def seconds(self) -> float:
-        """How long the study has run, before it was resumed too."""
+        """Return the seconds that the study has run, before and after it was resumed."""
         return round(self._before + time.perf_counter() - self._started, 3)
 
     def kept(self) -> str:
-        """What is on disk, for whoever stops here."""
-        return f"{self._done} of {self._programs} programs are kept in {self.said}: go on with the same command and --resume"
+        """Return a sentence that says how many programs are on disk and how to go on."""
+        return f"{self._done} of {self._programs} programs are kept in {self.given}: go on with the same command and --resume"
 
     def save(self, study: Study, **options: Any) -> None:
-        """Write the whole study as `Study.save` does; its programs one by one are needed no longer.
+        """Write the whole study as `Study.save` does, then remove the files of single programs.
 
         Raises:
-            OSError: if it cannot be written; says what is kept.
+            OSError: if the study cannot be written; says how many programs are kept.
         """
         try:
             study.save(self.out, **options)
         except OSError as error:
-            raise OSError(f"{self.said} could not be written ({error.strerror}): make room; {self.kept()}") from error
+            raise OSError(f"{self.given} could not be written ({error.strerror}): make room; {self.kept()}") from error
         if (self.out / UNFINISHED).exists():
             shutil.rmtree(self.out / UNFINISHED)
 
@@ -135,9 +135,10 @@ class Kept:
             self._lock.release()
 
     def _identity(self) -> dict[str, Any]:
+        """Read the identity that `begin` wrote for the unfinished study."""
         path = self.out / UNFINISHED / IDENTITY
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            identity = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"--resume: {path} cannot be read ({error}): start without --resume") from None
-        return said if isinstance(said, dict) else {}
+        return identity if isinstance(identity, dict) else {}

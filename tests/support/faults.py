@@ -173,8 +173,8 @@ IN_FOLDERS = (
         "jnp.sum(x, axis=0), tree.zero_where_not(counted, metrics))",
         "jnp.sum(x, axis=0), metrics)"),
     Fault("slots past a device's queue train a client again", "engine/devices.py", "engine",
-        "(jnp.where(slots < clients, x, 0) for x in (mine.steps, mine.weight))",
-        "(mine.steps, mine.weight)"),
+        "(jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))",
+        "(share.steps, share.weight)"),
 
     # models
     Fault("a gradient through tanh is one through a sigmoid", "models/recurrent.py", "models/test_recurrent.py models/test_char_lstm.py",
