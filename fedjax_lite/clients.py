@@ -17,8 +17,8 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.ledger import Cost, dense_bits, sent
 from fedjax_lite.metrics import check_names
+from fedjax_lite.uplink.client_metrics import told
 from fedjax_lite.uplink.compressor import apart
-from fedjax_lite.uplink.told import told
 
 __all__ = ["SENT", "Family", "Side", "side_of"]
 

@@ -2,6 +2,7 @@
 
 from fedjax_lite.aggregators.caf import caf
 from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding
+from fedjax_lite.aggregators.coordinatewise import meamed, median, trimmed_mean, weighted_median
 from fedjax_lite.aggregators.distributed import ddgauss, skellam
 from fedjax_lite.aggregators.flat import padded
 from fedjax_lite.aggregators.ftrl import dp_ftrl
@@ -10,8 +11,7 @@ from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
 from fedjax_lite.aggregators.lift import from_stack, from_sum, transformed
 from fedjax_lite.aggregators.mda import mda
 from fedjax_lite.aggregators.mean import mean, weighted_mean
-from fedjax_lite.aggregators.order import meamed, median, trimmed_mean, weighted_median
-from fedjax_lite.aggregators.pre import arc, bucketing, nnm
+from fedjax_lite.aggregators.pre_aggregation import arc, bucketing, nnm
 from fedjax_lite.aggregators.private import dp_mean
 from fedjax_lite.aggregators.secure import secure_mean
 from fedjax_lite.aggregators.signs import rlr, sign_majority

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.gram import middle_of, squared_distances
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import average, gram, mix
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import average, gram, mix
 from fedjax_lite.base import Aggregator, Number
 
 

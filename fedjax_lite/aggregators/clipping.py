@@ -5,8 +5,8 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.screen import checked, screened
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.non_finite import checked, screened
+from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.base import Aggregator, Number, Tree
 from fedjax_lite.refuse import positive, whole
 from fedjax_lite.tree import wide

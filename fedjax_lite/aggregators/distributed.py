@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from fedjax_lite.aggregators.flat import flatten, unflatten
 from fedjax_lite.aggregators.granularity import SLACK, settle
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
 from fedjax_lite.clip import clipped
 from fedjax_lite.privacy import discrete

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import apart, mix, squared_norms
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import apart, mix, squared_norms
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive, whole

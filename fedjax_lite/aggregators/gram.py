@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fedjax_lite.aggregators.stack import average, gram
+from fedjax_lite.aggregators.sums import average, gram
 from fedjax_lite.base import Tree
 
 Scores = Float[Array, " clients"]

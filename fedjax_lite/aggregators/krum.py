@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from fedjax_lite.aggregators.coordinatewise import mean_around_median
 from fedjax_lite.aggregators.gram import Pairs, Scores, squared_distances, sum_of_nearest
-from fedjax_lite.aggregators.order import mean_around_median
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import average
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import average
 from fedjax_lite.base import NO_LIMIT, Aggregator, Number
 from fedjax_lite.refuse import whole
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.screen import checked, screened
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.non_finite import checked, screened
+from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.base import Aggregator, Client, Key, Tree
 
 

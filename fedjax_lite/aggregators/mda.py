@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.aggregators.gram import squared_distances
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.stack import average
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import average
 from fedjax_lite.base import Aggregator
 
 MOST = 100_000  # subsets that may be compared

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
 from fedjax_lite.clip import clipped, clipped_by_leaf, norm_of, normal_like

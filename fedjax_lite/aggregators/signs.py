@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.screen import checked
+from fedjax_lite.aggregators.non_finite import checked
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive

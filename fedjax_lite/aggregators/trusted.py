@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import lowest
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.screen import is_finite
-from fedjax_lite.aggregators.stack import apart, average, inner, mix, squared_norms
+from fedjax_lite.aggregators.non_finite import is_finite
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import apart, average, inner, mix, squared_norms
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import whole
 

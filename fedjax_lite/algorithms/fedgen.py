@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.aggregators.screen import screened
+from fedjax_lite.aggregators.non_finite import screened
 from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, ClientWork, Key, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.student import distillation_loss

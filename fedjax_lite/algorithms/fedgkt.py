@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
-from fedjax_lite.aggregators.screen import is_finite
+from fedjax_lite.aggregators.non_finite import is_finite
 from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.student import distillation_loss

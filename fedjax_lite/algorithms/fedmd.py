@@ -8,11 +8,11 @@ from fedjax_lite.base import Aggregator, Algorithm, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
 from fedjax_lite.distill.all_models import mean_over_models, of_all_models
+from fedjax_lite.distill.digest import consensus_server, kept
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
-from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.ensemble_aggregator import pooled
 from fedjax_lite.distill.lessons import Lessons
-from fedjax_lite.distill.pooled import pooled
-from fedjax_lite.distill.public import public_of
+from fedjax_lite.distill.public_set import public_of
 from fedjax_lite.distill.soft_labels import soft_labels
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate

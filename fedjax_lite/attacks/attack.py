@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.screen import is_finite
+from fedjax_lite.aggregators.non_finite import is_finite
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
 from fedjax_lite.models.loss_fn import LossFn, told
 from fedjax_lite.refuse import integer, whole

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from fedjax_lite.aggregators.stack import apart, inner, mix
+from fedjax_lite.aggregators.sums import apart, inner, mix
 from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import all_send, mean_of
 from fedjax_lite.base import Number, Tree

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import squared_distances
-from fedjax_lite.aggregators.stack import apart, inner, squared_norms
+from fedjax_lite.aggregators.sums import apart, inner, squared_norms
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.attacks.send import all_send, deviation_of, mean_of
 from fedjax_lite.base import Number, Tree

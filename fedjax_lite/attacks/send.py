@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from fedjax_lite.aggregators.stack import apart, sum_rows
+from fedjax_lite.aggregators.sums import apart, sum_rows
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import finite, positive

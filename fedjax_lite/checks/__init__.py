@@ -1,6 +1,6 @@
 """Checkers of the contract: try your own aggregator or algorithm against its properties. `print` shows the report as a table."""
 
-from fedjax_lite.checks.check import aggregator
+from fedjax_lite.checks.check_aggregator import aggregator
 from fedjax_lite.checks.check_algorithm import algorithm
 from fedjax_lite.checks.report import Report, Row
 

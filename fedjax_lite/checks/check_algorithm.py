@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Tree
+from fedjax_lite.checks.algorithm_contract import PROMISED
 from fedjax_lite.checks.answers import answers
-from fedjax_lite.checks.promised import PROMISED
 from fedjax_lite.checks.report import Report
 from fedjax_lite.checks.trial import FEW, trial
 from fedjax_lite.data.federated import FederatedData

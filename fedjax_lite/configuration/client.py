@@ -12,7 +12,7 @@ from fedjax_lite.configuration.optimizer import CLOCKS, scheduled, with_optimize
 from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.table import Table
 from fedjax_lite.models.loss_fn import LossFn
-from fedjax_lite.privacy.record import record_level
+from fedjax_lite.privacy.record_level import record_level
 from fedjax_lite.work import sgd_work
 
 __all__ = ["OF_BATCHES", "batches_of", "uplink_of", "work_of"]

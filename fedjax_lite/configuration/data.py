@@ -14,7 +14,7 @@ from fedjax_lite.data import FederatedData, hold_out, noise
 from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.data.federated import Source, TrainTest
 from fedjax_lite.data.partition import iid
-from fedjax_lite.distill.public import check_apart
+from fedjax_lite.distill.public_set import check_apart
 
 __all__ = ["load_data", "outputs_of", "paths_of"]
 

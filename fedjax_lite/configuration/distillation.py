@@ -16,12 +16,12 @@ from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data import class_counts
 from fedjax_lite.data.federated import Source
+from fedjax_lite.distill.digest import consensus_server, kept
+from fedjax_lite.distill.distillation_server import distillation_server
 from fedjax_lite.distill.ensemble import Ensemble, by_accuracy, by_certainty, by_class_counts
-from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.ensemble_aggregator import pooled
 from fedjax_lite.distill.lessons import Lessons, lessons
-from fedjax_lite.distill.pooled import pooled
-from fedjax_lite.distill.public import Public, public_set
-from fedjax_lite.distill.server import distillation_server
+from fedjax_lite.distill.public_set import Public, public_set
 from fedjax_lite.distill.soft_labels import soft_labels
 from fedjax_lite.distill.student import Apply
 from fedjax_lite.ledger import count

@@ -5,7 +5,7 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.idx import mnist
 from fedjax_lite.data.leaf import leaf
-from fedjax_lite.data.public import class_counts, hold_out, noise
+from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.store import Store, store
 from fedjax_lite.data.synthetic import synthetic

@@ -1,6 +1,8 @@
 """Federated distillation: soft labels on public examples, from many models into one."""
 
 from fedjax_lite.distill.all_models import mean_over_models
+from fedjax_lite.distill.digest import consensus_server, kept
+from fedjax_lite.distill.distillation_server import distillation_server
 from fedjax_lite.distill.ensemble import (
     Ensemble,
     by_accuracy,
@@ -10,11 +12,9 @@ from fedjax_lite.distill.ensemble import (
     mean_probabilities,
     sharpened,
 )
-from fedjax_lite.distill.kept import consensus_server, kept
+from fedjax_lite.distill.ensemble_aggregator import Lesson, pooled
 from fedjax_lite.distill.lessons import Lessons, lessons
-from fedjax_lite.distill.pooled import Lesson, pooled
-from fedjax_lite.distill.public import public_set
-from fedjax_lite.distill.server import distillation_server
+from fedjax_lite.distill.public_set import public_set
 from fedjax_lite.distill.soft_labels import Knowledge, soft_labels
 from fedjax_lite.distill.student import distillation_loss, taught
 

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 from fedjax_lite import tree
 from fedjax_lite.base import Client, Tree
 from fedjax_lite.distill.ensemble import Ensemble
-from fedjax_lite.distill.public import fitting, public_of
+from fedjax_lite.distill.public_set import fitting, public_of
 from fedjax_lite.distill.student import Apply
 from fedjax_lite.ledger import Sent, count, dense_bits, lump, sent
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.told import Told
+from fedjax_lite.uplink.client_metrics import Told
 
 __all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
 

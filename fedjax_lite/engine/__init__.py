@@ -2,6 +2,6 @@
 
 from fedjax_lite.engine.contract import Build, Engine, Local, Upload
 from fedjax_lite.engine.lanes import packed
-from fedjax_lite.engine.plain import padded, sequential
+from fedjax_lite.engine.simple import padded, sequential
 
 __all__ = ["Build", "Engine", "Local", "Upload", "packed", "padded", "sequential"]

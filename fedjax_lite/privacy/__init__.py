@@ -4,7 +4,7 @@ from fedjax_lite.privacy.accountant import Guarantee, account, calibrate, epsilo
 from fedjax_lite.privacy.audit import Audit, audit, lower_bound
 from fedjax_lite.privacy.correlated import Strategy, toeplitz
 from fedjax_lite.privacy.discrete import epsilon_of
-from fedjax_lite.privacy.record import record_level
+from fedjax_lite.privacy.record_level import record_level
 
 __all__ = [
     "Audit",

@@ -13,7 +13,7 @@ from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
-from fedjax_lite.distill.public import check_public
+from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluate import evaluate, summarize
 from fedjax_lite.guarantees import hidden

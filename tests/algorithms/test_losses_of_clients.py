@@ -11,7 +11,7 @@ import pytest
 import fedjax_lite as fl
 from fedjax_lite.metrics import INSIDE, OF_ROUND
 from fedjax_lite.privacy import record_level
-from fedjax_lite.uplink.told import Told
+from fedjax_lite.uplink.client_metrics import Told
 
 CLIENT = {"x": np.array([1.0, 2, 3]), "y": np.array([2.0, 1, 0]), "w": np.array([1.0, 2, 1])}
 

@@ -10,7 +10,7 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite import checks
-from fedjax_lite.checks.promised import PROMISED
+from fedjax_lite.checks.algorithm_contract import PROMISED
 
 SIZES = 3, 1, 2, 4, 2
 DATA = fl.FederatedData.from_clients([{"x": np.arange(n) + float(k)} for k, n in enumerate(SIZES)])

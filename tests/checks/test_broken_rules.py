@@ -8,7 +8,7 @@ from by_leaf import column, mean_in_half, per_leaf, present
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators, checks
-from fedjax_lite.checks.required import REQUIRED
+from fedjax_lite.checks.aggregator_contract import REQUIRED
 
 MEAN = aggregators.mean()
 

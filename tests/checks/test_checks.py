@@ -7,8 +7,8 @@ from by_leaf import mean_in_half, per_leaf
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators, checks
-from fedjax_lite.checks.reported import REPORTED
-from fedjax_lite.checks.required import REQUIRED
+from fedjax_lite.checks.aggregator_contract import REQUIRED
+from fedjax_lite.checks.aggregator_properties import REPORTED
 
 MEAN = aggregators.mean()
 

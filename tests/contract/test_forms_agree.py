@@ -23,10 +23,10 @@ from problems import SIZES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import forms
-from fedjax_lite.aggregators.stack import sum_rows
+from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
-from fedjax_lite.privacy.record import record_level
+from fedjax_lite.privacy.record_level import record_level
 
 DEAR = {"ddgauss", "distilled"}  # to compile: in the slow tests
 

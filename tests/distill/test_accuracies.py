@@ -8,8 +8,8 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite import distill
-from fedjax_lite.distill.public import _times
-from fedjax_lite.uplink.told import told
+from fedjax_lite.distill.public_set import _times
+from fedjax_lite.uplink.client_metrics import told
 
 LABELS = np.array([0, 0, 1, 2])
 PUBLIC = distill.public_set({"x": np.eye(4, dtype=np.float32)}, LABELS)

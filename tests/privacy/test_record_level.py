@@ -19,7 +19,7 @@ import fedjax_lite as fl
 from fedjax_lite import forms
 from fedjax_lite.base import HIGH_STREAM, Batch, Mean
 from fedjax_lite.models.loss_fn import mean_loss
-from fedjax_lite.privacy.record import record_level
+from fedjax_lite.privacy.record_level import record_level
 
 C, B, ROWS = 0.7, 8, 10
 KEY = jax.random.key(0)

@@ -7,7 +7,7 @@ import pytest
 from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite.privacy.record import record_level
+from fedjax_lite.privacy.record_level import record_level
 
 C = 0.7
 

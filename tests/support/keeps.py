@@ -24,8 +24,8 @@ from problems import FEATURES, dealt, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import checks
-from fedjax_lite.checks.promised import PROMISED
-from fedjax_lite.checks.required import REQUIRED
+from fedjax_lite.checks.aggregator_contract import REQUIRED
+from fedjax_lite.checks.algorithm_contract import PROMISED
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
 MESSAGE = {"w": np.zeros((3, 2)), "b": np.zeros(())}

@@ -10,7 +10,7 @@ import optax
 
 from fedjax_lite.base import ClientWork, Key, Server, Shared, Tree
 from fedjax_lite.distill.lessons import Lessons
-from fedjax_lite.distill.public import Public, Shown, fitting, public_of
+from fedjax_lite.distill.public_set import Public, Shown, fitting, public_of
 from fedjax_lite.distill.soft_labels import AT_ONCE, said_of
 from fedjax_lite.distill.student import Apply, taught
 from fedjax_lite.refuse import whole

@@ -6,8 +6,8 @@ import numpy as np
 
 from fedjax_lite import sampling
 from fedjax_lite.base import round_key
+from fedjax_lite.checks.aggregator_contract import kind
 from fedjax_lite.checks.answers import Verdict
-from fedjax_lite.checks.required import kind
 from fedjax_lite.checks.trial import FEW, Trial, agree, named
 from fedjax_lite.engine.placement import everywhere, mesh_of
 

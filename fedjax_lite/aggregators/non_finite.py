@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.stack import squared_norms
+from fedjax_lite.aggregators.sums import squared_norms
 from fedjax_lite.base import Client, Tree
 from fedjax_lite.tree import wide
 

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lite.checks.aggregator_contract import draws
 from fedjax_lite.checks.answers import Verdict
 from fedjax_lite.checks.breakdown import LIMIT, honest
 from fedjax_lite.checks.probe import Probe, compare
-from fedjax_lite.checks.required import draws
 
 
 def translation(built: Probe) -> Verdict:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.base import Info, Server, Tree
-from fedjax_lite.distill.kept import student_accuracy
+from fedjax_lite.distill.digest import student_accuracy
+from fedjax_lite.distill.ensemble_aggregator import Lesson, OfFamilies
 from fedjax_lite.distill.lessons import Lessons
-from fedjax_lite.distill.pooled import Lesson, OfFamilies
-from fedjax_lite.distill.public import Public, Shown, fitting, public_of
+from fedjax_lite.distill.public_set import Public, Shown, fitting, public_of
 from fedjax_lite.distill.soft_labels import unflat_model
 from fedjax_lite.distill.student import Apply, taught
 from fedjax_lite.server import optimizer_server

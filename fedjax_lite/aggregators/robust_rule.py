@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.screen import checked, screened
+from fedjax_lite.aggregators.non_finite import checked, screened
 from fedjax_lite.base import Aggregator, Client, Number, Tree
 from fedjax_lite.refuse import whole
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from fedjax_lite import forms, tree
 from fedjax_lite.aggregators.gram import lowest, squared_distances
 from fedjax_lite.aggregators.lift import transformed
-from fedjax_lite.aggregators.rule import Needs, fitting
-from fedjax_lite.aggregators.screen import screened
-from fedjax_lite.aggregators.stack import averages, squared_norms
+from fedjax_lite.aggregators.non_finite import screened
+from fedjax_lite.aggregators.robust_rule import Needs, fitting
+from fedjax_lite.aggregators.sums import averages, squared_norms
 from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, Tree, client_keys
 from fedjax_lite.refuse import whole
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Aggregator, Tree
+from fedjax_lite.checks.aggregator_contract import REQUIRED
+from fedjax_lite.checks.aggregator_properties import REPORTED
 from fedjax_lite.checks.answers import Verdict, answers
 from fedjax_lite.checks.breakdown import breakdown
 from fedjax_lite.checks.probe import Probe, probe
 from fedjax_lite.checks.report import Report
-from fedjax_lite.checks.reported import REPORTED
-from fedjax_lite.checks.required import REQUIRED
 
 _BREAKDOWN = "withstands far-away messages"
 

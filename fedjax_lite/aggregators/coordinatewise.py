@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fedjax_lite.aggregators.rule import Needs, from_rule
-from fedjax_lite.aggregators.select import mean_around, mean_between, middle, statistic
-from fedjax_lite.aggregators.stack import Present, columns
+from fedjax_lite.aggregators.order_statistics import mean_around, mean_between, middle, statistic
+from fedjax_lite.aggregators.robust_rule import Needs, from_rule
+from fedjax_lite.aggregators.sums import Present, columns
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number, Tree
 

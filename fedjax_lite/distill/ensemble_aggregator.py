@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fedjax_lite.base import Aggregator, Client, Key, Tree
 from fedjax_lite.distill.ensemble import Ensemble
-from fedjax_lite.distill.public import Public
+from fedjax_lite.distill.public_set import Public
 from fedjax_lite.distill.soft_labels import Knowledge
 
 __all__ = ["Lesson", "pooled"]
