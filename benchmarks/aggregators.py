@@ -61,7 +61,7 @@ def problem(clients, coordinates):
     V = messages(clients, coordinates)
     width = coordinates // 1000  # a matrix and a vector, as a network's layers are
     stack = jax.tree.map(jnp.asarray, {"kernel": V[:, : 999 * width].reshape(-1, 999, width), "bias": V[:, 999 * width :]})
-    padded = aggregators.padded(jax.tree.map(lambda x: x[0], stack))
+    padded = aggregators.padded_size(jax.tree.map(lambda x: x[0], stack))
     cohort = fl.sampling.cohort(jax.random.key(0), jnp.full(clients, 10, jnp.int32), jnp.arange(clients))
     return RULES | {name: make(clients, padded) for name, make in PRIVATE.items()}, stack, cohort
 

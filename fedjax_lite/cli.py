@@ -19,11 +19,11 @@ from fedjax_lite.configuration.privacy import budgets
 from fedjax_lite.configuration.registry import KINDS, names
 from fedjax_lite.configuration.study import configured
 from fedjax_lite.configuration.table import Config
-from fedjax_lite.engine.over_runs import AXIS as RUNS
+from fedjax_lite.engine.over_runs import RUNS_AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.metrics import is_evaluation
-from fedjax_lite.privacy.budget import private
-from fedjax_lite.runner.files import holds, place_of, toml_text
+from fedjax_lite.privacy.budget import budget_table
+from fedjax_lite.runner.files import holds, resolve_folder, toml_text
 from fedjax_lite.runner.folder import CHECKPOINTS
 from fedjax_lite.runner.hosts import join_hosts, leads
 from fedjax_lite.runner.model_file import named_leaves
@@ -31,7 +31,7 @@ from fedjax_lite.runner.plan import plan
 from fedjax_lite.runner.progress import terminable
 from fedjax_lite.runner.run import Result
 from fedjax_lite.study.printed import ranking, target_of
-from fedjax_lite.study.unfinished import Kept
+from fedjax_lite.study.unfinished import Unfinished
 
 MOST_CORES = 8  # each holds a copy of the data
 FEW = 50  # parameters up to which the model is printed
@@ -122,7 +122,7 @@ def _note_grid(config: Config) -> None:
 def _run(options: argparse.Namespace) -> int:
     config = _alone(options)
     out = options.out = options.out or Path("runs") / config.values["name"]
-    if options.resume and holds(place_of(out)) != "run":
+    if options.resume and holds(resolve_folder(out)) != "run":
         raise ValueError(f"--resume: there is no run in {out}; name its folder with --out, or start without --resume")
     if options.hosts or not (options.coordinator is options.processes is options.process is None):
         jax.config.update("jax_num_cpu_devices", 1)  # with more in a process, overlapping programs can wait for each other for ever
@@ -145,7 +145,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _privacy(options: argparse.Namespace) -> int:
     for config in budgets(load(options.config, options.set)):
         _note_grid(config)
-        print(build(config, private)())
+        print(build(config, budget_table)())
     return 0
 
 
@@ -155,7 +155,7 @@ def _study(options: argparse.Namespace) -> int:
     targets = dict(map(target_of, options.target))
     devices = list(_mesh(options.devices).devices.flat)
     mesh = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    with terminable(), Kept(out, options.resume) as kept, jax.set_mesh(mesh):
+    with terminable(), Unfinished(out, options.resume) as kept, jax.set_mesh(mesh):
         found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
         kept.save(found, targets=targets, name=config.values["name"], config=toml_text(config.values))
     print(ranking(found, targets))

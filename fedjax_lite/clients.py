@@ -17,7 +17,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.ledger import Cost, dense_bits, sent
 from fedjax_lite.metrics import check_names
-from fedjax_lite.uplink.client_metrics import told
+from fedjax_lite.uplink.client_metrics import metrics_of
 from fedjax_lite.uplink.compressor import apart
 
 __all__ = ["SENT", "Family", "Side", "side_of"]
@@ -94,7 +94,7 @@ def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Eng
         client, like = build(common, data.examples), tree.take((cohort, mine), jnp.int32(0))
         carry = jax.eval_shape(client.start, *like)
         message = jax.eval_shape(client.finish, *like, carry).message
-        lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.number()))
+        lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.device_count()))
         return {"lanes": tree.stack_of(carry, lanes), "messages": () if client.additive else tree.stack_of(message, cohort.id.shape[0])}
 
     return Side(message, rows, lambda params, shared, key: rows(params, shared, key, jnp.arange(family.clients)), train, received, stacks)
@@ -196,7 +196,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return work.step(shared, own, carry, batches.take(data, client, 0, round))[1], work.finish(shared, own, carry, client)[2]
 
     of_steps, of_finish = tree.zeros(jax.eval_shape(one_step, common, *like))
-    of_uplink = tree.zeros(jax.eval_shape(told, like[1][1]))
+    of_uplink = tree.zeros(jax.eval_shape(metrics_of, like[1][1]))
     check_names(of_steps, "the client work's step")
     check_names(of_finish, "the client work's finish", of_steps.keys())
     check_names(of_uplink, "the uplink", of_steps.keys() | of_finish.keys())
@@ -226,7 +226,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             # What made a message NaN is in the client's losses and in what it would keep, too: a rule that drops the one must not meet
             # the others.
             counts = jnp.isfinite(tree.squared_norm(message))
-            metrics = tree.zero_where_not(counts, steps_in(sums) | metrics | told(uplink_row))
+            metrics = tree.zero_where_not(counts, steps_in(sums) | metrics | metrics_of(uplink_row))
             rows = tree.where(counts, tree.cast_like((own, uplink_row), rows), rows)
             return Upload(message, rows, ravel_pytree(metrics | {SENT: bits})[0])
 

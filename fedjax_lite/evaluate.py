@@ -42,7 +42,7 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
     >>> evaluate(lambda params, batch, key: batch["x"] - params, 1.0, data)["loss"].value().tolist()
     [1.0, 4.0]
     """
-    return devices.summed(partial(_sums, loss_fn), (params, data), _batches(data, batch, placement.number()))
+    return devices.sum_pieces(partial(_sums, loss_fn), (params, data), _batches(data, batch, placement.device_count()))
 
 
 def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
@@ -51,7 +51,7 @@ def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch:
     def mine(params, data):
         return _sums(loss_fn, (params, data), _batches(data, batch, 1))
 
-    return devices.apart(mine, params, data)
+    return devices.map_pieces(mine, params, data)
 
 
 def _batches(data: FederatedData, batch: int, multiple: int) -> Array:

@@ -18,13 +18,13 @@ NAMES = ("auto", "cpu", "accelerator")
 _asked: list[str] = []  # by the contexts that are open, the innermost last
 
 
-def asked() -> str:
+def requested() -> str:
     """The forms asked for, by the innermost `use` or else by the environment variable FEDJAX_LITE_FORMS; "auto" where nobody asks.
 
     Raises:
         ValueError: if the variable has another value.
 
-    >>> asked() in NAMES
+    >>> requested() in NAMES
     True
     """
     return _asked[-1] if _asked else _known(os.environ.get(VARIABLE) or "auto", f"the environment variable {VARIABLE}")
@@ -47,7 +47,7 @@ def use(name: str) -> Iterator[None]:
     ...     asked(), cpu()
     ('accelerator', False)
     """
-    changes = _known(name, "forms.use") != asked()
+    changes = _known(name, "forms.use") != requested()
     _asked.append(name)
     try:
         if changes:
@@ -69,7 +69,7 @@ def cpu(platform: bool | None = None) -> bool:
     ...     cpu(platform=False)
     True
     """
-    name = asked()
+    name = requested()
     if name != "auto":
         return name == "cpu"
     return jax.default_backend() == "cpu" if platform is None else platform
@@ -81,7 +81,7 @@ def by_platform(*operands: Tree, cpu: Callable[..., Tree], accelerator: Callable
     >>> float(jax.jit(lambda x: by_platform(x, cpu=lambda x: x + 1, accelerator=lambda x: 1 + x))(1.0))
     2.0
     """
-    name = asked()
+    name = requested()
     if name == "auto":
         return jax.lax.platform_dependent(*operands, cpu=cpu, default=accelerator)
     return cpu(*operands) if name == "cpu" else accelerator(*operands)

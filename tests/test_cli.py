@@ -9,9 +9,9 @@ import pytest
 from shells import TEXT, shell_in
 
 from fedjax_lite import cli
-from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of
-from fedjax_lite.study.unfinished import Kept
+from fedjax_lite.study.unfinished import Unfinished
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     axes, choices = axes_of({"rate": [1.0, 2.0], "name": ["a", "b"]})
-    small = functools.partial(conducted, lambda seed, rate, name: {"x": rate}, axes, choices, (0,), (0,), rounds_of=range, made={"data": 1})
+    small = functools.partial(conduct, lambda seed, rate, name: {"x": rate}, axes, choices, (0,), (0,), rounds_of=range, made={"data": 1})
     monkeypatch.setattr(cli, "configured", lambda config: small)
-    add = Kept.add
-    monkeypatch.setattr(Kept, "add", lambda *args: (add(*args), os.kill(os.getpid(), signal.SIGTERM)))
+    add = Unfinished.add
+    monkeypatch.setattr(Unfinished, "add", lambda *args: (add(*args), os.kill(os.getpid(), signal.SIGTERM)))
     status, out, err = shell("study grid.toml --devices 1")
     assert (status, out) == (130, "") and "runs/tiny held a study: moved to" in err
     assert err.endswith("interrupted; 1 of 2 programs are kept in runs/tiny: go on with the same command and --resume\n")

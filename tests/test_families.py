@@ -42,7 +42,7 @@ APPLIES = linear, narrow
 
 
 def families(models=True, digest=None, then=None, applies=APPLIES):
-    works = WORKS if digest is None else [distill.kept(w, a, PUBLIC, digest) for w, a in zip(WORKS, applies, strict=True)]
+    works = WORKS if digest is None else [distill.digest_work(w, a, PUBLIC, digest) for w, a in zip(WORKS, applies, strict=True)]
     width = FEATURES * CLASSES if models else None
     uplinks = [distill.soft_labels(a, PUBLIC, LOGITS, model=models, width=width, then=then) for a in applies]
     return [fl.Family(w, n, u) for w, n, u in zip(works, (FIRST, POPULATION - FIRST), uplinks, strict=True)]
@@ -53,7 +53,9 @@ BATCHES = fl.Batches(4, shuffle=False)
 
 def algorithm(soft=None, model=None, engine=fl.padded(), attack=None, **parts):  # noqa: B008 - padded() compiles fastest
     work = families(**parts)
-    rule = distill.pooled(LOGITS, soft or aggregators.mean(), model or aggregators.weighted_mean(), PUBLIC, (FIRST, POPULATION - FIRST))
+    rule = distill.ensemble_aggregator(
+        LOGITS, soft or aggregators.mean(), model or aggregators.weighted_mean(), PUBLIC, (FIRST, POPULATION - FIRST)
+    )
     if attack:
         work = [family._replace(work=fl.attacks.attacked(*attack, family.work, rule)[0]) for family in work]
         rule = fl.attacks.attacked(*attack, WORKS[0], rule)[1]
@@ -115,7 +117,7 @@ def means(clients):
 @functools.partial(jax.jit, static_argnums=0)
 def taught(k, average, target):
     key = jax.random.fold_in(aggregate_key(jax.random.fold_in(KEY, 0)), 1)  # the server's
-    return distill.taught(HOW, APPLIES[k], average, PUBLIC.examples, target, jax.random.fold_in(key, k))[0]
+    return distill.teach(HOW, APPLIES[k], average, PUBLIC.examples, target, jax.random.fold_in(key, k))[0]
 
 
 @pytest.mark.parametrize("came", [range(POPULATION), [1], [5], [6, 2], [0, 1, 2, 3]], ids=str)
@@ -196,7 +198,7 @@ def run_of_models_that_stay(out, rounds, **more):
 
 STAY = fl.federate(
     families(models=False, digest=distill.lessons(optax.sgd(0.1), 2, batch_size=10)),
-    distill.pooled(LOGITS, aggregators.mean(), public=PUBLIC), distill.consensus_server(PUBLIC, CLASSES),
+    distill.ensemble_aggregator(LOGITS, aggregators.mean(), public=PUBLIC), distill.consensus_server(PUBLIC, CLASSES),
     batches=BATCHES, population=POPULATION, engine=fl.sequential(),
 )  # fmt: skip
 
@@ -235,8 +237,8 @@ def three_classes_and_four():
     wide = {"narrow": jnp.zeros((2, CLASSES + 1), jnp.float32)}
     digest = distill.lessons(optax.sgd(0.1), 2, batch_size=10)
     built = fl.federate(
-        families(models=False, digest=digest), distill.pooled(LOGITS, aggregators.mean()), distill.consensus_server(PUBLIC, CLASSES),
-        batches=fl.Batches(4), population=POPULATION,
+        families(models=False, digest=digest), distill.ensemble_aggregator(LOGITS, aggregators.mean()),
+        distill.consensus_server(PUBLIC, CLASSES), batches=fl.Batches(4), population=POPULATION,
     )  # fmt: skip
     jax.eval_shape(built.init, (PARAMS[0], wide), jax.random.key(0))
 

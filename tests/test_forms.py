@@ -18,25 +18,25 @@ def sine(x):
 
 def test_what_is_asked_decides(monkeypatch):
     monkeypatch.delenv(forms.VARIABLE, raising=False)
-    assert forms.asked() == "auto" and forms.cpu() and not forms.cpu(platform=False)
+    assert forms.requested() == "auto" and forms.cpu() and not forms.cpu(platform=False)
     with forms.use("accelerator"):
-        assert forms.asked() == "accelerator" and not forms.cpu() and not forms.cpu(platform=True)
+        assert forms.requested() == "accelerator" and not forms.cpu() and not forms.cpu(platform=True)
         with forms.use("cpu"):
-            assert forms.asked() == "cpu" and forms.cpu(platform=False)
-        assert forms.asked() == "accelerator"
-    assert forms.asked() == "auto"
+            assert forms.requested() == "cpu" and forms.cpu(platform=False)
+        assert forms.requested() == "accelerator"
+    assert forms.requested() == "auto"
 
 
 def test_the_environment_asks_unless_a_context_does(monkeypatch):
     monkeypatch.setenv(forms.VARIABLE, "accelerator")
-    assert forms.asked() == "accelerator" and not forms.cpu()
+    assert forms.requested() == "accelerator" and not forms.cpu()
     with forms.use("auto"):
         assert forms.cpu()
     monkeypatch.setenv(forms.VARIABLE, "")
-    assert forms.asked() == "auto"
+    assert forms.requested() == "auto"
 
 
-@pytest.mark.parametrize("ask", [forms.asked, forms.cpu, lambda: sine(1.0)])
+@pytest.mark.parametrize("ask", [forms.requested, forms.cpu, lambda: sine(1.0)])
 def test_an_unknown_form_in_the_environment_is_refused(ask, monkeypatch):
     monkeypatch.setenv(forms.VARIABLE, "gpu")
     with pytest.raises(ValueError, match="environment variable FEDJAX_LITE_FORMS: must be one of auto, cpu, accelerator, got 'gpu'"):
@@ -44,10 +44,10 @@ def test_an_unknown_form_in_the_environment_is_refused(ask, monkeypatch):
 
 
 def test_an_unknown_form_is_refused_and_nothing_changes():
-    before = forms.asked()
+    before = forms.requested()
     with pytest.raises(ValueError, match="forms.use: must be one of auto, cpu, accelerator, got 'tpu'"), forms.use("tpu"):
         pass
-    assert forms.asked() == before
+    assert forms.requested() == before
 
 
 def test_no_program_outlives_the_forms_that_it_was_compiled_in():

@@ -4,7 +4,7 @@ from fedjax_lite.aggregators.caf import caf
 from fedjax_lite.aggregators.clipping import centered_clipping, norm_bounding
 from fedjax_lite.aggregators.coordinatewise import meamed, median, trimmed_mean, weighted_median
 from fedjax_lite.aggregators.distributed import ddgauss, skellam
-from fedjax_lite.aggregators.flat import padded
+from fedjax_lite.aggregators.flat import padded_size
 from fedjax_lite.aggregators.ftrl import dp_ftrl
 from fedjax_lite.aggregators.geometric import geometric_median
 from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
@@ -39,7 +39,7 @@ __all__ = [
     "multi_krum",
     "nnm",
     "norm_bounding",
-    "padded",
+    "padded_size",
     "rlr",
     "secure_mean",
     "sign_majority",

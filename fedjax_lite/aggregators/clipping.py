@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.non_finite import checked, screened
+from fedjax_lite.aggregators.non_finite import check_policy, screen
 from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.base import Aggregator, Number, Tree
 from fedjax_lite.refuse import positive, whole
@@ -41,7 +41,7 @@ def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:
         added, count = sums
         return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), added)
 
-    checked("norm_bounding", non_finite)
+    check_policy("norm_bounding", non_finite)
     return from_sum(each, total, non_finite)
 
 
@@ -71,11 +71,11 @@ def centered_clipping(radius: Number, iterations: int = 1, non_finite: str = "dr
     """
     positive("centered_clipping", "radius", radius)
     whole("centered_clipping", "iterations", iterations, least=1)
-    checked("centered_clipping", non_finite)
+    check_policy("centered_clipping", non_finite)
 
     def pull(messages, cohort, v):
         """Sum the clipped differences from `v`; also count the clients summed, and the messages that are not finite."""
-        messages, cohort, dropped = screened(messages, cohort, non_finite)
+        messages, cohort, dropped = screen(messages, cohort, non_finite)
         present = cohort.weight > 0
 
         def clipped(here, message):

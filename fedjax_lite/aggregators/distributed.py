@@ -64,7 +64,7 @@ def ddgauss(
         clip: C > 0, the norm over all of a message, in its units.
         noise_multiplier: z >= 0; 0 is no noise and no guarantee.
         clients_per_round: n >= 1, how many clients a round has.
-        dimension: d, how many coordinates a message has with the padding of the rotation, `padded(message, block)`. What a round gives
+        dimension: d, how many coordinates a message has with the padding of the rotation, `padded_size(message, block)`. What a round gives
             away depends on it, and is told before any message is seen.
         bits: b, 2 to 32, a coordinate.
         granularity: gamma, in message units; by default the least for which 2^b gamma holds 4 standard deviations of the sum on either
@@ -131,7 +131,7 @@ def skellam(
     """
 
     return _distributed(
-        _Noise("skellam", lambda key, shape, deviation: discrete.skellam(key, shape, deviation**2), discrete.skellam_divergence),
+        _Noise("skellam", lambda key, shape, deviation: discrete.draw_skellam(key, shape, deviation**2), discrete.skellam_divergence),
         clip=clip,
         z=noise_multiplier,
         clients=clients_per_round,
@@ -206,7 +206,7 @@ def _upload(parts: _Parts, signs: Key, message: Tree, client: Client) -> tuple[A
     if flat.size != parts.dimension:
         raise ValueError(
             f"{parts.noise.name}: dimension={parts.dimension}, but messages have {flat.size} coordinates with the padding of the rotation: "
-            f"take dimension={flat.size}, what fl.aggregators.padded(params, block) gives"
+            f"take dimension={flat.size}, what fl.aggregators.padded_size(params, block) gives"
         )
     numbers = _rounded(jax.random.fold_in(client.key, _ROUNDING), flat, parts.bound)
     share = parts.noise.draw(jax.random.fold_in(client.key, _NOISE), flat.shape, parts.deviation)

@@ -12,14 +12,14 @@ from fedjax_lite.refuse import whole
 from fedjax_lite.uplink.rotation import BLOCK, check_block, rotated, rotated_back
 
 
-def padded(message: Tree, block: int = BLOCK) -> int:
+def padded_size(message: Tree, block: int = BLOCK) -> int:
     """How many coordinates a message has in the rotation, which pads it as one flat vector to blocks of a power of two.
 
-    >>> padded({"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
+    >>> padded_size({"w": jnp.zeros((3, 2)), "b": jnp.zeros(())})
     8
     """
-    whole("padded", "block", block, least=1)
-    check_block("padded", block)
+    whole("padded_size", "block", block, least=1)
+    check_block("padded_size", block)
     return math.prod(_grid(message, block))
 
 

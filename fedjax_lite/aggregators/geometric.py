@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.robust_rule import Needs, from_rule
-from fedjax_lite.aggregators.sums import apart, mix, squared_norms
+from fedjax_lite.aggregators.sums import difference, mix, squared_norms
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive, whole
@@ -55,7 +55,7 @@ def geometric_median(
 
         def step(z, _):
             # The square root has no slope at 0, where the distance counts as nu anyway.
-            squares = squared_norms(apart(messages, z), present)
+            squares = squared_norms(difference(messages, z), present)
             distances = jnp.sqrt(jnp.maximum(squares, jnp.asarray(smoothing, squares.dtype) ** 2))
             return mean(given / distances), None
 

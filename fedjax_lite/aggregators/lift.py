@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.non_finite import checked, screened
+from fedjax_lite.aggregators.non_finite import check_policy, screen
 from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.base import Aggregator, Client, Key, Tree
 
@@ -26,13 +26,13 @@ def from_sum(each: Callable[[Tree, Client], Tree], total: Callable[[Tree], Tree]
     >>> plain_mean = from_sum(lambda message, client: (message, 1.0), lambda total: jax.tree.map(lambda x: x / total[1], total[0]))
     """
 
-    checked("from_sum", non_finite)
+    check_policy("from_sum", non_finite)
 
     def collect(messages, cohort, state):
         del state
         dropped = jnp.zeros(())
         if non_finite != "propagate":
-            messages, cohort, dropped = screened(messages, cohort, non_finite)
+            messages, cohort, dropped = screen(messages, cohort, non_finite)
 
         def term(message, client):
             return each(tree.zero_where_not(client.weight > 0, message), client)  # NaN in an empty slot would spoil derivatives

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.non_finite import checked
+from fedjax_lite.aggregators.non_finite import check_policy
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Client, Number
 from fedjax_lite.tree import wide
@@ -31,7 +31,7 @@ def mean(non_finite: str = "drop") -> Aggregator:
     >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
     2.5
     """
-    checked("mean", non_finite)
+    check_policy("mean", non_finite)
     return _mean(lambda client: jnp.ones_like(client.weight), non_finite)
 
 
@@ -60,7 +60,7 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
     >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
     3.25
     """
-    checked("weighted_mean", non_finite)
+    check_policy("weighted_mean", non_finite)
     return _mean(weight_of("weighted_mean", weights, cap), non_finite)
 
 

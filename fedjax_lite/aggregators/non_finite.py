@@ -14,7 +14,7 @@ from fedjax_lite.tree import wide
 Policy = Literal["drop", "zero", "propagate"]
 
 
-def checked(rule: str, policy: str) -> str:
+def check_policy(rule: str, policy: str) -> str:
     """Return `policy`, or refuse an unknown policy for the aggregator `rule`.
 
     Raises:
@@ -30,7 +30,7 @@ def is_finite(messages: Tree, present: Bool[Array, " clients"]) -> Bool[Array, "
     return jnp.isfinite(squared_norms(jax.lax.stop_gradient(messages), present))
 
 
-def screened(messages: Tree, cohort: Client, policy: str) -> tuple[Tree, Client, Float[Array, ""]]:
+def screen(messages: Tree, cohort: Client, policy: str) -> tuple[Tree, Client, Float[Array, ""]]:
     """Apply `policy` to messages that are not finite.
 
     Args:

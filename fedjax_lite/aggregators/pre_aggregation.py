@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from fedjax_lite import forms, tree
 from fedjax_lite.aggregators.gram import lowest, squared_distances
 from fedjax_lite.aggregators.lift import transformed
-from fedjax_lite.aggregators.non_finite import screened
-from fedjax_lite.aggregators.robust_rule import Needs, fitting
+from fedjax_lite.aggregators.non_finite import screen
+from fedjax_lite.aggregators.robust_rule import Needs, check_slots
 from fedjax_lite.aggregators.sums import averages, squared_norms
 from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, Tree, client_keys
 from fedjax_lite.refuse import whole
@@ -116,7 +116,7 @@ def bucketing(inner: Aggregator, size: int) -> Aggregator:
 
     def bucketed(messages, cohort, state, key):
         present = cohort.weight > 0
-        messages, kept, _ = screened(messages, cohort, "drop")
+        messages, kept, _ = screen(messages, cohort, "drop")
         draws = jax.vmap(jax.random.bits)(client_keys(key, cohort.id))
         rank = jnp.argsort(jnp.lexsort((draws, ~present)))
         buckets = jnp.arange(-(-len(rank) // int(size)))
@@ -143,8 +143,8 @@ def _pre_aggregator(name: str, change, inner: Aggregator, num_byzantine: Number)
 
     def finish(part, state, key):
         messages, cohort = part
-        fitting(name, Needs(2, 1), num_byzantine, len(cohort.weight))
-        messages, kept, dropped = screened(messages, cohort, "drop")
+        check_slots(name, Needs(2, 1), num_byzantine, len(cohort.weight))
+        messages, kept, dropped = screen(messages, cohort, "drop")
         f = jnp.maximum(jnp.asarray(num_byzantine).astype(jnp.int32) - dropped.astype(jnp.int32), 0)
         n = jnp.sum(kept.weight > 0, dtype=jnp.int32)
         lost = (cohort.weight > 0) & ~(kept.weight > 0)

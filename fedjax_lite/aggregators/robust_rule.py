@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fedjax_lite import tree
-from fedjax_lite.aggregators.non_finite import checked, screened
+from fedjax_lite.aggregators.non_finite import check_policy, screen
 from fedjax_lite.base import Aggregator, Client, Number, Tree
 from fedjax_lite.refuse import whole
 
@@ -52,7 +52,7 @@ def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_fi
             than the rule needs for this f.
     """
     whole(name, "num_byzantine", num_byzantine)
-    checked(name, non_finite)
+    check_policy(name, non_finite)
 
     def collect(messages, cohort, state):
         del state
@@ -61,8 +61,8 @@ def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_fi
     def finish(part, state, key):
         del key
         messages, cohort = part
-        fitting(name, needs, num_byzantine, cohort.weight.shape[0])
-        messages, cohort, dropped = screened(messages, cohort, non_finite)
+        check_slots(name, needs, num_byzantine, cohort.weight.shape[0])
+        messages, cohort, dropped = screen(messages, cohort, non_finite)
         f = jnp.asarray(num_byzantine).astype(jnp.int32)
         f = jnp.maximum(f - dropped.astype(jnp.int32), 0) if non_finite == "drop" else f
         n = jnp.sum(cohort.weight > 0, dtype=jnp.int32)
@@ -73,7 +73,7 @@ def from_rule(name: str, rule: Rule, num_byzantine: Number, needs: Needs, non_fi
     return Aggregator(lambda message: (), collect, finish, additive=False)
 
 
-def fitting(name: str, needs: Needs, num_byzantine: Number, slots: int) -> None:
+def check_slots(name: str, needs: Needs, num_byzantine: Number, slots: int) -> None:
     """Refuse a cohort with fewer `slots` than the rule `name` needs; a `num_byzantine` that is traced is not checked.
 
     Raises:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
-from fedjax_lite.aggregators.non_finite import checked
+from fedjax_lite.aggregators.non_finite import check_policy
 from fedjax_lite.aggregators.weights import Weights, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive
@@ -36,7 +36,7 @@ def sign_majority(learning_rate: Number = 1.0, non_finite: str = "drop") -> Aggr
     def total(votes):
         return jax.tree.map(lambda x: jnp.asarray(learning_rate, x.dtype) * jnp.sign(x), votes)
 
-    checked("sign_majority", non_finite)
+    check_policy("sign_majority", non_finite)
     return from_sum(lambda message, client: jax.tree.map(lambda x: jnp.sign(wide(x)), message), total, non_finite)
 
 
@@ -86,5 +86,5 @@ def rlr(
 
         return jax.tree.map(leaf, votes, added)
 
-    checked("rlr", non_finite)
+    check_policy("rlr", non_finite)
     return from_sum(each, total, non_finite)

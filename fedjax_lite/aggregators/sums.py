@@ -112,7 +112,7 @@ def gram(messages: Tree, present: Present, center: Tree | None = None) -> Float[
     return _total(jax.tree.map(leaf, messages, *(() if center is None else (center,))))
 
 
-def apart(messages: Tree, center: Tree) -> Tree:
+def difference(messages: Tree, center: Tree) -> Tree:
     """Return m_i - c of each message, c the `center`."""
     return jax.tree.map(lambda x, c: x - c[None], messages, center)
 

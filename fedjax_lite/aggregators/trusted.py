@@ -7,7 +7,7 @@ from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import lowest
 from fedjax_lite.aggregators.non_finite import is_finite
 from fedjax_lite.aggregators.robust_rule import Needs, from_rule
-from fedjax_lite.aggregators.sums import apart, average, inner, mix, squared_norms
+from fedjax_lite.aggregators.sums import average, difference, inner, mix, squared_norms
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import whole
 
@@ -82,7 +82,7 @@ def monna(num_byzantine: Number, trusted: int, non_finite: str = "drop") -> Aggr
         present, root = cohort.weight > 0, is_trusted(cohort, trusted)
         still = jax.lax.stop_gradient(messages)
         server = average(root, still)
-        distances = squared_norms(apart(still, server), present)
+        distances = squared_norms(difference(still, server), present)
         near = lowest(jnp.where(present, distances, jnp.inf), n - f)
         return average(near & present, messages)
 

@@ -10,7 +10,7 @@ from fedjax_lite.clients import Family
 from fedjax_lite.distill.all_models import mean_over_families
 from fedjax_lite.distill.distillation_server import distillation_server
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits
-from fedjax_lite.distill.ensemble_aggregator import pooled
+from fedjax_lite.distill.ensemble_aggregator import ensemble_aggregator
 from fedjax_lite.distill.lessons import Lessons
 from fedjax_lite.distill.public_set import public_of
 from fedjax_lite.distill.soft_labels import soft_labels
@@ -91,7 +91,7 @@ def feddf(
         server = distillation_server(how, student[0].apply, public, student=student[1], fresh=fresh)
     algorithm = federate(
         families,
-        pooled(ensemble, soft or mean(), aggregator or weighted_mean(), public, clients),
+        ensemble_aggregator(ensemble, soft or mean(), aggregator or weighted_mean(), public, clients),
         server,
         batches=batches,
         population=sum(clients),

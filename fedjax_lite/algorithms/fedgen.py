@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.aggregators.non_finite import screened
+from fedjax_lite.aggregators.non_finite import screen
 from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, ClientWork, Key, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.student import distillation_loss
@@ -217,7 +217,7 @@ def _pooled() -> Aggregator:
 
     def finish(part, state, key):
         told, cohort = part
-        told, cohort, dropped = screened(told, cohort, "drop")
+        told, cohort, dropped = screen(told, cohort, "drop")
         told = tree.zero_where_not(cohort.weight > 0, told)
         change, _, _ = mean.finish(mean.collect(told.change, cohort, ()), (), key)
         return _Pooled(change, told.change, told.counts), state, {"non_finite": dropped}

@@ -8,9 +8,9 @@ from fedjax_lite.base import Aggregator, Algorithm, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
 from fedjax_lite.distill.all_models import mean_over_models, of_all_models
-from fedjax_lite.distill.digest import consensus_server, kept
+from fedjax_lite.distill.digest import consensus_server, digest_work
 from fedjax_lite.distill.ensemble import Ensemble, mean_logits, sharpened
-from fedjax_lite.distill.ensemble_aggregator import pooled
+from fedjax_lite.distill.ensemble_aggregator import ensemble_aggregator
 from fedjax_lite.distill.lessons import Lessons
 from fedjax_lite.distill.public_set import public_of
 from fedjax_lite.distill.soft_labels import soft_labels
@@ -60,7 +60,7 @@ def fedmd(
 
     Returns:
         An algorithm whose `init` takes a tuple of each family's first parameters, in the paper those after training on labelled public
-        examples (`fl.distill.taught` on their one-hot labels). Without a student its `params` are all clients' models, a stack
+        examples (`fl.distill.teach` on their one-hot labels). Without a student its `params` are all clients' models, a stack
         `[clients, ...]` or a tuple with that of each of several families, and its `loss_fn` is their mean loss; with one, the student's.
 
     >>> import fedjax_lite as fl, jax, jax.numpy as jnp, optax
@@ -77,7 +77,7 @@ def fedmd(
     ensemble, public = ensemble or mean_logits(), public_of(public)
     families = [
         Family(
-            kept(sgd_work(supervised(model), optimizer, learning_rate=learning_rate), model.apply, public, digest),
+            digest_work(sgd_work(supervised(model), optimizer, learning_rate=learning_rate), model.apply, public, digest),
             number,
             soft_labels(model.apply, public, ensemble, then=uplink),
         )
@@ -86,7 +86,7 @@ def fedmd(
     apply, first = (None, None) if student is None else (student[0].apply, student[1])
     algorithm = federate(
         families,
-        pooled(ensemble, aggregator or mean(), public=public),
+        ensemble_aggregator(ensemble, aggregator or mean(), public=public),
         consensus_server(public, classes, how=how, apply=apply, student=first, fresh=fresh),
         batches=batches,
         population=sum(clients),

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite import tree
 from fedjax_lite.aggregators.non_finite import is_finite
 from fedjax_lite.base import Aggregator, ClientWork, Key, Number, Tree
-from fedjax_lite.models.loss_fn import LossFn, told
+from fedjax_lite.models.loss_fn import LossFn, call_loss
 from fedjax_lite.refuse import integer, whole
 from fedjax_lite.tree import wide
 
@@ -129,7 +129,7 @@ def _poisoned_loss(poisoned: Callable[[Tree, Key], Tree], byzantine: Array, loss
             bad = jnp.take(byzantine, client.id, mode="clip")
             examples = tree.where(bad, poisoned(examples, jax.random.fold_in(key, _EXAMPLES)), examples)
         keywords = {"mask": mask, "row": row, "shared": shared, "own": own, "client": client, "round": round, "epoch": epoch}
-        return told(loss_fn, params, examples, key, **keywords)
+        return call_loss(loss_fn, params, examples, key, **keywords)
 
     return loss
 

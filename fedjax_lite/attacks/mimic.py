@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from fedjax_lite.aggregators.sums import apart, inner, mix
+from fedjax_lite.aggregators.sums import difference, inner, mix
 from fedjax_lite.attacks.attack import Attack
 from fedjax_lite.attacks.send import all_send, mean_of
 from fedjax_lite.base import Number, Tree
@@ -56,7 +56,7 @@ def mimic(warmup: Number = 10) -> Attack:
         """Update mean and direction by one round's honest messages."""
         old, new = state.round / (1 + state.round), 1 / (1 + state.round)
         mean = jax.tree.map(lambda x, y: old.astype(x.dtype) * x + new.astype(x.dtype) * y, state.mean, mean_of(seen))
-        spread = apart(seen.messages, mean)
+        spread = difference(seen.messages, mean)
         along = mix(inner(spread, state.direction, seen.honest), spread, seen.honest)
         turned = jax.tree.map(lambda z, y: old.astype(z.dtype) * z + new.astype(z.dtype) * y, state.direction, along)
         # Without honest clients, or where they all agree, there is nothing to learn.

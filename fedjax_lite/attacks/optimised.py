@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.gram import squared_distances
-from fedjax_lite.aggregators.sums import apart, inner, squared_norms
+from fedjax_lite.aggregators.sums import difference, inner, squared_norms
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.attacks.send import all_send, deviation_of, mean_of
 from fedjax_lite.base import Number, Tree
@@ -40,7 +40,7 @@ def min_max(direction: str = "std") -> Attack:
     def send(seen, state):
         mean = mean_of(seen)
         p = perturbed(seen, mean)
-        from_mean = apart(seen.messages, mean)
+        from_mean = difference(seen.messages, mean)
         pairs = squared_distances(seen.messages, seen.honest)
         widest = jnp.max(jnp.where(jnp.isfinite(pairs), pairs, 0))
         square, along = squared_norm(p), -inner(from_mean, p, seen.honest)
@@ -79,7 +79,7 @@ def min_sum(direction: str = "std") -> Attack:
         p = perturbed(seen, mean)
         pairs = squared_distances(seen.messages, seen.honest)
         most = jnp.max(jnp.sum(jnp.where(jnp.isfinite(pairs), pairs, 0), axis=1))
-        own = jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest))
+        own = jnp.sum(squared_norms(difference(seen.messages, mean), seen.honest))
         length = jnp.sum(seen.honest) * squared_norm(p)
         return _moved(seen, mean, p, jnp.sqrt(jnp.maximum(most - own, 0) / jnp.where(length > 0, length, 1))), state
 
@@ -115,7 +115,7 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
     def send(seen, state):
         mean = mean_of(seen)
         honest = jnp.maximum(jnp.sum(seen.honest), 1)
-        radius = budget * jnp.sqrt(jnp.sum(squared_norms(apart(seen.messages, mean), seen.honest)) / honest)
+        radius = budget * jnp.sqrt(jnp.sum(squared_norms(difference(seen.messages, mean), seen.honest)) / honest)
 
         def harm(offset):
             """Return the squared distance from mu to the aggregate if attackers send mu + `offset`."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
 
-from fedjax_lite.aggregators.sums import apart, sum_rows
+from fedjax_lite.aggregators.sums import difference, sum_rows
 from fedjax_lite.attacks.attack import Attack, Seen
 from fedjax_lite.base import Number, Tree
 from fedjax_lite.refuse import finite, positive
@@ -256,7 +256,7 @@ def mean_of(seen: Seen) -> Tree:
 
 def deviation_of(seen: Seen) -> Tree:
     """Return sigma, the honest messages' standard deviation by coordinate, with divisor n - 1; 0 for a single message."""
-    squares = sum_rows(lambda message: jax.tree.map(jnp.square, message), seen.honest, apart(seen.messages, mean_of(seen)))
+    squares = sum_rows(lambda message: jax.tree.map(jnp.square, message), seen.honest, difference(seen.messages, mean_of(seen)))
     return jax.tree.map(lambda x: jnp.sqrt(x / jnp.maximum(jnp.sum(seen.honest) - 1, 1).astype(x.dtype)), squares)
 
 

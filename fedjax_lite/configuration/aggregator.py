@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.aggregators import padded
+from fedjax_lite.aggregators import padded_size
 from fedjax_lite.base import Aggregator, Tree
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.registry import make
@@ -33,5 +33,5 @@ def of_messages(config: Config, params: Tree, numbers: int | None) -> dict[str, 
     table = config.at("aggregator")
     message = params if numbers is None else jax.ShapeDtypeStruct((numbers,), jnp.float32)
     with refusing(table):
-        dimension = padded(message, *([table.get("block")] if "block" in table else []))
+        dimension = padded_size(message, *([table.get("block")] if "block" in table else []))
     return {"rounds": config.values["run"].get("rounds"), "dimension": dimension}

@@ -16,10 +16,10 @@ from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data import class_counts
 from fedjax_lite.data.federated import Source
-from fedjax_lite.distill.digest import consensus_server, kept
+from fedjax_lite.distill.digest import consensus_server, digest_work
 from fedjax_lite.distill.distillation_server import distillation_server
 from fedjax_lite.distill.ensemble import Ensemble, by_accuracy, by_certainty, by_class_counts
-from fedjax_lite.distill.ensemble_aggregator import pooled
+from fedjax_lite.distill.ensemble_aggregator import ensemble_aggregator
 from fedjax_lite.distill.lessons import Lessons, lessons
 from fedjax_lite.distill.public_set import Public, public_set
 from fedjax_lite.distill.soft_labels import soft_labels
@@ -66,7 +66,7 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
 
     def telling(family: Family, model: Apply) -> Family:
         """A family whose clients say what their models think."""
-        work = family.work if digest is None else kept(family.work, model, public, digest)
+        work = family.work if digest is None else digest_work(family.work, model, public, digest)
         if rule is None:
             return Family(work, family.clients, soft_labels(model, public, ensemble, then=family.uplink))
         width = max(map(count, sections.params)) if len(known) > 1 else None
@@ -75,7 +75,7 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
 
     with refusing(table):
         sizes = [one.clients for one in known] if len(known) > 1 else None
-        aggregator = pooled(ensemble, sections.aggregator_of(config.at("aggregator")), rule, public, rule and sizes)
+        aggregator = ensemble_aggregator(ensemble, sections.aggregator_of(config.at("aggregator")), rule, public, rule and sizes)
         if digest is not None:
             at_server = consensus_server(public, outputs[0], how=how, apply=model.apply, student=student, fresh=table.get("fresh", False))
         else:

@@ -25,7 +25,7 @@ from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.simulate import advance
-from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.epsilons import with_epsilons
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study
@@ -85,7 +85,7 @@ def configured(config: Config) -> Callable[..., Study]:
 
     def run(**options):
         private.clear()
-        found = conducted(
+        found = conduct(
             experiment,
             grid.axes,
             grid.choices,

@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_lite.base import Tree
 
 
-def checked(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
+def check_examples(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
     """Check host arrays sorted by client and cast them to jax's dtypes; an error names leaf and client, counted from `first`."""
     owner = first + np.repeat(np.arange(len(sizes)), sizes)
     if not allow_empty and (sizes == 0).any():
@@ -103,7 +103,7 @@ def _cast(path: Any, x: np.ndarray) -> np.ndarray:
     dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     if np.issubdtype(x.dtype, np.integer) and x.size and not np.iinfo(dtype).min <= x.min() <= x.max() <= np.iinfo(dtype).max:
         raise ValueError(f"leaf {name} holds {x.min()}..{x.max()}, which does not fit {dtype}: map the values to a smaller range")
-    with np.errstate(over="ignore"):  # a number beyond float32 becomes Inf, which `checked` refuses with its client
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes Inf, which `check_examples` refuses with its client
         return x.astype(dtype, copy=False)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client, Tree
-from fedjax_lite.data.arrays import checked, fingerprint, labels_of, length_of, on_host
+from fedjax_lite.data.arrays import check_examples, fingerprint, labels_of, length_of, on_host
 
 
 @jax.tree_util.register_dataclass
@@ -236,7 +236,7 @@ def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: 
         raise ValueError("no client has an example: give one client some at least")
     if sizes.sum() >= 2**31:
         raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
-    return _place(jax.tree.map(jnp.array, checked(examples, sizes, classes, allow_empty)), sizes)
+    return _place(jax.tree.map(jnp.array, check_examples(examples, sizes, classes, allow_empty)), sizes)
 
 
 def _place(examples: Tree, sizes: np.ndarray) -> FederatedData:

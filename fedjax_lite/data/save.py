@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.arrays import checked, fingerprint, length_of, on_host
+from fedjax_lite.data.arrays import check_examples, fingerprint, length_of, on_host
 from fedjax_lite.data.facts import FORMAT, VERSION
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store, nested
@@ -81,7 +81,7 @@ def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty:
     population = 0
     try:
         for examples, size in blocks:
-            examples = checked(examples, size, allow_empty=allow_empty, first=population)
+            examples = check_examples(examples, size, allow_empty=allow_empty, first=population)
             arrays = {("examples", *keys): x for keys, x in _flat(examples)}
             if not population:
                 files = {keys: _Growing(folder / f"{'.'.join(keys)}.npy", x) for keys, x in arrays.items()}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, State, Tree
-from fedjax_lite.models.loss_fn import LossFn, told
+from fedjax_lite.models.loss_fn import LossFn, call_loss
 
 __all__ = ["mean_over_families", "mean_over_models", "of_all_models"]
 
@@ -36,7 +36,8 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
         stacks = params if len(loss_fns) > 1 else (params,)
         number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)
         outputs = [
-            jax.vmap(lambda model, fn=fn: told(fn, model, batch, key, mask=mask))(stack) for fn, stack in zip(loss_fns, stacks, strict=True)
+            jax.vmap(lambda model, fn=fn: call_loss(fn, model, batch, key, mask=mask))(stack)
+            for fn, stack in zip(loss_fns, stacks, strict=True)
         ]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
 

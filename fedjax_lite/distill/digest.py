@@ -10,24 +10,24 @@ import optax
 
 from fedjax_lite.base import ClientWork, Key, Server, Shared, Tree
 from fedjax_lite.distill.lessons import Lessons
-from fedjax_lite.distill.public_set import Public, Shown, fitting, public_of
-from fedjax_lite.distill.soft_labels import AT_ONCE, said_of
-from fedjax_lite.distill.student import Apply, taught
+from fedjax_lite.distill.public_set import Public, Shown, logits_shape, public_of
+from fedjax_lite.distill.soft_labels import AT_ONCE, logits_of
+from fedjax_lite.distill.student import Apply, teach
 from fedjax_lite.refuse import whole
 
-__all__ = ["consensus_server", "kept"]
+__all__ = ["consensus_server", "digest_work"]
 
 _DIGEST = np.uint32(2**32 - 3)
 
 
-class Kept(NamedTuple):
+class DigestOwn(NamedTuple):
     """A client's own row, or its carry while it trains."""
 
     model: Tree
     work: Tree  # the own row, or the carry, of the work inside
 
 
-def kept(
+def digest_work(
     work: ClientWork,
     apply: Apply | None = None,
     public: Any = None,
@@ -51,7 +51,7 @@ def kept(
         ValueError: for a digest without the model's apply or the public examples.
 
     >>> import fedjax_lite as fl
-    >>> work = fl.distill.kept(fl.sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2, optax.sgd(0.1)))
+    >>> work = fl.distill.digest_work(fl.sgd_work(lambda params, batch, key: (params - batch["x"]) ** 2, optax.sgd(0.1)))
     >>> shared, own, client = fl.Shared(()), work.init(jnp.array(3.0), jax.random.key(0)), fl.Client(0, jax.random.key(1), 1, 0, 1.0)
     >>> message, own, _ = work.finish(shared, own, work.start(shared, own, client), client)
     >>> float(message), float(own.model)
@@ -67,14 +67,14 @@ def kept(
         if digest is None or apply is None:
             return model
         examples = public_of(public).of(shared.public.round, shared.public.examples)
-        return taught(digest, apply, model, examples, shared.extra, jax.random.fold_in(client.key, _DIGEST))[0]
+        return teach(digest, apply, model, examples, shared.extra, jax.random.fold_in(client.key, _DIGEST))[0]
 
     def init(params, key):
-        return Kept(start(params, key), work.init(params, key))
+        return DigestOwn(start(params, key), work.init(params, key))
 
     def begin(shared, own, client):
         model = agreed(own.model, shared, client)
-        return Kept(model, work.start(shared._replace(params=model), own.work, client))
+        return DigestOwn(model, work.start(shared._replace(params=model), own.work, client))
 
     def step(shared, own, carry, batch):
         inner, metrics = work.step(shared._replace(params=carry.model), own.work, carry.work, batch)
@@ -83,7 +83,7 @@ def kept(
     def finish(shared, own, carry, client):
         change, own, metrics = work.finish(shared._replace(params=carry.model), own.work, carry.work, client)
         model = optax.apply_updates(carry.model, change)
-        return model, Kept(model, own), metrics
+        return model, DigestOwn(model, own), metrics
 
     return ClientWork(init, begin, step, finish)
 
@@ -109,7 +109,7 @@ def consensus_server(
         fresh: the student begins at its first parameters in every round, instead of where the round before left it.
 
     Returns:
-        A `Server` for `fl.distill.kept`. With labels of the public examples it has the metric "student_accuracy".
+        A `Server` for `fl.distill.digest_work`. With labels of the public examples it has the metric "student_accuracy".
 
     Raises:
         ValueError: for a student without `how` or `apply`; for public examples that the student can't take.
@@ -128,7 +128,7 @@ def consensus_server(
 
     def init(params):
         del params
-        if student is not None and fitting(apply, student, known, "the student's").shape[1] != classes:
+        if student is not None and logits_shape(apply, student, known, "the student's").shape[1] != classes:
             raise ValueError(f"consensus_server: the student has another number of classes than classes={classes}: make them equal")
         first = jnp.zeros((known.taken, classes))
         return ConsensusState(first, () if student is None else student, Shown(known.examples, jnp.int32(-1)))
@@ -140,7 +140,7 @@ def consensus_server(
         learned = state.student
         if how is not None and apply is not None:
             examples = known.of(info.round, state.public.examples)
-            learned = taught(how, apply, student if fresh else learned, examples, lesson.target, info.key)[0]
+            learned = teach(how, apply, student if fresh else learned, examples, lesson.target, info.key)[0]
         return ConsensusState(lesson.target, learned, state.public._replace(round=jnp.int32(info.round)))
 
     def metrics(state):
@@ -154,5 +154,5 @@ def student_accuracy(apply: Apply, student: Tree, known: Public, shown: Shown) -
     if known.labels is None:
         return {}
     return {
-        "student_accuracy": jnp.mean(jnp.argmax(said_of(apply, student, shown.examples, AT_ONCE), -1) == known.labels, dtype=jnp.float32)
+        "student_accuracy": jnp.mean(jnp.argmax(logits_of(apply, student, shown.examples, AT_ONCE), -1) == known.labels, dtype=jnp.float32)
     }

@@ -12,9 +12,9 @@ from fedjax_lite.base import Info, Server, Tree
 from fedjax_lite.distill.digest import student_accuracy
 from fedjax_lite.distill.ensemble_aggregator import Lesson, OfFamilies
 from fedjax_lite.distill.lessons import Lessons
-from fedjax_lite.distill.public_set import Public, Shown, fitting, public_of
+from fedjax_lite.distill.public_set import Public, Shown, logits_shape, public_of
 from fedjax_lite.distill.soft_labels import unflat_model
-from fedjax_lite.distill.student import Apply, taught
+from fedjax_lite.distill.student import Apply, teach
 from fedjax_lite.server import optimizer_server
 
 __all__ = ["distillation_server"]
@@ -105,7 +105,7 @@ def _init(parts: _Parts, params: Tree) -> DistillationState:
     """Make the first state, once every student can take the public examples."""
     first = params if parts.student is None else parts.student
     for apply, one in zip(parts.apply, first, strict=True) if isinstance(parts.apply, tuple) else [(parts.apply, first)]:
-        fitting(apply, one, parts.public, "the student's")
+        logits_shape(apply, one, parts.public, "the student's")
     student = () if parts.student is None else parts.student
     return DistillationState(parts.server.init(params), student, Shown(parts.public.examples, jnp.int32(-1)))
 
@@ -116,7 +116,7 @@ def _update(parts: _Parts, lesson: Lesson, state: DistillationState, info: Info)
     clients = _move(parts.server, state.clients, lesson.model, info)
 
     def learned(apply, params, key):
-        return taught(parts.how, apply, params, examples, lesson.target, key)[0]
+        return teach(parts.how, apply, params, examples, lesson.target, key)[0]
 
     if parts.student is not None:
         before = parts.student if parts.fresh else state.student

@@ -14,7 +14,7 @@ from fedjax_lite.distill.ensemble import Ensemble
 from fedjax_lite.distill.public_set import Public
 from fedjax_lite.distill.soft_labels import Knowledge
 
-__all__ = ["Lesson", "pooled"]
+__all__ = ["Lesson", "ensemble_aggregator"]
 
 
 class Lesson(NamedTuple):
@@ -36,7 +36,7 @@ class _State(NamedTuple):
     round: Any
 
 
-def pooled(
+def ensemble_aggregator(
     ensemble: Ensemble,
     soft: Aggregator,
     model: Aggregator | None = None,
@@ -61,7 +61,7 @@ def pooled(
         ValueError: for a private rule for soft labels beside models that travel, which would give away what it hides.
 
     >>> import fedjax_lite as fl
-    >>> aggregator = fl.distill.pooled(fl.distill.mean_probabilities(), fl.aggregators.mean())
+    >>> aggregator = fl.distill.ensemble_aggregator(fl.distill.mean_probabilities(), fl.aggregators.mean())
     >>> said, cohort = jnp.array([[[1.0, 0.0]], [[0.5, 0.5]]]), fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(2))
     >>> state = aggregator.init(fl.distill.Knowledge(said[0]))
     >>> part = aggregator.collect(fl.distill.Knowledge(said), cohort, state)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
-from fedjax_lite.data.arrays import checked, length_of, on_host
+from fedjax_lite.data.arrays import check_examples, length_of, on_host
 from fedjax_lite.refuse import whole
 
 __all__ = ["Public", "Shown", "check_public", "public_of", "public_set"]
@@ -74,7 +74,7 @@ def public_set(examples: Tree, labels: Any = None, each_round: int | None = None
         length = length_of(examples, "public")
         if not length:
             raise ValueError("public: there are no public examples: give at least one")
-        examples = jax.tree.map(jnp.asarray, checked(examples, np.array([length])))
+        examples = jax.tree.map(jnp.asarray, check_examples(examples, np.array([length])))
     length = len(jax.tree.leaves(examples)[0])
     if labels is not None and jnp.shape(labels) != (length,):
         raise ValueError(f"public: labels of the shape {jnp.shape(labels)} for {length} examples: give one for each")
@@ -90,7 +90,7 @@ def public_of(given: Any) -> Public:
     return given if isinstance(given, Public) else public_set(given)
 
 
-def fitting(apply: Any, params: Tree, public: Public, whose: str) -> jax.ShapeDtypeStruct:
+def logits_shape(apply: Any, params: Tree, public: Public, whose: str) -> jax.ShapeDtypeStruct:
     """Return the shape of a model's logits of the public examples that a round takes.
 
     Raises:

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float
 from fedjax_lite import tree
 from fedjax_lite.base import Client, Tree
 from fedjax_lite.distill.ensemble import Ensemble
-from fedjax_lite.distill.public_set import fitting, public_of
+from fedjax_lite.distill.public_set import logits_shape, public_of
 from fedjax_lite.distill.student import Apply
 from fedjax_lite.ledger import Sent, count, dense_bits, lump, sent
 from fedjax_lite.refuse import whole
-from fedjax_lite.uplink.client_metrics import Told
+from fedjax_lite.uplink.client_metrics import ClientMetrics
 
-__all__ = ["Knowledge", "flat_model", "said_of", "soft_labels", "unflat_model"]
+__all__ = ["Knowledge", "flat_model", "logits_of", "soft_labels", "unflat_model"]
 
 
 AT_ONCE = 1024  # public examples in one forward pass
@@ -62,7 +62,7 @@ def soft_labels(
 
     Returns:
         An optax transformation of one message into `Knowledge`. The message is the change of `params`, the model as received, or where
-        the server sends none the client's model itself (`fl.distill.kept`). `update` needs the keyword `client`.
+        the server sends none the client's model itself (`fl.distill.digest_work`). `update` needs the keyword `client`.
 
     Raises:
         ValueError: for a model that travels and an uplink of soft labels too; for public examples that the model can't take.
@@ -87,7 +87,7 @@ def soft_labels(
 
     def init(message):
         one = Client(jnp.int32(0), jax.random.key(0), jnp.int32(1), jnp.int32(0), jnp.ones(()))
-        logits = tree.zeros(fitting(apply, message, known, "a client's"))
+        logits = tree.zeros(logits_shape(apply, message, known, "a client's"))
         return _State(onward.init(ensemble.say(logits, one)), bits_of(0.0, 0.0, ensemble.say(logits, one), message), right(logits, 0))
 
     def right(logits, round):
@@ -95,14 +95,16 @@ def soft_labels(
         if known.labels is None:
             return ()
         labels = known.of(round, known.labels)
-        return Told({"teacher_accuracy": (jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32), jnp.int32(len(labels)))})
+        return ClientMetrics(
+            {"teacher_accuracy": (jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32), jnp.int32(len(labels)))}
+        )
 
     def update(updates, state, params=None, *, client=None, public=None, round=0, **extra):
         if client is None:
             raise ValueError("soft_labels: give update the keyword client, and params, as fl.federate does")
         trained = optax.apply_updates(params, updates) if jax.tree.leaves(params) else updates
         examples = known.of(round, known.examples if public is None else public.examples)
-        logits = said_of(apply, trained, examples, at_once)
+        logits = logits_of(apply, trained, examples, at_once)
         soft, then_state = onward.update(ensemble.say(logits, client), state.then, client=client, round=round, **extra)
         if not model:
             return Knowledge(soft), _State(then_state, bits_of(*sent(then_state, soft), soft, updates), right(logits, round))
@@ -112,7 +114,7 @@ def soft_labels(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def said_of(apply: Apply, params: Tree, examples: Tree, at_once: int) -> Float[Array, "examples classes"]:
+def logits_of(apply: Apply, params: Tree, examples: Tree, at_once: int) -> Float[Array, "examples classes"]:
     """Compute a model's logits of `examples`, `at_once` examples at a time."""
     length = len(jax.tree.leaves(examples)[0])
     if length <= at_once:

@@ -16,7 +16,7 @@ from fedjax_lite.refuse import positive
 from fedjax_lite.schedules import Clock
 from fedjax_lite.shuffle import permute
 
-__all__ = ["Apply", "distillation_loss", "taught"]
+__all__ = ["Apply", "distillation_loss", "teach"]
 
 Apply = Callable[[Tree, Tree, Key | None], Float[Array, "batch classes"]]
 
@@ -47,7 +47,7 @@ def distillation_loss(
     return temperature**2 * optax.losses.kl_divergence(jax.nn.log_softmax(logits / temperature, axis=-1), target)
 
 
-def taught(
+def teach(
     how: Lessons, apply: Apply, params: Tree, examples: Tree, target: Float[Array, "examples classes"], key: Key
 ) -> tuple[Tree, Int[Array, ""], Float[Array, ""]]:
     """A student after its lessons: pure, for use inside a compiled round.
@@ -70,7 +70,7 @@ def taught(
     >>> import fedjax_lite as fl
     >>> how, public, target = fl.distill.lessons(optax.sgd(1.0), steps=1), {"x": jnp.ones(1)}, jnp.array([[1.0, 0.0]])
     >>> apply = lambda params, batch, key: batch["x"][:, None] * params
-    >>> student, steps, loss = fl.distill.taught(how, apply, jnp.zeros(2), public, target, jax.random.key(0))
+    >>> student, steps, loss = fl.distill.teach(how, apply, jnp.zeros(2), public, target, jax.random.key(0))
     >>> [round(float(x), 4) for x in student], int(steps), round(float(loss), 4)
     ([0.5, -0.5], 1, 0.6931)
     """

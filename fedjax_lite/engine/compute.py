@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from fedjax_lite import forms
-from fedjax_lite.engine.over_runs import AXIS
+from fedjax_lite.engine.over_runs import RUNS_AXIS
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.engine.programs import Program
 
@@ -52,7 +52,7 @@ def _called(program: Any, operands: tuple[Any, ...], runs: int) -> dict[str, np.
 
 def _lowered(program: Program, together: int | None) -> tuple[Any, tuple[Any, ...]]:
     """Lower a program, ready to be compiled; also return its operands."""
-    runs, devices = len(program.runs), jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
+    runs, devices = len(program.runs), jax.sharding.get_abstract_mesh().shape.get(RUNS_AXIS, 1)
     # On a CPU the arrays of a run alone stay in the cache; the arrays of vmapped runs do not.
     together = min(together or (1 if forms.cpu() else TOGETHER), -(-runs // devices))
     share = -(-runs // (devices * together)) * together
@@ -65,7 +65,7 @@ def _lowered(program: Program, together: int | None) -> tuple[Any, tuple[Any, ..
         return jax.lax.map(one, index, batch_size=together if together > 1 else None)
 
     if devices > 1:
-        specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(AXIS))
-        on_device = jax.shard_map(on_device, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+        specs = (PartitionSpec(), PartitionSpec(), PartitionSpec(RUNS_AXIS))
+        on_device = jax.shard_map(on_device, in_specs=specs, out_specs=PartitionSpec(RUNS_AXIS), check_vma=False)
     operands = everywhere((program.closed_over, program.numbers, index))
     return jax.jit(on_device).lower(*operands), operands

@@ -33,14 +33,14 @@ class Local(NamedTuple):
     most_steps: int | None  # static bound on a client's steps; None where the bound is only known at run time
 
 
-Result = tuple[Tree, Tree, Tree]  # part, rows, metrics
+Outcome = tuple[Tree, Tree, Tree]  # part, rows, metrics
 Build = Callable[[Tree, Tree], Local]  # arrays common to all clients, examples -> Local; called on each device
 
 
 class Engine(NamedTuple):
     """A way to lay a cohort out on devices."""
 
-    run: Callable[[Build, Tree, Tree, Client, Tree], Result]  # build, common, examples, cohort, rows -> part, rows, metrics
+    run: Callable[[Build, Tree, Tree, Client, Tree], Outcome]  # build, common, examples, cohort, rows -> part, rows, metrics
     lanes: Callable[[Tree, int], int]  # carry of one client, clients -> number that trains at once on one device
 
 

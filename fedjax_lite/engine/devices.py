@@ -9,15 +9,15 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
-from fedjax_lite.engine.contract import Build, Local, Result
-from fedjax_lite.engine.placement import AXIS, EVERYWHERE, SPLIT, number
+from fedjax_lite.engine.contract import Build, Local, Outcome
+from fedjax_lite.engine.placement import CLIENTS_AXIS, EVERYWHERE, SPLIT, device_count
 
 
-def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[Build, Tree, Tree, Client, Tree], Result]:
+def over_devices(engine: Callable[[Local, Client, Tree], Outcome]) -> Callable[[Build, Tree, Tree, Client, Tree], Outcome]:
     """Run `engine` on every device with its share of the cohort, then sum parts or gather messages; on one device, `engine` alone."""
 
-    def run(build: Build, common: Tree, examples: Tree, cohort: Client, rows: Tree) -> Result:
-        devices, local = number(), build(common, examples)
+    def run(build: Build, common: Tree, examples: Tree, cohort: Client, rows: Tree) -> Outcome:
+        devices, local = device_count(), build(common, examples)
         if devices == 1:
             return engine(local, cohort, rows)
         clients = cohort.steps.shape[0]
@@ -25,7 +25,7 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
         def queue(operands, examples):
             """Run this device's share of the cohort; a slot beyond the cohort's end is empty."""
             common, cohort, rows, slots = operands
-            slots = slots[jax.lax.axis_index(AXIS)]
+            slots = slots[jax.lax.axis_index(CLIENTS_AXIS)]
             share, share_rows = tree.take((cohort, rows), slots)
             steps, weight = (jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))
             alone = build(common, examples)
@@ -34,7 +34,7 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
             return ((metrics, part), share_rows) if local.additive else (metrics, (share_rows, part))
 
         if cohort.place.device is None:
-            slots, spec = queues(deal(cohort.steps, devices), devices), EVERYWHERE
+            slots, spec = queues(assign(cohort.steps, devices), devices), EVERYWHERE
         else:
             slots, spec = queues(cohort.place.device, devices), SPLIT
         added, stack = _on_each(queue, (common, cohort, rows, slots), examples, spec)
@@ -48,22 +48,22 @@ def over_devices(engine: Callable[[Local, Client, Tree], Result]) -> Callable[[B
     return run
 
 
-def summed(fn: Callable[[Tree, Array], Tree], common: Tree, pieces: Array) -> Tree:
+def sum_pieces(fn: Callable[[Tree, Array], Tree], common: Tree, pieces: Array) -> Tree:
     """Compute `fn(common, pieces)`, a sum over pieces, with a share of the pieces on each device; shares must be equal."""
-    return fn(common, pieces) if number() == 1 else _on_each(lambda *operands: (fn(*operands), ()), common, pieces, SPLIT)[0]
+    return fn(common, pieces) if device_count() == 1 else _on_each(lambda *operands: (fn(*operands), ()), common, pieces, SPLIT)[0]
 
 
-def apart(fn: Callable[[Tree, Tree], Tree], common: Tree, stack: Tree) -> Tree:
+def map_pieces(fn: Callable[[Tree, Tree], Tree], common: Tree, stack: Tree) -> Tree:
     """Compute `fn(common, rows)` on each device for its rows of a stack from `split`; concatenate the resulting stacks."""
-    return fn(common, stack) if number() == 1 else _on_each(lambda *operands: ((), fn(*operands)), common, stack, SPLIT)[1]
+    return fn(common, stack) if device_count() == 1 else _on_each(lambda *operands: ((), fn(*operands)), common, stack, SPLIT)[1]
 
 
-def deal(steps: Int[Array, " clients"], devices: int) -> Int[Array, " clients"]:
+def assign(steps: Int[Array, " clients"], devices: int) -> Int[Array, " clients"]:
     """Return the device of each slot of a cohort; a device gets at most clients / devices slots, rounded up.
 
     Clients with most steps first, each to the device with fewest steps that has a slot left (Graham 1969).
 
-    >>> deal(jnp.array([1, 9, 5]), 2).tolist()
+    >>> assign(jnp.array([1, 9, 5]), 2).tolist()
     [1, 0, 1]
     """
     each = -(-steps.shape[0] // devices)
@@ -101,11 +101,13 @@ def _on_each(fn: Callable[[Tree, Tree], tuple[Tree, Tree]], common: Tree, data: 
 
     def on_device(common, data):
         added, stack = fn(common, data)
-        return jax.lax.psum(added, AXIS), jax.lax.all_gather(stack, AXIS, tiled=True)
+        return jax.lax.psum(added, CLIENTS_AXIS), jax.lax.all_gather(stack, CLIENTS_AXIS, tiled=True)
 
-    if AXIS in jax.sharding.get_abstract_mesh().manual_axes:  # inside `over_runs`, each device runs this code already
+    if CLIENTS_AXIS in jax.sharding.get_abstract_mesh().manual_axes:  # inside `over_runs`, each device runs this code already
         if spec == SPLIT:
-            place, devices = jax.lax.axis_index(AXIS), number()
+            place, devices = jax.lax.axis_index(CLIENTS_AXIS), device_count()
             data = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:])[place], data)
         return on_device(common, data)
-    return jax.shard_map(on_device, in_specs=(EVERYWHERE, spec), out_specs=EVERYWHERE, axis_names={AXIS}, check_vma=False)(common, data)
+    return jax.shard_map(on_device, in_specs=(EVERYWHERE, spec), out_specs=EVERYWHERE, axis_names={CLIENTS_AXIS}, check_vma=False)(
+        common, data
+    )

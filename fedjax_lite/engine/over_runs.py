@@ -11,7 +11,7 @@ from fedjax_lite.base import Tree
 
 __all__ = ["over_runs"]
 
-AXIS = "runs"
+RUNS_AXIS = "runs"
 
 
 def over_runs(experiment: Callable[..., Tree], in_axes: Any = 0) -> Callable[..., Tree]:
@@ -33,7 +33,7 @@ def over_runs(experiment: Callable[..., Tree], in_axes: Any = 0) -> Callable[...
     vmapped = jax.vmap(experiment, in_axes)
 
     def study(*args):
-        devices = jax.sharding.get_abstract_mesh().shape.get(AXIS, 1)
+        devices = jax.sharding.get_abstract_mesh().shape.get(RUNS_AXIS, 1)
         if devices == 1:
             return vmapped(*args)
         jax.eval_shape(vmapped, *args)  # for vmap's own errors about arguments that do not fit together
@@ -45,8 +45,8 @@ def over_runs(experiment: Callable[..., Tree], in_axes: Any = 0) -> Callable[...
         # The last device may have fewer runs than the others: it repeats the last run.
         index = jnp.minimum(jnp.arange(devices * share), runs - 1)
         dealt = [arg if axis is None else jax.tree.map(lambda x: x[index], arg) for arg, axis in zip(args, axes, strict=True)]
-        specs = tuple(PartitionSpec() if axis is None else PartitionSpec(AXIS) for axis in axes)
-        mapped = jax.shard_map(vmapped, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False)
+        specs = tuple(PartitionSpec() if axis is None else PartitionSpec(RUNS_AXIS) for axis in axes)
+        mapped = jax.shard_map(vmapped, in_specs=specs, out_specs=PartitionSpec(RUNS_AXIS), check_vma=False)
         return jax.tree.map(lambda x: x[:runs], mapped(*dealt))
 
     return study

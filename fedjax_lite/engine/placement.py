@@ -10,21 +10,21 @@ from jax.sharding import NamedSharding, PartitionSpec
 from fedjax_lite.base import Tree
 from fedjax_lite.tree import is_key, keys_again, words
 
-AXIS = "clients"
-EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
+CLIENTS_AXIS = "clients"
+EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec(CLIENTS_AXIS)
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
     """Make a mesh whose axis `clients` deals clients over `devices`; put in use by `jax.set_mesh`."""
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), (CLIENTS_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
-def number() -> int:
+def device_count() -> int:
     """Return the number of devices that clients are dealt over."""
     mesh = jax.sharding.get_abstract_mesh()
-    if AXIS in mesh.explicit_axes:
-        raise ValueError(f"the mesh in use has an explicit axis {AXIS!r}: make it with axis_types=(jax.sharding.AxisType.Auto,)")
-    return mesh.shape.get(AXIS, 1)
+    if CLIENTS_AXIS in mesh.explicit_axes:
+        raise ValueError(f"the mesh in use has an explicit axis {CLIENTS_AXIS!r}: make it with axis_types=(jax.sharding.AxisType.Auto,)")
+    return mesh.shape.get(CLIENTS_AXIS, 1)
 
 
 def local_number() -> int:
@@ -65,19 +65,19 @@ def shapes(arrays: Tree) -> Tree:
     return jax.tree.map(leaf, arrays)
 
 
-def here() -> list[int]:
+def local_devices() -> list[int]:
     """Return the places along the axis `clients` whose devices belong to this process."""
     mesh = jax.sharding.get_mesh()
     if mesh.empty:
         return [0]
-    devices = number()
-    rows = NamedSharding(mesh, SPLIT if AXIS in mesh.shape else EVERYWHERE).addressable_devices_indices_map((devices,))
+    devices = device_count()
+    rows = NamedSharding(mesh, SPLIT if CLIENTS_AXIS in mesh.shape else EVERYWHERE).addressable_devices_indices_map((devices,))
     return sorted({_first_row(index) for index in rows.values()})
 
 
 def split(parts: dict[int, Tree]) -> Tree:
     """Make a stack split over devices: the rows `parts[place]` lie on the device at `place`, for the places in `here()`."""
-    mesh, devices = jax.sharding.get_mesh(), number()
+    mesh, devices = jax.sharding.get_mesh(), device_count()
     if mesh.empty and jax.default_backend() == "cpu":
         return parts[0]  # NumPy arrays as they are: a copy on the CPU's device would double memory
     if devices == 1:

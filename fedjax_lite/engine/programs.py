@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.engine.over_runs import AXIS
-from fedjax_lite.engine.transforms import explicit
+from fedjax_lite.engine.over_runs import RUNS_AXIS
+from fedjax_lite.engine.transforms import convert_closure
 
 Values = dict[str, Any]  # one run's values by name, with its seed
 
@@ -95,14 +95,14 @@ def _program(experiment: Callable[..., Tree], runs: Sequence[Values], group: lis
     # Weak types, like Python's numbers: a learning rate must not make a bfloat16 model float32.
     stand_ins = {name: jax.ShapeDtypeStruct((), x.dtype, weak_type=True) for name, x in numbers.items()}
     with _as_on_one_device():
-        call, closed_over = explicit(lambda numbers: _checked(experiment(**fixed, **numbers)), stand_ins)
+        call, closed_over = convert_closure(lambda numbers: _checked(experiment(**fixed, **numbers)), stand_ins)
         shapes = jax.eval_shape(call, closed_over, stand_ins)
     return Program(list(group), call, closed_over, numbers, {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in shapes.items()})
 
 
 def _as_on_one_device() -> AbstractContextManager[Any]:
     """Trace without the mesh that the runs are dealt over: inside the `shard_map` of `compute` each run has one device."""
-    dealt = AXIS in jax.sharding.get_abstract_mesh().shape
+    dealt = RUNS_AXIS in jax.sharding.get_abstract_mesh().shape
     return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())) if dealt else nullcontext()
 
 

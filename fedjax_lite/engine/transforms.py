@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from fedjax_lite.base import Tree
 
 
-def explicit(fn: Callable, *args: Tree) -> tuple[Callable[..., Tree], Sequence[Any]]:
+def convert_closure(fn: Callable, *args: Tree) -> tuple[Callable[..., Tree], Sequence[Any]]:
     """Split `fn` into a function `call` and the arrays that `fn` closes over: `fn(*args)` is `call(closed_over, *args)`.
 
     `shard_map` and `custom_vmap` must get every array as an argument, a study's batched hyperparameters too.
@@ -30,8 +30,8 @@ def when_vmapped(alone: Callable, together: Callable | None) -> Callable:
     """
 
     def run(*args):
-        call_alone, closed_alone = explicit(alone, *args)
-        call_together, closed_together = explicit(together, *args) if together else (None, ())
+        call_alone, closed_alone = convert_closure(alone, *args)
+        call_together, closed_together = convert_closure(together, *args) if together else (None, ())
 
         @jax.custom_batching.custom_vmap
         def call(closed_alone, closed_together, args):

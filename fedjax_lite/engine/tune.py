@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client, Tree
-from fedjax_lite.engine.transforms import explicit
+from fedjax_lite.engine.transforms import convert_closure
 from fedjax_lite.tree import is_key
 
 LONG_ENOUGH = 0.1  # seconds that a timing must take to be trusted
@@ -41,7 +41,7 @@ def fastest(train: Callable[[int], Callable], cohort: Client, rows: Tree, candid
 
 def _steps_a_second(train: Callable, cohort: Client, rows: Tree, lanes: int) -> float:
     """Time `train` on more and more busy clients, until a run takes `LONG_ENOUGH`; return local steps a second."""
-    call, closed_over = explicit(train, cohort, rows)
+    call, closed_over = convert_closure(train, cohort, rows)
     closed_over, cohort, rows = jax.tree.map(_stand_in, (list(closed_over), cohort, rows))
     program = jax.jit(call).lower(closed_over, cohort, rows).compile()
     clients = cohort.steps.shape[0]

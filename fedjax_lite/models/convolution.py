@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 
 from fedjax_lite import forms
-from fedjax_lite.models.convolution_forms import Form, Pair, alike, as_matmuls, on_cpu, result_shape
+from fedjax_lite.models.convolution_forms import Form, Pair, as_matmuls, match_axes, on_cpu, result_shape
 
 __all__ = ["matmul_conv"]
 
@@ -99,7 +99,7 @@ def matmul_conv(
     w = rhs.transpose(*numbers.rhs_spec[2:], numbers.rhs_spec[1], numbers.rhs_spec[0])
     x = x.reshape(1, x.shape[0], *form.image, x.shape[-1])  # axis 0 of every array is the lane
     w = w.reshape(1, *form.window, *w.shape[-2:])
-    z = _convolution.bind(*alike(x, w), wanted="z", form=form, dtype=result.dtype)
+    z = _convolution.bind(*match_axes(x, w), wanted="z", form=form, dtype=result.dtype)
     z = z.reshape(z.shape[1], *z.shape[2 + extra :])
     out = numbers.out_spec
     return z.transpose([(0, spatial + 1, *range(1, spatial + 1))[out.index(axis)] for axis in range(z.ndim)])

@@ -47,7 +47,7 @@ def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
     return (*a.shape[:2], *form.output, b.shape[-1])
 
 
-def alike(*arrays):
+def match_axes(*arrays):
     """Make arrays vary over the same axes of a shard_map, as operands of one primitive must."""
     axes = frozenset().union(*(jax.typeof(a).mat.varying for a in arrays))
     return [lax.pcast(a, tuple(missing), to="varying") if (missing := axes - jax.typeof(a).mat.varying) else a for a in arrays]
@@ -78,7 +78,7 @@ def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
 
     if wanted == "w":
         first = jnp.zeros(result_shape(a[None], b[None], wanted, form)[1:], a.dtype)
-        first = alike(first, a)[0]
+        first = match_axes(first, a)[0]
         total, _ = lax.scan(lambda total, xz: (total + compute(*xz, form), None), first, (split(a), split(b)))
         return total
     out = lax.map(lambda z: compute(a, z, form), split(b)) if wanted == "x" else lax.map(lambda x: compute(x, b, form), split(a))

@@ -18,17 +18,17 @@ LossFn = Callable[..., Any]
 BESIDE = {"mask", "row", "shared", "own", "client", "round", "epoch"}  # further arguments that a loss function may take, by keyword
 
 
-def told(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **beside: Any) -> Any:
+def call_loss(loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, **beside: Any) -> Any:
     """Call `loss_fn` on a batch, with the arguments of `BESIDE` that it takes from `beside`; None for a missing one."""
     try:
-        return loss_fn(params, examples, key, **{name: beside.get(name) for name in asked(loss_fn)})
+        return loss_fn(params, examples, key, **{name: beside.get(name) for name in facts_asked(loss_fn)})
     except KeyError as error:
         if not isinstance(examples, dict) or error.args[0] in examples:
             raise
         raise ValueError(f"loss_fn asks for the leaf {error}, and the examples have {', '.join(map(repr, examples))}") from error
 
 
-def asked(function: Callable) -> set[str]:
+def facts_asked(function: Callable) -> set[str]:
     """Return the names in `BESIDE` among a function's arguments; none for a function without a signature, as some written in C."""
     try:
         return BESIDE & inspect.signature(function).parameters.keys()
@@ -38,7 +38,7 @@ def asked(function: Callable) -> set[str]:
 
 def bound(loss_fn: LossFn, **facts: Any) -> LossFn:
     """Fill in the arguments of `loss_fn` that `facts` holds."""
-    facts = {name: facts[name] for name in facts.keys() & asked(loss_fn)}
+    facts = {name: facts[name] for name in facts.keys() & facts_asked(loss_fn)}
     return wraps(loss_fn)(lambda params, examples, key, **beside: loss_fn(params, examples, key, **beside | facts)) if facts else loss_fn
 
 
@@ -47,7 +47,7 @@ def values_of(
 ) -> dict[str, Mean]:
     """Return the loss and every metric of each example, `[batch]`, in at least float32: half precision is too coarse for sums."""
     shape = mask.shape
-    losses, values = losses_and_metrics(told(loss_fn, params, examples, key, mask=mask, **beside))
+    losses, values = losses_and_metrics(call_loss(loss_fn, params, examples, key, mask=mask, **beside))
     check_names(values, "loss_fn", OF_WORK)
     kind = jnp.result_type(jax.tree.leaves(losses)[0])
     if not jnp.issubdtype(kind, jnp.floating):

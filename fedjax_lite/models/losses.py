@@ -9,7 +9,7 @@ import numpy as np
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.arrays import client_of, shown, stranger
-from fedjax_lite.models.loss_fn import LossFn, asked
+from fedjax_lite.models.loss_fn import LossFn, facts_asked
 from fedjax_lite.models.networks import Model, leaf_of
 
 
@@ -51,7 +51,7 @@ def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore
     def loss_fn(params, batch, key):
         return found(params, batch, key)
 
-    made = with_mask if "mask" in asked(model.apply) else loss_fn
+    made = with_mask if "mask" in facts_asked(model.apply) else loss_fn
     setattr(made, "check", partial(_check_data, parts))
     return made
 

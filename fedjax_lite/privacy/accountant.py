@@ -147,7 +147,7 @@ def accounted(mechanism: Mechanism | None, sampler: Sampler, population: int, ro
         large = mechanism.noise_multiplier and epsilon_by("rdp", mechanism, how, unlimited, count, delta) > LARGE
         return by("rdp", count), None if large else by("pld", count)
 
-    return [Guarantee(count, delta, *both(count), described(how, population), relation) for count in rounds]
+    return [Guarantee(count, delta, *both(count), describe(how, population), relation) for count in rounds]
 
 
 def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> tuple[Mechanism, Participation]:
@@ -239,7 +239,7 @@ def noise_for(
 
     if not bounds(accountant, mechanism_of(1.0), how, population):
         other = "rdp" if accountant == "pld" else "pld"
-        raise ValueError(f'accountant: "{accountant}" has no bound for {described(how, population)} with this noise: take "{other}"')
+        raise ValueError(f'accountant: "{accountant}" has no bound for {describe(how, population)} with this noise: take "{other}"')
     unlimited = 0 if how.kind == "poisson" else population
     z = least("rdp", unlimited, 1.0)
     if accountant == "rdp":
@@ -253,7 +253,7 @@ def noise_for(
     return more if enough else least("pld", population, least("pld", population, more, coarse=True))
 
 
-def described(how: Participation, population: int) -> str:
+def describe(how: Participation, population: int) -> str:
     """Describe the participation `how` in words."""
     if how.kind == "poisson":
         return f"Poisson sampling at rate {how.rate:g} with room for {slots_of(how, population)}"

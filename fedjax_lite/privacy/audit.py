@@ -14,7 +14,7 @@ from fedjax_lite import refuse
 from fedjax_lite.base import Key, Tree
 from fedjax_lite.engine.compute import compute
 from fedjax_lite.engine.programs import Program
-from fedjax_lite.engine.transforms import explicit
+from fedjax_lite.engine.transforms import convert_closure
 
 __all__ = ["Audit", "audit", "lower_bound"]
 
@@ -112,7 +112,7 @@ def audit(
 
     numbers = {"run": np.arange(runs, dtype=np.int32), "present": np.arange(runs) < half}
     stand_ins = {name: jax.ShapeDtypeStruct((), x.dtype) for name, x in numbers.items()}
-    call, closed_over = explicit(scored, stand_ins)
+    call, closed_over = convert_closure(scored, stand_ins)
     program = Program(list(range(runs)), call, closed_over, numbers, jax.eval_shape(call, closed_over, stand_ins))
     (results,) = compute([program], together)
     scores = results["score"].astype(np.float64)

@@ -55,7 +55,7 @@ def check_private(
         )
 
 
-def spent(
+def spending(
     mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Sequence[str]
 ) -> dict[str, Any] | None:
     """Return epsilon by rounds and accountant, with sampling and relation; None for a run that is not private.
@@ -100,7 +100,7 @@ def points(rounds: int) -> Sequence[int]:
     return [max(1, round(rounds * (i + 1) / number)) for i in range(number)]
 
 
-def private(
+def budget_table(
     algorithm: Algorithm, data: Any, params: Any, sampler: Sampler, *, rounds: int, delta: float | None = None, **others: Any
 ) -> str:
     """Return a table of epsilon by rounds, for `fl.run` with the same arguments, as text for a terminal."""

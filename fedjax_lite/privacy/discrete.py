@@ -58,7 +58,7 @@ def discrete_gaussian(key: Key, shape: tuple[int, ...], sigma: Number) -> Int[Ar
     return _under_steps(key, shape, width, log_mass(width * jnp.arange(CELLS)), log_mass)
 
 
-def skellam(key: Key, shape: tuple[int, ...], variance: Number) -> Int[Array, "..."]:
+def draw_skellam(key: Key, shape: tuple[int, ...], variance: Number) -> Int[Array, "..."]:
     r"""Skellam noise, the difference of two Poisson numbers of mean variance / 2, by rejection; sums of it are Skellam again.
 
     Pr[X = k] = exp(-mu) I_|k|(mu), of variance mu, with the modified Bessel function I.
@@ -76,12 +76,12 @@ def skellam(key: Key, shape: tuple[int, ...], variance: Number) -> Int[Array, ".
     Raises:
         ValueError: for a variance out of range, if it is known while tracing.
 
-    >>> skellam(jax.random.key(0), (5,), 100.0**2).tolist()
+    >>> draw_skellam(jax.random.key(0), (5,), 100.0**2).tolist()
     [-20, -134, -122, 152, -131]
 
     Source: Agarwal, Kairouz and Liu 2021, "The Skellam mechanism for differentially private federated learning".
     """
-    _refuse_out_of_range("skellam", "variance", variance, WIDEST**2)
+    _refuse_out_of_range("draw_skellam", "variance", variance, WIDEST**2)
     variance = jnp.asarray(variance, jnp.float32)
     width = _width(jnp.sqrt(variance))
     large = jnp.maximum(variance, 1)

@@ -77,10 +77,10 @@ def steps(low: int | float, high: int | float) -> list[float]:
     return [value for value in found if low * (1 - 1e-6) <= value <= high * (1 + 1e-6)]
 
 
-def apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+def spread_labels(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Those of some labels, centred at rising places, that leave each other room.
 
-    >>> apart([(0.0, "1"), (10.0, "2"), (20.0, "3")])
+    >>> spread_labels([(0.0, "1"), (10.0, "2"), (20.0, "3")])
     [(0.0, '1'), (20.0, '3')]
     """
     kept: list[tuple[float, str]] = []

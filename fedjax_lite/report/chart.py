@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from fedjax_lite.report.axis import BOTTOM, HEIGHT, LEFT, RIGHT, ROUND, WIDTH, Axis, apart, horizontal, vertical
+from fedjax_lite.report.axis import BOTTOM, HEIGHT, LEFT, RIGHT, ROUND, WIDTH, Axis, horizontal, spread_labels, vertical
 from fedjax_lite.report.strokes import STROKES, Stroke, drawn, legend
 
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
@@ -75,7 +75,7 @@ def _grid(up: Axis, say: Callable[[float], str]) -> list[str]:
 
 def _names(right: Axis, across: str) -> list[str]:
     """Write below the axis those of its ticks that have room, and across, what they are."""
-    labels = apart([(right.place(x), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in right.ticks])
+    labels = spread_labels([(right.place(x), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in right.ticks])
     parts = [f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>' for x, label in labels]
     return [*parts, f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>']
 

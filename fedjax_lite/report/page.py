@@ -71,7 +71,7 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         quantiles = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
         band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in quantiles if None not in values]
         shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
-        figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=said(name)))
+        figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=axis_writer(name)))
     drawn = {each for prefix, name in evaluated for each in (prefix + name, name)}
     beside = [name for name in names if name in ON_PUBLIC]
     if len(beside) > 1:
@@ -82,7 +82,7 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         constant = len({record.get(name) for record in records}) == 1 < len(records)
         if name not in drawn and not constant:
             title = _marked(name.replace("_", " "), outside, name)
-            figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name), say=said(name)))
+            figures.append(line_chart(title, {name: _series(records, name)}, may_be_log=lower_is_better(name), say=axis_writer(name)))
     return figures
 
 
@@ -137,7 +137,7 @@ def _series(records: Sequence[dict[str, Any]], name: str) -> Series:
     return [(x, None if y is None else y / scale_of(name)) for x, y in there]
 
 
-def said(metric: str) -> Callable[[float], str]:
+def axis_writer(metric: str) -> Callable[[float], str]:
     """Return the function that writes values at a figure's axis, where values are divided by `scale_of(metric)`."""
     return lambda value: shown(metric, value * scale_of(metric))
 

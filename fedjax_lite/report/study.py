@@ -14,7 +14,7 @@ from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.heat import heat_map, written
-from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, said
+from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, axis_writer
 from fedjax_lite.report.strokes import STROKES
 
 MOST_FIGURES = 48  # figures of a metric's curves, at most
@@ -159,7 +159,7 @@ def _curves(
                 curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
                 bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
-            figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, span=span, across=across, say=said(metric)))
+            figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, span=span, across=across, say=axis_writer(metric)))
     left_out = len(figures) - MOST_FIGURES
     return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
 

@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append", "check_room", "holds", "move_aside", "place_of", "replaced", "toml_text", "write"]
+__all__ = ["append", "check_room", "holds", "move_aside", "resolve_folder", "replacing", "toml_text", "write"]
 
 RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # one of these in a folder marks its kind
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or changes the direction of text
 
 
-def place_of(out: Any) -> Path:
+def resolve_folder(out: Any) -> Path:
     """Resolve `out` to an absolute path without links, which a later change of directory leaves right.
 
     Raises:
@@ -50,7 +50,7 @@ def check_room(out: Any, resume: bool = False) -> Path:
     Raises:
         ValueError: if `out` is a file, holds other files, can't be written, or must be moved aside and contains the current directory.
     """
-    place = place_of(out)
+    place = resolve_folder(out)
     try:
         if place.exists() and not place.is_dir():
             raise ValueError(f"out={out} is a file: name a folder")
@@ -109,7 +109,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a path with a random name beside `path`, for the caller to write; at the end that file replaces `path`."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -121,7 +121,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def write(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
-    with replaced(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -15,7 +15,7 @@ from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.environment import environment
-from fedjax_lite.runner.files import append, move_aside, place_of, toml_text, write
+from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
 from fedjax_lite.runner.model_file import save_params
 from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
@@ -43,7 +43,7 @@ class RunFolder:
         self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None, notes: Mapping[str, Any] | None = None
     ) -> None:
         self._notes = dict(notes or {})
-        self.path, self._facts, self._config = place_of(path), dict(facts), dict(config or {})
+        self.path, self._facts, self._config = resolve_folder(path), dict(facts), dict(config or {})
         from filelock import FileLock  # here, so that a run without a folder works where filelock is absent
 
         self._toml = toml_text(self._config)

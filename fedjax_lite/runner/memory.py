@@ -46,7 +46,7 @@ def needs(
     each = nbytes(whole.examples) // max(1, jax.tree.leaves(whole.examples)[0].shape[0])
     if isinstance(data, Store):
         mean = int(data.size.sum()) / data.population
-        held = int(cohorts_held() * clients * mean * each / placement.number()) + data.size.nbytes
+        held = int(cohorts_held() * clients * mean * each / placement.device_count()) + data.size.nbytes
         found = {"data": Need(held, f"{cohorts_held()} cohorts, of a store", "lower the clients a round")}
     else:
         stream = 'write the population with fl.data.save and stream it ([data] name = "store")'
@@ -62,7 +62,7 @@ def needs(
         return found
     stacks = jax.eval_shape(algorithm.layout.stacks, state, whole, cohort)
     lanes = _rows_of(stacks["lanes"])
-    remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.number()) else "lower the clients a round"
+    remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.device_count()) else "lower the clients a round"
     # Measured on CPUs: XLA copies each lane's model once, and half of the messages.
     found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params))
     messages = nbytes(stacks["messages"])

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedjax_lite.base import Tree
-from fedjax_lite.runner.files import replaced
+from fedjax_lite.runner.files import replacing
 
 __all__ = ["leaf_names", "load_params", "named_leaves", "save_params"]
 
@@ -40,7 +40,7 @@ def named_leaves(params: Tree) -> dict[str, np.ndarray]:
 
 def save_params(folder: Path, params: Tree) -> None:
     """Write a model into a folder, whole or not at all."""
-    with replaced(folder / PARAMS) as temporary:
+    with replacing(folder / PARAMS) as temporary:
         save_file(named_leaves(params), temporary)
 
 

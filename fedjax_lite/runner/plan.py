@@ -125,7 +125,7 @@ def plan(
         needs=found,
         peak=peak,
         limit=limit,
-        devices=placement.number(),
+        devices=placement.device_count(),
         steps=float(np.sum(steps) / len(steps)) if steps else None,
         longest=int(np.max(steps)) if steps else None,
         compile_seconds=compile_seconds,

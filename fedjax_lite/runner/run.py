@@ -20,7 +20,7 @@ from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OF_ROUND, check_names, inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
-from fedjax_lite.privacy.budget import check_private, delta_of, is_central, spent
+from fedjax_lite.privacy.budget import check_private, delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
@@ -183,7 +183,7 @@ def run(
             bar.update(history[-1])
         if folder:
             names = list(dict.fromkeys(name for record in history for name in record if not inside_guarantee(name, is_central(test))))
-            told = spent(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
+            told = spending(algorithm.privacy, hides, sampler, data.population, len(history), delta_of(delta, data.population), names)
             sizes = {"traffic": traffic(history, params, algorithm.params(state))}
             folder.finish(status, history, state, algorithm.params(state), **({"privacy": told} if told else {}), **sizes)
     return Result(state, algorithm.params(state), history, status)

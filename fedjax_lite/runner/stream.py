@@ -95,13 +95,13 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
         clients, rows = _distinct(ids[: len(cohort.id)], data.population)
         own, uplink = jax.eval_shape(first_rows, state.key, clients)
         state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(place=cohort.place._replace(row=jnp.asarray(rows)))
-    examples = nbytes(held.examples) // placement.number() if isinstance(data, Store) else 0
+    examples = nbytes(held.examples) // placement.device_count() if isinstance(data, Store) else 0
     return _rounds.of(algorithm).lower(*placement.shapes((state, held, cohort))), examples
 
 
 def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
     """Draw `_cohorts`, with ids and devices `[rounds, clients]` as NumPy arrays."""
-    cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.number(), state.key, state.round, sizes)
+    cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.device_count(), state.key, state.round, sizes)
     return cohorts, np.asarray(ids), np.asarray(device)
 
 
@@ -123,7 +123,7 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
 
     def pieces(ids: np.ndarray, device: np.ndarray) -> Iterator[Piece]:
         nonlocal rows
-        ids = np.where(device[:, None] == np.arange(placement.number())[:, None], ids[:, None], store.population)
+        ids = np.where(device[:, None] == np.arange(placement.device_count())[:, None], ids[:, None], store.population)
         most = store.held(ids).sum(axis=-1).max()  # [rounds, devices, clients]: each slot once, on its device
         rows = rows if most <= rows else math.ceil(STEP ** math.ceil(math.log(most, STEP)))
         for t, examples in enumerate(_read_ahead(store, ids, rows)):
@@ -145,7 +145,7 @@ def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, ke
         cohort = sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
         planned = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
         here = (planned.weight > 0) & (cohort.id >= 0) & (cohort.id < len(sizes))
-        return cohort, jnp.where(here, cohort.id, len(sizes)), devices.deal(planned.steps, among)
+        return cohort, jnp.where(here, cohort.id, len(sizes)), devices.assign(planned.steps, among)
 
     return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
 
@@ -158,7 +158,7 @@ def _rounds(algorithm, state, data, cohorts):
 
 def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:
     """Yield each round's examples; a device has the examples of its clients `ids[round, device]`. A thread reads one round ahead."""
-    places = placement.here()  # asked here, since the reader's thread has no mesh in use
+    places = placement.local_devices()  # asked here, since the reader's thread has no mesh in use
     with ThreadPoolExecutor(1) as reader:
 
         def start(t):
@@ -195,7 +195,7 @@ def lowered_evaluation(loss_fn, params: Tree, held_out: FederatedData | Store) -
 def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
     """Yield groups of consecutive clients, a group a device, and a mask over clients that is False where a group is filled up."""
     each = sum(x.nbytes // len(x) for x in jax.tree.leaves(held_out.examples))
-    places = placement.number()
+    places = placement.device_count()
     turns = max(1, -(-int(held_out.size.sum()) * each // (EVALUATED * places)))
     ends = np.cumsum(held_out.size, dtype=np.int64)
     edges = np.searchsorted(ends, ends[-1] * np.arange(1, turns * places) / (turns * places))  # about equal numbers of examples
@@ -208,7 +208,7 @@ def _groups(held_out: Store) -> Iterator[tuple[FederatedData, np.ndarray]]:
     for first in range(0, turns * places, places):
         parts = {
             place: FederatedData(held_out.read(ids[first + place], rows), starts[first + place], sizes[first + place], held_out.largest)
-            for place in placement.here()
+            for place in placement.local_devices()
         }
         yield placement.split(parts), ids[first : first + places].reshape(-1) < held_out.population
 

@@ -18,10 +18,10 @@ from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.progress import interruptible
 from fedjax_lite.study.grid import Axis, cells_of, count_of, names_of
 from fedjax_lite.study.results import Study
-from fedjax_lite.study.unfinished import Kept
+from fedjax_lite.study.unfinished import Unfinished
 
 
-def conducted(
+def conduct(
     experiment: Callable[..., Tree],
     axes: tuple[Axis, ...],
     choices: list[list[dict[str, Any]]],
@@ -34,7 +34,7 @@ def conducted(
     same_names: bool = True,
     progress: bool = True,
     made: dict[str, Any],
-    kept: Kept | None = None,
+    kept: Unfinished | None = None,
 ) -> Study:
     """The study of `experiment(seed=, **values)`, which is given `given[i]` as the seed for `seeds[i]`.
 
@@ -98,7 +98,7 @@ def _shapes(programs: Sequence[Program]) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _fill(
-    results: dict[str, np.ndarray], programs: Sequence[Program], together: int | None, kept: Kept | None, bar: Progress, task: TaskID
+    results: dict[str, np.ndarray], programs: Sequence[Program], together: int | None, kept: Unfinished | None, bar: Progress, task: TaskID
 ) -> None:
     """Fill the results with what is kept of the programs and what is computed, and tell the bar's task."""
     before = kept.read(programs) if kept else {}
@@ -121,7 +121,7 @@ def _put(results: dict[str, np.ndarray], program: Program, found: Mapping[str, n
 
 
 def _computed(
-    programs: Sequence[Program], left: list[int], together: int | None, kept: Kept | None, note: Callable[[str], None]
+    programs: Sequence[Program], left: list[int], together: int | None, kept: Unfinished | None, note: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Compute the programs at the places left; with kept write each, and stop between two at a signal."""
     computed = zip(left, compute([programs[place] for place in left], together), strict=True)

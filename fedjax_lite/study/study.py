@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Number, Tree
-from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of, count_of, python
 from fedjax_lite.study.results import Study
 
@@ -74,7 +74,7 @@ def study(
         return experiment(jax.random.key(seed), **values)
 
     made = {"experiment": _source(experiment)}
-    return conducted(run, axes, choices, seeds, seeds, together=together, rounds_of=labels, progress=progress, made=made)
+    return conduct(run, axes, choices, seeds, seeds, together=together, rounds_of=labels, progress=progress, made=made)
 
 
 def _rounds_of(curve: str, points: int, every: int | None, rounds: int | None) -> range:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.engine.programs import Program
-from fedjax_lite.runner.files import check_room, holds, move_aside, replaced, write
+from fedjax_lite.runner.files import check_room, holds, move_aside, replacing, write
 from fedjax_lite.runner.identity import first_difference
 from fedjax_lite.study.results import Study
 
 UNFINISHED, IDENTITY = "unfinished", "identity.json"  # a folder in the study's folder, removed once the study is whole, and a file in it
 
 
-class Kept:
+class Unfinished:
     """The finished programs of a study, a file each in `out`/unfinished until the study is whole.
 
     Args:
@@ -91,7 +91,7 @@ class Kept:
             OSError: if the file cannot be written; says how many programs are kept.
         """
         try:
-            with replaced(self.out / UNFINISHED / f"{place}.npz") as temporary, open(temporary, "xb") as file:
+            with replacing(self.out / UNFINISHED / f"{place}.npz") as temporary, open(temporary, "xb") as file:
                 # NumPy can't save a dtype of another package, like bfloat16: its numbers are saved as bytes.
                 raw: dict[str, Any] = {
                     f"result {name}": x if x.dtype.isbuiltin == 1 else x.view(f"V{x.itemsize}") for name, x in results.items()
@@ -124,7 +124,7 @@ class Kept:
         if (self.out / UNFINISHED).exists():
             shutil.rmtree(self.out / UNFINISHED)
 
-    def __enter__(self) -> "Kept":
+    def __enter__(self) -> "Unfinished":
         return self
 
     def __exit__(self, kind, error, trace) -> None:

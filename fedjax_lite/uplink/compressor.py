@@ -59,7 +59,7 @@ def compressor(
         leaves = [each if isinstance(each, list) else [0.0] * len(place.leaves) for each in bits]
         shared = [0.0 if isinstance(each, list) else each for each in bits]
         parts = [jnp.asarray(x).astype(jnp.float32) for each, rest in zip(leaves, shared, strict=True) for x in [*each, rest]]
-        decoded = spoilt_where_not(finite(updates), tree.cast_like(decoded, updates))
+        decoded = spoilt_where_not(all_finite(updates), tree.cast_like(decoded, updates))
         return decoded, Sent(jnp.stack(parts).reshape(2, -1), place)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -70,7 +70,7 @@ def nothing_sent(place: Place) -> Sent:
     return Sent(jnp.zeros((2, len(place.leaves) + 1), jnp.float32), place)
 
 
-def finite(message: Tree) -> Bool[Array, ""]:
+def all_finite(message: Tree) -> Bool[Array, ""]:
     """Return whether all coordinates of `message` are finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(message)] or [jnp.bool_(True)]))
 

@@ -10,7 +10,7 @@ import optax
 from fedjax_lite import tree
 from fedjax_lite.base import Tree
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.compressor import finite, places
+from fedjax_lite.uplink.compressor import all_finite, places
 
 ENOUGH = 5  # participations of a client from which no warning is due
 
@@ -69,7 +69,7 @@ def error_feedback(inner: optax.GradientTransformation) -> optax.GradientTransfo
         sent, inner_state = inner.update(tree.cast_like(whole, updates), state.inner, params, **extra)
         sent = tree.cast_like(sent, updates)
         residual = jax.tree.map(lambda x, c: x - c.astype(x.dtype), whole, sent)  # also the rounding of c to half precision
-        residual = tree.where(finite(residual), residual, state.residual)  # a message that is not finite leaves the residual unchanged
+        residual = tree.where(all_finite(residual), residual, state.residual)  # a message that is not finite leaves the residual unchanged
         return sent, _Feedback(residual, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -11,7 +11,7 @@ from fedjax_lite import tree
 from fedjax_lite.ledger import Sent, bits_of, dense_bits
 from fedjax_lite.refuse import whole
 from fedjax_lite.tree import wide
-from fedjax_lite.uplink.compressor import compressor, finite, nothing_sent, place_of
+from fedjax_lite.uplink.compressor import all_finite, compressor, nothing_sent, place_of
 
 
 class _LowRank(NamedTuple):
@@ -77,7 +77,7 @@ def power_sgd(rank: int) -> optax.GradientTransformationExtraArgs:
                 payload.append(rank * sum(m.shape) * bits_of(x))
             return jax.tree.unflatten(structure, decoded), payload, 0
 
-        sound = finite(updates)
+        sound = all_finite(updates)
         updates, sent = compressor("power_sgd", encode).update(updates, state.sent, key=key)
         factors = tree.where(sound, tree.cast_like(tuple(after), state.factors), state.factors)
         return updates, _LowRank(factors, sent)

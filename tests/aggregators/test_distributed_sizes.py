@@ -9,7 +9,7 @@ import pytest
 from distributed_sums import CLIENTS, DIMENSION, assert_same_bits, flat, once, stack
 
 from fedjax_lite.aggregators.distributed import ddgauss, skellam
-from fedjax_lite.aggregators.flat import padded
+from fedjax_lite.aggregators.flat import padded_size
 from fedjax_lite.aggregators.granularity import least_granularity
 from fedjax_lite.privacy.discrete import ddgauss_divergence, skellam_divergence
 
@@ -48,8 +48,8 @@ def test_the_default_granularity_of_a_traced_noise_multiplier():
 
 def test_padding_is_of_the_message_as_a_whole():
     for size, block, expected in ((1, 4096, 1), (9, 4096, 16), (4096, 4096, 4096), (4097, 4096, 8192), (23, 4, 24)):
-        assert padded([np.zeros(()), np.zeros(size - 1)], block) == expected
-    assert padded({"a": np.zeros(64), "b": np.zeros((32, 30)), "c": np.zeros(5)}, block=64) == 17 * 64
+        assert padded_size([np.zeros(()), np.zeros(size - 1)], block) == expected
+    assert padded_size({"a": np.zeros(64), "b": np.zeros((32, 30)), "c": np.zeros(5)}, block=64) == 17 * 64
 
 
 @pytest.mark.deep
@@ -57,7 +57,7 @@ def test_a_message_that_sits_in_one_leaf_is_spread_over_all_blocks():
     """It would leave the range in each of its coordinates, were leaves rotated alone: by n C / sqrt(64), of which n C / 4 is room."""
     message = {"a": np.random.default_rng(0).choice([-1.0, 1.0], (1, 64)), "b": np.zeros((1, 32, 30)), "c": np.zeros((1, 5))}
     messages = jax.tree.map(lambda x: np.repeat(np.asarray(x / 8, np.float32), 30, axis=0), message)
-    dimension = padded(jax.tree.map(lambda x: x[0], messages), block=64)
+    dimension = padded_size(jax.tree.map(lambda x: x[0], messages), block=64)
     assert dimension == 17 * 64
     mean, metrics = jax.jit(lambda messages: once(ddgauss(1.0, 0.0, 30, dimension, block=64), messages))(messages)
     assert metrics["wrapped"] == 0
@@ -119,5 +119,5 @@ def test_what_is_refused():
             skellam(**{"clip": 1.0, "noise_multiplier": 1.0, "clients_per_round": 5, "dimension": DIMENSION} | wrong)
     with pytest.raises(ValueError, match="ddgauss: dimension=9, but messages have 16 .*: take dimension=16"):
         jax.eval_shape(lambda messages: once(ddgauss(1.0, 1.0, 5, 9, block=8), messages), stack())
-    with pytest.raises(ValueError, match="padded: block must be a whole number of at least 1, got True"):
-        padded(jnp.zeros(3), True)
+    with pytest.raises(ValueError, match="padded_size: block must be a whole number of at least 1, got True"):
+        padded_size(jnp.zeros(3), True)

@@ -35,7 +35,7 @@ RULES = {
 def test_an_aggregator_says_what_its_arithmetic_takes(rule):
     aggregator, expected = RULES[rule]
     assert aggregator.bits(softmax_params()) == expected
-    assert aggregators.padded(softmax_params()) == PADDED
+    assert aggregators.padded_size(softmax_params()) == PADDED
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_round_counts_it_whatever_stands_before(before):
 def test_of_soft_labels_and_of_models_that_travel_in_their_place():
     knowledge = fl.distill.Knowledge(np.zeros((5, 3)), np.zeros(7))
     secure, plain = aggregators.secure_mean(bits=20, bound=1.0, fraction_bits=4), aggregators.mean()
-    pooled = fl.distill.pooled
+    pooled = fl.distill.ensemble_aggregator
     assert pooled(fl.distill.mean_logits(), secure).bits(knowledge) == 20 * 15
     assert pooled(fl.distill.mean_logits(), plain, model=secure).bits(knowledge) == 20 * 7
     assert pooled(fl.distill.mean_logits(), secure, model=plain).bits is None

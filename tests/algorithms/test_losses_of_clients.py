@@ -11,7 +11,7 @@ import pytest
 import fedjax_lite as fl
 from fedjax_lite.metrics import INSIDE, OF_ROUND
 from fedjax_lite.privacy import record_level
-from fedjax_lite.uplink.client_metrics import Told
+from fedjax_lite.uplink.client_metrics import ClientMetrics
 
 CLIENT = {"x": np.array([1.0, 2, 3]), "y": np.array([2.0, 1, 0]), "w": np.array([1.0, 2, 1])}
 
@@ -103,7 +103,7 @@ def round_that_reports(name, part, aggregator):
         return (*work.finish(*args)[:2], more)
 
     uplink = optax.GradientTransformationExtraArgs(
-        lambda params: Told({name: (jnp.int32(1), jnp.int32(2))}), lambda updates, state, params=None, **beside: (updates, state)
+        lambda params: ClientMetrics({name: (jnp.int32(1), jnp.int32(2))}), lambda updates, state, params=None, **beside: (updates, state)
     )
     parts = {"step": {"step": step}, "finish": {"finish": finish}, "uplink": {}}[part]
     algorithm = fl.federate(

@@ -9,7 +9,7 @@ import pytest
 import fedjax_lite as fl
 from fedjax_lite import distill
 from fedjax_lite.distill.public_set import _times
-from fedjax_lite.uplink.client_metrics import told
+from fedjax_lite.uplink.client_metrics import metrics_of
 
 LABELS = np.array([0, 0, 1, 2])
 PUBLIC = distill.public_set({"x": np.eye(4, dtype=np.float32)}, LABELS)
@@ -35,7 +35,7 @@ def test_a_teachers_accuracy_is_that_of_its_model_whatever_its_weight(weigh, mod
     uplink = distill.soft_labels(logits_of, PUBLIC, distill.mean_logits(weigh=weigh))
     state = uplink.init(jnp.zeros((4, 3)))
     _, state = uplink.update(jnp.asarray(model), state, jnp.zeros((4, 3)), client=ONE)
-    assert told(state)["teacher_accuracy"].value() == accuracy
+    assert metrics_of(state)["teacher_accuracy"].value() == accuracy
 
 
 def test_it_is_the_mean_over_the_clients_of_a_round_attackers_or_not():
@@ -48,7 +48,10 @@ def test_it_is_the_mean_over_the_clients_of_a_round_attackers_or_not():
     work = fl.ClientWork(lambda params, key: (), lambda shared, own, client: (), lambda shared, own, carry, batch: (carry, {}), finish)
     ensemble = distill.mean_logits(weigh=distill.by_accuracy(LABELS))
     work, rule = fl.attacks.attacked(
-        fl.attacks.ipm(1000.0), fl.attacks.byzantine(1, 2), work, distill.pooled(ensemble, fl.aggregators.mean(), public=PUBLIC)
+        fl.attacks.ipm(1000.0),
+        fl.attacks.byzantine(1, 2),
+        work,
+        distill.ensemble_aggregator(ensemble, fl.aggregators.mean(), public=PUBLIC),
     )
     built = fl.federate(
         work, rule, distill.consensus_server(PUBLIC, 3), batches=fl.Batches(1, steps=1), population=2,
@@ -66,7 +69,7 @@ def test_it_is_the_mean_over_the_clients_of_a_round_attackers_or_not():
 
 def test_soft_labels_that_nobody_had_a_say_in_are_not_right():
     ensemble = distill.mean_logits(weigh=distill.by_class_counts([[1, 1, 1]]))
-    rule = distill.pooled(ensemble, fl.aggregators.mean(), public=PUBLIC)
+    rule = distill.ensemble_aggregator(ensemble, fl.aggregators.mean(), public=PUBLIC)
     for weight, accuracy in (([1.0] * 4, 1.0), ([0.0] * 4, 0.0), ([1.0, 0.0, 1.0, 0.0], 0.5)):
         weight = jnp.asarray(weight)[None, :, None]
         weighted = ensemble.say(jnp.asarray(RIGHT), ONE)._replace(total=RIGHT[None] * weight, weight=weight * jnp.ones((1, 4, 3)))
@@ -98,7 +101,7 @@ ADAMW = optax.adamw(0.1, weight_decay=0.1)
 def test_where_nothing_is_agreed_on_nothing_is_learnt(held_out):
     """Weight decay, too, is a step; some of the labels are enough for it."""
     how = distill.lessons(ADAMW, 20, batch_size=2, held_out=held_out, every=5)
-    run = jax.jit(lambda target: distill.taught(how, logits_of, jnp.asarray(RIGHT), PUBLIC.examples, target, jax.random.key(0)))
+    run = jax.jit(lambda target: distill.teach(how, logits_of, jnp.asarray(RIGHT), PUBLIC.examples, target, jax.random.key(0)))
     only_held_out = np.zeros((4, 3), np.float32)
     only_held_out[3:] = 1 / 3 if held_out else 0
     for nothing in (np.zeros((4, 3), np.float32), only_held_out):

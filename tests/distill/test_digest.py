@@ -124,9 +124,9 @@ def test_noised_and_quantised_soft_labels_count_their_bits_and_their_epsilon():
 
 
 def test_clients_start_where_their_key_says():
-    work = distill.kept(fl.sgd_work(softmax_loss, optax.sgd(0.1)), start=lambda params, key: params + jax.random.normal(key))
+    work = distill.digest_work(fl.sgd_work(softmax_loss, optax.sgd(0.1)), start=lambda params, key: params + jax.random.normal(key))
     built = fl.federate(
-        work, distill.pooled(distill.mean_logits(), aggregators.mean()), distill.consensus_server(PUBLIC, CLASSES),
+        work, distill.ensemble_aggregator(distill.mean_logits(), aggregators.mean()), distill.consensus_server(PUBLIC, CLASSES),
         batches=fl.Batches(4), population=POPULATION, uplink=distill.soft_labels(LINEAR.apply, PUBLIC, distill.mean_logits()),
     )  # fmt: skip
     models = np.asarray(jax.jit(built.init)(PARAMS, jax.random.key(KEY)).own.model)
@@ -171,7 +171,7 @@ def test_mean_over_families_counts_every_model_once():
     ("build", "message"),
     [
         (
-            lambda: distill.kept(fl.sgd_work(softmax_loss, optax.sgd(0.1)), digest=DIGEST),
+            lambda: distill.digest_work(fl.sgd_work(softmax_loss, optax.sgd(0.1)), digest=DIGEST),
             "kept: digest needs apply, of the client's model, and public",
         ),
         (lambda: distill.consensus_server(PUBLIC, CLASSES, how=DIGEST), "a student needs how, apply and student"),

@@ -44,7 +44,7 @@ def algorithm(ensemble=None, soft=None, model="weighted", student=None, uplink=N
     server = {"how": HOW, "apply": linear if student is None else narrow, "public": PUBLIC, "student": student}
     return fl.federate(
         work,
-        pool or distill.pooled(ensemble, soft or aggregators.mean(), model, distill.public_set(PUBLIC, LABELS)),
+        pool or distill.ensemble_aggregator(ensemble, soft or aggregators.mean(), model, distill.public_set(PUBLIC, LABELS)),
         distill.distillation_server(**server | {name: parts.pop(name) for name in ("fresh", "server", "how") if name in parts}),
         uplink=uplink or distill.soft_labels(linear, distill.public_set(PUBLIC, LABELS), ensemble, model=model is not None),
         **{"batches": UNSHUFFLED, "population": len(SIZES), "engine": fl.sequential()} | parts,
@@ -165,7 +165,7 @@ POISON, BYZANTINE = fl.attacks.ipm(1000.0), [1, 5]  # they say 1000 times the op
 def test_poisoned_soft_labels_move_a_mean_and_not_a_median():
     @jax.jit
     def run(soft, byzantine):
-        each = {name: distill.pooled(distill.mean_logits(), rule) for name, rule in RULES.items()}
+        each = {name: distill.ensemble_aggregator(distill.mean_logits(), rule) for name, rule in RULES.items()}
         return {name: targets(fl.attacks.attacked(POISON, byzantine, WORK, rule)[1], soft)[0] for name, rule in each.items()}
 
     said = logits().astype(np.float32)
@@ -179,7 +179,9 @@ def test_soft_labels_can_be_private():
     ensemble, soft = distill.mean_probabilities(), aggregators.dp_mean(clip=5.0, noise_multiplier=1.0, clients_per_round=7)
     built = algorithm(ensemble, soft, None, STUDENT)
     assert fl.privacy.account(built.privacy, fl.sampling.everyone(), 7, 1, 1e-3).pld > 0
-    target, metrics = jax.jit(lambda soft_: targets(distill.pooled(ensemble, soft), soft_))(softmax(logits()).astype(np.float32))
+    target, metrics = jax.jit(lambda soft_: targets(distill.ensemble_aggregator(ensemble, soft), soft_))(
+        softmax(logits()).astype(np.float32)
+    )
     assert np.isfinite(metrics["noise_to_signal"]) and metrics["clip_norm"] == 5
     assert np.abs(target - softmax(logits()).mean(0)).max() > 0.01
     with pytest.raises(ValueError, match="soft labels can't be private where models travel"):
@@ -253,7 +255,7 @@ def test_a_run_resumes_to_the_same_bits(tmp_path):
         ),
         (
             lambda: rounds(fl.federate(
-                WORK, distill.pooled(distill.mean_logits(), aggregators.mean()),
+                WORK, distill.ensemble_aggregator(distill.mean_logits(), aggregators.mean()),
                 distill.distillation_server(HOW, linear, {"x": np.zeros((4, 9))}),
                 batches=fl.Batches(4), population=7,
             )),

@@ -32,7 +32,7 @@ def linear(params, batch, key):
 @functools.cache
 def program(how):
     """The student after lessons on its parameters, the soft labels and a key; compiled."""
-    return jax.jit(lambda params, target, key: distill.taught(how, linear, params, {"x": jnp.asarray(X)}, target, jax.random.key(key)))
+    return jax.jit(lambda params, target, key: distill.teach(how, linear, params, {"x": jnp.asarray(X)}, target, jax.random.key(key)))
 
 
 def learn(how, key=0, target=TARGET, params=ZEROS):
@@ -50,7 +50,7 @@ def test_full_batches_are_gradient_descent_by_hand():
     @jax.jit
     def run(target, temperature):
         how = distill.lessons(optax.sgd(0.1), 5, batch_size=1000, temperature=temperature)
-        return distill.taught(how, linear, jnp.asarray(ZEROS), {"x": jnp.asarray(X)}, target, jax.random.key(0))
+        return distill.teach(how, linear, jnp.asarray(ZEROS), {"x": jnp.asarray(X)}, target, jax.random.key(0))
 
     for temperature in (1.0, 2.0):
         q = softmax(X @ TEACHER / temperature)
@@ -74,7 +74,7 @@ def test_each_epoch_sees_every_example_once_in_an_order_of_its_own():
     def moved(key):
         examples, q = {"row": jnp.arange(12)}, jnp.tile(jnp.array([[1.0, 0.0]]), (12, 1))
         each = [distill.lessons(optax.sgd(1.0), steps, batch_size=4) for steps in (1, 3, 4)]
-        return [distill.taught(how, counting, jnp.zeros((12, 2)), examples, q, jax.random.key(key))[0][:, 0] for how in each]
+        return [distill.teach(how, counting, jnp.zeros((12, 2)), examples, q, jax.random.key(key))[0][:, 0] for how in each]
 
     (one, once, twice), (other, _, _) = moved(0), moved(1)
     assert (once > 0).all() and np.ptp(once) < 1e-6

@@ -11,7 +11,7 @@ from experiment import ENGINES, assert_same, axes_mesh, expected, experiment, gi
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
-from fedjax_lite.engine.devices import deal, queues
+from fedjax_lite.engine.devices import assign, queues
 from fedjax_lite.engine.placement import everywhere
 
 
@@ -69,7 +69,7 @@ def test_an_explicit_mesh_is_refused():
 def test_clients_are_dealt_longest_first_to_the_idlest_device(clients, devices):
     drawn = np.random.default_rng(0).integers(0, 9, (20, clients))
     cohorts = np.array([np.full(clients, 5), np.zeros(clients), np.arange(clients), [9] + [1] * (clients - 1), *drawn], np.int32)
-    dealt = jax.jit(jax.vmap(lambda steps: queues(deal(steps, devices), devices)))(cohorts)
+    dealt = jax.jit(jax.vmap(lambda steps: queues(assign(steps, devices), devices)))(cohorts)
     each = -(-clients // devices)
     assert dealt.shape == (len(cohorts), devices, each)
     for steps, found in zip(cohorts.tolist(), np.asarray(dealt).tolist(), strict=True):

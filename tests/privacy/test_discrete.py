@@ -69,7 +69,7 @@ def exact_skellam(k, sigma):
 
 SAMPLERS = {
     "gaussian": (discrete.discrete_gaussian, exact_gaussian),
-    "skellam": (lambda key, shape, sigma: discrete.skellam(key, shape, sigma**2), exact_skellam),
+    "skellam": (lambda key, shape, sigma: discrete.draw_skellam(key, shape, sigma**2), exact_skellam),
 }
 
 
@@ -138,11 +138,11 @@ def test_numbers_are_a_function_of_key_and_shape():
 
     one = jax.jit(draw)
     np.testing.assert_array_equal(jax.jit(jax.vmap(draw))(keys), [one(key) for key in keys])
-    assert jax.eval_shape(lambda key: discrete.skellam(key, (), 4.0), keys[0]).shape == ()
+    assert jax.eval_shape(lambda key: discrete.draw_skellam(key, (), 4.0), keys[0]).shape == ()
 
 
 def test_samplers_refuse_what_they_cannot_draw():
-    for draw, argument, most in ((discrete.discrete_gaussian, "sigma", 2.0**27), (discrete.skellam, "variance", 2.0**54)):
+    for draw, argument, most in ((discrete.discrete_gaussian, "sigma", 2.0**27), (discrete.draw_skellam, "variance", 2.0**54)):
         for wrong, said in (
             (1.001 * most, f"at most {most:.0f}"),
             (-1.0, "finite and not negative"),

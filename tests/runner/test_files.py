@@ -90,7 +90,7 @@ def test_a_file_is_written_under_a_name_that_nobody_foresees(tmp_path):
     (tmp_path / "summary.json.partial").symlink_to(tmp_path / "mine")
     files.write(tmp_path / "summary.json", "new")
     assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / "summary.json").read_text() == "new"
-    with pytest.raises(RuntimeError), files.replaced(tmp_path / "summary.json") as temporary:
+    with pytest.raises(RuntimeError), files.replacing(tmp_path / "summary.json") as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert (tmp_path / "summary.json").read_text() == "new" and len(os.listdir(tmp_path)) == 3

@@ -13,7 +13,7 @@ from problems import softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite.engine.compute import _lowered
-from fedjax_lite.engine.over_runs import AXIS
+from fedjax_lite.engine.over_runs import RUNS_AXIS
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.engine.programs import programs_of
 from fedjax_lite.runner.environment import environment
@@ -122,7 +122,8 @@ def side_by_side(experiment, together, axis, devices):
 
 
 @pytest.mark.parametrize(
-    "together, axis, devices", [(1, AXIS, 1), (3, AXIS, 1), (None, AXIS, 4), (2, AXIS, 2), (50, AXIS, 2), (None, "clients", 2)]
+    "together, axis, devices",
+    [(1, RUNS_AXIS, 1), (3, RUNS_AXIS, 1), (None, RUNS_AXIS, 4), (2, RUNS_AXIS, 2), (50, RUNS_AXIS, 2), (None, "clients", 2)],
 )
 def test_runs_side_by_side_and_on_several_devices_are_the_same(small, together, axis, devices):
     found = side_by_side(descent, together, axis, devices)
@@ -131,13 +132,13 @@ def test_runs_side_by_side_and_on_several_devices_are_the_same(small, together, 
 
 @pytest.mark.deep
 def test_federated_runs_side_by_side_and_on_several_devices_are_the_same():
-    one, *others = (side_by_side(federated, *how) for how in ((1, AXIS, 1), (2, AXIS, 2), (None, "clients", 2)))
+    one, *others = (side_by_side(federated, *how) for how in ((1, RUNS_AXIS, 1), (2, RUNS_AXIS, 2), (None, "clients", 2)))
     for other in others:
         np.testing.assert_allclose(other, one, rtol=1e-5)
 
 
 def test_arrays_that_lie_on_several_devices_already():
-    mesh = jax.make_mesh((2,), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    mesh = jax.make_mesh((2,), (RUNS_AXIS,), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
     with jax.set_mesh(mesh):
         x = everywhere(jnp.arange(3.0))
         found = study(lambda key, rate, name: {"x": rate * x[1] + x.sum()}, {"rate": [1.0, 2.0], "name": ["a"]}, seeds=1)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.study import conduct
-from fedjax_lite.study.conduct import conducted
+from fedjax_lite.study import conduct as conducting
+from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of
-from fedjax_lite.study.unfinished import Kept
+from fedjax_lite.study.unfinished import Unfinished
 
 NAMES = ["a", "bc", "def"]
 
@@ -26,8 +26,8 @@ def experiment(seed, rate, name):
 
 def study(out, resume=False, made=(("data", {"sha256": "1"}), ("config", {"rounds": 3})), **options):
     axes, choices = axes_of({"rate": [0.25, 0.75], "name": NAMES})
-    with Kept(Path(out), resume) as kept:
-        found = conducted(
+    with Unfinished(Path(out), resume) as kept:
+        found = conduct(
             experiment, axes, choices, (7, 8), (7, 8), rounds_of=lambda name, n: range(1, n + 1), progress=False, made=dict(made), kept=kept
         )
         kept.save(found)
@@ -46,7 +46,7 @@ def ran(monkeypatch):
             runs = [program.call(program.closed_over, numbers) for numbers in each]
             yield {name: np.stack([run[name] for run in runs]) for name in program.shapes}
 
-    monkeypatch.setattr(conduct, "compute", computed)
+    monkeypatch.setattr(conducting, "compute", computed)
     return names
 
 
@@ -55,7 +55,7 @@ def stop(monkeypatch):
     """Make a study stop in its second program: by a signal, or as one that is killed."""
 
     def after(how):
-        add = Kept.add
+        add = Unfinished.add
 
         def stopping(self, place, found):
             if place == 1 and how is None:
@@ -64,8 +64,8 @@ def stop(monkeypatch):
                 os.kill(os.getpid(), how)
             add(self, place, found)
 
-        monkeypatch.setattr(Kept, "add", stopping)
-        return lambda: monkeypatch.setattr(Kept, "add", add)
+        monkeypatch.setattr(Unfinished, "add", stopping)
+        return lambda: monkeypatch.setattr(Unfinished, "add", add)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield after
@@ -152,10 +152,10 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_runs(tmp_path):
         (tmp_path / "else", "is not empty and holds no run or study: name another folder"),
     ):
         with pytest.raises(ValueError, match=f"^out={out} {message}$"):
-            Kept(out)
+            Unfinished(out)
     with pytest.raises(ValueError, match="^--resume: there is no study in .*new; name its folder with --out, or start without --resume"):
-        Kept(tmp_path / "new", resume=True)
-    Kept(tmp_path / "a" / "b")
+        Unfinished(tmp_path / "new", resume=True)
+    Unfinished(tmp_path / "a" / "b")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["else", "file"]
 
 
@@ -173,7 +173,7 @@ def test_where_there_is_no_room_what_is_kept_is_said(tmp_path, ran, monkeypatch)
 
 
 def test_two_do_not_write_one_folder(tmp_path):
-    with Kept(tmp_path / "x") as one, Kept(tmp_path / "x") as other:
+    with Unfinished(tmp_path / "x") as one, Unfinished(tmp_path / "x") as other:
         one.begin({}, 1)
         with pytest.raises(ValueError, match=f"out={tmp_path / 'x'} is being written by another study"):
             other.begin({}, 1)

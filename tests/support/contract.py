@@ -214,11 +214,11 @@ def distilled(engine, rate, models=False, several=False):
     public = distill.public_set({"x": np.random.default_rng(7).normal(size=(9, FEATURES))}, np.arange(9) % CLASSES)
     ensemble, how = distill.mean_probabilities(), distill.lessons(optax.sgd(0.5), 2, batch_size=4)
     apply = lambda params, batch, key: batch["x"] @ params  # noqa: E731
-    work = WORKS["sgd"](rate) if models else distill.kept(WORKS["sgd"](rate), apply, public, how)
+    work = WORKS["sgd"](rate) if models else distill.digest_work(WORKS["sgd"](rate), apply, public, how)
     uplink = distill.soft_labels(apply, public, ensemble, model=models)
     built = fl.federate(
         [fl.Family(work, 3, uplink), fl.Family(work, POPULATION - 3, uplink)] if several else work,
-        distill.pooled(ensemble, aggregators.mean(), aggregators.weighted_mean() if models else None, public),
+        distill.ensemble_aggregator(ensemble, aggregators.mean(), aggregators.weighted_mean() if models else None, public),
         distill.distillation_server(how, apply, public) if models else distill.consensus_server(public, CLASSES),
         batches=fl.Batches(4), population=POPULATION, uplink=None if several else uplink, engine=engine,
     )  # fmt: skip

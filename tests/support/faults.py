@@ -252,7 +252,7 @@ IN_FOLDERS = (
         "lambda u, e: wide(u) + e,",
         "lambda u, e: wide(u) - e,"),
     Fault("a message that is not finite spoils the residual for ever", "uplink/feedback.py", "uplink/test_uplink.py",
-        "residual = tree.where(finite(residual), residual, state.residual)",
+        "residual = tree.where(all_finite(residual), residual, state.residual)",
         "residual = tree.where(jnp.bool_(True), residual, state.residual)"),
     Fault("all leaves of a message have the same noise", "uplink/local_dp.py", "uplink/test_local_dp.py uplink/test_local_noise.py uplink/test_local_multiplier.py",
         "draw(jax.random.fold_in(here, i), x.shape, x.dtype)",

@@ -36,7 +36,7 @@ def softmax_params(seed=1):
 def dealt(data, ids):
     """The examples of the clients `ids` alone, dealt in turn over the devices of the mesh in use."""
     ids, most = np.asarray(ids), data.largest
-    owner = np.arange(len(ids), dtype=np.int32) % placement.number()
+    owner = np.arange(len(ids), dtype=np.int32) % placement.device_count()
 
     def held_by(place):
         def leaf(x):
@@ -49,7 +49,7 @@ def dealt(data, ids):
         return jax.tree.map(leaf, data.examples)
 
     start, owner = placement.everywhere((np.arange(len(ids), dtype=np.int32) * most, owner))
-    return Piece(placement.split({place: held_by(place) for place in placement.here()}), start, most, data.population, owner)
+    return Piece(placement.split({place: held_by(place) for place in placement.local_devices()}), start, most, data.population, owner)
 
 
 # The three-client quadratic of the reference table: f_k(x) = 1/2 sum_j A_kj (x_j - c_kj)^2.

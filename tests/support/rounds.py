@@ -46,8 +46,8 @@ def filled(ids, slots):
 
 @functools.cache
 def taught(how, apply):
-    """`fl.distill.taught`, compiled: a function of the student before, the examples, their soft labels and the key."""
-    return jax.jit(lambda start, examples, target, key: fl.distill.taught(how, apply, start, examples, target.astype(jnp.float32), key)[0])
+    """`fl.distill.teach`, compiled: a function of the student before, the examples, their soft labels and the key."""
+    return jax.jit(lambda start, examples, target, key: fl.distill.teach(how, apply, start, examples, target.astype(jnp.float32), key)[0])
 
 
 def batches_of(data, batches):
