@@ -25,9 +25,9 @@ class Seen(NamedTuple):
     byzantine: Bool[Array, " clients"]  # True for an attacker that is present
     honest: Bool[Array, " clients"]  # True for another client that is present and has a finite message
     share: Float[Array, " clients"]  # a client's number of examples times its weight; 0 in an empty slot
-    keys: Key  # [clients], functions of the client's id, not of its slot
-    key: Key  # for draws that attackers share
-    aggregate: Callable[[Tree], Tree]  # messages [clients, ...] -> the aggregate that the server would compute
+    keys: Key = None  # [clients], functions of the client's id, not of its slot
+    key: Key = None  # for draws that attackers share
+    aggregate: Callable[[Tree], Tree] | None = None  # messages [clients, ...] -> the aggregate that the server would compute
 
 
 class Attack(NamedTuple):

@@ -37,7 +37,7 @@ def mimic(warmup: Number = 10) -> Attack:
         ValueError: for a warm-up that is negative or no whole number.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> attack = fl.attacks.mimic(warmup=0)
     >>> sent, _ = attack.messages(seen, attack.init(jnp.zeros(())))
     >>> sent[3].item() in (1.0, 5.0)

@@ -29,7 +29,7 @@ def min_max(direction: str = "std") -> Attack:
 
     >>> import fedjax_lite as fl
     >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
-    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), aggregate=lambda stack: jnp.mean(stack, axis=0))
     >>> round(fl.attacks.min_max().messages(seen, ())[0][3].item(), 3)
     2.0
 
@@ -66,7 +66,7 @@ def min_sum(direction: str = "std") -> Attack:
 
     >>> import fedjax_lite as fl
     >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
-    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), aggregate=lambda stack: jnp.mean(stack, axis=0))
     >>> round(fl.attacks.min_sum().messages(seen, ())[0][3].item(), 3)
     1.0
 
@@ -105,7 +105,7 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
 
     >>> import fedjax_lite as fl
     >>> stack, bad = jnp.array([2.0, 2.0, 5.0, 9.0]), jnp.arange(4) == 3
-    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), None, None, lambda stack: jnp.mean(stack, axis=0))
+    >>> seen = fl.attacks.Seen(stack, bad, ~bad, jnp.ones(4), aggregate=lambda stack: jnp.mean(stack, axis=0))
     >>> round(fl.attacks.worst_case(budget=1.0).messages(seen, ())[0][3].item(), 3)
     1.586
     """

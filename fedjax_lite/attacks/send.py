@@ -23,7 +23,7 @@ def sign_flip(scale: Number = 1.0) -> Attack:
         ValueError: for a scale that is negative or not finite.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.sign_flip().messages(seen, ())[0][3].item()
     -9.0
 
@@ -43,7 +43,7 @@ def opposite_mean(scale: Number = 1.0) -> Attack:
         ValueError: for a scale that is negative or not finite.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.opposite_mean().messages(seen, ())[0][3].item()
     -3.0
 
@@ -63,7 +63,7 @@ def ipm(scale: Number = 0.5) -> Attack:
         ValueError: for a scale that is negative or not finite.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.ipm(scale=0.5).messages(seen, ())[0][3].item()
     -1.5
 
@@ -85,7 +85,7 @@ def alie(z: Number | None = None) -> Attack:
         ValueError: for a z that is not finite.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.alie(z=1.0).messages(seen, ())[0][3].item()
     1.0
 
@@ -135,7 +135,7 @@ def gaussian(std: Number = 1.0, mean: Number = 0.0) -> Attack:
 
     >>> import fedjax_lite as fl
     >>> stack, keys = jnp.outer(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.ones(10_000)), jax.random.split(jax.random.key(0), 4)
-    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys, None, None)
+    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys)
     >>> sent = fl.attacks.gaussian(std=2.0, mean=7.0).messages(seen, ())[0][3]
     >>> round(float(sent.std()), 1), round(float(sent.mean()), 1)
     (2.0, 7.0)
@@ -162,7 +162,7 @@ def random(scale: Number = 1.0) -> Attack:
 
     >>> import fedjax_lite as fl
     >>> stack, keys = jnp.outer(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.ones(10_000)), jax.random.split(jax.random.key(0), 4)
-    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys, None, None)
+    >>> seen = fl.attacks.Seen(stack, jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), keys)
     >>> sent = fl.attacks.random(scale=1.0).messages(seen, ())[0][3]
     >>> round(float(sent.std()), 1), round(abs(float(sent.mean())), 1)  # 1, 3 and 5 have the deviation 2
     (2.0, 0.0)
@@ -185,7 +185,7 @@ def scaling(factor: Number) -> Attack:
         ValueError: for a factor that is not finite.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.scaling(factor=10.0).messages(seen, ())[0][3].item()
     90.0
 
@@ -208,7 +208,7 @@ def model_replacement(server_rate: Number = 1.0) -> Attack:
         ValueError: for a rate that is not positive.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.model_replacement().messages(seen, ())[0][3].item()
     36.0
 
@@ -228,7 +228,7 @@ def free_rider() -> Attack:
     """Each sends zeros: it takes the model and gives nothing.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.free_rider().messages(seen, ())[0][3].item()
     0.0
 
@@ -241,7 +241,7 @@ def nan() -> Attack:
     """Each sends NaN, as a client does whose training diverged.
 
     >>> import fedjax_lite as fl
-    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4), None, None, None)
+    >>> seen = fl.attacks.Seen(jnp.array([1.0, 3.0, 5.0, 9.0]), jnp.arange(4) == 3, jnp.arange(4) < 3, jnp.ones(4))
     >>> fl.attacks.nan().messages(seen, ())[0][3].item()
     nan
     """

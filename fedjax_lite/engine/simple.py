@@ -47,7 +47,8 @@ def padded(most_steps: int | None = None) -> Engine:
 def sequential() -> Engine:
     """One client after another: the plain oracle, and the engine to debug with.
 
-    Under `jax.disable_jit()` an exception inside a client's training has a note with the client's id and the local step.
+    Under `jax.disable_jit()` an exception on values, such as those of `jax.debug_nans(True)`, has a note with the client's id and the local
+    step. Shapes are traced before, so Python's `if` on a value fails there.
 
     >>> import fedjax_lite as fl
     >>> [fl.sequential().lanes(jnp.zeros(3), clients) for clients in (2, 10)]  # so many at once, of 2 and of 10
