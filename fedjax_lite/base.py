@@ -21,18 +21,18 @@ Whole = int | SupportsIndex  # a count that sets a shape: Python's, NumPy's or J
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
 
 # Rounds, client ids and local steps are below 2^31, so streams from here up never meet theirs. (In jax, split(key)[i] is
-# fold_in(key, i): low numbers may be taken by whoever is handed the key.)
+# fold_in(key, i): low numbers may be taken by every function that gets the key.)
 HIGH_STREAM = 2**31
 _SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 
 
 class Place(NamedTuple):
-    """Where a client's examples and rows lie: the engine's business, and nobody else's."""
+    """Where a client's examples and rows lie; for engines and runners alone."""
 
     start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
     row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
-    device: Int[Array, "*clients"] | None = None  # which of the mesh has its examples; None: every one
-    left_out: Int[Array, "*clients"] | None = None  # how many were drawn that no slot was left for; counted in the first slot, 0 in others
+    device: Int[Array, "*clients"] | None = None  # the place of the device that has its examples; None: all devices have them
+    left_out: Int[Array, "*clients"] | None = None  # clients drawn beyond the cohort's slots: their number in slot 0, and 0 in other slots
 
 
 class Client(NamedTuple):
@@ -48,25 +48,25 @@ class Client(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one local step sees of one client."""
+    """One client's batch for one local step."""
 
     examples: Tree  # [batch, ...]
     mask: Bool[Array, " batch"]  # False where a short last batch is filled up
     step: Int[Array, ""]  # local step within the round
     epoch: Int[Array, ""]  # local epoch within the round
     round: Int[Array, ""]
-    client: Client | None = None  # whose they are
+    client: Client | None = None  # the client that has the examples
     row: Int[Array, " batch"] | None = None  # which of the client's examples these are, from 0
     learning: Bool[Array, ""] | bool = True  # False in the passes over the client's examples before and after training
 
 
 class Shared(NamedTuple):
-    """What a server broadcasts."""
+    """A server's broadcast."""
 
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
-    public: Tree = None  # examples that all have, and so are not sent
-    extra: Tree = None  # what else is sent, such as soft labels or a control variate
+    public: Tree = None  # examples that all clients have, and so are not sent
+    extra: Tree = None  # further values that are sent, for instance soft labels or a control variate
     each: Tree = None  # [population, ...]: each client is sent its own row
 
 
@@ -77,18 +77,18 @@ class Mean(NamedTuple):
     count: Float[Array, "*clients"]  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
 
     def value(self) -> Array:
-        """total / count; infinite where that is not a number, and NaN where nothing was counted, so that the two are told apart."""
+        """total / count; NaN where count is 0, and infinity where total / count is NaN, so that the two cases differ."""
         value = self.total / jnp.where(self.count > 0, self.count, 1)
         return jnp.where(self.count > 0, jnp.where(jnp.isnan(value), jnp.inf, value), jnp.nan)
 
 
 class Info(NamedTuple):
-    """What the server is told beside the aggregate."""
+    """Facts about a round that the server gets beside the aggregate."""
 
     round: Int[Array, ""] | int
     key: Key
-    metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; none where what clients report is private
-    clients: Float[Array, ""] | float = float("nan")  # how many took part; NaN where that is private
+    metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; empty where clients' metrics are private
+    clients: Float[Array, ""] | float = float("nan")  # the number that took part; NaN where that number is private
 
 
 class ClientWork(NamedTuple):
@@ -101,22 +101,22 @@ class ClientWork(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """What a client keeps, in its work or its uplink, where that hides its data from whoever sees its messages."""
+    """Marks a client's own or uplink row whose work or uplink hides the client's data, by noise, in its messages."""
 
     kept: Tree = ()
 
 
 class Mechanism(NamedTuple):
-    """What an aggregator gives away of each client, in an accountant's terms: noise on a sum that one client moves by so much at most."""
+    """An aggregator's privacy in an accountant's terms: noise on a sum that one client moves by at most a bounded norm."""
 
     noise_multiplier: Number  # z, the noise's standard deviation over the norm by which adding one client moves the sum
     divergence: Callable[[float], float] | None = None  # order a -> Renyi divergence of one round, where its noise is not Gaussian
-    # How often a client takes part at most, and the fewest rounds between -> the norm by which it moves all rounds together, in units of
-    # what it adds to one; where noise is correlated over rounds, so that they are one release.
+    # The most participations of a client, the fewest rounds between two -> the norm by which a client moves all rounds' sums together, in
+    # units of the norm that moves one sum. For noise correlated over rounds, with which all rounds are one release.
     sensitivity: Callable[[int, int], float] | None = None
-    shares: Number = 0  # how many clients must be there for the noise to be whole, where each draws its share
-    rounds: int | None = None  # how many it is made for; None: any number
-    provided: str = ""  # what must hold besides, in words
+    shares: Number = 0  # clients that must take part for the noise to be whole, where each client draws a share
+    rounds: int | None = None  # the number of rounds that the noise is made for; None: every number
+    provided: str = ""  # a further condition of the guarantee, in words
 
 
 class Aggregator(NamedTuple):
@@ -127,9 +127,9 @@ class Aggregator(NamedTuple):
     finish: Callable[[Tree, Tree, Key], tuple[Tree, Tree, dict[str, Array]]]  # part, state, key -> aggregate, state, metrics
     additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
     sums_only: bool = False  # True: the server learns the sum alone (secure aggregation), so nothing may look at single messages
-    privacy: Mechanism | None = None  # what it guarantees; a round without clients then counts too, or it could be told apart
+    privacy: Mechanism | None = None  # its guarantee; a round without clients then counts too, or it would show
     bits: Callable[[Tree], Number] | None = (
-        None  # message -> what an upload takes, where its arithmetic decides; None: what the uplink counts
+        None  # message -> bits of an upload, where the aggregator's arithmetic decides; None: the uplink counts bits
     )
 
 
@@ -139,9 +139,9 @@ class Server(NamedTuple):
     init: Callable[[Tree], Tree]  # params -> state
     broadcast: Callable[[Tree], Any]  # state -> shared
     update: Callable[[Tree, Tree, Info], Tree]  # aggregate, state, info -> state
-    uses_metrics: bool = False  # True: what clients report changes the model beside the aggregate
-    params: Callable[[Tree], Tree] | None = None  # state -> the global model, where it is not the one that is broadcast
-    metrics: Callable[[Tree], dict[str, Array]] = lambda state: {}  # state after an update -> what to tell of it, beside the round's
+    uses_metrics: bool = False  # True: metrics that clients report change the model, beside the aggregate
+    params: Callable[[Tree], Tree] | None = None  # state -> the global model, where the broadcast model is another
+    metrics: Callable[[Tree], dict[str, Array]] = lambda state: {}  # state after an update -> metrics beside the round's
 
 
 class State(NamedTuple):
@@ -156,10 +156,10 @@ class State(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a runner asks of an algorithm to place its parts and to know what it will cost."""
+    """Functions by which a runner places an algorithm's arrays and estimates the cost of a round."""
 
     steps: Callable[[Client, Any], Client]  # cohort, round -> cohort with the steps that each client takes
-    rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> own, uplink as these clients start
+    rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> first own and uplink rows
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
 
 
@@ -171,8 +171,8 @@ class Algorithm(NamedTuple):
     params: Callable[[State], Tree]  # State -> params, the global model
     layout: Layout | None = None
     privacy: Mechanism | None = None  # the aggregator's
-    models: Callable[[State], Tree] | None = None  # State -> [population, ...], a model for each client, where it makes such
-    loss_fn: Callable[..., Any] | None = None  # what `params` are evaluated with, where that is not the loss of the clients' model
+    models: Callable[[State], Tree] | None = None  # State -> [population, ...], a model for each client, for personal methods
+    loss_fn: Callable[..., Any] | None = None  # evaluates `params`, where the loss of the clients' model does not
 
 
 def round_key(state: State) -> Key:

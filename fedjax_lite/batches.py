@@ -1,4 +1,4 @@
-"""Which examples a client sees at each local step: drawn by a permutation function, nothing sorted or stored."""
+"""Choose the examples of each local step by a permutation function, without sorting or storing an order."""
 
 import operator
 from typing import Any, NamedTuple
@@ -32,10 +32,10 @@ class Batches(_Batches):
         epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
         shuffle: False takes a client's examples in their order, in every epoch.
-        before, after: how many passes over all of a client's examples, in their order, come before and after training. Nothing is learned
-            in them (`Batch.learning` is False; `step` and `epoch` count from 0 before, in and after training): client work takes a full
-            gradient there, the loss of the model as received, or what is sent of each example. They are no steps: a client that is cut
-            short makes them whole.
+        before, after: numbers of passes over all of a client's examples, in their order, before and after training. Nothing is learned
+            in a pass (`Batch.learning` is False; `step` and `epoch` count from 0 before, in and after training): client work may take a
+            full gradient there, the loss of the model as received, or outputs to send. Passes are no local steps: a client whose steps
+            are cut short makes whole passes.
 
     Raises:
         ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
@@ -61,7 +61,7 @@ class Batches(_Batches):
         return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle, *passes)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
-        """Local steps of clients of the given sizes in a round; 0 for a client without examples."""
+        """Return the local steps of clients of the given sizes in a round; 0 for a client without examples."""
         if self.steps is not None:
             steps = jnp.full_like(size, _at(self.steps, round))
         else:
@@ -69,14 +69,14 @@ class Batches(_Batches):
         return jnp.where(size > 0, steps, 0).astype(jnp.int32)
 
     def with_passes(self, client: Client, sign: int = 1) -> Client:
-        """A client, or a cohort, whose steps are all the batches that it is shown, those of the passes too; sign=-1: and back."""
+        """Add the batches of all passes to the steps of a client or a cohort; sign=-1 subtracts them again."""
         if not self.before + self.after:
             return client
         passes = (self.before + self.after) * self._an_epoch(client.size)
         return client._replace(steps=jnp.where(client.steps > 0, client.steps + sign * passes, 0))
 
     def most_batches(self, data: FederatedData | Piece) -> int | None:
-        """A static bound on how many batches any client is shown; None where a schedule decides."""
+        """Return a static bound on a client's batches in a round, with the batches of passes; None where a schedule decides."""
         an_epoch = 1 if self.size is None else -(-data.largest // self.size)
         passes = (self.before + self.after) * an_epoch
         if isinstance(self.steps, int):
@@ -86,13 +86,13 @@ class Batches(_Batches):
         return None
 
     def take(self, data: FederatedData | Piece, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
-        """The batch of one client's local step; with passes before or after training, of the so many-th batch that it is shown."""
+        """Return the batch of a client's local step; with passes, `step` counts from the first batch of the first pass."""
         width = max(1, data.largest if self.size is None else min(self.size, data.largest))
         step, round = jnp.asarray(step, jnp.int32), jnp.asarray(round, jnp.int32)
         an_epoch = jnp.maximum(self._an_epoch(client.size), 1)
         learning: Any = True
         if self.before or self.after:
-            place = step - self.before * an_epoch  # among its local steps
+            place = step - self.before * an_epoch  # the local step
             learning = (place >= 0) & (place < client.steps)
             step = jnp.where(learning, place, jnp.where(place < 0, step, place - client.steps))
         # With one epoch, the common case, no step has to divide: integer divisions are kernels of their own.
@@ -100,7 +100,7 @@ class Batches(_Batches):
         epoch, within = (jnp.zeros_like(step), step) if once else (jax.lax.div(step, an_epoch), jax.lax.rem(step, an_epoch))
         position = within * width + jnp.arange(width, dtype=jnp.int32)
         mask = position < client.size
-        # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real one is.
+        # Positions past the end repeat a real example, so that a masked gradient is finite wherever a real gradient is.
         position = jnp.minimum(position, jnp.maximum(client.size - 1, 0))
         if self.shuffle:
             # The upper half of the client key's streams: local steps draw from the lower half.
@@ -111,11 +111,12 @@ class Batches(_Batches):
         return Batch(tree.take(data.examples, rows), mask, step, epoch, round, client, position, learning)
 
     def _an_epoch(self, size):
+        """Return the batches of an epoch for clients of the given sizes."""
         return (size > 0).astype(jnp.int32) if self.size is None else -(-size // self.size)
 
 
 def _whole(name: str, value: Any, other: str) -> Any:
-    """A whole number of at least 1 as an int; a schedule on the round's clock and an array (of a study) as they are."""
+    """Return a whole number of at least 1 as an int; a schedule on the round's clock, or a study's array, as it is."""
     if isinstance(value, Scheduled) and name != "size":
         if value.clock != "round":
             raise ValueError(f"Batches: {name} is fixed when a client starts, so only fl.on_round can schedule it, not {value.clock!r}")
@@ -132,4 +133,5 @@ def _whole(name: str, value: Any, other: str) -> Any:
 
 
 def _at(value, round):
+    """Return a schedule's value in a round, rounded; a number as it is."""
     return jnp.round(value(Clock(round))).astype(jnp.int32) if isinstance(value, Scheduled) else value

@@ -1,4 +1,4 @@
-"""Messages of bounded norm, whatever a client sends."""
+"""Bound the norm of messages, even of messages that are not finite."""
 
 import math
 
@@ -11,7 +11,7 @@ from fedjax_lite.tree import squared_norm, wide
 
 
 def clipped(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
-    """One message cut to a norm, over all leaves, and the norm it had.
+    """Cut one message to a norm over all leaves; also return its norm before.
 
     v min(1, C / ||v||), with 0 for coordinates that are not finite, and 0 for a message whose norm overflows.
 
@@ -36,8 +36,9 @@ def clipped(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
 
 
 def clipped_by_leaf(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]]:
-    """One message with each of its L leaves cut to the norm C / sqrt(L), so that all together have at most C; and sqrt(L) times the
-    largest norm that a leaf had, which is above C if any was cut.
+    """Cut each of a message's L leaves to the norm C / sqrt(L), so that the message's norm is at most C.
+
+    Also return sqrt(L) times the largest norm of a leaf before, which is above C if a leaf was cut.
 
     >>> clipped_by_leaf({"w": jnp.array([3.0]), "b": jnp.array([0.1])}, math.sqrt(2))[0]["w"].tolist()
     [1.0]
@@ -49,7 +50,7 @@ def clipped_by_leaf(message: Tree, most: Number) -> tuple[Tree, Float[Array, ""]
 
 
 def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
-    """Gaussian noise in the shape of a tree, drawn leaf by leaf apart."""
+    """Draw Gaussian noise in the shapes of a tree, with a key for each leaf."""
     leaves, structure = jax.tree.flatten(message)
     keys = [jax.random.fold_in(key, i) for i in range(len(leaves))]
     noise = [deviation * jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
@@ -57,13 +58,13 @@ def normal_like(key: Array, message: Tree, deviation: Number) -> Tree:
 
 
 def norm_of(message: Tree) -> Float[Array, ""]:
-    """The Euclidean norm over all leaves, at least float32."""
+    """Return the Euclidean norm over all leaves, at least float32."""
     return _root(squared_norm(message))
 
 
 @jax.custom_jvp
 def _root(x: Array) -> Array:
-    """sqrt(x), with slope 0 at 0, where it has none."""
+    """Return sqrt(x), with slope 0 at x = 0, where the root has none."""
     return jnp.sqrt(x)
 
 

@@ -19,17 +19,17 @@ from fedjax_lite.tree import take, zeros
 __all__ = ["evaluate", "summarize"]
 
 DECILES = np.arange(10, 100, 10)
-FEW = 20  # clients from which on deciles tell more than they hide
+FEW = 20  # a spread over fewer clients lists each client's value, over more it has deciles
 
 
 def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
-    """Sums and counts of the loss and of every metric of `loss_fn`, one row a client; pure, for use inside compiled programs.
+    """Sum and count the loss and every metric of `loss_fn`, one row a client; pure, for use inside compiled programs.
 
     Args:
         loss_fn: as given to client work; called with key None. A batch holds examples of many clients.
         params: the model.
         data: the examples; clients without any have count 0.
-        batch: how many examples go through the model at once.
+        batch: examples that go through the model at once.
 
     Returns:
         {"loss": Mean, ...} with leaves `[population]`. Summed over axis 0 they are the result over all examples.
@@ -46,16 +46,16 @@ def evaluate(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int =
 
 
 def evaluate_apart(loss_fn: LossFn, params: Tree, data: FederatedData, *, batch: int = 1024) -> dict[str, Mean]:
-    """`evaluate` of data whose clients lie on different devices, a part from `split` on each."""
+    """Evaluate, as `evaluate` does, data from `placement.split`, of which each device has its own clients."""
 
-    def mine(params, data):
+    def on_device(params, data):
         return _sums(loss_fn, (params, data), _batches(data, batch, 1))
 
-    return devices.map_pieces(mine, params, data)
+    return devices.map_pieces(on_device, params, data)
 
 
 def _batches(data: FederatedData, batch: int, multiple: int) -> Array:
-    """Rows of the examples in batches `[batches, batch]`, past the end to fill up a multiple of batches."""
+    """Return rows of examples in batches `[batches, batch]`, `batches` a multiple of `multiple`; rows past the end fill up."""
     examples = int(jax.tree.leaves(data.examples)[0].shape[0])
     integer("evaluate", "batch", batch, 1)
     if not examples:
@@ -66,31 +66,31 @@ def _batches(data: FederatedData, batch: int, multiple: int) -> Array:
 
 
 def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) -> dict[str, Mean]:
-    """Sums over the examples in these rows, client by client."""
+    """Sum losses and metrics over the examples in `rows` `[batches, batch]`, client by client."""
 
     def of_batch(params, data, index):
-        # Past the last example: no client, and the sum drops it.
+        # A row past the last example has no client, so the sum drops its values.
         owner = jnp.searchsorted(data.start + data.size, index, side="right")
         values = values_of(loss_fn, params, take(data.examples, index), None, owner < data.population)
         return jax.tree.map(lambda value: jax.ops.segment_sum(value, owner, data.population), values)
 
     def add(totals, index):
         # Batch by batch: one long float32 sum over millions of examples would be off by percents. Without the barrier XLA
-        # would make it one again, adding each example to the total.
+        # would join the batches into one sum again, adding each example to the total.
         return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(of_batch(*operands, index))), None
 
     return jax.lax.scan(add, zeros(jax.eval_shape(of_batch, *operands, rows[0])), rows)[0]
 
 
 def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: int = 256, lanes: int = 16) -> dict[str, Mean]:
-    """Sums and counts of the loss and of every metric of client k's own model on client k's examples, one row a client; pure.
+    """Sum and count the loss and every metric of client k's own model on client k's examples, one row a client; pure.
 
     Args:
         loss_fn: as given to client work; called with key None.
         models: a stack `[population, ...]`, such as `algorithm.models(state)`.
         data: the examples, of the same population; clients without any have count 0.
-        batch: how many examples of a client go through its model at once.
-        lanes: how many clients are evaluated at once; memory is that of so many models and batches.
+        batch: examples of a client that go through its model at once.
+        lanes: clients that are evaluated at once; their models and batches take memory together.
 
     Returns:
         {"loss": Mean(total [population], count [population]), ...}, for `fl.summarize`.
@@ -109,7 +109,7 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     batch, lanes = min(batch, data.largest), min(lanes, data.population)
 
     def of_client(k, position):
-        """Sums over one batch of one client; positions past its last example count nothing."""
+        """Sum over one batch of client k; positions past its last example count nothing."""
         rows = data.start[k] + jnp.minimum(position, jnp.maximum(data.size[k] - 1, 0))
         mask = position < data.size[k]
         values = values_of(loss_fn, take(models, k), take(data.examples, rows), None, mask)
@@ -126,24 +126,24 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     # Clients of like sizes side by side, so that none waits long for another; the last lanes repeat the last client.
     order = jnp.argsort(-data.size, stable=True)
     chunks = -(-data.population // lanes)
-    found = jax.lax.map(of_lanes, order[jnp.minimum(jnp.arange(chunks * lanes), data.population - 1)].reshape(chunks, lanes))
+    sums = jax.lax.map(of_lanes, order[jnp.minimum(jnp.arange(chunks * lanes), data.population - 1)].reshape(chunks, lanes))
     back = jnp.argsort(order, stable=True)
-    return jax.tree.map(lambda x: x.reshape(-1)[back], found)
+    return jax.tree.map(lambda x: x.reshape(-1)[back], sums)
 
 
 def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str] | None = None) -> dict[str, object]:
-    """What a person reads of an evaluation, on the host: global values, and their spread over clients.
+    """Summarize an evaluation on the host: global values, and their spread over clients.
 
     Args:
         sums: from `evaluate`.
         prefix: put before each metric's name.
-        best: metric -> "min" or "max", where its name does not tell: by default that of a loss, an error or a norm is "min".
+        best: metric -> "min" or "max", where its name does not tell; by default a loss, an error or a norm has "min".
 
     Returns:
         {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %, interpolated between two clients),
         "worst_decile"}, ...}}; of fewer than 20 clients "values", each client's from the lowest on, instead of "deciles".
-        A global value is sum total / sum count, None where nothing was counted. In the spread of a metric only the clients count
-        that counted something of it, two at least; "worst_decile" is the mean over the worst tenth of them (rounded up),
+        A global value is sum total / sum count, None where no example was counted. A metric's spread is over the clients with a count
+        above 0, at least two; "worst_decile" is the mean over the worst tenth of these clients (rounded up),
         worst being the highest where lower is better, else the lowest.
 
     >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
@@ -161,7 +161,7 @@ def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str]
 
 
 def _spread(each: np.ndarray, lower: bool) -> dict[str, object]:
-    """The distribution of a metric over clients, whose values are sorted."""
+    """Describe the distribution over clients of a metric's sorted values `each`."""
     worst = -(-len(each) // 10)
     with np.errstate(invalid="ignore"):  # a model that has diverged has infinite losses
         return {

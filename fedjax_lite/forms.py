@@ -1,8 +1,7 @@
-"""Which form of a computation is taken, a CPU's or an accelerator's: decided here alone.
+"""Decide, here alone, between a CPU's and an accelerator's form of a computation.
 
-A form is how something is computed, never what: one row after another, whose arrays stay in a CPU's cache, or a whole stack at once.
-Unless somebody asks, it follows the platform of the program. What is a question of the hardware, how many devices there are, how much
-memory and what lies in it, is none of this module's.
+Forms compute the same result in different ways: one row after another, whose arrays stay in a CPU's cache, or a whole stack at once. By
+default the program's platform decides. Questions about hardware, for instance the number of devices and their memory, are not asked here.
 """
 
 import os
@@ -15,11 +14,11 @@ from fedjax_lite.base import Tree
 
 VARIABLE = "FEDJAX_LITE_FORMS"
 NAMES = ("auto", "cpu", "accelerator")
-_asked: list[str] = []  # by the contexts that are open, the innermost last
+_asked: list[str] = []  # the names of open `use` contexts, the innermost last
 
 
 def requested() -> str:
-    """The forms asked for, by the innermost `use` or else by the environment variable FEDJAX_LITE_FORMS; "auto" where nobody asks.
+    """Return the forms asked for by the innermost `use`, else by the environment variable FEDJAX_LITE_FORMS, else "auto".
 
     Raises:
         ValueError: if the variable has another value.
@@ -32,10 +31,10 @@ def requested() -> str:
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Takes a CPU's or an accelerator's forms, whatever the platform: so an accelerator's are tested, or looked at, on a CPU.
+    """Take a CPU's or an accelerator's forms on every platform, for instance to test an accelerator's forms on a CPU.
 
     The form is chosen while a program is traced, so where the choice changes, on the way in and on the way out, jax forgets every program
-    of this process. Not for code that is traced itself, nor for several threads. What `lower().compile()` returned stays as it is.
+    of this process. Use it outside traced code, in one thread. A program from `lower().compile()` stays as it is.
 
     Args:
         name: "cpu", "accelerator", or "auto": by the platform, also where the environment asks otherwise.
@@ -60,10 +59,10 @@ def use(name: str) -> Iterator[None]:
 
 
 def cpu(platform: bool | None = None) -> bool:
-    """Whether a CPU's form is taken, for a choice made in Python while a program is traced or lowered.
+    """Return whether a CPU's form is taken, for a choice made in Python while a program is traced or lowered.
 
     Args:
-        platform: whether the program is for a CPU, where that is known; None: whether jax's default backend is one.
+        platform: whether the program is for a CPU, where that is known; None: jax's default backend decides.
 
     >>> with use("cpu"):
     ...     cpu(platform=False)
@@ -76,7 +75,7 @@ def cpu(platform: bool | None = None) -> bool:
 
 
 def by_platform(*operands: Tree, cpu: Callable[..., Tree], accelerator: Callable[..., Tree]) -> Tree:
-    """`cpu(*operands)` or `accelerator(*operands)`, chosen where the program is lowered, so that one exported program serves both.
+    """Call `cpu(*operands)` or `accelerator(*operands)`, chosen where the program is lowered, so that one exported program serves both.
 
     >>> float(jax.jit(lambda x: by_platform(x, cpu=lambda x: x + 1, accelerator=lambda x: 1 + x))(1.0))
     2.0
@@ -88,6 +87,7 @@ def by_platform(*operands: Tree, cpu: Callable[..., Tree], accelerator: Callable
 
 
 def _known(name: str, where: str) -> str:
+    """Return `name` if it is in `NAMES`; an error names `where` it comes from."""
     if name not in NAMES:
         raise ValueError(f"{where}: must be one of {', '.join(NAMES)}, got {name!r}")
     return name

@@ -1,7 +1,7 @@
-"""What a private aggregator goes together with; the rest is refused with the reason.
+"""Refuse parts beside a private aggregator that would break its guarantee.
 
-Its guarantee is that of a sum to which each client adds a message of bounded norm, that depends on the client's own data and on what was
-made public before. Whatever the server does with the noisy sum is free: optimizers, momentum, averages of models.
+The guarantee is for a sum to which each client adds a message of bounded norm, which depends on the client's own data and on earlier
+releases alone. The server may use the noisy sum in every way: optimizers, momentum, averages of models.
 """
 
 import jax
@@ -14,15 +14,15 @@ __all__ = ["composable", "hidden", "refuse_memory"]
 
 
 def hidden(own: Tree, uplink: Tree) -> bool:
-    """Whether clients hide their data themselves: by noise on their messages, or in their steps."""
+    """Return whether clients hide their data themselves, by noise on their messages or in their steps."""
     return any(isinstance(x, Hidden) for x in jax.tree.leaves((own, uplink), is_leaf=lambda x: isinstance(x, Hidden)))
 
 
 def composable(private: bool, server: Server) -> None:
-    """Refuse a server under which more than private messages reach the model.
+    """Refuse a server that lets more than private messages change the model.
 
     Raises:
-        ValueError: for one that is steered by what clients report.
+        ValueError: for a server that uses metrics which clients report.
     """
     if private and server.uses_metrics:
         raise ValueError(
@@ -32,11 +32,12 @@ def composable(private: bool, server: Server) -> None:
 
 
 def refuse_memory(own: Tree, uplink: Tree) -> None:
-    """Refuse numbers that clients keep between rounds: they carry one round's data into later ones, past the sampling that the accountant
-    counts on. Counts of steps, and the bits that compressors count, are none.
+    """Refuse floating-point numbers in own and uplink rows, which carry data of one round into later rounds.
+
+    An accountant relies on each round's sampling. Counts of steps, and compressors' counts of bits, are allowed.
 
     Raises:
-        ValueError: naming what is kept.
+        ValueError: naming the leaf.
     """
     for where, kept in (("client work", own), ("uplink", uplink)):
         kept = jax.tree.map(lambda x: () if isinstance(x, Sent) else x, kept, is_leaf=lambda x: isinstance(x, Sent))

@@ -1,4 +1,4 @@
-"""What a message costs: every compressor keeps the bits it has just sent in its state, and the round finds them there."""
+"""Count the bits of messages: every compressor keeps the bits of its last message in its state, where the round finds them."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from fedjax_lite.base import Key, Tree
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Place:
-    """A part of a compressor's state that holds no numbers; jax takes it for structure."""
+    """The static part of a compressor's state, which jax treats as structure."""
 
     name: str
-    leaves: tuple[tuple[str, int], ...] = ()  # of those that it was given the path and the bits as they are
-    number: int = 0  # how many of its name stand before it
-    lengthens: bool = False  # whether it scales what it sends up, to be unbiased
+    leaves: tuple[tuple[str, int], ...] = ()  # path and uncompressed bits of each leaf that the compressor was given
+    number: int = 0  # the number of compressors of this name before it in the uplink
+    lengthens: bool = False  # True: the compressor scales values up, to be unbiased
 
     def stream(self, key: Key) -> Key:
-        """The key of one of several: the first draws as one that is alone does."""
+        """Return the compressor's own key; the first of its name draws from `key` itself."""
         return jax.random.fold_in(key, self.number) if self.number else key
 
 
@@ -30,32 +30,32 @@ class Cost(NamedTuple):
     """The bits of one message, float32 scalars."""
 
     payload: Float[Array, "*clients"]  # the values
-    side: Float[Array, "*clients"]  # what is needed to read them: positions, scales, seeds
+    side: Float[Array, "*clients"]  # positions, scales and seeds, which decode the values
 
 
 class Sent(NamedTuple):
     """The bits of one client's last message, by leaf; they may depend on traced arguments."""
 
-    bits: Float[Array, "*clients 2 parts"]  # payload and side; of each leaf, and last what all of them share
+    bits: Float[Array, "*clients 2 parts"]  # payload and side; for each leaf, and last for parts that all leaves share
     place: Place
 
     @property
     def payload(self) -> Float[Array, "*clients"]:
-        """Bits of the values."""
+        """The bits of the values."""
         return self.bits[..., 0, :].sum(-1)
 
     @property
     def side(self) -> Float[Array, "*clients"]:
-        """Bits of what is needed to read them."""
+        """The bits of positions, scales and seeds, which decode the values."""
         return self.bits[..., 1, :].sum(-1)
 
 
 def sent(state: Tree, message: Tree) -> Cost:
-    """What a message cost, from the uplink's state after it was sent; without a compressor what it takes as it is.
+    """Return the bits of the message that the uplink in `state` sent last; without a compressor the uncompressed bits of `message`.
 
-    Of compressors in a chain the last is what travels, leaf by leaf: from the last to the first, each counts for those of its leaves
-    that none after it was given (`optax.masked`, `optax.partition`), and what none was given is sent as it is. Leaves are told
-    apart by their paths; under a transformation that makes other leaves of them (`optax.flatten`), by whether they still fit.
+    In a chain a leaf's last compressor decides its bits. From the last to the first, a compressor counts for its leaves that no
+    later compressor was given (`optax.masked`, `optax.partition`); leaves without a compressor are sent uncompressed. Leaves are known by
+    their paths; under a transformation that makes other leaves of them (`optax.flatten`), by whether their bits still fit.
 
     >>> [float(x) for x in sent((), {"w": jnp.ones((2, 3)), "b": jnp.ones(2, jnp.bfloat16)})]
     [224.0, 0.0]
@@ -74,13 +74,13 @@ def sent(state: Tree, message: Tree) -> Cost:
 
 
 def lump(name: str, payload: Any, side: Any, dense: float) -> Sent:
-    """Bits of a message that are known as a whole, for `dense` bits of it as it is."""
+    """Record the bits of a message as a whole; `dense` are its uncompressed bits."""
     parts = [0.0, payload, 0.0, side]
     return Sent(jnp.stack([jnp.asarray(x, jnp.float32) for x in parts]).reshape(2, 2), Place(name, ((name, int(dense)),)))
 
 
 def dense_bits(message: Tree) -> float:
-    """Bits of a tree of arrays as they are; static.
+    """Return the uncompressed bits of a tree of arrays; static.
 
     >>> dense_bits(jnp.ones((2, 3)))
     192.0
@@ -89,17 +89,17 @@ def dense_bits(message: Tree) -> float:
 
 
 def count(message: Tree) -> int:
-    """How many values a tree of arrays has, d in the papers; static."""
+    """Count the values in a tree of arrays, d in the papers; static."""
     return sum(x.size for x in jax.tree.leaves(message))
 
 
 def bits_of(x) -> int:
-    """Bits of one value of an array."""
+    """Return the bits of one value of an array."""
     return 8 * x.dtype.itemsize
 
 
 def entropy_bits(symbols: Any) -> float:
-    r"""The size of symbols after an ideal entropy coder that knows how often each occurs; on the host.
+    r"""Return the size of symbols after an ideal entropy coder that knows each symbol's frequency; on the host.
 
     n H = -sum_s n_s log2(n_s / n), with n_s how often s occurs: a lower bound of what arithmetic coding reaches without context,
     the table of frequencies left out. The second number beside the ledger's, which counts symbols of a fixed length.
@@ -120,5 +120,6 @@ def entropy_bits(symbols: Any) -> float:
 
 
 def _nodes(state: Tree) -> list[Sent]:
+    """Return the bits that the compressors in an uplink's state keep, in their order."""
     leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, Sent))
     return [x for x in leaves if isinstance(x, Sent)]

@@ -1,4 +1,4 @@
-"""What the name of a metric tells: whose it is, which way is better, whether a guarantee covers it, and how its values read."""
+"""The meaning of a metric's name: the part that reports it, which way is better, whether a guarantee covers it, how values are shown."""
 
 import re
 from collections.abc import Callable, Iterable, Set
@@ -9,16 +9,17 @@ __all__ = [
     "inside_guarantee", "is_evaluation", "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
 ]  # fmt: skip
 
+# Names of the metrics that a round reports, and of the metrics that client work reports.
 OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
 TEST, TRAIN = "test_", "train_"
-EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # what begins an evaluation's names -> what it is of
-SPREAD = "clients"  # ends the name under which an evaluation tells how its metrics are spread over clients
-ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # on public examples -> whose
+EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # prefix of an evaluation's metrics -> its examples
+SPREAD = "clients"  # after an evaluation's prefix, the name of the entry with each metric's spread over clients
+ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # public examples: the model
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
 INSIDE = frozenset({"round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy"})
 
-# Whole words of a name, so that a recall of what is abnormal, or a normalised score, is none of them.
+# Whole words of a name: "abnormal_recall" and "normalised_score" do not have the word "norm".
 LOWER = frozenset(
     "loss losses error errors norm norms mse rmse mae mape smape msle rmsle mase residual deviance perplexity perplexities ppl nll bpc bpd "
     "bpb logloss entropy crossentropy xent bce brier ece mce hinge divergence kl distance regret risk gap false fpr fnr wer cer eer fid "
@@ -27,7 +28,7 @@ LOWER = frozenset(
 
 
 def is_evaluation(metric: str) -> bool:
-    """Whether an evaluation reports it, and neither a round nor one of its parts.
+    """Return whether an evaluation reports `metric`, and not a round or a part of an algorithm.
 
     >>> [name for name in ("loss", "test_loss", "personal_loss", "train_accuracy") if is_evaluation(name)]
     ['test_loss', 'train_accuracy']
@@ -36,7 +37,7 @@ def is_evaluation(metric: str) -> bool:
 
 
 def parted(metric: str) -> tuple[str, str]:
-    """What an evaluation put before a metric's name, and that name.
+    """Split a metric's name into the prefix of an evaluation, or "", and the name without prefix.
 
     >>> parted("test_loss"), parted("personal_loss")
     (('test_', 'loss'), ('', 'personal_loss'))
@@ -46,7 +47,7 @@ def parted(metric: str) -> tuple[str, str]:
 
 
 def prefix_of(test: Any) -> str:
-    """What begins the names of an evaluation on held-out examples or, where there are none, on the training data.
+    """Return the prefix of metrics on held-out examples, or on the training data if `test` is None.
 
     >>> prefix_of(None)
     'train_'
@@ -55,11 +56,11 @@ def prefix_of(test: Any) -> str:
 
 
 def inside_guarantee(metric: str, central: bool) -> bool:
-    """Whether a private run's guarantee covers a metric; all others are computed from clients' data without noise.
+    """Return whether a private run's guarantee covers a metric; other metrics are computed from clients' data without noise.
 
     Args:
-        metric: its name; one that is not known to be inside is outside.
-        central: whether the test examples are no client's.
+        metric: the metric's name; an unknown name is outside.
+        central: True if no client holds the test examples.
 
     >>> [name for name in ("round", "loss", "update_norm", "clipped", "test_accuracy") if not inside_guarantee(name, central=True)]
     ['loss', 'clipped']
@@ -68,11 +69,11 @@ def inside_guarantee(metric: str, central: bool) -> bool:
 
 
 def lower_is_better(metric: str, best: str | None = None) -> bool:
-    """Whether a metric is better when it is lower: a loss, an error, a norm or a cost, by any whole word of its name.
+    """Return whether a metric is better when it is lower: a loss, an error, a norm or a cost, by a whole word of its name.
 
     Args:
-        metric: its name; words end at whatever is no letter, and before a capital.
-        best: "min" or "max", whatever the name says.
+        metric: the metric's name; words end before a capital, and at characters that are no letters.
+        best: "min" or "max", in place of the name's meaning.
 
     Raises:
         ValueError: for another `best`.
@@ -89,7 +90,7 @@ def lower_is_better(metric: str, best: str | None = None) -> bool:
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """Metrics as they are shown: what was evaluated, what the algorithm reports of itself, then costs and what every round counts.
+    """Sort metrics for display: metrics of evaluations, the algorithm's own metrics, then costs and the metrics of every round.
 
     >>> in_order(["clients", "personal_loss", "uplink_bits", "test_loss"])
     ['test_loss', 'personal_loss', 'clients', 'uplink_bits']
@@ -102,7 +103,7 @@ def in_order(metrics: Iterable[str]) -> list[str]:
 
 
 def headline(metrics: Iterable[str]) -> str:
-    """The one of some metrics to rank by where none is named: an evaluation's accuracy, its loss, or the first that is shown.
+    """Choose the metric to rank by if the user names none: an evaluation's accuracy, its loss, or the first in order.
 
     >>> headline(["clients", "test_loss", "train_accuracy"]), headline(["clients", "personal_loss"])
     ('train_accuracy', 'personal_loss')
@@ -112,12 +113,12 @@ def headline(metrics: Iterable[str]) -> str:
 
 
 def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset()) -> None:
-    """Refuse metrics under names that a round, an evaluation or the runner reports under, which would take their places.
+    """Refuse metrics under names that a round, an evaluation or the runner uses, which would replace each other.
 
     Args:
-        names: of the metrics.
-        whose: who reports them, for the error.
-        taken: more names that are not free.
+        names: the metrics' names.
+        whose: the part that reports the metrics, for the error.
+        taken: further names that are not free.
 
     Raises:
         ValueError: naming all of them.
@@ -126,12 +127,12 @@ def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset())
     Traceback (most recent call last):
     ValueError: loss_fn reports metrics under names that are taken, clients: rename them
     """
-    if found := sorted(name for name in names if name in OF_ROUND | taken or is_evaluation(str(name))):
-        raise ValueError(f"{whose} reports metrics under names that are taken, {', '.join(found)}: rename them")
+    if refused := sorted(name for name in names if name in OF_ROUND | taken or is_evaluation(str(name))):
+        raise ValueError(f"{whose} reports metrics under names that are taken, {', '.join(refused)}: rename them")
 
 
 def scale_of(metric: str) -> float:
-    """How many units of a metric's name make one of what it is shown in: 8 bits are a byte.
+    """Return the divisor from a metric's unit to the unit that is shown: 8 for bits, shown as bytes, else 1.
 
     >>> scale_of("uplink_bits"), scale_of("bits_per_character"), scale_of("test_loss")
     (8.0, 1.0, 1.0)
@@ -140,7 +141,7 @@ def scale_of(metric: str) -> float:
 
 
 def shown(metric: str, value: int | float | None, form: str | Callable[[float], str] = ".4g") -> str:
-    """A metric's value for a person: bits as bytes, everything else in the form of a number, "-" for none.
+    """Write a metric's value for a person: bits as bytes, other numbers in `form`, "-" for None.
 
     >>> shown("uplink_bits", 1.767e7), shown("bits_per_character", 1.5), shown("test_loss", 0.123456), shown("test_loss", None)
     ('2.21 MB', '1.5', '0.1235', '-')
@@ -153,7 +154,7 @@ def shown(metric: str, value: int | float | None, form: str | Callable[[float], 
 
 
 def readable(number: int | float) -> str:
-    """Bytes in a unit that fits.
+    """Write a number of bytes in a fitting unit.
 
     >>> [readable(n) for n in (0, 999.4, 999_600, 2.5e9)]
     ['0 B', '999 B', '1 MB', '2.5 GB']
@@ -166,10 +167,11 @@ def readable(number: int | float) -> str:
 
 
 def _is_size(metric: str) -> bool:
-    """Whether it is so many bits or bytes; bits per character, or per byte, are a perplexity."""
+    """Return whether a metric is a number of bits or bytes; bits per character, or per byte, are a perplexity."""
     words = _words(metric)
     return not words.isdisjoint({"bits", "bytes"}) and "per" not in words
 
 
 def _words(metric: str) -> set[str]:
+    """Return the words of a metric's name, in lower case."""
     return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)}

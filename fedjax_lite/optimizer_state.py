@@ -1,4 +1,4 @@
-"""What an optimizer of optax keeps and asks for, and what of it there is not in a federated round."""
+"""Refuse optax optimizers whose needs a federated round cannot meet, by the classes in their states."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from fedjax_lite.base import Tree
 
 __all__ = ["fit", "keeps_rate", "needs_value", "refuse_common_noise", "refuse_restarting"]
 
-# The class of a state, by name since optax exports few of them -> whose it is.
+# The name of a state's class, since optax exports few of the classes -> its optimizer.
 RESTARTING = {
     "ReduceLROnPlateauState": "reduce_on_plateau",
     "ProdigyState": "prodigy, which learns its rate over many steps,",
@@ -28,10 +28,10 @@ UNFIT = {
 
 
 def fit(optimizer: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """An optimizer that refuses, when its state is made, to go without what it would need.
+    """Return `optimizer` with an `init` that refuses optimizers in `UNFIT`, whose needs a federated round cannot meet.
 
     Raises:
-        ValueError: by its name, with what to take.
+        ValueError: when `init` is called, with the optimizer's name and a replacement.
     """
 
     def init(params):
@@ -46,7 +46,7 @@ def fit(optimizer: optax.GradientTransformationExtraArgs) -> optax.GradientTrans
 
 @contextmanager
 def needs_value(where: str, given: bool) -> Iterator[None]:
-    """Say why an optimizer that reads the loss is not given it."""
+    """Explain the TypeError of an optimizer that needs the loss, if `given` is False: no noise hides the loss."""
     try:
         yield
     except TypeError as error:
@@ -59,15 +59,15 @@ def needs_value(where: str, given: bool) -> Iterator[None]:
 
 
 def keeps_rate(state: Tree) -> bool:
-    """Whether a state keeps an injected rate."""
+    """Return whether a state keeps a rate that `optax.inject_hyperparams` injected."""
     return any(isinstance(node, optax.schedules.InjectStatefulHyperparamsState) for node in _nodes(state))
 
 
 def refuse_restarting(state: Tree) -> None:
-    """Refuse a fresh client optimizer state that would do harm by being fresh in every round, or equal for all clients.
+    """Refuse a client optimizer's first state that must not start over in every round, or be equal for all clients.
 
-    Known are optax's schedule counts (of rates, weight decay, injected hyperparameters), what learns a rate over many steps, and noise
-    keys.
+    Refused are optax's schedule counts (of rates, weight decay, injected hyperparameters), optimizers that learn a rate over many steps,
+    and noise keys.
     """
     for node in _nodes(state):
         if name := RESTARTING.get(type(node).__name__):
@@ -90,7 +90,7 @@ def refuse_common_noise(state: Tree, where: str) -> None:
             )
 
 
-_COUNTING = (
+_COUNTING = (  # states that count steps for a schedule
     optax.ScaleByScheduleState,
     type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, ())),  # importing must not start a device
     optax.schedules.InjectStatefulHyperparamsState,
@@ -98,11 +98,12 @@ _COUNTING = (
 
 
 def _nodes(state: Tree) -> list:
-    """The parts of a state that are known by their class."""
+    """Return the leaves of a state, where a part of a class known here is a leaf."""
     known = RESTARTING.keys() | UNFIT.keys()
     return jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, _COUNTING) or type(x).__name__ in known)
 
 
 def _counts(node) -> bool:
+    """Return whether a part of a state counts steps for a schedule."""
     injected = isinstance(node, optax.schedules.InjectStatefulHyperparamsState)
     return bool(jax.tree.leaves(node.hyperparams_states)) if injected else isinstance(node, _COUNTING)

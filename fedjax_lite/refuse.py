@@ -1,4 +1,4 @@
-"""Numbers that are refused when a part is built, if they are known then: a tracer is not."""
+"""Refuse bad arguments when a part is built. Most functions here let a tracer pass, since its value is not known then."""
 
 import operator
 from typing import Any
@@ -11,15 +11,15 @@ from fedjax_lite.base import Number, Tree
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a plain number: no tracer, no text, no bool."""
+    """Return whether `value` is a plain number of Python or NumPy: no tracer, no text, no bool."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
-    """Refuse a count that is known while tracing and no whole number of at least `least`.
+    """Refuse a count that is no whole number of at least `least`; an array of jax passes unchecked.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: naming the argument and the value.
     """
     if isinstance(value, jax.Array):
         return
@@ -28,7 +28,7 @@ def whole(name: str, argument: str, value: Number, least: int = 0) -> None:
 
 
 def is_count(value: Any, least: int = 0) -> bool:
-    """Whether it is an int of at least `least`, Python's, NumPy's or JAX's: no float, text or tracer.
+    """Return whether `value` is an int of at least `least`, Python's, NumPy's or JAX's: no float, text or tracer.
 
     >>> is_count(3), is_count(np.int64(3)), is_count(3.0), is_count(True)
     (True, True, False, False)
@@ -40,20 +40,20 @@ def is_count(value: Any, least: int = 0) -> bool:
 
 
 def integer(name: str, argument: str, value: Any, least: int = 0) -> None:
-    """Refuse what is no int of at least `least`: a count that sets a shape, so that a float or a tracer won't do.
+    """Refuse a count that is no int of at least `least`; a float or a tracer is refused, since the count sets a shape.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: naming the argument and the value.
     """
     if not is_count(value, least):
         raise ValueError(f"{name}: {argument} must be an int of at least {least}, got {value!r}")
 
 
 def delta(name: str, value: Any, or_zero: bool = False) -> None:
-    """Refuse what is no probability between 0 and 1 that a guarantee may fail with (or 0, where that is allowed).
+    """Refuse a delta, the probability with which a guarantee may fail, outside (0, 1); 0 is allowed if `or_zero`.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: naming the value.
     """
     if not is_number(value) or not (0 < value < 1 or (or_zero and value == 0)):
         between = "0 or between 0 and 1" if or_zero else "between 0 and 1"
@@ -61,10 +61,10 @@ def delta(name: str, value: Any, or_zero: bool = False) -> None:
 
 
 def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> None:
-    """Refuse a number that is known while tracing and not positive (or 0, where that is allowed).
+    """Refuse a number that is not positive and finite; 0 is allowed if `or_zero`, and an array of jax passes unchecked.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: naming the argument and the value.
     """
     if isinstance(value, jax.Array):
         return
@@ -73,10 +73,10 @@ def positive(name: str, argument: str, value: Number, or_zero: bool = False) -> 
 
 
 def finite(name: str, argument: str, value: Number) -> None:
-    """Refuse a number that is known while tracing and not finite.
+    """Refuse a number that is not finite; an array of jax passes unchecked.
 
     Raises:
-        ValueError: if it is so.
+        ValueError: naming the argument and the value.
     """
     if isinstance(value, jax.Array):
         return
@@ -85,10 +85,10 @@ def finite(name: str, argument: str, value: Number) -> None:
 
 
 def a_count(name: str, argument: str, value: Any, least: int = 1) -> int:
-    """A whole number of any kind, Python's, NumPy's or JAX's, as an int.
+    """Return a whole number of Python, NumPy or JAX as an int.
 
     Raises:
-        ValueError: for anything else, a tracer too, and below `least`.
+        ValueError: for another value, a tracer, or a number below `least`.
     """
     if not is_count(value, least):
         raise ValueError(f"{name}: {argument} must be a whole number of at least {least}, got {value!r}")
@@ -96,10 +96,10 @@ def a_count(name: str, argument: str, value: Any, least: int = 1) -> int:
 
 
 def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:
-    """A number of any kind within `bounds`, such as "(0, 1]", as Python's; a tracer as it is.
+    """Return a number of Python, NumPy or JAX within `bounds`, for instance "(0, 1]", as Python's number; a tracer as it is.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for a number outside the bounds, and for a value that is no number.
     """
     if isinstance(value, jax.core.Tracer):
         return value
@@ -111,7 +111,7 @@ def a_share(name: str, argument: str, value: Any, bounds: str) -> Number:
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy's, or of jax's where it is known, as one of Python's; anything else as it is.
+    """Convert a number of NumPy, or of JAX where its value is known, to Python's; return another value as it is.
 
     >>> plain(np.int64(3)), plain("3"), plain(None)
     (3, '3', None)
@@ -121,7 +121,7 @@ def plain(value: Any) -> Any:
 
 
 def short(text: Any, most: int = 200) -> str:
-    """What a message shows of a value: its text, of no more than a line or two.
+    """Return a value's text for an error, cut to `most` characters.
 
     >>> short("a" * 99, most=5)
     'aa...'
@@ -131,24 +131,25 @@ def short(text: Any, most: int = 200) -> str:
 
 
 def complex_leaves(name: str, tree: Tree) -> None:
-    """Refuse complex leaves: norms, noise, gradients and rules are those of real numbers.
+    """Refuse complex leaves: norms, noise, gradients and rules are for real numbers.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: naming the first complex leaf.
     """
     _all_leaves(name, tree, jnp.complexfloating, False, "give its real and imaginary parts as two leaves")
 
 
 def inexact_leaves(name: str, tree: Tree) -> None:
-    """Refuse leaves that are not floating-point numbers, which have no gradient.
+    """Refuse leaves that are not floating-point numbers, since these have no gradient.
 
     Raises:
-        ValueError: naming the first.
+        ValueError: naming the first other leaf.
     """
     _all_leaves(name, tree, jnp.floating, True, "only floating-point leaves can be trained: make it one, or keep it out of the parameters")
 
 
 def _all_leaves(name: str, tree: Tree, kind: Any, wanted: bool, remedy: str) -> None:
+    """Refuse the first leaf whose dtype is of a `kind` though not `wanted`, or is not though wanted."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, kind) != wanted:
             which = f"leaf {jax.tree_util.keystr(path)}" if path else "the array"

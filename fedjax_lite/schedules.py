@@ -1,7 +1,7 @@
-"""Schedules and the clock each is read on.
+"""Schedules, each with the clock that it is read on.
 
 An optax schedule is a function of a count. In a federated run there are three counts, and a schedule handed to a client's
-optax optimizer would silently be read on a fourth that restarts with every round; so each schedule names its clock.
+optax optimizer would silently be read on a fourth count, which restarts with every round; so each schedule names its clock.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def on_client_step(schedule: Schedule) -> Scheduled:
 
 
 def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.GradientTransformationExtraArgs]:
-    """The optax transformation in force at a clock, whether the rate is inside it or scheduled beside it."""
+    """Return the function: clock -> optax transformation, with the rate in `optimizer`, or with `learning_rate` at that clock."""
     if isinstance(optimizer, optax.GradientTransformation):
         if learning_rate is not None:
             raise ValueError(
@@ -104,7 +104,7 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
 
 
 def _init_without_rate(init_fn: Callable, params: Tree) -> Tree:
-    """The state of a factory's transformation, which must not keep the rate of the moment it was made."""
+    """Make the state of a factory's transformation; refuse a state that would keep the first rate."""
     state = init_fn(params)
     if keeps_rate(state):
         raise ValueError(

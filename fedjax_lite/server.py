@@ -1,4 +1,4 @@
-"""Servers: what is broadcast, and how an aggregate changes the global model."""
+"""Servers broadcast the global model and change it by an aggregate."""
 
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
             "initial_loss" is the loss before this round's training. Nothing is given where clients are private.
 
     Raises:
-        ValueError: for a rate on another clock than the round's, a metric that the round does not have, or an optimizer that needs one
-            where clients are private.
+        ValueError: for a rate on another clock than the round's, a metric that the round does not have, or an optimizer that needs a
+            metric where clients are private.
 
     >>> server = optimizer_server(optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=5)))
 
@@ -68,10 +68,10 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
 
 
 def check_like(aggregate: Tree, params: Tree) -> None:
-    """Refuse an aggregate that is no change of the model: its leaves would be broadcast, or raise an error of jax.
+    """Refuse an aggregate whose leaves differ from the model's in path or shape: jax would broadcast them, or raise an unclear error.
 
     Raises:
-        ValueError: with what both are.
+        ValueError: naming the leaves and shapes of both.
     """
     leaves = [jax.tree_util.tree_leaves_with_path(tree) for tree in (aggregate, params)]
     both = [[(jax.tree_util.keystr(path), jnp.shape(x)) for path, x in each] for each in leaves]

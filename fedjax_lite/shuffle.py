@@ -8,18 +8,18 @@ from jaxtyping import Array, Int, UInt32
 from fedjax_lite import forms
 from fedjax_lite.base import Key
 
-ROUNDS = 24  # each moves about half of the positions; 24 leave no measurable trace of the order before
+ROUNDS = 24  # each round moves about half of the positions; 24 rounds leave no measurable trace of the order before
 
 
 def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> Int[Array, "..."]:
-    r"""Where a random permutation of 0..n-1 sends each position (swap-or-not shuffle).
+    r"""Return the index to which a random permutation of 0..n-1 sends each position (swap-or-not shuffle).
 
     For each of 24 rounds i with a random offset K_i and a random bit function B_i:
     x' = (K_i - x) mod n;  x <- x' if B_i(max(x, x')) else x. Since x and x' are each other's partner, every
     round is a bijection, and so is the whole.
 
     Args:
-        key: the permutation's name; consumed.
+        key: names the permutation; used up.
         n: its length, 1 <= n < 2^31; may be traced.
         position: int32 in [0, n), any shape.
 

@@ -18,9 +18,9 @@ def simulate(
         algorithm: what a round does. To take `grad`, build it with `engine=fl.padded()`: only that loop has a fixed length.
         data: the training population. Hand it to your jitted function as an argument: closed over, it would be compiled in.
         params: the global model at the start.
-        sampler: who takes part.
-        rounds: how many rounds (static).
-        key: the root key. Every draw of the run is a function of it, the round and the client's id.
+        sampler: chooses the cohort of each round.
+        rounds: the number of rounds (static).
+        key: the root key. Every draw of the run is a function of this key, the round and the client's id.
 
     Returns:
         The final state, and the history: every metric of a round as an array `[rounds]`.

@@ -10,20 +10,20 @@ from fedjax_lite.base import Tree
 
 
 def take(stack: Tree, index: Int[Array, "..."]) -> Tree:
-    """Rows of a stack; an index past the end gives the last row."""
+    """Return rows of a stack; an index past the end gives the last row."""
     return jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), stack)
 
 
 def put(stack: Tree, index: Int[Array, " n"], rows: Tree) -> Tree:
-    """A stack with some rows replaced; an index past the end is dropped."""
+    """Replace the rows `index` of a stack; a row with an index past the end is dropped."""
     return jax.tree.map(lambda x, row: x.at[index].set(row, mode="drop"), stack, rows)
 
 
 def where(mask: Bool[Array, "..."], chosen: Tree, other: Tree) -> Tree:
-    """Leaf by leaf `chosen` where the mask holds; the mask's axes are the leading ones of every leaf."""
+    """Select `chosen` where `mask` is True, else `other`; the mask's axes are the leading axes of every leaf."""
 
     def leaf(x, y):
-        if x is y:  # so that under vmap it stays what all runs share
+        if x is y:  # so that under vmap a leaf that all runs share stays shared
             return x
         return jax.lax.select(jnp.broadcast_to(_trailing(mask, x.ndim), x.shape), x, y)
 
@@ -31,42 +31,42 @@ def where(mask: Bool[Array, "..."], chosen: Tree, other: Tree) -> Tree:
 
 
 def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
-    """A stack with the rows outside the mask set to 0, even where they hold NaN."""
+    """Set the rows of a stack where `mask` is False to 0, even rows that hold NaN."""
     return where(mask, stack, jax.tree.map(jnp.zeros_like, stack))
 
 
 def squared_norm(tree: Tree) -> Float[Array, ""]:
-    """The sum of squares over all leaves, in float32 or wider; not finite where it overflows."""
+    """Return the sum of squares over all leaves, in float32 or wider; not finite where the sum overflows."""
     return sum((jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(tree)), start=jnp.zeros((), jnp.float32))
 
 
 def wide(x: Array) -> Array:
-    """An array in at least float32: half precision, and whole numbers, are computed in that."""
+    """Cast an array to at least float32, in which half precision and whole numbers are computed."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def cast_like(tree: Tree, like: Tree) -> Tree:
-    """A tree with the dtypes of another of the same structure."""
+    """Cast a tree to the dtypes of `like`, a tree of the same structure."""
     return jax.tree.map(lambda x, y: x if x is y else jnp.asarray(x).astype(y.dtype), tree, like)
 
 
 def is_key(x: Any) -> bool:
-    """Whether an array, or its shape, holds random keys."""
+    """Return whether an array, or its shape, holds random keys."""
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def words(tree: Tree) -> Tree:
-    """Arrays with random keys as their words."""
+    """Replace random keys in a tree by their uint32 words."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def keys_again(row: Any, like: Any) -> Any:
-    """The inverse of `words`, of one leaf; `like` is an array that tells the kind of key."""
+    """Invert `words` for one leaf; `like` has the kind of key."""
     return jax.random.wrap_key_data(row, impl=jax.random.key_impl(like)) if is_key(like) else row
 
 
 def stack_of(shapes: Tree, rows: int) -> Tree:
-    """A stack of so many rows of zeros; random keys, which have none, as their words."""
+    """Make a stack of `rows` rows of zeros; random keys, which have no zero, become words."""
 
     def leaf(s):
         return jnp.zeros((rows, *s.shape, s.dtype.itemsize // 4), jnp.uint32) if is_key(s) else jnp.zeros((rows, *s.shape), s.dtype)
@@ -75,9 +75,10 @@ def stack_of(shapes: Tree, rows: int) -> Tree:
 
 
 def zeros(shapes: Tree) -> Tree:
-    """Zeros for a tree of `jax.ShapeDtypeStruct`."""
+    """Make zeros for a tree of `jax.ShapeDtypeStruct`."""
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def _trailing(x: Array, ndim: int) -> Array:
+    """Append axes of length 1 to `x`, up to `ndim` axes."""
     return x.reshape(x.shape + (1,) * (ndim - x.ndim))

@@ -20,13 +20,13 @@ __all__ = ["sgd_work"]
 
 
 class Own(NamedTuple):
-    """What `sgd_work` reads of what a client keeps; work around it may keep more, in a tuple of its own with this field."""
+    """The own row of `sgd_work`; work that wraps it may have a row with this field and more."""
 
-    steps: Tree = ()  # how many it took in earlier rounds, where a schedule counts them
+    steps: Tree = ()  # local steps in earlier rounds, where a schedule counts them
 
 
 class Carry(NamedTuple):
-    """What a client holds while it takes steps."""
+    """The carry of `sgd_work`."""
 
     params: Tree
     optimizer: Tree
@@ -51,11 +51,10 @@ def sgd_work(
         loss_fn: `(params, batch, key) -> losses [batch]`, or `(losses, {name: values [batch]})`. Never reduce over the
             batch: the mean over real examples is taken here, so a short last batch can't be got wrong. In evaluation it
             is called with key None. A short last batch is filled up with copies of the client's examples, whose losses do not
-            count. One that looks across the batch (a batch mean, batch normalisation, a contrastive term) would see them: it
-            takes a further argument `mask`, bool `[batch]`, which is False for these, and leaves them out itself. In the same way it
-            may take `shared`, `own`, `client`, `row`, `round` and `epoch`: what the server sent, what the client keeps, who it is,
-            which of its examples these are, and when.
-            In evaluation they are None.
+            count. A loss that looks across the batch (a batch mean, batch normalisation, a contrastive term) would see the copies: it
+            takes a further argument `mask`, bool `[batch]`, which is False for copies, and leaves them out itself. In the same way it
+            may take `shared`, `own`, `client`, `row`, `round` and `epoch`: the server's broadcast, the client's own row, the client,
+            the examples' rows among the client's, and the time. In evaluation these arguments are None.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
             starts anew in every round. A transformation before it that corrects the gradient is given the keywords `shared`, `own`,
             `client`, `round` and `key`, and `value`, the batch's loss.
@@ -64,13 +63,13 @@ def sgd_work(
         initial_loss: how the metric "initial_loss", the loss of the model as received, is measured. "batch": on each
             client's first batch, at no cost. "epoch": on every example of its first epoch, one more forward pass a step.
         gradient_norm: also report "gradient_norm", the mean norm of the clients' first gradients.
-        precision: what the loss and its gradient are computed in. "float32": as the parameters and examples are; "bfloat16":
+        precision: the format of the loss and its gradient. "float32": as the parameters and examples are; "bfloat16":
             on copies of both in that format, while parameters, gradients, losses and every sum over clients stay as they are.
         gradients: `(loss_fn, params, batch, key) -> ((loss, sums), gradient)` in place of the gradient of the mean loss, for
             instance `fl.privacy.record_level(...)`; `sums` has a `fl.Mean` for "loss" and each metric, over the real examples.
 
     Returns:
-        A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and what loss_fn reports.
+        A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and the metrics of loss_fn.
 
     Raises:
         ValueError: for a schedule that would restart every round without saying so, or a loss of the wrong shape.
@@ -149,6 +148,8 @@ def sgd_work(
 
 
 def _in_bfloat16(loss_fn: LossFn) -> LossFn:
+    """Let `loss_fn` compute on bfloat16 copies of parameters and examples."""
+
     def half(tree):
         return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
@@ -160,4 +161,5 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
 
 
 def _if(condition: Array, mean: Mean) -> Mean:
+    """Return `mean` where `condition` holds, else a `Mean` that counts nothing."""
     return jax.tree.map(lambda x: jnp.where(condition, x, 0), mean)

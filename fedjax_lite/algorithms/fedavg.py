@@ -33,7 +33,7 @@ def fedavg(
     Args:
         loss_fn, optimizer, learning_rate: as in `fl.sgd_work`.
         batches: batch size and local epochs or steps.
-        population: how many clients there are.
+        population: the number of clients.
         aggregator: `fl.aggregators.weighted_mean()` by default.
         server_learning_rate: eta_g; number, tracer or `fl.on_round(schedule)`.
         uplink, engine: as in `fl.federate`.

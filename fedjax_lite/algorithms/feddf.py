@@ -47,16 +47,16 @@ def feddf(
 
     Args:
         models: an architecture for each family of clients; their losses are cross-entropies of the leaf "y".
-        clients: how many each family has; ids follow on each other.
-        params: first parameters of each, whose sizes are told beforehand. `Algorithm.init` is given a tuple of such, of one family too.
+        clients: the number of clients of each family; ids are consecutive.
+        params: first parameters of each family, for their sizes. `Algorithm.init` takes a tuple of first parameters, for one family too.
         optimizer, learning_rate, batches: of local training, as in `fl.sgd_work`.
         public: examples `[examples, ...]`, or a `fl.distill.public_set`.
         how: from `fl.distill.lessons`; Adam at 1e-3 with a cosine to 0 in the paper.
-        ensemble: of all models; `fl.distill.mean_logits()` by default.
-        soft: the rule for what they say; the plain mean by default.
+        ensemble: the ensemble of all models; `fl.distill.mean_logits()` by default.
+        soft: the rule for soft labels; the plain mean by default.
         aggregator: the rule for each family's changes; `fl.aggregators.weighted_mean()` by default.
-        student: a model of its own with its first parameters, which learns in place of the averages.
-        fresh: it begins anew in every round.
+        student: a separate model with its first parameters, which learns in place of the averages.
+        fresh: the student begins anew in every round.
         engine: as in `fl.federate`.
 
     Returns:

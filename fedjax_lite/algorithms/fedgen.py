@@ -24,7 +24,7 @@ from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.work import sgd_work
 
 Generate = Callable[[Tree, Float[Array, "batch noise"], Float[Array, "batch classes"]], Array]  # params, noise, one-hot -> features
-_GENERATED = np.uint32(HIGH_STREAM + 1)  # of a local step's key; the optimizer draws from the one before
+_GENERATED = np.uint32(HIGH_STREAM + 1)  # a stream of a local step's key; the optimizer draws from the stream before
 
 
 class Generator(NamedTuple):
@@ -39,9 +39,9 @@ def latent_generator(key: Key, latent: int, classes: int, noise: int = 32, hidde
     """A generator of one hidden ReLU layer, as in the paper, without its batch normalisation.
 
     Args:
-        key: of its first parameters.
+        key: draws the first parameters.
         latent: features an example.
-        classes: how many there are.
+        classes: the number of classes.
         noise: numbers of noise.
         hidden: the layer's width.
 
@@ -82,21 +82,21 @@ def fedgen(
     y' uniform over the classes, e, e' ~ N(0, I), alpha_t = alpha decay^t in round t, beta_t likewise, both 0 in round 0, when the
     generator has learnt nothing. Server: x <- x + the mean change by examples; then steps of G on
     sum_k (n_k[y] / sum_j n_j[y]) CE(h_k(G(e, y)), y) + diversity exp(-mean_ij |z_i - z_j|_1 |e_i - e_j|_2^2), both norms means over
-    coordinates, z = G(e, y), with y drawn as often as the cohort holds it and n_k[y] how many of it client k holds.
+    coordinates, z = G(e, y), with y drawn in proportion to the cohort's labels and n_k[y] client k's examples of y.
 
     Args:
         model: in two parts, f its `features` and h its `head`, which gives logits `[batch, classes]`.
-        generator: from `latent_generator`, or one's own.
+        generator: from `latent_generator`, or a generator of your own.
         optimizer, learning_rate: of clients, as in `fl.sgd_work`.
         batches: batch size and local epochs or steps; the first epoch counts a client's labels "y".
-        population, classes: how many clients, and classes.
+        population, classes: the numbers of clients and of classes.
         alpha, beta, decay: as above.
         regularised_epochs: after how many local epochs a client trains on its examples alone.
         generator_batch_size: features a step, of clients and of the server.
         generator_optimizer: an optax transformation whose state lives as long as the run; by default Adam of rate 3e-4, with 1e-2 of the
             weights added to the gradient.
-        generator_steps: how many the server takes a round.
-        diversity: the factor on that term.
+        generator_steps: the server's steps a round.
+        diversity: the factor on the diversity term.
         engine: as in `fl.federate`.
 
     Returns:
@@ -128,7 +128,7 @@ def fedgen(
         generator_optimizer = optax.chain(optax.add_decayed_weights(1e-2), optax.adam(3e-4))
 
     def generated(params, key, labels):
-        """Features of labels, and the noise that they are made of."""
+        """Generate features for `labels`; also return their noise."""
         noise = jax.random.normal(key, (labels.shape[0], generator.noise))
         return generator.apply(params, noise, jax.nn.one_hot(labels, classes)), noise
 
@@ -137,9 +137,9 @@ def fedgen(
         features = extract(params, examples, key)
         logits = head(params, features)
         losses, metrics = of_logits(logits, examples, key)
-        which, of_noise = jax.random.split(jax.random.fold_in(key, _GENERATED))
-        drawn = jax.random.randint(which, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
-        made, _ = generated(shared.extra, of_noise, jnp.concatenate([examples["y"], drawn]))
+        label_key, noise_key = jax.random.split(jax.random.fold_in(key, _GENERATED))
+        drawn = jax.random.randint(label_key, (generator_batch_size,), 0, classes).astype(examples["y"].dtype)
+        made, _ = generated(shared.extra, noise_key, jnp.concatenate([examples["y"], drawn]))
         if made.shape[1:] != features.shape[1:]:
             raise ValueError(f"fedgen: the generator makes features {made.shape[1:]}, the model has {features.shape[1:]}: make them equal")
         beside, taught = jnp.split(head(params, made), [len(logits)])
@@ -148,12 +148,12 @@ def fedgen(
         return losses + strength * (alpha * teaching + beta * alike), metrics
 
     def generator_loss(params, models, counts, key):
-        of_labels, of_noise = jax.random.split(key)
+        label_key, noise_key = jax.random.split(key)
         held = jnp.sum(counts, axis=0)
-        labels = jax.random.categorical(of_labels, jnp.log(held), shape=(generator_batch_size,))
-        features, noise = generated(params, of_noise, labels)
+        labels = jax.random.categorical(label_key, jnp.log(held), shape=(generator_batch_size,))
+        features, noise = generated(params, noise_key, labels)
         losses = jax.vmap(lambda model: of_logits(head(model, features), {"y": labels}, None)[0])(models)
-        share = counts / jnp.maximum(held, 1)[None]  # of a class that nobody holds: 0
+        share = counts / jnp.maximum(held, 1)[None]  # 0 for a class without examples
         return jnp.mean(jnp.sum(share[:, labels] * losses, axis=0)) + diversity * likeness(features, noise)
 
     return federate(
@@ -167,7 +167,7 @@ def fedgen(
 
 
 def likeness(features: Array, noise: Float[Array, "batch noise"]) -> Float[Array, ""]:
-    """exp(-mean_ij |z_i - z_j|_1 |e_i - e_j|_2^2): 1 where different noise makes the same features, less where it does not."""
+    """Return exp(-mean_ij |z_i - z_j|_1 |e_i - e_j|_2^2): 1 where different noise makes the same features, else less."""
 
     def apart(x, size):
         return jnp.mean(size(x[:, None] - x[None]), axis=-1)
@@ -175,20 +175,22 @@ def likeness(features: Array, noise: Float[Array, "batch noise"]) -> Float[Array
     return jnp.exp(-jnp.mean(apart(features.reshape(len(features), -1), jnp.abs) * apart(noise, jnp.square)))
 
 
-class _Told(NamedTuple):
-    """What a client sends."""
+class _Message(NamedTuple):
+    """A client's message: the change of its model, and its numbers of labels."""
 
     change: Tree
     counts: Float[Array, "*clients classes"]
 
 
 class _Carry(NamedTuple):
+    """A client's carry: the carry of the work inside, and its numbers of labels."""
+
     work: Tree
     counts: Float[Array, " classes"]
 
 
 def _client(work, classes) -> ClientWork:
-    """Work, and a count of labels beside it."""
+    """Wrap client work so that it also counts the client's labels."""
 
     def start(shared, own, client):
         return _Carry(work.start(shared, own, client), jnp.zeros(classes))
@@ -200,39 +202,43 @@ def _client(work, classes) -> ClientWork:
 
     def finish(shared, own, carry, client):
         change, own, metrics = work.finish(shared, own, carry.work, client)
-        return _Told(change, carry.counts), own, metrics
+        return _Message(change, carry.counts), own, metrics
 
     return ClientWork(work.init, start, step, finish)
 
 
 class _Pooled(NamedTuple):
-    change: Tree  # the mean
+    """The aggregate."""
+
+    change: Tree  # the mean, weighted by examples
     changes: Tree  # [clients, ...], 0 in empty slots
     counts: Float[Array, "clients classes"]
 
 
 def _pooled() -> Aggregator:
-    """The mean change by examples, and beside it each client's: the generator needs their heads."""
+    """Average the changes, weighted by examples, and keep each client's change: the generator needs all heads."""
     mean = weighted_mean(non_finite="propagate")
 
     def finish(part, state, key):
-        told, cohort = part
-        told, cohort, dropped = screen(told, cohort, "drop")
-        told = tree.zero_where_not(cohort.weight > 0, told)
-        change, _, _ = mean.finish(mean.collect(told.change, cohort, ()), (), key)
-        return _Pooled(change, told.change, told.counts), state, {"non_finite": dropped}
+        messages, cohort = part
+        messages, cohort, dropped = screen(messages, cohort, "drop")
+        messages = tree.zero_where_not(cohort.weight > 0, messages)
+        change, _, _ = mean.finish(mean.collect(messages.change, cohort, ()), (), key)
+        return _Pooled(change, messages.change, messages.counts), state, {"non_finite": dropped}
 
     return Aggregator(lambda message: (), lambda messages, cohort, state: (messages, cohort), finish, additive=False)
 
 
 class _State(NamedTuple):
+    """The server's state."""
+
     params: Tree
     generator: Tree
     optimizer: Tree
 
 
 def _server(generator_loss, first, optimizer, steps) -> Server:
-    """The mean model, and a generator fitted to the models of the cohort."""
+    """Make the server: add the mean change to the model, and fit the generator to the models of the cohort."""
     optimizer = transformation_at(optimizer, None)(Clock(0))
 
     def init(params):

@@ -1,4 +1,4 @@
-"""FedGKT: a small model at each client, a large one at the server that goes on from its features; logits travel both ways."""
+"""FedGKT: a small model at each client, and a large model at the server for the clients' features; logits travel both ways."""
 
 from typing import Any, NamedTuple
 
@@ -25,13 +25,13 @@ from fedjax_lite.shuffle import permute
 from fedjax_lite.work import sgd_work
 
 
-class Said(NamedTuple):
-    """What a client sends of its examples, each at the example's own row."""
+class Outputs(NamedTuple):
+    """A client's message: outputs for its examples, each in the example's own row."""
 
     features: Array  # [examples, ...]
     logits: Float[Array, "*clients examples classes"]
     labels: Int[Array, "*clients examples"]
-    held: Bool[Array, "*clients examples"]  # False past its last example
+    held: Bool[Array, "*clients examples"]  # False in rows after its last example
 
 
 class Split(NamedTuple):
@@ -45,7 +45,7 @@ def split_loss(model: Model, server: Model) -> LossFn:
     """The loss and accuracy of the server's model behind each client's extractor, the mean over all clients; for `fl.evaluate`, `fl.run`.
 
     Args:
-        model, server: of clients and server, as in `fedgkt`, whose `params(state)` is what the function is called with.
+        model, server: of clients and server, as in `fedgkt`; the loss function takes that algorithm's `params(state)`.
 
     >>> import fedjax_lite as fl
     >>> model = fl.models.Model(None, None, lambda params, batch, key: batch["x"] * params, lambda params, features: features)
@@ -85,18 +85,19 @@ def fedgkt(
 ) -> Algorithm:
     r"""FedGKT: clients learn from the server's logits of their examples, the server from their features, logits and labels.
 
-    Client k, with H = extract(x), z_k = classify(H): epochs on CE(z_k, y) + kl T^2 KL(softmax(z_s / T) || softmax(z_k / T)), z_s being what
-    the server last said of x, the second term absent until it has; then (H, z_k, y) of all its examples are sent.
+    Client k, with H = extract(x), z_k = classify(H): epochs on CE(z_k, y) + kl T^2 KL(softmax(z_s / T) || softmax(z_k / T)), z_s being
+    the server's last logits of x, the second term absent before the first; then (H, z_k, y) of all its examples are sent.
     Server, with z_s = server_apply(H): epochs on CE(z_s, y) + kl T^2 KL(softmax(z_k / T) || softmax(z_s / T)); then z_s goes back.
 
     Args:
-        model: of the clients, in two parts: extract is its `features` (those that are sent are made with key None), classify its `head`.
-        server_model: the server's model, of examples {"x": features}, with its first parameters. Those that a run is given are the first
-            of each client.
+        model: the clients' model in two parts: extract is its `features` (called with key None for the features that are sent), classify
+            its `head`.
+        server_model: the server's model, of examples {"x": features}, with its first parameters. The parameters that a run is given are
+            each client's first.
         optimizer, server_optimizer: optax transformations. A client's starts anew in every round, the server's does not.
-        example, largest: of the data, for shapes: the server keeps `largest` logits for each of the population. Labels are the leaf "y".
-        population, classes: how many clients, and classes.
-        batches: of clients; one more pass, without learning, makes what is sent.
+        example, largest: the data's, for shapes: the server keeps logits `[population, largest, classes]`. Labels are the leaf "y".
+        population, classes: the numbers of clients and of classes.
+        batches: the clients'; one more pass, without learning, makes the message.
         server_batch_size, server_epochs: of the server, whose batches mix the cohort's examples.
         temperature, kl: T > 0, and the factor on both distillation terms.
         engine: as in `fl.federate`.
@@ -104,7 +105,7 @@ def fedgkt(
     Returns:
         An `Algorithm` whose `params(state)` is `Split(clients, server)`, for its `loss_fn`, a `split_loss`. "uplink_bits" are of the
         examples that clients hold, "downlink_bits" of `largest` logits a client, and "update_norm" is the server's. A message that is
-        not finite is left out. The server takes as many steps as what it was sent fills, a loop that reverse-mode `grad` can't pass.
+        not finite is left out. The server takes as many steps as the examples sent fill, in a loop that reverse-mode `grad` can't pass.
 
     Raises:
         ValueError: for numbers out of range, models that do not fit each other, data with another largest client.
@@ -143,30 +144,31 @@ def fedgkt(
         return server.apply(params, {"x": features}, None)
 
     def loss(params, examples, key, shared, client, row):
-        spoken = tree.take(tree.take(shared.each, client.id), row)
-        target = jnp.where(jnp.isnan(spoken), 0, soft(spoken))  # of zeros, which cost nothing, where the server has not spoken
+        server_logits = tree.take(tree.take(shared.each, client.id), row)
+        target = jnp.where(jnp.isnan(server_logits), 0, soft(server_logits))  # zeros before the first, which cost nothing
         return distilled(classify(params, extract(params, examples, key)), examples["y"], target)
 
-    def server_loss(params, said):
-        return distilled(server_apply(params, said.features), said.labels, soft(said.logits))[0]
+    def server_loss(params, outputs):
+        return distilled(server_apply(params, outputs.features), outputs.labels, soft(outputs.logits))[0]
 
     def says(params, examples, mask):
+        """Compute a client's outputs for examples."""
         features = extract(params, examples, None)
-        return Said(features, classify(params, features), examples["y"], mask)
+        return Outputs(features, classify(params, features), examples["y"], mask)
 
     def silence(params):
-        """A message of zeros, once it is known that the models fit."""
+        """Return a message of zeros; refuse models that do not fit each other."""
         batch = jax.tree.map(lambda x: jnp.zeros((largest, *jnp.shape(x)), jnp.result_type(x)), example)
-        said = tree.zeros(jax.eval_shape(says, params, batch, jnp.zeros(largest, bool)))
+        outputs = tree.zeros(jax.eval_shape(says, params, batch, jnp.zeros(largest, bool)))
         for name, logits in (
-            ("the model's head", said.logits),
-            ("the server's model", jax.eval_shape(server_apply, server_params, said.features)),
+            ("the model's head", outputs.logits),
+            ("the server's model", jax.eval_shape(server_apply, server_params, outputs.features)),
         ):
             if logits.shape != (largest, classes):
                 raise ValueError(
                     f"fedgkt: {name} must give logits [batch, classes={classes}], of a batch of {largest} it gives {logits.shape}"
                 )
-        return said
+        return outputs
 
     built = federate(
         _client(sgd_work(loss, optimizer), says, silence),
@@ -183,24 +185,28 @@ def fedgkt(
             raise ValueError(f"fedgkt: largest={largest}, but the data's largest client has {data.largest} examples: make them equal")
         return built.round(state, data, cohort)
 
-    # Evaluation needs the models of all clients, so what they keep can't go to host memory: the layout tells no rows.
+    # Evaluation needs the models of all clients, so own rows can't go to host memory: the layout has no `rows`.
     layout = built.layout and built.layout._replace(rows=None)
     models = lambda state: Split(state.own.model, state.server.params)  # noqa: E731
     return built._replace(round=round, params=models, layout=layout, loss_fn=split_loss(model, server))
 
 
 class _Own(NamedTuple):
+    """A client's own row."""
+
     model: Tree
     steps: Tree
 
 
 class _Carry(NamedTuple):
+    """A client's carry: the carry of the work inside, and its message so far."""
+
     work: Tree
-    said: Said
+    outputs: Outputs
 
 
 def _client(work, says, silence) -> ClientWork:
-    """Work on a model that stays with its client, and what is sent, from the pass after it."""
+    """Make client work on a model that stays with its client; the pass after training makes the message."""
 
     def init(params, key):
         return _Own(params, work.init(params, key).steps)
@@ -211,39 +217,41 @@ def _client(work, says, silence) -> ClientWork:
     def step(shared, own, carry, batch):
         after, metrics = work.step(shared._replace(params=own.model), own, carry.work, batch)
         row = jnp.where(batch.mask & ~batch.learning, batch.row, NO_LIMIT)
-        return _Carry(after, tree.put(carry.said, row, says(carry.work.params, batch.examples, batch.mask))), metrics
+        return _Carry(after, tree.put(carry.outputs, row, says(carry.work.params, batch.examples, batch.mask))), metrics
 
     def finish(shared, own, carry, client):
         _, after, metrics = work.finish(shared._replace(params=own.model), own, carry.work, client)
-        return carry.said, _Own(carry.work.params, after.steps), metrics
+        return carry.outputs, _Own(carry.work.params, after.steps), metrics
 
     return ClientWork(init, start, step, finish)
 
 
 def _counted() -> optax.GradientTransformationExtraArgs:
-    """An uplink that changes nothing, and counts the bits of the examples that a client holds: the rows past them do not travel."""
+    """Make an uplink that changes nothing and counts the bits of a client's examples alone: rows after them do not travel."""
 
-    def update(said, state, params=None, **extra):
-        each = jnp.float32(dense_bits(said._replace(held=())) / said.held.size)
-        return said, lump("fedgkt", jnp.sum(said.held) * each, 0.0, dense_bits(said))
+    def update(outputs, state, params=None, **extra):
+        each = jnp.float32(dense_bits(outputs._replace(held=())) / outputs.held.size)
+        return outputs, lump("fedgkt", jnp.sum(outputs.held) * each, 0.0, dense_bits(outputs))
 
-    return optax.GradientTransformationExtraArgs(lambda said: lump("fedgkt", 0.0, 0.0, dense_bits(said)), update)
+    return optax.GradientTransformationExtraArgs(lambda outputs: lump("fedgkt", 0.0, 0.0, dense_bits(outputs)), update)
 
 
-def _heard(said: Said, cohort: Client) -> tuple[Said, Array, Array]:
-    """All that was said `[clients, ...]`, by whom, and whether it counts: one that is not finite would spoil the server's model."""
+def _heard(outputs: Outputs, cohort: Client) -> tuple[Outputs, Array, Array]:
+    """Return the stack of messages, the clients' ids, and a mask `[clients]` of messages that are present and finite."""
     present = cohort.weight > 0
-    return said, cohort.id, present & is_finite(said, present)
+    return outputs, cohort.id, present & is_finite(outputs, present)
 
 
 class _State(NamedTuple):
+    """The server's state."""
+
     params: Tree
     optimizer: Tree
-    table: Float[Array, "population examples classes"]  # what the server last said of each example; NaN where it has not
+    table: Float[Array, "population examples classes"]  # the server's last logits of each example; NaN before the first
 
 
 def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
-    """A model that learns from what the clients said, and then speaks of the same examples."""
+    """Make the server: its model learns from the clients' outputs, and then makes logits for the same examples."""
     optimizer = transformation_at(optimizer, None)(Clock(0))
 
     def init(params):
@@ -251,9 +259,10 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
         server = jax.tree.map(jnp.asarray, first)
         return _State(server, optimizer.init(server), jnp.full(shape, jnp.nan, jnp.result_type(float)))
 
-    def learned(params, optimizer_state, said, owner, key):
-        # Held examples first, in the order of their clients' ids: the server takes as many steps as these fill, however much of the stack
-        # is empty, and whichever slots the clients have.
+    def learned(params, optimizer_state, outputs, owner, key):
+        """Train the server's model on the outputs `[rows, ...]` whose owner is a client; return its parameters and optimizer state."""
+        # Held examples first, in the order of their clients' ids: the steps depend on these examples alone, not on empty rows of the stack
+        # or on the slots of the clients.
         order, count = jnp.argsort(owner, stable=True), jnp.sum(owner < NO_LIMIT, dtype=jnp.int32)
         size = min(batch_size, owner.size)
         an_epoch = (count + size - 1) // size
@@ -262,20 +271,20 @@ def _server(apply, loss, first, optimizer, epochs, batch_size, shape) -> Server:
             params, optimizer_state = carry
             position = j % an_epoch * size + jnp.arange(size, dtype=jnp.int32)
             mask, order_now = position < count, jax.random.fold_in(key, j // an_epoch)
-            some = tree.take(said, order[permute(order_now, count, jnp.minimum(position, count - 1))])
-            gradient = jax.grad(lambda params: jnp.sum(jnp.where(mask, loss(params, some), 0)) / jnp.sum(mask))(params)
+            batch = tree.take(outputs, order[permute(order_now, count, jnp.minimum(position, count - 1))])
+            gradient = jax.grad(lambda params: jnp.sum(jnp.where(mask, loss(params, batch), 0)) / jnp.sum(mask))(params)
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
             return optax.apply_updates(params, updates), optimizer_state
 
         return jax.lax.fori_loop(0, epochs * an_epoch, step, (params, optimizer_state))
 
-    def update(heard, state, info):
-        said, ids, present = heard
-        held, ids = said.held & present[:, None], jnp.where(present, ids, NO_LIMIT)
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), said)
+    def update(aggregate, state, info):
+        outputs, ids, present = aggregate
+        held, ids = outputs.held & present[:, None], jnp.where(present, ids, NO_LIMIT)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
         owner = jnp.where(held, ids[:, None], NO_LIMIT).reshape(-1)
         params, optimizer_state = learned(state.params, state.optimizer, flat, owner, info.key)
-        logits = jax.lax.map(lambda features: apply(params, features), said.features)
+        logits = jax.lax.map(lambda features: apply(params, features), outputs.features)
         after = tree.where(held, logits.astype(state.table.dtype), tree.take(state.table, ids))
         return _State(params, optimizer_state, tree.put(state.table, ids, after))
 

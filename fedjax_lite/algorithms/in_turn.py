@@ -1,4 +1,4 @@
-"""Rounds in which the cohort answers twice."""
+"""Rounds in which the cohort answers twice: one algorithm after another over one server."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, Client, Key, Layout, State, Tree
 
-BITS = ("uplink_bits", "uplink_side_bits", "downlink_bits")
+BITS = ("uplink_bits", "uplink_side_bits", "downlink_bits")  # metrics that are summed over both parts
 
 
 def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
@@ -20,11 +20,11 @@ def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
         first, then: from `fl.federate`, for one population; their servers' `init` must give the same state.
 
     Returns:
-        An `Algorithm` whose metrics are `then`'s, those that only `first` has, and the bits of both; its state's aggregator, own and uplink
-        are pairs. In both parts a client draws from the same key.
+        An `Algorithm` whose metrics are `then`'s, the metrics that only `first` has, and the bits of both; its state's aggregator, own and
+        uplink are pairs. In both parts a client draws from the same key.
 
     Raises:
-        ValueError: for servers of different states, or a private part: nothing accounts for two releases in one round.
+        ValueError: for servers of different states, or a private part: no accountant covers two releases in one round.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
@@ -66,7 +66,7 @@ def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
 
 
 def _layout(first: Layout | None, then: Layout | None, part: Any) -> Layout | None:
-    """What both parts need of a runner: the steps of `then`, the rows of both."""
+    """Join the layouts: the steps of `then`, and the rows and stacks of both parts as pairs."""
     if first is None or then is None:
         return None
 

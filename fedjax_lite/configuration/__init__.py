@@ -1,1 +1,1 @@
-"""From a TOML file to a run: a file for each of its sections."""
+"""Build a run from a TOML file; each section of the TOML file has a module here."""

@@ -1,4 +1,4 @@
-"""The table [aggregator] of a configuration, and what an aggregator may take from other sections."""
+"""The table [aggregator] of a configuration, and the arguments that an aggregator takes from other sections."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["aggregator_of", "of_messages"]
 
 
 def aggregator_of(table: Table, defaults: Mapping[str, Any], population: int) -> Aggregator:
-    """An aggregator; one that wraps another takes its table as inner, which has the same num_byzantine if it does not say."""
+    """Build an aggregator; an aggregator inside another (`inner`) gets the outer num_byzantine unless its table has its own."""
     for each in table.below():
         if each.path[-1] == "trusted" and isinstance(each.value, int) and each.value >= population:
             raise each.error(f"client {each.value} does not exist: there are {population}, counted from 0")
@@ -24,11 +24,11 @@ def aggregator_of(table: Table, defaults: Mapping[str, Any], population: int) ->
 
 
 def of_messages(config: Config, params: Tree, numbers: int | None) -> dict[str, Any]:
-    """What an aggregator is told of a run's messages, where its table does not say.
+    """Return defaults for an aggregator's arguments that depend on the run: its rounds, and the dimension of a message.
 
     Args:
-        params: of the model whose changes are sent.
-        numbers: how many a message has where it is no change of a model; None: it is.
+        params: parameters of the model whose changes are sent.
+        numbers: the size of a message that is no change of a model; None: messages are changes of the model.
     """
     table = config.at("aggregator")
     message = params if numbers is None else jax.ShapeDtypeStruct((numbers,), jnp.float32)

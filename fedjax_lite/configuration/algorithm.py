@@ -1,4 +1,4 @@
-"""The table [algorithm] of a configuration: a function of `fl.algorithms`, or the user's, and what the other sections give it.
+"""The table [algorithm] of a configuration: a function of `fl.algorithms`, or a user's, with arguments from the other sections.
 
 The function's arguments are known by their names: some come from the other sections (`_given`), some are tables that describe a part
 (`_part`), and the rest are keys of [algorithm] as they stand.
@@ -26,17 +26,17 @@ from fedjax_lite.models import Model
 
 __all__ = ["algorithm_of", "others_keys", "own_keys"]
 
-GIVEN = (
+GIVEN = (  # arguments that come from other sections
     "loss_fn", "model", "models", "clients", "params", "optimizer", "learning_rate", "batches", "uplink", "population", "classes",
     "example", "largest", "public", "aggregator", "server", "engine",
 )  # fmt: skip
 
 
 def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
-    """The algorithm that [algorithm] names, and the first parameters that it is given.
+    """Build the algorithm that [algorithm] names; also return the first parameters for its `init`.
 
     Raises:
-        ConfigError: for a section or a key that the algorithm has no argument for, one that is missing, and whatever it refuses.
+        ConfigError: for a section or key that the algorithm has no argument for, a missing key, and arguments that the algorithm refuses.
     """
     table = sections.config.at("algorithm").named()
     factory, own = find(table, "algorithm")
@@ -52,18 +52,18 @@ def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
 
 
 def own_keys(factory: Callable) -> list[inspect.Parameter]:
-    """The arguments of an algorithm that [algorithm] itself can set."""
+    """Return the arguments of an algorithm that [algorithm] itself can set."""
     return [p for p in inspect.signature(factory).parameters.values() if p.name not in GIVEN and p.kind is not p.VAR_KEYWORD]
 
 
 def others_keys(factory: Callable) -> list[str]:
-    """The arguments of an algorithm that other sections set, where it is for a user to set them."""
+    """Return the arguments of an algorithm that a user sets in other sections."""
     chosen = {"optimizer", "learning_rate", "batches", "uplink", "public", "aggregator", "server"}
     return [name for name in inspect.signature(factory).parameters if name in chosen]
 
 
 def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:
-    """The arguments that come from other sections."""
+    """Return the arguments that come from other sections, by name."""
     config, source, known = sections.config, sections.source, sections.known
     client, aggregator = config.at("client"), config.at("aggregator")
     _refuse_others(config, table.get("name"), parameters)
@@ -116,7 +116,7 @@ def _refuse_others(config: Config, name: Any, parameters: Any) -> None:
 
 
 def _rate(client: Table, parameters: Any) -> dict[str, Any]:
-    """The clients' optimizer and its rate; the rate alone for a method whose steps are those of plain SGD."""
+    """Return the clients' optimizer and its learning rate as arguments; the rate alone for a method with steps of plain SGD."""
     if "optimizer" not in parameters and ("learning_rate" not in parameters or "optimizer" not in client):
         return {}
     if "optimizer" not in client:
@@ -136,7 +136,7 @@ def _rate(client: Table, parameters: Any) -> dict[str, Any]:
 
 
 def _attacked(sections: Sections, given: dict[str, Any]) -> dict[str, Any]:
-    """The loss function and the aggregator as the attackers would have them."""
+    """Return the loss function and the aggregator under attack, as arguments."""
     assert sections.attacked is not None
     table = sections.config.at("attack")
     if "aggregator" not in given:
@@ -148,7 +148,7 @@ def _attacked(sections: Sections, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(sections: Sections, table: Table, name: str) -> Any:
-    """What a table inside [algorithm] describes, by the name of the argument; anything else as it stands."""
+    """Build the part that a table inside [algorithm] describes, by the argument's name; return another value as it is."""
     if name == "student":
         return _model(sections, table, sections.source.example)
     if name == "server_model":
@@ -169,14 +169,14 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
 
 
 def _model(sections: Sections, table: Table, example: Tree) -> tuple[Model, Tree]:
-    """A model and its first parameters."""
+    """Build a model and its first parameters."""
     model, _ = model_of(table, sections.outputs)
     with refusing(table):
         return model, model.init(sections.key, example)
 
 
 def _features(sections: Sections, table: Table) -> jax.Array:
-    """One example's features, in zeros, of the clients' model."""
+    """Return zeros in the shape of the features that the clients' model has of one example."""
     features, example = sections.known[0].model.features, jax.tree.map(jnp.asarray, sections.source.example)
     if features is None:
         raise table.config.at("model").error("has no features apart from its head: take another model, such as mlp")

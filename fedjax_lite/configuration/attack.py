@@ -1,4 +1,4 @@
-"""The table [attack] of a configuration: what Byzantine clients do, and who they are."""
+"""The table [attack] of a configuration: the attack, and the Byzantine clients."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fedjax_lite.configuration.table import Config
 
 
 def attack_of(config: Config, classes: int, population: int) -> tuple[attacks.Attack | None, Any, dict[str, Any]]:
-    """The attack (None: nobody's), who mounts it `[population]`, and what an aggregator may take from its table."""
+    """Build the attack (or None) and the mask of attackers `[population]`; also return defaults for an aggregator's arguments."""
     if "attack" not in config.values:
         return None, None, {}
     table = config.at("attack").named()

@@ -1,4 +1,4 @@
-"""From a configuration's tables to a run: which parts there are, and what they take from each other."""
+"""Build a run from a configuration's tables: the parts, and the arguments that parts take from each other."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ __all__ = ["Parts", "build", "mechanism_of", "parts", "sampler_of"]
 
 
 class Parts(NamedTuple):
-    """What a configuration describes, but for its data and the options of its run."""
+    """The parts that a configuration describes, without its data and the options of its run."""
 
     algorithm: Algorithm
     params: Tree
@@ -59,11 +59,11 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         function: `fl.run`, or `fl.plan`, which takes the same arguments.
 
     Returns:
-        The function with everything bound but, for `fl.run`, `out`, `resume` and `progress`. A [grid] is left out: its values are a
+        The function with all arguments bound but, for `fl.run`, `out`, `resume` and `progress`. A [grid] is left out: its values are a
         study's.
 
     Raises:
-        ConfigError: for whatever is unknown or refused, before anything is compiled or written.
+        ConfigError: for settings that are unknown or refused, before compiling and writing.
     """
     check_unchanged(config)
     options = options_of(config)
@@ -78,15 +78,15 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         raise config.error(NOISE, '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings.target_epsilon is not None:
         raise config.error(("privacy", "target_epsilon"), "nothing here is private: take a private aggregator, or leave it out")
-    with refusing(config):  # what only shows when the parts meet: shapes, metrics one part wants of another, who takes part
+    with refusing(config):  # errors that only show when the parts meet: shapes, a metric that a part lacks, participation
         shapes = jax.eval_shape(algorithm.init, params, key)
         hides = hidden(shapes.own, shapes.uplink)
         check_private(
             algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides, is_central(source.test)
         )
         first = min(options["rounds"], options.get("evaluate_every", 10))
-        what = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
-        trace(algorithm, sampler, loss_fn, rounds=first, **what)
+        operands = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
+        trace(algorithm, sampler, loss_fn, rounds=first, **operands)
     return partial(
         function,
         algorithm,
@@ -104,14 +104,14 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
 
 
 def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, memory: int | None = None) -> Parts:
-    """The parts of a configuration for this data; pure, so that numbers among its values, the data and the seed can be tracers.
+    """Build a configuration's parts for this data; pure, so that numbers among its values, the data and the seed can be tracers.
 
     Args:
         config: from `fedjax_lite.configuration.config.load`, or with numbers replaced by `fedjax_lite.configuration.config.changed`.
         source: from `load_data`.
         outputs: from `outputs_of`.
-        seed: of the run's key.
-        memory: bytes of the device, where that can be asked.
+        seed: the seed of the run's key.
+        memory: bytes of the device; None where they are unknown.
     """
     key = jax.random.key(seed)
     known, several = architectures(config, outputs, source.population)
@@ -144,7 +144,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
 
 
 def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, LossFn]:
-    """The algorithm that [client], [aggregator], [server] and [distillation] compose, its first parameters, its model and loss."""
+    """Compose the algorithm of [client], [aggregator], [server] and [distillation]; also return its first params, model and loss."""
     config, known, first = sections.config, sections.known, sections.params
     client = config.at("client")
     works = [work_of(client, one.loss_fn) for one in known]
@@ -175,7 +175,7 @@ def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, 
 
 
 def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Callable[[float], Mechanism | None]:
-    """What a configuration's aggregator gives away, as a function of its noise multiplier."""
+    """Return the function: noise multiplier -> the privacy mechanism of the configuration's aggregator, or None."""
 
     def at(noise_multiplier: float) -> Mechanism | None:
         table = with_noise(config, noise_multiplier).at("aggregator")
@@ -188,13 +188,12 @@ def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Ca
 
 
 def settings_kept(config: Config) -> dict[str, Any]:
-    """The settings that a run keeps, and must agree with to be resumed: the user's code by its hash; and [data], which has a fingerprint
-    of its own, with paths that hold from anywhere."""
+    """Return the settings that a run stores, and compares when resumed: paths are absolute, and the user's code is its hash."""
     values = changed(config, paths_of(config)).values
     code = fingerprints(config)
     return {name: value for name, value in values.items() if name not in ("grid", "code")} | ({"code": code} if code else {})
 
 
 def sampler_of(config: Config) -> Sampler:
-    """What [sampling] names; one that wraps another takes its table."""
+    """Build the sampler of [sampling], with the samplers that it wraps."""
     return make(config.at("sampling"), "sampling")

@@ -1,4 +1,4 @@
-"""A function called with a table's values: its signature says what is known, required and of which type."""
+"""Call a function with a table's values: the signature decides which keys are known, required and of which type."""
 
 import inspect
 import re
@@ -18,13 +18,13 @@ def call(table: Table, function: Callable, given: Mapping[str, Any] | None = Non
     """Call a function with a table's values, once they are known to fit its signature.
 
     Args:
-        table: its values are what TOML can write, or some of them already what they describe.
+        table: its values come from TOML, or are already the parts that tables describe.
         function: a factory.
         given: arguments that no table can set.
-        also: keys of the table that are read elsewhere, for the message about an unknown one.
+        also: keys of the table that are read elsewhere, for the message about an unknown key.
 
     Raises:
-        ConfigError: for an unknown key, one that is missing, a value of another type, and whatever the function refuses.
+        ConfigError: for an unknown key, a missing key, a value of another type, and arguments that the function refuses.
     """
     given = given or {}
     parameters = {
@@ -53,11 +53,11 @@ def call(table: Table, function: Callable, given: Mapping[str, Any] | None = Non
 
 
 LESSONS = '{ optimizer = { name = "adam", learning_rate = 1e-3 }, steps = 100 }'
-# Arguments that are tables of their own, or lists of such: an example of each.
+# Arguments that are tables of their own, or lists of tables: an example of each.
 TABLES = {
     "partition": '{ name = "iid", clients = 10 }',
     "sampler": '{ name = "everyone" }',
-    "inner": "",  # of the kind that it is inside of
+    "inner": "",  # its kind depends on the table around it
     "optimizer": '{ name = "sgd", learning_rate = 0.1 }',
     "server_optimizer": '{ name = "sgd", learning_rate = 0.1 }',
     "student": '{ name = "mlp", hidden = [16] }',
@@ -68,7 +68,7 @@ TABLES = {
 
 
 def _missing(function: Callable, name: str, annotation: Any) -> str:
-    """What to say where a required argument is missing."""
+    """Return the message about a required argument that is missing."""
     if name in TABLES:
         return f"give {name}, such as {TABLES[name]}" if TABLES[name] else f"give {name}"
     if not describable(annotation):
@@ -78,9 +78,9 @@ def _missing(function: Callable, name: str, annotation: Any) -> str:
 
 @contextmanager
 def refusing(table: Table | Config) -> Any:
-    """Turn any exception into an error about a table; about a key below it, if the message names one.
+    """Turn an exception into a ConfigError about `table`, or about the key below `table` that the exception's message names.
 
-    Nothing but a configuration's values varies inside, so whatever is raised there, in jax, optax or flax too, is about them.
+    Inside this context only a configuration's values vary, so every exception, from jax, optax or flax too, is about these values.
     """
     table = table.at() if isinstance(table, Config) else table
     try:
@@ -91,7 +91,7 @@ def refusing(table: Table | Config) -> Any:
         message = (
             str(error).split("\n")[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}".split("\n")[0]
         )
-        whole = table.config.at(*table.path)  # values may have become what they describe
+        whole = table.config.at(*table.path)  # the original values: the table's may already be parts
         keys = [key.path for key in whole.below() if len(key.path) > 1 and key.path[-1] != "name"]
         shapes = [r"{}\b", r".*\b{}\b"] if table.path else [r"{}\b"]
         named = [key for shape in shapes for key in keys if re.match(shape.format(re.escape(str(key[-1]))), message)]

@@ -1,4 +1,4 @@
-"""The table [client] of a configuration: what a client does with its examples, and how its message is changed before it is sent."""
+"""The table [client] of a configuration: client work, batches and uplink."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ from fedjax_lite.work import sgd_work
 
 __all__ = ["OF_BATCHES", "batches_of", "uplink_of", "work_of"]
 
-OF_BATCHES = ("batch_size", "epochs", "steps", "shuffle")
+OF_BATCHES = ("batch_size", "epochs", "steps", "shuffle")  # keys of the batches
 BESIDE = (*OF_BATCHES, "uplink", "record")  # keys that are not the work's own
 
 
 def work_of(table: Table, loss_fn: LossFn) -> ClientWork:
-    """Local training by the table's optimizer."""
+    """Build local training by the table's optimizer."""
     gradients = _record_level(table.at("record"), table.get("batch_size")) if "record" in table else None
     return with_optimizer(table.without(BESIDE), sgd_work, CLOCKS, {"loss_fn": loss_fn, "gradients": gradients}, BESIDE)
 
 
 def batches_of(table: Table) -> Batches:
-    """Batch size, and epochs or steps, which may be schedules on the round's clock."""
+    """Build the batches: batch size, and epochs or steps, which may be schedules on the round's clock."""
     shuffle = table.get("shuffle", True)
     if not isinstance(shuffle, bool):
         raise table.error(f"must be true or false, got {shuffle!r}", "shuffle")
@@ -44,12 +44,12 @@ def batches_of(table: Table) -> Batches:
 
 
 def uplink_of(table: Table) -> optax.GradientTransformation | None:
-    """What changes a message on its way; None: nothing."""
+    """Build the uplink; None where the table has none."""
     return make(table.at("uplink"), "uplink") if "uplink" in table else None
 
 
 def _check_size(table: Table, of_batch: bool) -> None:
-    """Refuse what is no number of examples, epochs or steps; where it is not the batch's, it may be a schedule, or a study's."""
+    """Refuse a wrong batch size or number of epochs or steps; epochs and steps may be a schedule, or a study's array."""
     value = table.value
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     other = value == "all" if of_batch else isinstance(value, dict | jax.Array)
@@ -61,7 +61,7 @@ def _check_size(table: Table, of_batch: bool) -> None:
 
 
 def _record_level(table: Table, batch_size: Any) -> Any:
-    """Gradients that are private for each example; the divisor is the batch's size."""
+    """Build gradients that are private for each example, divided by the batch's size."""
     table.checked("{ clip = 1.0, noise_multiplier = 1.0 }")
     if not isinstance(batch_size, int):
         raise table.error(f"divides by the size of a batch, which must be a number: give batch_size, got {batch_size!r}")

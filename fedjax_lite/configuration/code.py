@@ -19,11 +19,11 @@ from fedjax_lite.configuration.table import Config, Table
 __all__ = ["check_unchanged", "fingerprints", "function_of", "is_code", "line_in_code"]
 
 CODE = re.compile(r"(?P<file>[^:]+\.py|[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)")
-PREFIX = "of_a_configuration."  # of the modules that are loaded from a file
+PREFIX = "of_a_configuration."  # starts the name of a module that is loaded from a file
 
 
 def is_code(name: Any) -> bool:
-    """Whether a name is that of a function in a file or a module.
+    """Return whether `name` is the name of a function in a file or a module.
 
     >>> is_code("mine.py:my_rule"), is_code("package.module:my_rule"), is_code("trimmed_mean"), is_code("mine.py:")
     (True, True, False, False)
@@ -32,10 +32,10 @@ def is_code(name: Any) -> bool:
 
 
 def function_of(table: Table) -> Callable:
-    """The function that a text names; a file is relative to the folder that the text was written in, where modules are looked for too.
+    """Load the function that a text names, from a file or module in the folder where the text was written.
 
     Raises:
-        ConfigError: for what cannot be read or run, and a name that is no function there.
+        ConfigError: for code that cannot be read or run, and for a name that is no function there.
     """
     module, name = _module_of(table), table.value.rpartition(":")[2]
     function = getattr(module, name, None)
@@ -43,33 +43,33 @@ def function_of(table: Table) -> Callable:
         known = [
             key for key, value in vars(module).items() if isinstance(value, types.FunctionType) and value.__module__ == module.__name__
         ]
-        what = "is no function" if hasattr(module, name) else "is not"
+        problem = "is no function" if hasattr(module, name) else "is not"
         raise table.error(
-            f"{name!r} {what} in {table.value.rpartition(':')[0]}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
+            f"{name!r} {problem} in {table.value.rpartition(':')[0]}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
         )
     return function
 
 
 def fingerprints(config: Config) -> dict[str, str]:
-    """The hash of each file that a configuration takes code from, by the name that it has there."""
+    """Return the hash of each file of code that a configuration names, by the text that names a function in the file."""
     code = [each for each in config.at().texts() if is_code(each.value)]
     return {each.value: _hash(Path(_module_of(each).__file__ or "")) for each in code}
 
 
 def check_unchanged(config: Config) -> None:
-    """Refuse code that is not what a finished run's configuration was run with, which its table [code] tells.
+    """Refuse code whose hash differs from the hash in the table [code], which a finished run's configuration has.
 
     Raises:
-        ConfigError: with the file.
+        ConfigError: naming the file.
     """
-    found = fingerprints(config)
+    hashes = fingerprints(config)
     for name, fingerprint in config.values.get("code", {}).items():
-        if found.get(name) != fingerprint:
+        if hashes.get(name) != fingerprint:
             raise config.error(("code", name), "is no longer the code that this was run with: leave [code] out to run what it is now")
 
 
 def line_in_code(error: BaseException) -> str:
-    """The file and the line in the user's code that an error came through last; "" where it came through none."""
+    """Return file and line of the last frame of an error that lies in the user's code; "" if no frame does."""
     frames = [
         (frame.f_globals.get("__name__", ""), frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
     ]
@@ -81,7 +81,7 @@ _imported: set[str] = set()  # modules that configurations named
 
 
 def _module_of(table: Table) -> types.ModuleType:
-    """The module that a text names, loaded once for as long as its file stays the same."""
+    """Load the module that a text names, only once as long as its file stays the same."""
     name = table.value.rpartition(":")[0]
     folder = table.config.origin(table.path).folder.absolute()
     with _looked_for_in(folder if not name.endswith(".py") else Table(table.config, table.path, name).file().absolute().parent):
@@ -102,7 +102,7 @@ def _module_of(table: Table) -> types.ModuleType:
 
 @functools.cache
 def _loaded(file: Path, fingerprint: str) -> types.ModuleType:
-    """The module that a file holds while it has this hash."""
+    """Load the module in a file; cached by the file's hash, so that a changed file is loaded anew."""
     name = f"{PREFIX}{file.stem}_{fingerprint}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
@@ -116,12 +116,13 @@ def _loaded(file: Path, fingerprint: str) -> types.ModuleType:
 
 
 def _hash(file: Path) -> str:
+    """Return 16 hex digits of the SHA-256 of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 @contextmanager
 def _looked_for_in(folder: Path) -> Iterator[None]:
-    """A folder in front of those that modules are looked for in."""
+    """Put a folder in front of the folders where Python looks for modules."""
     sys.path.insert(0, str(folder))
     try:
         yield

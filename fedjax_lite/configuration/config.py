@@ -1,4 +1,4 @@
-"""A TOML file as a configuration: which sections there are, and what no setting can mean."""
+"""Load a TOML file as a configuration: check its sections, and refuse values that no setting can have."""
 
 import copy
 import difflib
@@ -16,7 +16,7 @@ from fedjax_lite.refuse import short
 
 __all__ = ["SECTIONS", "changed", "load", "nearest"]
 
-# section -> whether it must be there
+# section -> whether a configuration must have that section
 SECTIONS = {
     "name": True,
     "seed": False,
@@ -35,20 +35,20 @@ SECTIONS = {
     "grid": False,
     "code": False,  # the hashes of the user's files, in a finished run's configuration
 }
-BROUGHT = {"algorithm": ("client", "aggregator", "server"), "distillation": ("server",)}  # section -> what need not be there beside it
+BROUGHT = {"algorithm": ("client", "aggregator", "server"), "distillation": ("server",)}  # section -> sections that are then not required
 
-NAME = r"(?![. ])[\w !#$%&'()+,.=@\[\]^{}~-]{1,100}(?<! )"  # no path's separators, nothing invisible
+NAME = r"(?![. ])[\w !#$%&'()+,.=@\[\]^{}~-]{1,100}(?<! )"  # no separators of paths, no invisible characters
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file, apply overrides, and check which sections there are.
+    """Read a TOML file, apply overrides, and check the sections.
 
     Args:
         path: the file; `~` is home.
         overrides: each "section.key=value"; the value is TOML, or else taken as text.
 
     Raises:
-        ConfigError: for what cannot be read, an unknown or missing section, a section of the wrong type.
+        ConfigError: for a file that cannot be read, an unknown or missing section, a section of the wrong type.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")  # Windows' editors put a byte order mark first
@@ -58,9 +58,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"cannot read {short(path)}: {error.strerror}") from None
     except RecursionError:
         raise ConfigError(f"{short(path)} is not valid TOML: it is nested too deeply") from None
-    except (ValueError, RuntimeError) as error:  # a RuntimeError for the home of nobody
+    except (ValueError, RuntimeError) as error:  # a RuntimeError for the home of an unknown user
         raise ConfigError(f"{short(path)} is not valid TOML: {short(error)}") from None
-    here = Path()  # what is given beside the file is relative to where one stands
+    here = Path()  # relative paths in overrides start at the current directory
     changes = tuple(Override(override(values, written), Origin(f"--set {written}", here)) for written in overrides)
     config = Config(values, text, str(Path(path).expanduser()), changes)
     _check_sections(config)
@@ -68,12 +68,12 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def changed(config: Config, changes: Mapping[str, Any], origins: Mapping[str, Origin] = MappingProxyType({})) -> Config:
-    """A configuration with other values at some dotted paths, a table before what is in it; the values may be tracers.
+    """Return `config` with other values at dotted paths, set from the shortest path to the longest; values may be tracers.
 
     Args:
         config: is left as it is.
         changes: path -> value.
-        origins: path -> where the value was written, for those that stand in the file.
+        origins: path -> the place where the value was written, for a value that stands in the file.
 
     >>> changed(Config({"a": {"b": 1, "c": 2}}), {"a.b": 3}).values
     {'a': {'b': 3, 'c': 2}}
@@ -89,7 +89,7 @@ def changed(config: Config, changes: Mapping[str, Any], origins: Mapping[str, Or
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """What to add to a message about an unknown name.
+    """Return the end of a message about an unknown name: the nearest known name, or "".
 
     >>> nearest("trimed_mean", ["median", "trimmed_mean"])
     "; did you mean 'trimmed_mean'?"
@@ -99,7 +99,7 @@ def nearest(name: Any, known: Iterable[str]) -> str:
 
 
 def _check_sections(config: Config) -> None:
-    """Refuse sections that are unknown, missing or of another type than theirs."""
+    """Refuse sections that are unknown, missing or of a wrong type."""
     values = config.values
     for section in values:
         if section not in SECTIONS:
@@ -120,7 +120,7 @@ def _check_sections(config: Config) -> None:
 
 
 def _check(table: Table) -> None:
-    """Refuse what TOML can write and no setting can mean."""
+    """Refuse values that TOML can write and no setting can have: nan, dates, numbers beyond 64 bits."""
     value = table.value
     if isinstance(value, dict | list):
         for key in value if isinstance(value, dict) else range(len(value)):

@@ -1,4 +1,4 @@
-"""The table [data] of a configuration: the population, what is held out of it, and what everybody may see."""
+"""The table [data] of a configuration: the population, the test part, and the public examples."""
 
 from dataclasses import replace
 from typing import Any, get_type_hints
@@ -22,7 +22,7 @@ OURS = ("public", "central_test", "labels")  # keys of [data] that no data set t
 
 
 def load_data(config: Config, seed: int) -> Source:
-    """What [data] names. `central_test` and `public` are taken out of the clients' examples, in this order."""
+    """Load the data that [data] names. `central_test` and `public` are taken out of the clients' examples, in this order."""
     table = config.at("data")
     source = _named(table.without(OURS), seed)
     for place, name in enumerate(("central_test", "public")):
@@ -31,7 +31,7 @@ def load_data(config: Config, seed: int) -> Source:
             raise ours.error("is for data in memory, and this is a store on disk: leave it out")
         if name in table and not isinstance(ours.value, dict):
             with refusing(ours):
-                rest, taken = hold_out(source.train, ours.value, seed=seed + 2**32 * (place + 1))  # apart from the partition's draws
+                rest, taken = hold_out(source.train, ours.value, seed=seed + 2**32 * (place + 1))  # not the partition's seed
             source = source._replace(train=rest)
             source = source._replace(test=taken) if name == "central_test" else source._replace(public=taken)
         elif name in table:
@@ -45,7 +45,7 @@ def load_data(config: Config, seed: int) -> Source:
 
 
 def paths_of(config: Config) -> dict[str, str]:
-    """The files and folders that [data] names, by the key that names each, as they were found."""
+    """Return the absolute paths of files and folders in [data], by the dotted key of each."""
     tables = [table for table in (config.at("data"), config.at("data", "public")) if isinstance(table.value, dict) and "name" in table]
     named = [(table, find(table, "data")[0]) for table in tables if table.get("name") != "noise"]
     paths = [table.at(key) for table, factory in named for key, kind in get_type_hints(factory).items() if key in table and is_path(kind)]
@@ -53,25 +53,26 @@ def paths_of(config: Config) -> dict[str, str]:
 
 
 def _named(table: Table, seed: int, **defaults: Any) -> Source:
+    """Load the data set that a table names, as a Source without public examples."""
     source = make(table, "data", seed=seed, **defaults)
     return Source(source.train, source.test) if isinstance(source, TrainTest) else Source(source, None)
 
 
 def _public(table: Table, source: Source, seed: int) -> FederatedData:
-    """Public examples of another data set, or of noise."""
+    """Make public examples from another data set, or of noise."""
     if table.get("name") == "noise":
         noisy = table.without(["name"]).also(seed=table.get("seed", seed))
         return FederatedData.from_clients([call(noisy, noise, {"example": source.example})])
-    found = _named(table, seed, partition=iid(1))
-    if not isinstance(found.train, FederatedData):
+    other = _named(table, seed, partition=iid(1))
+    if not isinstance(other.train, FederatedData):
         raise table.error("must be data in memory, not a store on disk")
-    if found.words != source.words:
+    if other.words != source.words:
         raise table.error("its labels are other words than those of the clients: number both in one way, or leave its labels out")
-    return FederatedData.from_clients([found.train.examples])
+    return FederatedData.from_clients([other.train.examples])
 
 
 def _whole(part: Any) -> Any:
-    """A population with its labels as integers; a store stays as it is on disk, since a loss takes classes of any dtype."""
+    """Cast a population's whole labels to int32; a store stays as it is, since losses take classes of every dtype."""
     if not isinstance(part, FederatedData) or "y" not in part.examples or np.issubdtype(part.examples["y"].dtype, np.integer):
         return part
     y = np.asarray(part.examples["y"])
@@ -79,20 +80,22 @@ def _whole(part: Any) -> Any:
 
 
 def losses_of(config: Config) -> list[Any]:
-    """The losses that [model] names."""
+    """Return the losses that [model] names."""
     return [table.get("loss") for table in _models(config) if "loss" in table]
 
 
 def _models(config: Config) -> list[Table]:
-    """The tables that describe models."""
+    """Return the tables that describe models: [model], or its families."""
     model = config.at("model")
     tables = model.at("families").items() if isinstance(model.get("families"), list) else [model]
     return [table for table in tables if isinstance(table.value, dict)]
 
 
 def meaning(config: Config, source: Source) -> str | None:
-    """What "y" is: "classes" or "numbers", as [data] labels or the loss says; or else classes where all are whole, one an example. None:
-    there is none."""
+    """Return the meaning of "y", "classes" or "numbers"; None where examples have no "y".
+
+    The key `labels` of [data] or the loss decides; otherwise "y" holds classes if each example has one whole number.
+    """
     labels, losses = config.at("data", "labels"), losses_of(config)
     if labels.value not in (None, "classes", "numbers"):
         raise labels.error(f'must be "classes" or "numbers", got {labels.value!r}')
@@ -109,7 +112,7 @@ def meaning(config: Config, source: Source) -> str | None:
 
 
 def outputs_of(config: Config, source: Source) -> tuple[int, str]:
-    """How many outputs a model of this data has, and which loss is usual for the kind of its labels."""
+    """Return the number of outputs that a model of this data has, and the usual loss for the meaning of its labels."""
     kind = meaning(config, source)
     if kind is None:
         return 1, "softmax"
@@ -121,8 +124,8 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
         if part is None:
             continue
         y = np.asarray(part.examples["y"]) if "y" in part.examples else np.zeros(0)
-        if found := stranger(y, ignore=ignored):
-            row, number = found
+        if wrong := stranger(y, ignore=ignored):
+            row, number = wrong
             message = (
                 f"labels out of range: label {shown(y, row)} of client {client_of(part, row)} of {name} is no class, a whole number "
                 f'from 0 ({number} such examples): map the labels, or say labels = "numbers" or model.loss = "squared"'

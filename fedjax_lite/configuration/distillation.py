@@ -1,4 +1,4 @@
-"""The table [distillation] of a configuration: what becomes of its other parts."""
+"""The table [distillation] of a configuration, which turns families, aggregator and server into a round of distillation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,11 +30,11 @@ from fedjax_lite.models.loss_fn import LossFn
 
 __all__ = ["Distilled", "distilled", "lessons_of", "public_of", "soft_size"]
 
-OURS = ("ensemble", "weigh", "student", "fresh", "models", "digest", "each_round")  # beside how the student is taught
+OURS = ("ensemble", "weigh", "student", "fresh", "models", "digest", "each_round")  # keys that are not of the student's lessons
 
 
 class Distilled(NamedTuple):
-    """The parts of a round of distillation, and what its global model is evaluated with."""
+    """The parts of a round of distillation, and the model and loss for the evaluation of its global model."""
 
     families: list[Family]
     aggregator: Aggregator
@@ -44,12 +44,12 @@ class Distilled(NamedTuple):
 
 
 def distilled(sections: Sections, families: list[Family], server: Server | None) -> Distilled:
-    """What [distillation] makes of models that are trained as the rest of a configuration says.
+    """Build the parts of a round of distillation, with clients that train as the other sections say.
 
     Args:
-        sections: what the other sections describe; [aggregator] is for the soft labels.
-        families: what each family's clients do.
-        server: what [server] says, for clients' models that travel; None: nothing.
+        sections: the parts that the other sections describe; [aggregator] is for the soft labels.
+        families: the client work and uplink of each family, as [client] describes them.
+        server: the server that [server] describes, for clients' models that travel; None: there is no [server].
     """
     config, source, outputs, known = sections.config, sections.source, sections.outputs, sections.known
     table = config.at("distillation").checked('{ optimizer = { name = "adam", learning_rate = 1e-2 }, steps = 100 }')
@@ -64,14 +64,14 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
     rule = sections.aggregator_of(table.at("models")) if "models" in table else None
     _check(table, len(known) > 1, server is not None)
 
-    def telling(family: Family, model: Apply) -> Family:
-        """A family whose clients say what their models think."""
+    def with_soft_labels(family: Family, model: Apply) -> Family:
+        """Let a family's clients send soft labels."""
         work = family.work if digest is None else digest_work(family.work, model, public, digest)
         if rule is None:
             return Family(work, family.clients, soft_labels(model, public, ensemble, then=family.uplink))
         width = max(map(count, sections.params)) if len(known) > 1 else None
-        said = soft_labels(model, public, ensemble, model=True, width=width)
-        return Family(work, family.clients, said if family.uplink is None else optax.chain(family.uplink, said))
+        uplink = soft_labels(model, public, ensemble, model=True, width=width)
+        return Family(work, family.clients, uplink if family.uplink is None else optax.chain(family.uplink, uplink))
 
     with refusing(table):
         sizes = [one.clients for one in known] if len(known) > 1 else None
@@ -80,12 +80,12 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
             at_server = consensus_server(public, outputs[0], how=how, apply=model.apply, student=student, fresh=table.get("fresh", False))
         else:
             at_server = distillation_server(how, model.apply, public, student=student, fresh=table.get("fresh", False), server=server)
-        told = [telling(family, one.model.apply) for family, one in zip(families, known, strict=True)]
-        return Distilled(told, aggregator, at_server, model, loss_fn)
+        families = [with_soft_labels(family, one.model.apply) for family, one in zip(families, known, strict=True)]
+        return Distilled(families, aggregator, at_server, model, loss_fn)
 
 
 def soft_size(config: Config, source: Source, classes: int) -> int | None:
-    """How many numbers a client says of the public examples; None without [distillation]."""
+    """Return the size of a client's soft labels of a round's public examples; None without [distillation]."""
     if "distillation" not in config.values or source.public is None:
         return None
     each_round = config.at("distillation").get("each_round")
@@ -93,14 +93,14 @@ def soft_size(config: Config, source: Source, classes: int) -> int | None:
 
 
 def lessons_of(table: Table, also: Sequence[str] = ()) -> Lessons:
-    """How a student is taught, from a table with an optimizer and steps; beside keys that are read elsewhere."""
+    """Build a student's lessons from a table with optimizer and steps; `also` are keys that are read elsewhere."""
     return with_optimizer(
         table.checked('{ optimizer = { name = "adam", learning_rate = 1e-3 }, steps = 100 }'), lessons, ["step"], also=also
     )
 
 
 def public_of(config: Config, source: Source, each_round: Any = None) -> Public:
-    """The public examples of [data], of which a round takes all or so many."""
+    """Return the public examples of [data], of which a round takes `each_round`, or all."""
     if source.public is None:
         raise config.error(("data",), "distillation needs public examples: give public, a share of the clients' such as 0.2, or a table")
     examples = source.public.examples
@@ -109,11 +109,11 @@ def public_of(config: Config, source: Source, each_round: Any = None) -> Public:
         return public_set(inputs, examples.get("y"), each_round)
 
 
-def _check(table: Table, several: bool, server: bool) -> None:
-    """Refuse what clients would learn nothing by."""
+def _check(table: Table, families: bool, server: bool) -> None:
+    """Refuse a table by which clients would learn nothing, or whose keys exclude each other."""
     if "models" in table and "digest" in table:
         raise table.error("is for models that stay with their clients: leave it or models out", "digest")
-    if "student" not in table and ("digest" in table or several):
+    if "student" not in table and ("digest" in table or families):
         raise table.error('give student, the global model, such as { name = "mlp", hidden = [16] }')
     if "student" in table and "digest" not in table and "models" not in table:
         raise table.error(
@@ -129,7 +129,7 @@ def _check(table: Table, several: bool, server: bool) -> None:
 
 
 def _ensemble(table: Table, source: Source, classes: int, public: Public) -> Ensemble:
-    """The ensemble, and whose say counts how much."""
+    """Build the ensemble, with the weights of models that `weigh` names."""
     weigh = table.at("weigh")
     known = {
         "certainty": by_certainty,

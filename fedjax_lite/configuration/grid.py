@@ -1,4 +1,4 @@
-"""The table [grid] of a configuration: which values vary, and the seeds."""
+"""The table [grid] of a configuration: the values that vary in a study, and the seeds."""
 
 import json
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from fedjax_lite.configuration.table import Config, Origin, Table
 from fedjax_lite.study.grid import Axis
 from fedjax_lite.study.study import seeds_of
 
-ONE = ("name", "seed", "run", "grid", "code")  # sections that are one for the whole study
-SEEDS = 5  # where the table does not say
+ONE = ("name", "seed", "run", "grid", "code")  # sections that cannot vary in a study
+SEEDS = 5  # the default number of seeds
 ATTACKERS = ("num_byzantine", "byzantine", "seed")  # keys of [attack] that stay where its other keys are replaced
 
 
@@ -18,13 +18,13 @@ class Grid(NamedTuple):
     """A configuration's grid."""
 
     axes: tuple[Axis, ...]
-    choices: list[list[dict[str, Any]]]  # of each axis: dotted path -> value
+    choices: list[list[dict[str, Any]]]  # for each axis and place: dotted path -> value
     seeds: tuple[int, ...]
     origins: dict[str, Origin]  # dotted path -> where its values were written
 
 
 def grid_of(config: Config) -> Grid:
-    """The axes and the seeds of [grid].
+    """Read the axes and the seeds of [grid].
 
     Raises:
         ConfigError: no grid, a path that cannot vary, no list of different values.
@@ -54,7 +54,7 @@ def grid_of(config: Config) -> Grid:
 
 
 def _with_attackers(config: Config, table: Any) -> Any:
-    """An attack of the grid with who mounts it, from [attack], where it does not say."""
+    """Add the attackers of [attack] to an attack of the grid that does not name its own."""
     before = config.values.get("attack", {})
     if not isinstance(table, dict) or not isinstance(before, dict):
         return table
@@ -65,7 +65,7 @@ def _with_attackers(config: Config, table: Any) -> Any:
 
 
 def labels_of(values: Sequence[Any]) -> list[Any]:
-    """A short label for each value: a number or text itself; a table's name, with the keys that tell apart those of one name.
+    """Return a label for each value: a number or text itself, a table's name with the keys that differ among tables of that name.
 
     >>> labels_of([{"name": "mean"}, {"name": "ipm", "scale": 1}, {"name": "ipm", "scale": 5}, {"name": "nnm", "inner": {"name": "krum"}}])
     ['mean', 'ipm scale=1', 'ipm scale=5', 'nnm']
@@ -84,7 +84,7 @@ def labels_of(values: Sequence[Any]) -> list[Any]:
 
 
 def _label(table: dict[str, Any]) -> str:
-    """A table in short: name(tables inside it) key=value.
+    """Write a table in short: name(tables inside) key=value.
 
     >>> _label({"name": "nnm", "inner": {"name": "krum"}, "num_byzantine": 2})
     'nnm(krum) num_byzantine=2'
@@ -95,7 +95,7 @@ def _label(table: dict[str, Any]) -> str:
 
 
 def _flat(table: Table, name: str = "") -> dict[str, Table]:
-    """The values of each dotted path of a grid, in quotes or not."""
+    """Return the values of a grid by dotted path, whether TOML has the path as nested tables or in quotes."""
     flat: dict[str, Table] = {}
     for key, value in (table.value or {}).items():
         dotted = f"{name}.{key}" if name else key
@@ -104,7 +104,7 @@ def _flat(table: Table, name: str = "") -> dict[str, Table]:
 
 
 def _seeds(config: Config, listed: dict[str, Table]) -> tuple[int, ...]:
-    """The seeds, taken out of the grid: `seeds = 5` counts from the configuration's own, `seed = [0, 1]` lists them."""
+    """Take the seeds out of the grid: `seeds = 5` counts from the configuration's own seed, `seed = [0, 1]` lists them."""
     if "seeds" in listed and "seed" in listed:
         raise listed["seeds"].error("give seeds (how many) or seed (a list), not both")
     name = "seed" if "seed" in listed else "seeds"

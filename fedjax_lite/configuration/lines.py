@@ -1,4 +1,4 @@
-"""The lines of a TOML text: where each value is set."""
+"""Find the line of a TOML text that sets a value."""
 
 import re
 
@@ -6,9 +6,9 @@ __all__ = ["line_of"]
 
 
 def line_of(text: str, path: tuple[str | int, ...]) -> int | None:
-    """The line of the deepest part of a path that a TOML text sets."""
+    """Return the number of the line, from 1, that sets the deepest part of `path`; None if no line sets a part of it."""
     section: tuple[str | int, ...] = ()
-    count: dict[tuple[str | int, ...], int] = {}  # of [[tables]] so far
+    count: dict[tuple[str | int, ...], int] = {}  # name -> number of its [[tables]] so far
     depth, found = 0, None
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]", line):

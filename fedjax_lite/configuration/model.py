@@ -11,11 +11,11 @@ from fedjax_lite.models.loss_fn import LossFn
 
 __all__ = ["Architecture", "architectures", "model_of"]
 
-OF_LOSS = ("loss", "ignore", "mean")  # keys of a model's table that are its loss's
+OF_LOSS = ("loss", "ignore", "mean")  # keys of a model's table that its loss takes
 
 
 class Architecture(NamedTuple):
-    """A model, its loss, and how many clients have it."""
+    """A model, its loss, and the number of clients that have the model."""
 
     model: models.Model
     loss_fn: LossFn
@@ -23,26 +23,26 @@ class Architecture(NamedTuple):
 
 
 def architectures(config: Config, outputs: tuple[int, str], population: int) -> tuple[list[Architecture], bool]:
-    """The models of [model], and whether they are families."""
+    """Build the models of [model]; also return whether they are families."""
     table = config.at("model")
     if "families" not in table:
         return [Architecture(*model_of(table, outputs), population)], False
     families = table.at("families")
     if not isinstance(families.value, list) or not families.value or len(table.value) > 1:
         raise families.error('must be a list of models with their clients, such as [{ name = "mlp", hidden = [100], clients = 4 }], alone')
-    found = []
+    built = []
     for family in families.items():
         clients = family.get("clients")
         if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
             raise family.error(f"give clients, a whole number of at least 1, got {clients!r}")
-        found.append(Architecture(*model_of(family.without(["clients"]), outputs), clients))
-    if (total := sum(one.clients for one in found)) != population:
+        built.append(Architecture(*model_of(family.without(["clients"]), outputs), clients))
+    if (total := sum(one.clients for one in built)) != population:
         raise families.error(f"have {total} clients, the data {population}: make them equal")
-    return found, True
+    return built, True
 
 
 def model_of(table: Table, outputs: tuple[int, str]) -> tuple[models.Model, LossFn]:
-    """A model and its loss: how many outputs comes from the data, which loss from the kind of its labels."""
+    """Build a model and its loss; by default the data decide both: `outputs` is the number of outputs and the usual loss."""
     most, usual = outputs
     table = table.named()
     find(table, "model")
@@ -55,7 +55,7 @@ def model_of(table: Table, outputs: tuple[int, str]) -> tuple[models.Model, Loss
 
 
 def _loss_of(table: Table, model: models.Model, usual: str) -> LossFn:
-    """The loss that a model's table names; code is given the model, and what else stands in the loss's own table."""
+    """Build the loss that a model's table names; a user's function gets the model, and the keys of the loss's own table."""
     own = table.at("loss").named()
     if not isinstance(own.value, dict) or not is_code(own.get("name")):
         return call(table.only(OF_LOSS).also(loss=table.get("loss", usual)), models.supervised, {"model": model})

@@ -1,4 +1,4 @@
-"""The optimizers and the schedules of a configuration."""
+"""Build the optimizers and the schedules of a configuration."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -21,12 +21,12 @@ CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step":
 def with_optimizer(
     table: Table, factory: Callable, clocks: Iterable[str], given: Mapping[str, Any] | None = None, also: Sequence[str] = ()
 ) -> Any:
-    """What a factory makes of an optimizer, such as client work or a server, from its table and the optimizer in it.
+    """Call the factory of a part that has an optimizer, for instance of client work or a server, with its table's values.
 
     Args:
         table: without the keys that are not the factory's.
         factory: takes `optimizer` and `learning_rate`.
-        clocks: that a learning rate can be scheduled on.
+        clocks: clocks that a learning rate can be scheduled on.
         given, also: as in `call`.
     """
     if "learning_rate" in table:
@@ -39,8 +39,10 @@ def with_optimizer(
 
 
 def optimizer_of(table: Table, clocks: Iterable[str]) -> tuple[Any, Any]:
-    """The optimizer of a table, or of a list of them in turn, and None; where the learning rate is scheduled, the optimizer as a function
-    of the rate, and the schedule on its clock."""
+    """Build the optimizer of a table, or of a list of tables to chain; return the optimizer and None.
+
+    With a scheduled learning rate, return a function of the rate that makes the optimizer, and the schedule on its clock.
+    """
     rates = [each.at("learning_rate") for each in table.items() if "learning_rate" in each]
     for rate in rates:
         if isinstance(rate.value, int | float) and not 0 <= rate.value < float("inf"):
@@ -59,12 +61,12 @@ def optimizer_of(table: Table, clocks: Iterable[str]) -> tuple[Any, Any]:
 
     if not schedules:
         return at(None), None
-    at(0.1)  # refuse now what would be refused while compiling
+    at(0.1)  # for errors now, and not while compiling
     return at, scheduled(schedules[0], clocks)
 
 
 def scheduled(table: Table, clocks: Iterable[str]) -> Any:
-    """A number as it is; a table as an optax schedule on the clock that it names."""
+    """Return a number as it is; build the schedule of a table, on the clock that the table names."""
     if not isinstance(table.value, dict):
         return table.value
     clock = table.get("clock", "round")

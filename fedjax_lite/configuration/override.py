@@ -1,4 +1,4 @@
-"""A value of a configuration set by a text such as `run.rounds=5`, or put at a path."""
+"""Set a value of a configuration, by a text such as `run.rounds=5` or at a path."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ DEEPEST = 50  # tables and lists within each other
 
 
 def check_depth(value: Any, depth: int = 0) -> None:
-    """Refuse what is nested so deeply that no setting can mean it, before anything else walks through it."""
+    """Refuse, with a RecursionError, a value nested deeper than `DEEPEST`, before other functions recurse into it."""
     if depth > DEEPEST:
         raise RecursionError
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -21,7 +21,7 @@ def check_depth(value: Any, depth: int = 0) -> None:
 
 
 def override(values: dict[str, Any], written: str) -> Where:
-    """Change one value in place; returns its path, in which a place in a list is a number: client.optimizer.0.learning_rate."""
+    """Set one value in place; return its path, in which a place in a list is a number: client.optimizer.0.learning_rate."""
     dotted, equals, value = (part.strip() for part in written.partition("="))
     path: list[str | int] = []
     try:
@@ -49,7 +49,7 @@ def override(values: dict[str, Any], written: str) -> Where:
 
 
 def put(values: dict[str, Any], path: list[str | int], value: Any) -> str:
-    """Change one value in place, and the path's places in lists to numbers; if there is no such place, why."""
+    """Set one value in place, and turn the path's places in lists into numbers; return why the path can't be set, or ""."""
     here: Any = values
     for i, key in enumerate(path):
         if isinstance(here, list):

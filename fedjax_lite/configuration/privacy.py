@@ -11,12 +11,12 @@ from fedjax_lite.privacy.accountant import check, covered, noise_for
 from fedjax_lite.privacy.budget import delta_of
 from fedjax_lite.sampling.participation import Sampler
 
-NOISE = ("aggregator", "noise_multiplier")
+NOISE = ("aggregator", "noise_multiplier")  # the path of the noise multiplier
 TARGET = "privacy.target_epsilon"
 
 
 class Settings(NamedTuple):
-    """What [privacy] can say."""
+    """The keys of [privacy]."""
 
     delta: float | None = None  # by default population^-1.1
     target_epsilon: Number | None = None  # for noise_multiplier = "auto"
@@ -24,7 +24,7 @@ class Settings(NamedTuple):
 
 
 def settings_of(config: Config, population: int) -> Settings:
-    """The values of [privacy], once they are known to be some."""
+    """Return the values of [privacy], once they are checked."""
     if "privacy" not in config.values:
         return Settings()
     table = config.at("privacy").checked("{ delta = 1e-5 }")
@@ -35,7 +35,7 @@ def settings_of(config: Config, population: int) -> Settings:
 
 
 def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> Config:
-    """A configuration with `noise_multiplier = "auto"` replaced by the least noise for its target epsilon."""
+    """Replace `noise_multiplier = "auto"` by the least noise multiplier for the target epsilon."""
     target = settings_of(config, population).target_epsilon
     if target is None:
         raise config.error(NOISE, '"auto" solves for an epsilon: give target_epsilon under [privacy], or a number here')
@@ -50,7 +50,7 @@ def solved_choices(
     sampler: Sampler,
     population: int,
 ) -> tuple[list[list[dict]], dict[str, Origin]]:
-    """A study's choices, in which each target epsilon brings its noise along; and where it was written."""
+    """Add its noise multiplier to each target epsilon among a study's choices, and the place of "auto" to `origins`."""
     same = covered(mechanism_of(1.0), sampler, population)[0]
     fixed = ["sampling", "data", "privacy"]
     fixed += [] if same.sensitivity is None and same.divergence is None else ["aggregator", "model"]
@@ -59,14 +59,14 @@ def solved_choices(
             raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
 
     def with_its_noise(choice):
-        found = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
-        return choice | found
+        multiplier = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
+        return choice | multiplier
 
     return [[with_its_noise(choice) for choice in axis] for axis in choices], origins | {".".join(NOISE): config.origin(NOISE)}
 
 
 def budgets(config: Config) -> list[Config]:
-    """A configuration for each target epsilon in its grid, if nothing else varies there; or as it is."""
+    """Return a configuration for each target epsilon in the grid, if only the target varies there; else `config` alone."""
     grid = config.values.get("grid", {})
     table = grid.get("privacy") if set(grid) <= {"privacy", "seeds"} else None
     targets = table.get("target_epsilon") if isinstance(table, dict) and set(table) == {"target_epsilon"} else None
@@ -77,17 +77,17 @@ def budgets(config: Config) -> list[Config]:
 
 
 def automatic(config: Config) -> bool:
-    """Whether the noise is to be solved for."""
+    """Return whether the noise multiplier is "auto"."""
     return config.at(*NOISE).value == "auto"
 
 
 def with_noise(config: Config, z: float) -> Config:
-    """A configuration with another noise multiplier."""
+    """Return `config` with the noise multiplier `z`."""
     return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.origin(NOISE)})
 
 
 def noise(config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> float:
-    """The least noise multiplier for an epsilon after all rounds."""
+    """Return the least noise multiplier with which epsilon after all rounds is at most `target`."""
     settings, rounds = settings_of(config, population), config.values["run"]["rounds"]
     delta = delta_of(settings.delta, population)
     with refusing(config.at("privacy")):

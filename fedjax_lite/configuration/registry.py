@@ -1,4 +1,4 @@
-"""The names a configuration can use. A module is the registry of a kind, and a function's signature is the schema of its table.
+"""Find the functions that a configuration names. A module is the registry of a kind, a function's signature the schema of its table.
 
 `[aggregator] name = "trimmed_mean"  num_byzantine = 2` becomes `fl.aggregators.trimmed_mean(num_byzantine=2)`.
 """
@@ -24,12 +24,12 @@ __all__ = ["KINDS", "find", "make", "names"]
 
 
 class Kind(NamedTuple):
-    """What a configuration names under one word."""
+    """A kind of part that a configuration names."""
 
-    where: str  # in a configuration
-    returns: tuple[type, ...]  # what a factory of it makes; (): a function
-    module: types.ModuleType | None = None  # which exports the factories; None: optax
-    helpers: bool = False  # whether it exports others beside them, to be told apart by what they return
+    where: str  # the place of its name in a configuration, for a person
+    returns: tuple[type, ...]  # the types that its factories make; (): functions
+    module: types.ModuleType | None = None  # the module that exports its factories; None: optax
+    helpers: bool = False  # whether the module also exports other functions, which return other types
 
 
 TRANSFORMATION = (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
@@ -53,11 +53,16 @@ KINDS = {
     "attack": Kind("[attack], beside num_byzantine or byzantine = [ids]; none for no attack", (attacks.Attack,), attacks, helpers=True),
     "engine": Kind("[engine]", (Engine,), engine),
 }
-ALSO = {"optimizer": ("transform", "uplink"), "uplink": ("transform",)}  # what can be named beside a kind
+ALSO = {"optimizer": ("transform", "uplink"), "uplink": ("transform",)}  # kind -> kinds that can be named in its place
 CHAINS = ("optimizer", "uplink")  # kinds of which a list is a chain
-INSIDE = {"partition": "partition", "sampler": "sampling", "ensemble": "ensemble", "inner": ""}  # argument -> its kind; "": its table's own
-# Of optax: what needs the loss function or one gradient an example, what combines others (write a list of tables), and
-# what draws noise from a key that all clients would share.
+INSIDE = {
+    "partition": "partition",
+    "sampler": "sampling",
+    "ensemble": "ensemble",
+    "inner": "",
+}  # argument -> its kind; "": the kind of its table
+# Functions of optax that need the loss function or a gradient for each example, that combine others (write a list of tables), or
+# that draw noise from a key that all clients would share.
 NOT_HERE = frozenset(
     "chain named_chain masked lbfgs scale_by_backtracking_linesearch scale_by_zoom_linesearch sophia scale_by_muon "
     "dpsgd differentially_private_aggregate freeze add_noise noisy_sgd".split()
@@ -65,7 +70,7 @@ NOT_HERE = frozenset(
 
 
 def names(kind: str) -> dict[str, Callable]:
-    """Every factory of a kind that a configuration can describe, by name.
+    """Return the factories of a kind that a configuration can describe, by name.
 
     >>> sorted(names("engine"))
     ['packed', 'padded', 'sequential']
@@ -82,10 +87,10 @@ def names(kind: str) -> dict[str, Callable]:
 
 
 def find(table: Table, kind: str) -> tuple[Callable, Table]:
-    """The factory that a table names, and the table without its name; a bare text is a table with only a name.
+    """Return the factory that a table names, and the table without its name; a bare text is a table with only a name.
 
     Raises:
-        ConfigError: for a table without a name, an unknown one, and code that cannot be loaded.
+        ConfigError: for a table without a name, an unknown name, and code that cannot be loaded.
     """
     table = table.named()
     known = {name: factory for each in (kind, *ALSO.get(kind, ())) for name, factory in names(each).items()}
@@ -102,15 +107,16 @@ def find(table: Table, kind: str) -> tuple[Callable, Table]:
 
 
 def make(table: Table, kind: str, **defaults: Any) -> Any:
-    """What a table describes; where a list is a chain, what the list does.
+    """Build the part that a table describes, or the chain that a list of tables describes.
 
     Args:
-        table: the table; one that has others inside it, such as `inner`, is given what these describe.
-        kind: what it is to describe.
+        table: the table; tables inside, for instance `inner`, are built first.
+        kind: the kind of the part.
         defaults: arguments from other sections, for the factories that take them.
 
     Raises:
-        ConfigError: for an unknown name or key, a value of the wrong type, whatever the factory refuses, and code that makes another part.
+        ConfigError: for an unknown name or key, a value of the wrong type, arguments that the factory refuses, and code that makes another
+            part.
     """
     if kind in CHAINS and isinstance(table.value, list):
         if not table.value:
@@ -126,13 +132,13 @@ def make(table: Table, kind: str, **defaults: Any) -> Any:
     made = call(arguments.also(**missing), factory)
     returns = KINDS[kind].returns
     if not (isinstance(made, returns) if returns else callable(made)):
-        what = " or ".join(f"a{'n' * (each.__name__[0] in 'AE')} {each.__name__}" for each in returns) or "a function"
-        raise table.error(f"must make {what}, and makes {type(made).__name__}", *(["name"] if "name" in table else []))
+        wanted = " or ".join(f"a{'n' * (each.__name__[0] in 'AE')} {each.__name__}" for each in returns) or "a function"
+        raise table.error(f"must make {wanted}, and makes {type(made).__name__}", *(["name"] if "name" in table else []))
     return made
 
 
 def _kind_in_optax(name: str, value: Any) -> str:
-    """What an optax function makes, by its signature."""
+    """Return the kind of part that an optax function makes, by its signature; "" for another function."""
     if name.startswith("_") or name in NOT_HERE or not inspect.isfunction(value):
         return ""
     signature = inspect.signature(value, eval_str=True)
@@ -145,7 +151,7 @@ def _kind_in_optax(name: str, value: Any) -> str:
 
 
 def _describable(function: Callable, kind: str) -> bool:
-    """Whether a configuration can give everything a function requires; of an algorithm, what its other sections describe too."""
+    """Return whether a configuration can give every required argument; other sections give an algorithm's."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return kind == "algorithm" or all(p.name in INSIDE or describable(p.annotation) for p in required)

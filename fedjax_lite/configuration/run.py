@@ -1,4 +1,4 @@
-"""The table [run] of a configuration."""
+"""The table [run] of a configuration: the options of `fl.run`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = ["options_of"]
 
 
 def options_of(config: Config) -> dict[str, Any]:
-    """The values of [run], once they are known to be options of a run."""
+    """Return the values of [run], once they are checked as options of a run."""
     table = config.at("run")
     if "converge" in table:
         rule = table.at("converge").checked('{ metric = "test_loss", patience = 5 }')

@@ -1,4 +1,4 @@
-"""What a function's annotations say about the values that TOML can give it."""
+"""Compare TOML's values with the annotations of a function's arguments."""
 
 import inspect
 import os
@@ -13,7 +13,7 @@ WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or f
 
 
 def describable(annotation: Any) -> bool:
-    """Whether TOML can write anything that an annotation admits: not so for functions, arrays, and lists of them.
+    """Return whether TOML can write a value for an annotation: no function, no array, and no list of these.
 
     >>> describable(Sequence[int]), describable(Sequence[type])
     (True, False)
@@ -22,7 +22,7 @@ def describable(annotation: Any) -> bool:
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether an annotation admits a value from TOML; a value of another type was not written in TOML, and fits.
+    """Return whether an annotation admits a value from TOML; a value of a type that TOML does not have always fits.
 
     >>> fits(1, float), fits(True, int | float), fits([1, 2], Sequence[int]), fits("1", int | None)
     (True, False, True, False)
@@ -31,7 +31,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if Any in kinds or not isinstance(value, tuple(WORDS)):
         return True
     if isinstance(value, bool):
-        return bool in kinds and float not in kinds  # where a number will do, true is not meant
+        return bool in kinds and float not in kinds  # true in the place of a number is a mistake
     if isinstance(value, int):
         return int in kinds or float in kinds
     if isinstance(value, list):
@@ -40,7 +40,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def is_path(annotation: Any) -> bool:
-    """Whether an annotation says that a text is the path of a file.
+    """Return whether an annotation makes a text the path of a file.
 
     >>> is_path(str | os.PathLike), is_path(str)
     (True, False)
@@ -49,7 +49,7 @@ def is_path(annotation: Any) -> bool:
 
 
 def typed(value: Any, annotation: Any) -> Any:
-    """The keys of a TOML table are text; where an annotation wants whole numbers they become some.
+    """Turn the keys of a TOML table, which are text, into ints if the annotation is a dict with int keys.
 
     >>> typed({"100": 0.1}, dict[int, float] | None)
     {100: 0.1}
@@ -60,7 +60,7 @@ def typed(value: Any, annotation: Any) -> Any:
 
 
 def described(annotation: Any) -> str:
-    """What an annotation admits, for a person.
+    """Describe the values that an annotation admits, for a person.
 
     >>> described(int | None), described(float | int | str), described(Sequence[int])
     ('a whole number', 'a number or text', 'a list of whole numbers')
@@ -69,27 +69,27 @@ def described(annotation: Any) -> str:
     if float in alternatives:
         alternatives.pop(int, None)
         alternatives.pop(bool, None)
-    said = [word for kind, word in WORDS.items() if kind in alternatives]
+    words = [word for kind, word in WORDS.items() if kind in alternatives]
     of = {kind for each in alternatives.get(list, ())[:1] for kind, _ in _alternatives(each) if kind}
     if of in ({int}, {float}):
-        said[said.index("a list")] = f"a list of {WORDS[of.pop()][2:]}s"
-    return " or ".join(said) or "left out: TOML cannot write what it takes"
+        words[words.index("a list")] = f"a list of {WORDS[of.pop()][2:]}s"
+    return " or ".join(words) or "left out: TOML cannot write what it takes"
 
 
 def _alternatives(annotation: Any) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The TOML type of each alternative of an annotation (`Any`: every type; None: none), and the types inside it."""
+    """Return the TOML type of each alternative of an annotation (`Any`: every type; None: none), and the types inside that type."""
     return [_in_toml(part) for part in _parts(annotation)]
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation."""
+    """Return the alternatives of an annotation."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [part for alternative in typing.get_args(annotation) for part in _parts(alternative)]
     return [annotation]
 
 
 def _in_toml(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The TOML type of an annotation without alternatives, and the types inside it."""
+    """Return the TOML type of an annotation without alternatives, and the types inside that type."""
     origin, inside = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (Any, inspect.Parameter.empty) or isinstance(origin, typing.TypeVar):
         return Any, ()

@@ -1,4 +1,4 @@
-"""What the sections of a configuration describe, for the one that composes an algorithm of it."""
+"""The parts that a configuration's sections describe, from which an algorithm is composed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ class Sections(NamedTuple):
 
     config: Config
     source: Source
-    outputs: tuple[int, str]  # how many classes, and the usual loss
-    key: Key  # of the first parameters of models beside the clients'
+    outputs: tuple[int, str]  # the number of classes, and the usual loss
+    key: Key  # for the first parameters of models beside the clients' models
     known: list[Architecture]  # each family's model
-    params: list[Tree]  # its first parameters
-    aggregator_of: Callable[[Table], Aggregator]
+    params: list[Tree]  # each family's first parameters
+    aggregator_of: Callable[[Table], Aggregator]  # builds the aggregator that a table describes
     attacked: Callable[[Any, Aggregator], tuple[Any, Aggregator]] | None  # work or a loss, and a rule -> both under attack; None: no attack

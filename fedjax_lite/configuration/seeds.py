@@ -12,17 +12,17 @@ from fedjax_lite.data.federated import FederatedData, Source
 
 
 class Alike(NamedTuple):
-    """Data by seed: one for all, or a stack, or where they differ in more than the number of examples, each by itself."""
+    """Data by seed: one data set for all seeds, a stack, or separate data sets if they differ in more than the number of examples."""
 
-    each: tuple[Source, ...]
-    stack: Tree  # leaves [seeds, ...]
-    facts: tuple[Any, ...]  # what else is known of each
+    each: tuple[Source, ...]  # one data set for all seeds, or a data set for each; empty where they are stacked
+    stack: Tree  # leaves [seeds, ...]; None where they are not stacked
+    facts: tuple[Any, ...]  # for each seed, the facts given with its data
 
     def of(self, seed: Any) -> tuple[Source, Any]:
-        """The data and the facts of the seed at a place, which may be a tracer where there is one for all or a stack.
+        """Return data and facts of the seed with the index `seed`, which may be a tracer unless data sets are separate.
 
         Raises:
-            TypeError: for a tracer where there is neither.
+            TypeError: for a tracer, if data sets are separate.
         """
         if self.stack is not None:
             return jax.tree.map(lambda x: x[seed], self.stack), self.facts[0]
@@ -34,8 +34,9 @@ class Alike(NamedTuple):
 
 
 def alike(sources: Sequence[tuple[Source, Any]]) -> Alike:
-    """Stack the data of several seeds, once it is of one shape: examples are filled up past the last client's, where no client
-    looks, and the static largest size is the largest of all.
+    """Stack the data of a study's seeds if they differ only in their numbers of examples; fill up after the last client's examples.
+
+    The static `largest` becomes the largest of all.
 
     >>> data = [FederatedData.from_clients([{"x": np.arange(n)}, {"x": np.arange(2)}]) for n in (3, 4)]
     >>> train, _ = alike([(Source(each, None), None) for each in data]).of(jnp.int32(0))
@@ -56,7 +57,7 @@ def alike(sources: Sequence[tuple[Source, Any]]) -> Alike:
 
 
 def _filled(parts: list[Any]) -> list[Any]:
-    """Populations with the same number of rows and the same `largest`."""
+    """Fill populations up to the same number of rows, and give them the same `largest`."""
     rows, largest = max(len(jax.tree.leaves(part.examples)[0]) for part in parts), max(part.largest for part in parts)
 
     def fill(x):
@@ -66,10 +67,10 @@ def _filled(parts: list[Any]) -> list[Any]:
 
 
 def _kind(data: Source) -> Any:
-    """What data must agree in to be rows of one stack."""
+    """Return the structure, shapes and dtypes, which must be equal for data to be rows of one stack."""
     return jax.tree.structure(data), [(x.shape, x.dtype) for x in jax.tree.leaves(data)]
 
 
 def _equal(a: Source, b: Source) -> bool:
-    """Whether two data sets are the same arrays."""
+    """Return whether two data sets hold equal arrays."""
     return _kind(a) == _kind(b) and all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))

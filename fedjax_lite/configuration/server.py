@@ -10,7 +10,7 @@ __all__ = ["server_of"]
 
 
 def server_of(config: Config) -> Server | None:
-    """The server that the table describes; None where there is no table."""
+    """Build the server that the table describes; None without the table."""
     if "server" not in config.values:
         return None
     table = config.at("server")

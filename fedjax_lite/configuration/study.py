@@ -1,4 +1,4 @@
-"""A study from a configuration: each cell is the run of the same values."""
+"""Make a study of a configuration with a grid; each cell gives the numbers of a run with the same values."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -33,17 +33,16 @@ from fedjax_lite.study.results import Study
 __all__ = ["configured", "curves"]
 
 FREE = ("name", "data")  # settings that may differ when a study is resumed: the data itself has a fingerprint
-OPTIONS = ("rounds", "evaluate_every")  # of [run]; the others are for runs with a folder of their own
+OPTIONS = ("rounds", "evaluate_every")  # keys of [run] for studies; the other keys are for runs with a folder of their own
 
 
 def configured(config: Config) -> Callable[..., Study]:
-    """Read a configuration's grid, load its data, and return the study with everything bound but `together`, `wanted`, `progress` and
-    `kept`.
+    """Read a configuration's grid, load its data, and return a function of `together`, `wanted`, `progress` and `kept` that runs the study.
 
     The model is evaluated every `evaluate_every` rounds, and a run's seed decides its data too, as in `fedjax-lite run`.
 
     Raises:
-        ConfigError: for a grid that is none, an unknown path, whatever a cell of it is refused for.
+        ConfigError: for a wrong grid, an unknown path, and a cell whose parts are refused.
     """
     grid, options = grid_of(config), options_of(config)
     for name in options:
@@ -52,18 +51,18 @@ def configured(config: Config) -> Callable[..., Study]:
     grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, Alike] = {}
-    told: dict[str, Any] = {}
-    private: list[bool] = []  # of what was traced
-    for cell, said in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
+    data_facts: dict[str, Any] = {}
+    private: list[bool] = []  # whether each algorithm that was traced is private
+    for cell, name_of_cell in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
         here = changed(config, cell, grid.origins)
         if _key(here) not in loaded:
             try:
                 loaded[_key(here)], facts = _load(here, grid.seeds)
             except ValueError as error:
-                raise ValueError(f"{error}; in the cell {said}") from error
+                raise ValueError(f"{error}; in the cell {name_of_cell}") from error
             of = [(path, x) for path, x in cell.items() if path.split(".")[0] == "data"]
             varied = ", ".join(f"{path}={x if isinstance(x, str) else json.dumps(x)}" for path, x in of)
-            told |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
+            data_facts |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
 
     def experiment(seed, **values):
         here = changed(config, values, grid.origins)
@@ -71,7 +70,7 @@ def configured(config: Config) -> Callable[..., Study]:
         number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
         made = parts(here, source, outputs, number)
         private.append(made.algorithm.privacy is not None)
-        with refusing(here):  # what only shows when the parts meet
+        with refusing(here):  # errors that only show when the parts meet
             check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
             return curves(made, source, rounds, every)
 
@@ -85,7 +84,7 @@ def configured(config: Config) -> Callable[..., Study]:
 
     def run(**options):
         private.clear()
-        found = conduct(
+        study = conduct(
             experiment,
             grid.axes,
             grid.choices,
@@ -96,19 +95,19 @@ def configured(config: Config) -> Callable[..., Study]:
             made=made,
             **options,
         )
-        if not any(private) or "privacy" in found.made:
-            return found
+        if not any(private) or "privacy" in study.made:
+            return study
         central = all(is_central(each.of(0)[0].test) for each in loaded.values())
-        return with_epsilons(found, [partial(private_of, cell) for cell in cells_of(grid.choices)], rounds, central)
+        return with_epsilons(study, [partial(private_of, cell) for cell in cells_of(grid.choices)], rounds, central)
 
     points = [*range(every, rounds + 1, every), *([rounds] if rounds % every else [])]
-    made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": told, "code": environment()["code"]}
+    made = {"config": {name: x for name, x in config.values.items() if name not in FREE}, "data": data_facts, "code": environment()["code"]}
     made |= {"own code": code} if (code := fingerprints(config)) else {}
     return run
 
 
 def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
-    """The grid and the configuration with the noise that their target epsilons ask for."""
+    """Return grid and configuration with the noise multipliers that their target epsilons need."""
     if not automatic(config):
         return grid, config
     source = load_data(config, grid.seeds[0])
@@ -119,11 +118,11 @@ def _with_noise(config: Config, grid: Grid) -> tuple[Grid, Config]:
 
 
 def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, jax.Array]:
-    """What a model is evaluated at, every so many rounds and at the end; pure.
+    """Run rounds and evaluate the model after every `every` rounds and at the end; pure.
 
     Returns:
-        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the round before, as a run records
-        them. NaN where nothing was counted.
+        {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the last round before each evaluation,
+        as a run records them. NaN where no example was counted.
     """
     held_out, prefix = (source.train if source.test is None else source.test), prefix_of(source.test)
 
@@ -141,19 +140,19 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
 
 
 def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
-    """The data of every seed, and the fingerprints of its parts, once where they are the same."""
+    """Load the data of every seed; also return the fingerprints of its parts, only once if all seeds have the same."""
     sources = []
     for seed in seeds:
         source = load_data(config, seed)
         if not isinstance(source.train, FederatedData):
             raise config.error(("data",), "is a store on disk, which is streamed: studies take data in memory")
         sources.append((source, outputs_of(config, source)))
-    told = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
-    if all(each == told[0] for each in told):
-        return alike(sources), told[0]
-    return alike(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, told, strict=True) for part, x in each.items()}
+    facts = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
+    if all(each == facts[0] for each in facts):
+        return alike(sources), facts[0]
+    return alike(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, facts, strict=True) for part, x in each.items()}
 
 
 def _key(config: Config) -> str:
-    """What tells data, and what its labels mean, apart. A tracer has no text, so no number of [data] is an operand."""
+    """Return a text that differs if [data] or its labels' meaning does. A tracer has no text, so no number of [data] is an operand."""
     return json.dumps([config.values["data"], losses_of(config)], sort_keys=True)

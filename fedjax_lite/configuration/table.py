@@ -1,4 +1,4 @@
-"""A configuration's values, each with the place that it was written at, so that an error can name the line."""
+"""A configuration's values, each with the place where it was written, so that an error can name the line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from fedjax_lite.refuse import short
 
 __all__ = ["Config", "ConfigError", "Origin", "Override", "Table", "Where"]
 
-Where = tuple[str | int, ...]  # where a value stands: ("client", "uplink", 0, "max_norm")
+Where = tuple[str | int, ...]  # the path of a value: ("client", "uplink", 0, "max_norm")
 
 
 class ConfigError(ValueError):
@@ -18,10 +18,10 @@ class ConfigError(ValueError):
 
 
 class Origin(NamedTuple):
-    """Where a value was written."""
+    """The place where a value was written."""
 
     place: str  # for a person: the file and the line, or "--set run.rounds=5"
-    folder: Path  # that a relative path is relative to
+    folder: Path  # the folder where a relative path in the value starts
 
 
 class Override(NamedTuple):
@@ -32,19 +32,19 @@ class Override(NamedTuple):
 
 
 class Config(NamedTuple):
-    """A configuration's values, and what is needed to say where each comes from."""
+    """A configuration's values, with the text and the overrides from which each value's origin is found."""
 
     values: dict[str, Any]  # nested, as TOML gives them, overrides applied
-    text: str = ""  # of the file
+    text: str = ""  # the file's text
     source: str = "the configuration"  # the file's name
     overrides: tuple[Override, ...] = ()
 
     def at(self, *path: str | int) -> "Table":
-        """The value at a path, with its place; None where there is none."""
+        """Return the value at a path as a `Table`, whose value is None where the configuration has none."""
         return Table(self, (), self.values).at(*path)
 
     def origin(self, path: Where) -> Origin:
-        """Where the value at a path was written; where it is missing, the deepest table that it is missing from."""
+        """Return the place where the value at a path was written; for a missing value, the place of the deepest table above."""
         changed = [override for override in self.overrides if override.path == path[: len(override.path)]]
         line = line_of(self.text, path)
         if not changed and line is None:  # neither: perhaps the file lacks this table, and an override made it
@@ -52,13 +52,13 @@ class Config(NamedTuple):
         return changed[-1].origin if changed else Origin(f"{self.source}:{line}" if line else self.source, Path(self.source).parent)
 
     def error(self, path: Where, message: str) -> ConfigError:
-        """The error to raise about what stands, or is missing, at a path."""
+        """Make the error about the value, or the missing value, at a path."""
         return ConfigError(": ".join(filter(None, (self.origin(path).place, short(dotted(path)), short(message, 1000)))))
 
 
 @dataclass(frozen=True)
 class Table:
-    """A value of a configuration, as a rule a table, and where it stands.
+    """A value of a configuration, in most cases a table, with its path.
 
     >>> table = Config({"run": {"rounds": 0}}, "[run]\\nrounds = 0", "a.toml").at("run")
     >>> "rounds" in table, table.get("rounds"), table.get("converge")
@@ -72,7 +72,7 @@ class Table:
     value: Any
 
     def at(self, *path: str | int) -> "Table":
-        """The value below it at a path; None where there is none."""
+        """Return the value at a path below this value; None where there is none."""
         value = self.value
         for key in path:
             inside = key in value if isinstance(value, dict) else isinstance(value, list) and isinstance(key, int) and key < len(value)
@@ -80,23 +80,23 @@ class Table:
         return Table(self.config, (*self.path, *path), value)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key of a table, or a default."""
+        """Return the value of a table's key, or a default."""
         return self.value[key] if key in self else default
 
     def __contains__(self, key: object) -> bool:
         return isinstance(self.value, dict) and key in self.value
 
     def items(self) -> list["Table"]:
-        """The members of a list, each with its place; of anything else itself alone."""
+        """Return the members of a list, each with its path; for another value, this value alone."""
         return [self.at(i) for i in range(len(self.value))] if isinstance(self.value, list) else [self]
 
     def below(self) -> list["Table"]:
-        """The value of every key of a table, those of a table before those of the tables in it; lists are not entered."""
+        """Return the value of every key, a table's own keys before the keys of tables inside; lists are not entered."""
         own = [self.at(key) for key in self.value] if isinstance(self.value, dict) else []
         return own + [key for each in own for key in each.below()]
 
     def texts(self) -> list["Table"]:
-        """Every text in the table, in its lists too."""
+        """Return every text in the table, in its lists too."""
 
         def paths(value: Any, path: Where) -> Iterator[Where]:
             if isinstance(value, str):
@@ -108,38 +108,39 @@ class Table:
         return [self.at(*path) for path in paths(self.value, ())]
 
     def only(self, keys: Iterable[str]) -> "Table":
-        """A table with these of its keys."""
+        """Return the table with only `keys`, where it has them."""
         return replace(self, value={key: self.value[key] for key in keys if key in self})
 
     def without(self, keys: Iterable[str]) -> "Table":
-        """A table without these keys; anything else as it is."""
+        """Return the table without `keys`; another value as it is."""
         drop = set(keys)
         return replace(self, value={key: x for key, x in self.value.items() if key not in drop}) if isinstance(self.value, dict) else self
 
     def also(self, **values: Any) -> "Table":
-        """A table with these values, in place of its own."""
+        """Return the table with `values`, in place of its own values."""
         return replace(self, value=self.value | values)
 
     def named(self) -> "Table":
-        """A text as a table with only a name; anything else as it is."""
+        """Turn a text into a table with only a name; return another value as it is."""
         return replace(self, value={"name": self.value}) if isinstance(self.value, str) else self
 
     def checked(self, example: str) -> "Table":
-        """The table itself, once it is known to be one.
+        """Return this value if it is a table.
 
         Raises:
-            ConfigError: for anything else; shows the example.
+            ConfigError: for a value that is no table; shows the example.
         """
         if not isinstance(self.value, dict):
             raise self.error(f"must be a table such as {example}, got {self.value!r}")
         return self
 
     def file(self) -> Path:
-        """The path that it says: `~` is home, and a relative one is relative to where it was written: the file's folder, or for `--set`
-        the directory that one is in.
+        """Return this text as a path: `~` is home; a relative path starts in the folder of the file that has the text.
+
+        A text from `--set` starts in the current directory.
 
         Raises:
-            ConfigError: for the home of nobody.
+            ConfigError: for the home of an unknown user.
         """
         try:
             return self.config.origin(self.path).folder / Path(self.value).expanduser()
@@ -147,12 +148,12 @@ class Table:
             raise self.error(f"{error} of {self.value!r}") from None
 
     def error(self, message: str, *path: str | int) -> ConfigError:
-        """The error to raise about it, or about what stands or is missing at a path below it."""
+        """Make the error about this value, or about a value, present or missing, at a path below."""
         return self.config.error((*self.path, *path), message)
 
 
 def dotted(path: Where) -> str:
-    """A path as TOML writes it.
+    """Write a path as TOML does.
 
     >>> dotted(("client", "uplink", 0, "share"))
     'client.uplink[0].share'
