@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from fedjax_lite import forms, tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
-from fedjax_lite.engine.contract import Engine, Local, total
+from fedjax_lite.engine.contract import Engine, Local, Upload, total
 from fedjax_lite.engine.devices import over_devices
 from fedjax_lite.engine.transforms import when_vmapped
 from fedjax_lite.engine.tune import fastest
@@ -72,73 +72,102 @@ def _train(local: Local, cohort: Client, rows: Tree, lanes: int | None, step_by_
         step_by_step: look for finished lanes after every step, instead of stepping until the next lane is done. Where a
             study's runs share the loop, one run's lanes need not wait for another's.
     """
-    clients = cohort.id.shape[0]
     first = jax.tree.map(lambda x: x[0], (cohort, rows))
     carry = jax.eval_shape(local.start, *first)
-    width = min(clients, lanes or max(1, default_lanes(carry) // (16 if step_by_step else 1)))
-    lanewise = _alone if width == 1 else jax.vmap
+    width = min(cohort.id.shape[0], lanes or max(1, default_lanes(carry) // (16 if step_by_step else 1)))
     queue = jnp.argsort(-cohort.steps, stable=True).astype(jnp.int32)
     waiting = jnp.sum(cohort.steps > 0, dtype=jnp.int32)
+    work = _Work(local, cohort, rows, queue, waiting, width, step_by_step)
+    state = _begin(work, jax.eval_shape(local.finish, *first, carry))
+    state = jax.lax.while_loop(lambda state: jnp.any(_busy(work, state)), partial(_advance, work), state)
+    return state.part if local.additive else local.collect(state.part, cohort), state.rows, state.metrics
 
-    def next_slots(positions):
-        return jnp.where(positions < waiting, tree.take(queue, positions), clients)
 
-    def gather(slots):
-        return tree.take(cohort, slots), tree.take(rows, slots)
+class _Work(NamedTuple):
+    """What passes through the lanes."""
 
-    def busy(state):
-        return state.slot < clients
+    local: Local
+    cohort: Client
+    rows: Tree  # [clients, ...]
+    queue: Int[Array, " clients"]  # slots of the cohort, the longest first
+    waiting: Int[Array, ""]  # how many of them take any step
+    width: int  # how many lanes there are
+    step_by_step: bool
 
-    def advance(state):
-        trained, trained_rows = gather(state.slot)
-        # An idle lane trains on, on a client of no interest: nothing of it is ever uploaded, and no select is paid.
-        steps = 1 if step_by_step else jnp.min(jnp.where(busy(state), trained.steps - state.step, NO_LIMIT))
+    @property
+    def lanewise(self) -> Callable:
+        """What makes a function of one client one of all lanes."""
+        return _alone if self.width == 1 else jax.vmap
 
-        def train(client, rows, carry, step):
-            return jax.lax.fori_loop(0, steps, lambda j, carry: local.step(client, rows, carry, step + j), carry)
 
-        state = state._replace(carry=lanewise(train)(trained, trained_rows, state.carry, state.step), step=state.step + steps)
-        return flush(state, busy(state) & (state.step >= trained.steps))
-
-    def flush(state, done):
-        """Upload the clients that are done and put the next ones in their lanes."""
-        trained, trained_rows = gather(state.slot)
-        upload = lanewise(local.finish)(trained, trained_rows, state.carry)
-        slot = jnp.where(done, state.slot, clients)
-        if local.additive:
-            finished = trained._replace(weight=jnp.where(done, trained.weight, 0))
-            part = jax.tree.map(jnp.add, state.part, local.collect(upload.message, finished))
-        else:
-            part = tree.put(state.part, slot, upload.message)
-
-        order = state.taken + jnp.cumsum(done, dtype=jnp.int32) - 1
-        entering = jnp.where(done, next_slots(order), state.slot)
-        fresh = lanewise(local.start)(*gather(entering))
-        all_done = width == 1 and not step_by_step
-        return _Lanes(
-            carry=fresh if all_done else tree.where(done, fresh, state.carry),
-            slot=entering,
-            step=jnp.where(done, 0, state.step),
-            taken=state.taken + jnp.sum(done, dtype=jnp.int32),
-            part=part,
-            rows=tree.put(state.rows, slot, upload.rows),
-            metrics=jax.tree.map(jnp.add, state.metrics, total(upload.metrics, done)),
-        )
-
-    shapes = jax.eval_shape(local.finish, *first, carry)
-    stack = jax.tree.map(lambda s: jax.ShapeDtypeStruct((clients, *s.shape), s.dtype), shapes.message)
-    slots = next_slots(jnp.arange(width, dtype=jnp.int32))
-    state = _Lanes(
-        carry=lanewise(local.start)(*gather(slots)),
+def _begin(work: _Work, shapes: Upload) -> _Lanes:
+    """Put the first of the queue in the lanes; of uploads in these shapes none has come."""
+    stack = jax.tree.map(lambda s: jax.ShapeDtypeStruct((len(work.queue), *s.shape), s.dtype), shapes.message)
+    slots = _next_slots(work, jnp.arange(work.width, dtype=jnp.int32))
+    return _Lanes(
+        carry=work.lanewise(work.local.start)(*_gather(work, slots)),
         slot=slots,
-        step=jnp.zeros(width, jnp.int32),
-        taken=jnp.int32(width),
-        part=tree.zeros(jax.eval_shape(local.collect, stack, cohort) if local.additive else stack),
-        rows=rows,
+        step=jnp.zeros(work.width, jnp.int32),
+        taken=jnp.int32(work.width),
+        part=tree.zeros(jax.eval_shape(work.local.collect, stack, work.cohort) if work.local.additive else stack),
+        rows=work.rows,
         metrics=tree.zeros(shapes.metrics),
     )
-    state = jax.lax.while_loop(lambda state: jnp.any(busy(state)), advance, state)
-    return state.part if local.additive else local.collect(state.part, cohort), state.rows, state.metrics
+
+
+def _advance(work: _Work, state: _Lanes) -> _Lanes:
+    """Step until some lane is done, and flush those that are."""
+    trained, trained_rows = _gather(work, state.slot)
+    # An idle lane trains on, on a client of no interest: nothing of it is ever uploaded, and no select is paid.
+    steps = 1 if work.step_by_step else jnp.min(jnp.where(_busy(work, state), trained.steps - state.step, NO_LIMIT))
+
+    def train(client, rows, carry, step):
+        return jax.lax.fori_loop(0, steps, lambda j, carry: work.local.step(client, rows, carry, step + j), carry)
+
+    carry = work.lanewise(train)(trained, trained_rows, state.carry, state.step)
+    state = state._replace(carry=carry, step=state.step + steps)
+    return _flush(work, state, _busy(work, state) & (state.step >= trained.steps))
+
+
+def _flush(work: _Work, state: _Lanes, done: Bool[Array, " lanes"]) -> _Lanes:
+    """Upload the clients that are done and put the next ones in their lanes."""
+    trained, trained_rows = _gather(work, state.slot)
+    upload = work.lanewise(work.local.finish)(trained, trained_rows, state.carry)
+    slot = jnp.where(done, state.slot, len(work.queue))
+    if work.local.additive:
+        finished = trained._replace(weight=jnp.where(done, trained.weight, 0))
+        part = jax.tree.map(jnp.add, state.part, work.local.collect(upload.message, finished))
+    else:
+        part = tree.put(state.part, slot, upload.message)
+
+    order = state.taken + jnp.cumsum(done, dtype=jnp.int32) - 1
+    entering = jnp.where(done, _next_slots(work, order), state.slot)
+    fresh = work.lanewise(work.local.start)(*_gather(work, entering))
+    all_done = work.width == 1 and not work.step_by_step
+    return _Lanes(
+        carry=fresh if all_done else tree.where(done, fresh, state.carry),
+        slot=entering,
+        step=jnp.where(done, 0, state.step),
+        taken=state.taken + jnp.sum(done, dtype=jnp.int32),
+        part=part,
+        rows=tree.put(state.rows, slot, upload.rows),
+        metrics=jax.tree.map(jnp.add, state.metrics, total(upload.metrics, done)),
+    )
+
+
+def _busy(work: _Work, state: _Lanes) -> Bool[Array, " lanes"]:
+    """Tell which lanes in this state have a client."""
+    return state.slot < len(work.queue)
+
+
+def _next_slots(work: _Work, positions: Int[Array, " lanes"]) -> Int[Array, " lanes"]:
+    """Look up the slots at positions of the queue; past its end, the number of clients."""
+    return jnp.where(positions < work.waiting, tree.take(work.queue, positions), len(work.queue))
+
+
+def _gather(work: _Work, slots: Int[Array, " lanes"]) -> tuple[Client, Tree]:
+    """Fetch the clients in these slots, and their rows."""
+    return tree.take(work.cohort, slots), tree.take(work.rows, slots)
 
 
 def _measured(known: dict[Any, int], local: Local, cohort: Client, rows: Tree) -> int:
