@@ -17,7 +17,7 @@ from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.privacy import budgets
 from fedjax_lite.configuration.registry import KINDS, names
-from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.study import study_of
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.engine.over_runs import RUNS_AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
@@ -156,7 +156,7 @@ def _study(options: argparse.Namespace) -> int:
     devices = list(_mesh(options.devices).devices.flat)
     mesh = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
     with terminable(), Unfinished(out, options.resume) as kept, jax.set_mesh(mesh):
-        found = configured(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
+        found = study_of(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
         kept.save(found, targets=targets, name=config.values["name"], config=toml_text(config.values))
     print(ranking(found, targets))
     print(f"written to {out}: report.html, table.csv, study.json")

@@ -43,7 +43,7 @@ def use(name: str) -> Iterator[None]:
         ValueError: for another name.
 
     >>> with use("accelerator"):
-    ...     asked(), cpu()
+    ...     requested(), cpu()
     ('accelerator', False)
     """
     changes = _known(name, "forms.use") != requested()

@@ -22,7 +22,7 @@ from fedjax_lite.work import sgd_work
 __all__ = ["fd"]
 
 
-class Said(NamedTuple):
+class ClassMeans(NamedTuple):
     """A model's mean output of each class, a row of zeros where there is no example of it; or the sum of such over clients."""
 
     outputs: Float[Array, "classes classes"]  # row y: the mean probabilities of examples of class y
@@ -32,7 +32,7 @@ class Said(NamedTuple):
 class Latest(NamedTuple):
     """What was said last: by one client, or the sum over all of that round."""
 
-    said: Said
+    said: ClassMeans
     round: Int[Array, ""]  # -1 before the first
 
 
@@ -46,7 +46,7 @@ class Own(NamedTuple):
 
 class _Carry(NamedTuple):
     work: Tree
-    sums: Said
+    sums: ClassMeans
     round: Int[Array, ""]
 
 
@@ -97,7 +97,7 @@ def fd(
         raise ValueError(f"fd: gamma must be at least 0, got {gamma}")
     plain = supervised(model)
     work = sgd_work(partial(_loss, model, plain, gamma), optimizer, learning_rate=learning_rate)
-    never = Latest(Said(jnp.zeros((classes, classes)), jnp.zeros(classes)), jnp.int32(-1))
+    never = Latest(ClassMeans(jnp.zeros((classes, classes)), jnp.zeros(classes)), jnp.int32(-1))
     algorithm = federate(
         _client(work, model, never),
         from_sum(lambda said, client: said, lambda total: total, non_finite="drop"),
@@ -139,18 +139,18 @@ def _client(sgd: ClientWork, model: Model, never: Latest) -> ClientWork:
         work, metrics = sgd.step(shared._replace(params=own.model), own, carry.work, batch)
         p = jax.nn.softmax(model.apply(carry.work.params, batch.examples, None), axis=-1)
         rows = jax.nn.one_hot(batch.examples["y"], len(nothing.clients)) * batch.mask[:, None]
-        return _Carry(work, Said(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0)), batch.round), metrics
+        return _Carry(work, ClassMeans(carry.sums.outputs + rows.T @ p, carry.sums.clients + jnp.sum(rows, axis=0)), batch.round), metrics
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared._replace(params=own.model), own, carry.work, client)
         number = carry.sums.clients
-        said = Said(carry.sums.outputs / jnp.maximum(number, 1)[:, None], (number > 0).astype(number.dtype))
+        said = ClassMeans(carry.sums.outputs / jnp.maximum(number, 1)[:, None], (number > 0).astype(number.dtype))
         return said, Own(optax.apply_updates(own.model, change), Latest(said, carry.round), after.steps), metrics
 
     return ClientWork(init, start, step, finish)
 
 
-def _update(sums: Said, state: Latest, info: Info) -> Latest:
+def _update(sums: ClassMeans, state: Latest, info: Info) -> Latest:
     """Put the round's sums in the place of the state's."""
     del state
     return Latest(sums, jnp.int32(info.round))

@@ -15,9 +15,9 @@ from fedjax_lite.algorithms import latent_generator
 from fedjax_lite.base import Algorithm, Tree
 from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.client import OF_BATCHES, batches_of, uplink_of
-from fedjax_lite.configuration.distillation import lessons_of, public_of
+from fedjax_lite.configuration.distillation import lessons_of, public_examples
 from fedjax_lite.configuration.model import model_of
-from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, scheduled
+from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, schedule_of
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
@@ -80,7 +80,7 @@ def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:
         "classes": lambda: sections.outputs[0],
         "example": lambda: source.example,
         "largest": lambda: source.train.largest,
-        "public": lambda: public_of(config, source, table.get("each_round")),
+        "public": lambda: public_examples(config, source, table.get("each_round")),
         "server": lambda: server_of(config),
         "engine": lambda: make(config.at("engine"), "engine") if "engine" in config.values else None,
     }
@@ -132,7 +132,7 @@ def _rate(client: Table, parameters: Any) -> dict[str, Any]:
             'must be { name = "sgd", learning_rate = ... } alone: the algorithm takes steps of its own, and no other optimizer'
         )
     optimizer_of(table, CLOCKS)
-    return {"learning_rate": scheduled(table.at("learning_rate"), CLOCKS)}
+    return {"learning_rate": schedule_of(table.at("learning_rate"), CLOCKS)}
 
 
 def _attacked(sections: Sections, given: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return make(table, "ensemble")
     if name.endswith("optimizer"):
         return make(table, "optimizer")
-    return scheduled(table, ["round"]) if name.endswith("learning_rate") else table.value
+    return schedule_of(table, ["round"]) if name.endswith("learning_rate") else table.value
 
 
 def _model(sections: Sections, table: Table, example: Tree) -> tuple[Model, Tree]:

@@ -19,7 +19,7 @@ from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
 from fedjax_lite.configuration.code import check_unchanged, fingerprints
 from fedjax_lite.configuration.config import changed
 from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
-from fedjax_lite.configuration.distillation import distilled, soft_size
+from fedjax_lite.configuration.distillation import distillation_of, soft_size
 from fedjax_lite.configuration.model import architectures
 from fedjax_lite.configuration.privacy import NOISE, automatic, settings_of, solved, with_noise
 from fedjax_lite.configuration.registry import make
@@ -152,7 +152,7 @@ def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, 
     families = [Family(work, one.clients, uplink_of(client)) for work, one in zip(works, known, strict=True)]
     model, loss_fn, server = known[0].model, known[0].loss_fn, server_of(config)
     if "distillation" in config.values:
-        families, aggregator, server, model, loss_fn = distilled(sections, families, server)
+        families, aggregator, server, model, loss_fn = distillation_of(sections, families, server)
     elif several:
         raise config.at("model", "families").error("their weights are not alike, so nothing but [distillation] can bring them together")
     else:

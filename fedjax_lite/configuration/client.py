@@ -8,7 +8,7 @@ import optax
 from fedjax_lite.base import ClientWork
 from fedjax_lite.batches import Batches
 from fedjax_lite.configuration.call import call
-from fedjax_lite.configuration.optimizer import CLOCKS, scheduled, with_optimizer
+from fedjax_lite.configuration.optimizer import CLOCKS, schedule_of, with_optimizer
 from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.table import Table
 from fedjax_lite.models.loss_fn import LossFn
@@ -39,7 +39,7 @@ def batches_of(table: Table) -> Batches:
     for name in ("batch_size", "epochs", "steps"):
         if name in table:
             _check_size(table.at(name), name == "batch_size")
-    counts = {name: scheduled(table.at(name), ["round"]) for name in ("epochs", "steps") if name in table}
+    counts = {name: schedule_of(table.at(name), ["round"]) for name in ("epochs", "steps") if name in table}
     return Batches(None if table.get("batch_size") == "all" else table.get("batch_size"), **counts, shuffle=shuffle)
 
 

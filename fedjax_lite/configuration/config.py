@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fedjax_lite.configuration.override import check_depth, override, put
+from fedjax_lite.configuration.override import check_depth, override, set_value
 from fedjax_lite.configuration.table import Config, ConfigError, Origin, Override, Table
 from fedjax_lite.refuse import short
 
@@ -82,7 +82,7 @@ def changed(config: Config, changes: Mapping[str, Any], origins: Mapping[str, Or
     for dotted in sorted(changes, key=lambda dotted: dotted.count(".")):
         path: list[str | int] = [*dotted.split(".")]
         value, origin = changes[dotted], origins.get(dotted, Origin(config.source, Path()))
-        if why := put(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
+        if why := set_value(values, path, copy.deepcopy(value) if isinstance(value, dict | list) else value):
             raise ConfigError(f"{origin.place}: {dotted}: {why}")
         overrides.append(Override(tuple(path), origin))
     return config._replace(values=values, overrides=tuple(overrides))

@@ -28,12 +28,12 @@ from fedjax_lite.ledger import count
 from fedjax_lite.models import Model
 from fedjax_lite.models.loss_fn import LossFn
 
-__all__ = ["Distilled", "distilled", "lessons_of", "public_of", "soft_size"]
+__all__ = ["Distillation", "distillation_of", "lessons_of", "public_examples", "soft_size"]
 
 OURS = ("ensemble", "weigh", "student", "fresh", "models", "digest", "each_round")  # keys that are not of the student's lessons
 
 
-class Distilled(NamedTuple):
+class Distillation(NamedTuple):
     """The parts of a round of distillation, and the model and loss for the evaluation of its global model."""
 
     families: list[Family]
@@ -43,7 +43,7 @@ class Distilled(NamedTuple):
     loss_fn: LossFn
 
 
-def distilled(sections: Sections, families: list[Family], server: Server | None) -> Distilled:
+def distillation_of(sections: Sections, families: list[Family], server: Server | None) -> Distillation:
     """Build the parts of a round of distillation, with clients that train as the other sections say.
 
     Args:
@@ -54,7 +54,7 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
     config, source, outputs, known = sections.config, sections.source, sections.outputs, sections.known
     table = config.at("distillation").checked('{ optimizer = { name = "adam", learning_rate = 1e-2 }, steps = 100 }')
     how = lessons_of(table.without(OURS), OURS)
-    public = public_of(config, source, table.get("each_round"))
+    public = public_examples(config, source, table.get("each_round"))
     ensemble = _ensemble(table, source, outputs[0], public)
     model, loss_fn, student = known[0].model, known[0].loss_fn, None
     if "student" in table:
@@ -81,7 +81,7 @@ def distilled(sections: Sections, families: list[Family], server: Server | None)
         else:
             at_server = distillation_server(how, model.apply, public, student=student, fresh=table.get("fresh", False), server=server)
         families = [with_soft_labels(family, one.model.apply) for family, one in zip(families, known, strict=True)]
-        return Distilled(families, aggregator, at_server, model, loss_fn)
+        return Distillation(families, aggregator, at_server, model, loss_fn)
 
 
 def soft_size(config: Config, source: Source, classes: int) -> int | None:
@@ -99,7 +99,7 @@ def lessons_of(table: Table, also: Sequence[str] = ()) -> Lessons:
     )
 
 
-def public_of(config: Config, source: Source, each_round: Any = None) -> Public:
+def public_examples(config: Config, source: Source, each_round: Any = None) -> Public:
     """Return the public examples of [data], of which a round takes `each_round`, or all."""
     if source.public is None:
         raise config.error(("data",), "distillation needs public examples: give public, a share of the clients' such as 0.2, or a table")

@@ -44,7 +44,7 @@ def grid_of(config: Config) -> Grid:
             raise values.error(f"must be a list of values, got {values.value!r}")
         if not values.value:
             raise values.error("is an empty list: give at least one value, or leave it out")
-        labels = labels_of(values.value)
+        labels = axis_labels(values.value)
         for label in labels:
             if labels.count(label) > 1:
                 raise values.error(f"has {label!r} twice")
@@ -64,12 +64,13 @@ def _with_attackers(config: Config, table: Any) -> Any:
     return kept | table
 
 
-def labels_of(values: Sequence[Any]) -> list[Any]:
+def axis_labels(values: Sequence[Any]) -> list[Any]:
     """Return a label for each value: a number or text itself, a table's name with the keys that differ among tables of that name.
 
-    >>> labels_of([{"name": "mean"}, {"name": "ipm", "scale": 1}, {"name": "ipm", "scale": 5}, {"name": "nnm", "inner": {"name": "krum"}}])
+    >>> behind = {"name": "nnm", "inner": {"name": "krum"}}
+    >>> axis_labels([{"name": "mean"}, {"name": "ipm", "scale": 1}, {"name": "ipm", "scale": 5}, behind])
     ['mean', 'ipm scale=1', 'ipm scale=5', 'nnm']
-    >>> labels_of([{"name": "nnm", "inner": {"name": "krum"}}, {"name": "nnm", "inner": {"name": "median"}}, 3])
+    >>> axis_labels([{"name": "nnm", "inner": {"name": "krum"}}, {"name": "nnm", "inner": {"name": "median"}}, 3])
     ['nnm(krum)', 'nnm(median)', 3]
     """
     labels: list[Any] = []

@@ -13,7 +13,7 @@ from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.table import Table
 
-__all__ = ["CLOCKS", "optimizer_of", "scheduled", "with_optimizer"]
+__all__ = ["CLOCKS", "optimizer_of", "schedule_of", "with_optimizer"]
 
 CLOCKS = {"round": schedules.on_round, "step": schedules.on_step, "client_step": schedules.on_client_step}
 
@@ -62,10 +62,10 @@ def optimizer_of(table: Table, clocks: Iterable[str]) -> tuple[Any, Any]:
     if not schedules:
         return at(None), None
     at(0.1)  # for errors now, and not while compiling
-    return at, scheduled(schedules[0], clocks)
+    return at, schedule_of(schedules[0], clocks)
 
 
-def scheduled(table: Table, clocks: Iterable[str]) -> Any:
+def schedule_of(table: Table, clocks: Iterable[str]) -> Any:
     """Return a number as it is; build the schedule of a table, on the clock that the table names."""
     if not isinstance(table.value, dict):
         return table.value

@@ -7,7 +7,7 @@ from typing import Any
 from fedjax_lite.configuration.table import ConfigError, Where
 from fedjax_lite.refuse import short
 
-__all__ = ["check_depth", "override", "put"]
+__all__ = ["check_depth", "override", "set_value"]
 
 DEEPEST = 50  # tables and lists within each other
 
@@ -43,12 +43,12 @@ def override(values: dict[str, Any], written: str) -> Where:
         check_depth(parsed)
     except RecursionError:
         raise ConfigError(f"--set {short(written)}: its value is nested too deeply") from None
-    if why := put(values, path, parsed):
+    if why := set_value(values, path, parsed):
         raise ConfigError(f"--set {short(written)}: {why}")
     return tuple(path)
 
 
-def put(values: dict[str, Any], path: list[str | int], value: Any) -> str:
+def set_value(values: dict[str, Any], path: list[str | int], value: Any) -> str:
     """Set one value in place, and turn the path's places in lists into numbers; return why the path can't be set, or ""."""
     here: Any = values
     for i, key in enumerate(path):

@@ -39,7 +39,7 @@ def solved(config: Config, mechanism_of: Callable[[float], Mechanism | None], sa
     target = settings_of(config, population).target_epsilon
     if target is None:
         raise config.error(NOISE, '"auto" solves for an epsilon: give target_epsilon under [privacy], or a number here')
-    return with_noise(config, noise(config, target, mechanism_of, sampler, population))
+    return with_noise(config, least_noise(config, target, mechanism_of, sampler, population))
 
 
 def solved_choices(
@@ -59,7 +59,7 @@ def solved_choices(
             raise config.error(NOISE, f'"auto" solves for one mechanism and way to sample, and {name} varies: give noise multipliers')
 
     def with_its_noise(choice):
-        multiplier = {".".join(NOISE): noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
+        multiplier = {".".join(NOISE): least_noise(config, choice[TARGET], mechanism_of, sampler, population)} if TARGET in choice else {}
         return choice | multiplier
 
     return [[with_its_noise(choice) for choice in axis] for axis in choices], origins | {".".join(NOISE): config.origin(NOISE)}
@@ -86,7 +86,9 @@ def with_noise(config: Config, z: float) -> Config:
     return changed(config, {".".join(NOISE): z}, {".".join(NOISE): config.origin(NOISE)})
 
 
-def noise(config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int) -> float:
+def least_noise(
+    config: Config, target: Number, mechanism_of: Callable[[float], Mechanism | None], sampler: Sampler, population: int
+) -> float:
     """Return the least noise multiplier with which epsilon after all rounds is at most `target`."""
     settings, rounds = settings_of(config, population), config.values["run"]["rounds"]
     delta = delta_of(settings.delta, population)

@@ -11,7 +11,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.data.federated import FederatedData, Source
 
 
-class Alike(NamedTuple):
+class SeedData(NamedTuple):
     """Data by seed: one data set for all seeds, a stack, or separate data sets if they differ in more than the number of examples."""
 
     each: tuple[Source, ...]  # one data set for all seeds, or a data set for each; empty where they are stacked
@@ -33,27 +33,27 @@ class Alike(NamedTuple):
         return self.each[seed], self.facts[seed]
 
 
-def alike(sources: Sequence[tuple[Source, Any]]) -> Alike:
+def stack_seeds(sources: Sequence[tuple[Source, Any]]) -> SeedData:
     """Stack the data of a study's seeds if they differ only in their numbers of examples; fill up after the last client's examples.
 
     The static `largest` becomes the largest of all.
 
     >>> data = [FederatedData.from_clients([{"x": np.arange(n)}, {"x": np.arange(2)}]) for n in (3, 4)]
-    >>> train, _ = alike([(Source(each, None), None) for each in data]).of(jnp.int32(0))
+    >>> train, _ = stack_seeds([(Source(each, None), None) for each in data]).of(jnp.int32(0))
     >>> train.train.examples["x"].tolist(), train.train.size.tolist(), train.train.largest
     ([0, 1, 2, 0, 1, 1], [3, 2], 4)
     """
     data, facts = (tuple(column) for column in zip(*sources, strict=True))
     if all(fact == facts[0] for fact in facts) and len({source.test is None for source in data}) == 1:
         if all(_equal(source, data[0]) for source in data[1:]):
-            return Alike(data[:1], None, facts)
+            return SeedData(data[:1], None, facts)
         train = _filled([source.train for source in data])
         test = [None] * len(data) if data[0].test is None else _filled([source.test for source in data])
         filled = [Source(*parts) for parts in zip(train, test, [source.public for source in data], strict=True)]
         kinds = [_kind(source) for source in filled]
         if all(kind == kinds[0] for kind in kinds):
-            return Alike((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)
-    return Alike(data, None, facts)
+            return SeedData((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)
+    return SeedData(data, None, facts)
 
 
 def _filled(parts: list[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from fedjax_lite.configuration.data import load_data, losses_of, outputs_of
 from fedjax_lite.configuration.grid import Grid, grid_of
 from fedjax_lite.configuration.privacy import TARGET, automatic, settings_of, solved, solved_choices
 from fedjax_lite.configuration.run import options_of
-from fedjax_lite.configuration.seeds import Alike, alike
+from fedjax_lite.configuration.seeds import SeedData, stack_seeds
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.evaluate import evaluate
@@ -30,13 +30,13 @@ from fedjax_lite.study.epsilons import with_epsilons
 from fedjax_lite.study.grid import cells_of, names_of
 from fedjax_lite.study.results import Study
 
-__all__ = ["configured", "curves"]
+__all__ = ["study_of", "curves"]
 
 FREE = ("name", "data")  # settings that may differ when a study is resumed: the data itself has a fingerprint
 OPTIONS = ("rounds", "evaluate_every")  # keys of [run] for studies; the other keys are for runs with a folder of their own
 
 
-def configured(config: Config) -> Callable[..., Study]:
+def study_of(config: Config) -> Callable[..., Study]:
     """Read a configuration's grid, load its data, and return a function of `together`, `wanted`, `progress` and `kept` that runs the study.
 
     The model is evaluated every `evaluate_every` rounds, and a run's seed decides its data too, as in `fedjax-lite run`.
@@ -50,7 +50,7 @@ def configured(config: Config) -> Callable[..., Study]:
             raise config.error(("run", name), f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
     grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
-    loaded: dict[str, Alike] = {}
+    loaded: dict[str, SeedData] = {}
     data_facts: dict[str, Any] = {}
     private: list[bool] = []  # whether each algorithm that was traced is private
     for cell, name_of_cell in zip(cells_of(grid.choices), names_of(grid.axes), strict=True):
@@ -139,7 +139,7 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
     return found
 
 
-def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
+def _load(config: Config, seeds: Sequence[int]) -> tuple[SeedData, dict[str, Any]]:
     """Load the data of every seed; also return the fingerprints of its parts, only once if all seeds have the same."""
     sources = []
     for seed in seeds:
@@ -149,8 +149,8 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[Alike, dict[str, Any]]:
         sources.append((source, outputs_of(config, source)))
     facts = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
     if all(each == facts[0] for each in facts):
-        return alike(sources), facts[0]
-    return alike(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, facts, strict=True) for part, x in each.items()}
+        return stack_seeds(sources), facts[0]
+    return stack_seeds(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, facts, strict=True) for part, x in each.items()}
 
 
 def _key(config: Config) -> str:

@@ -12,7 +12,7 @@ from fedjax_lite import cli
 from fedjax_lite.configuration.build import build, parts
 from fedjax_lite.configuration.data import load_data, outputs_of
 from fedjax_lite.configuration.registry import names
-from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.study import study_of
 from fedjax_lite.configuration.table import ConfigError
 
 TEXT = """\
@@ -95,7 +95,7 @@ def test_every_name_runs_plans_and_studies(tmp_path, capsys, name):
     assert "a round" in capsys.readouterr().out
     with pytest.raises(ValueError, match="private"):
         build(edited(tmp_path, TEXT, *of_name(name)), fl.privacy.budget.private)()
-    study = configured(edited(tmp_path, TEXT, *of_name(name), ("[run]", "[grid]\nseeds = 2\n[run]")))(progress=False)
+    study = study_of(edited(tmp_path, TEXT, *of_name(name), ("[run]", "[grid]\nseeds = 2\n[run]")))(progress=False)
     assert study.results["test_accuracy"].shape == (2, 2) and np.isfinite(study.results["test_loss"]).all()
 
 

@@ -9,7 +9,7 @@ import fedjax_lite as fl
 from fedjax_lite import distill
 from fedjax_lite.configuration.build import build, parts
 from fedjax_lite.configuration.data import load_data, outputs_of
-from fedjax_lite.configuration.study import configured, curves
+from fedjax_lite.configuration.study import curves, study_of
 from fedjax_lite.configuration.table import ConfigError
 
 TEXT = """\
@@ -104,7 +104,7 @@ def test_a_study_tells_of_teachers(config):
 
 @pytest.mark.deep
 def test_a_study_of_seeds_is_one_program(config):
-    study = configured(config(("[run]", "[grid]\nseeds = 2\n[run]"), overrides=QUICK))(progress=False)
+    study = study_of(config(("[run]", "[grid]\nseeds = 2\n[run]"), overrides=QUICK))(progress=False)
     assert study.programs == 1
     assert np.shape(study.results["teacher_accuracy"])[-2:] == (2, 2)  # seeds, evaluations
 

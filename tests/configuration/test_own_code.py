@@ -18,7 +18,7 @@ from fedjax_lite.configuration.code import fingerprints
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.data import load_data
 from fedjax_lite.configuration.registry import make
-from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.study import study_of
 from fedjax_lite.configuration.table import ConfigError
 
 OF_DATA = TINY[TINY.index("[data]") : TINY.index("[model]")]
@@ -179,7 +179,7 @@ def test_code_that_changes_is_another_run(folder, capsys):
 @pytest.mark.deep
 def test_a_study_keeps_the_hash(folder):
     grid = '[grid]\naggregator = ["mean", "mine.py:rule"]\nseeds = 1\n[run]'
-    study = configured(edited(folder, TINY, ("[run]", grid), *QUICK))(progress=False)
+    study = study_of(edited(folder, TINY, ("[run]", grid), *QUICK))(progress=False)
     assert study.made["own code"].keys() == {"mine.py:rule"} and study.axes[0].labels == ("mean", "mine.py:rule")
 
 
@@ -201,7 +201,7 @@ def test_a_path_is_relative_to_where_it_was_written(folder, tmp_path, monkeypatc
         assert load_data(edited(folder, TINY, *OF_LEAF, overrides=overrides), 0).population == 1
     with pytest.raises(ConfigError, match=re.escape(f"path='{Path('shards')}' is not a folder")):
         load_data(edited(folder, TINY, *OF_LEAF, overrides=["data.path=shards"]), 0)
-    configured(edited(folder, TINY, *OF_LEAF, ("[run]", '[grid]\ndata.path = ["shards"]\nseeds = 1\n[run]')))  # loads what it will need
+    study_of(edited(folder, TINY, *OF_LEAF, ("[run]", '[grid]\ndata.path = ["shards"]\nseeds = 1\n[run]')))  # loads what it will need
     with pytest.raises(ConfigError, match="of '~nobody_at_all/x'"):
         load_data(edited(folder, TINY, *OF_LEAF, overrides=["data.path=~nobody_at_all/x"]), 0)
 

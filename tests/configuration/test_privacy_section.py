@@ -7,7 +7,7 @@ from tiny import PRIVATE, replaced, written
 import fedjax_lite as fl
 from fedjax_lite import cli, privacy
 from fedjax_lite.configuration.build import build
-from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.study import study_of
 from fedjax_lite.privacy.budget import check_private
 
 pytestmark = pytest.mark.usefixtures("coarse_accounting")
@@ -117,7 +117,7 @@ def test_auto_solves_for_every_private_aggregator(config, aggregator, accountant
 def test_a_study_refuses_what_a_run_refuses(config):
     with pytest.raises(ValueError, match="no accountant covers this sampler"):
         sampling = 'sampling={ name = "weighted", clients = 12 }'
-        configured(config(sampling, "aggregator.noise_multiplier=1.0", "grid.aggregator.clip=[0.1]"))(progress=False)
+        study_of(config(sampling, "aggregator.noise_multiplier=1.0", "grid.aggregator.clip=[0.1]"))(progress=False)
 
 
 def test_every_client_must_be_there_to_draw_its_noise():
@@ -132,7 +132,7 @@ def test_auto_says_what_cannot_be_solved(config):
         ([CYCLIC, DDGAUSS], 'privacy.*: accountant: "pld" has no bound for 12 clients in turn with this noise: take "rdp"'),
         ([CYCLIC, DDGAUSS.replace("20", "6"), "privacy.accountant=rdp", "privacy.target_epsilon=0.01"], "is out of reach of any noise"),
         (['aggregator={ name = "mean", noise_multiplier = "auto" }'], "aggregator.noise_multiplier: unknown key"),
-        ([CYCLIC, DDGAUSS.replace("bits = 20", "block = 6")], "aggregator.block: padded: block must be a power of two.*, got 6"),
+        ([CYCLIC, DDGAUSS.replace("bits = 20", "block = 6")], "aggregator.block: padded_size: block must be a power of two.*, got 6"),
     ]:
         with pytest.raises(ValueError, match=message):
             build(config(*changes))
@@ -143,4 +143,4 @@ def test_auto_says_what_cannot_be_solved(config):
         ("data.partition.clients=[60, 70]", "and data.partition.clients varies"),
     ]:
         with pytest.raises(ValueError, match=message):
-            configured(config(CYCLIC, FTRL, "grid.privacy.target_epsilon=[2.0]", f"grid.{grid}"))
+            study_of(config(CYCLIC, FTRL, "grid.privacy.target_epsilon=[2.0]", f"grid.{grid}"))

@@ -16,8 +16,8 @@ from fedjax_lite.configuration.build import Parts, build
 from fedjax_lite.configuration.config import changed
 from fedjax_lite.configuration.data import load_data
 from fedjax_lite.configuration.grid import grid_of
-from fedjax_lite.configuration.seeds import alike
-from fedjax_lite.configuration.study import configured, curves
+from fedjax_lite.configuration.seeds import stack_seeds
+from fedjax_lite.configuration.study import curves, study_of
 from fedjax_lite.data.federated import Source
 from fedjax_lite.runner.environment import environment
 
@@ -52,7 +52,7 @@ def single(config, found, metric, **values):
 
 def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
     config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseeds = 2\n", *every_round(2), text=RUN)
-    found = configured(config)(progress=False)
+    found = study_of(config)(progress=False)
     assert found.programs == 1 and found.seeds == (3, 4) and found.rounds["train_loss"] == (1, 2)
     alone = single(config, found, "train_loss", client__optimizer__learning_rate=1, seed=4)
     np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
@@ -93,7 +93,7 @@ def test_a_curve_is_divided_by_what_was_counted():
 @pytest.mark.deep
 def test_cells_of_several_programs(loaded):
     config = loaded(GRID, ("rounds = 4", "rounds = 3"), text=RUN)
-    found = configured(config)(progress=False)
+    found = study_of(config)(progress=False)
     assert found.programs == 2 and found.seeds == (3, 4) and found.rounds["train_loss"] == (2, 3)
     assert found.results["train_loss"].shape == (2, 2, 2, 2)
     assert [axis.labels for axis in found.axes] == [("mean", "trimmed_mean"), ("0.1", "1")]
@@ -103,7 +103,7 @@ def test_cells_of_several_programs(loaded):
 
 def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
     grid = '[attack]\nnum_byzantine = 1\nseed = 5\n[grid]\nattack = [{ name = "label_flip" }, { name = "ipm", scale = 5 }]\nseeds = 2\n'
-    found = configured(loaded(grid, LINEAR, *every_round(1), text=RUN))(progress=False)
+    found = study_of(loaded(grid, LINEAR, *every_round(1), text=RUN))(progress=False)
     assert found.programs == 2 and found.axes[0].labels == ("label_flip", "ipm")
     found.save(tmp_path / "study")
     for study_ in (found, fl.Study.load(tmp_path / "study")):
@@ -124,7 +124,7 @@ def test_a_seed_decides_its_data_too(loaded):
     digits = ('name = "table"', 'name = "digits"\npartition = { name = "dirichlet", clients = 4, alpha = 1.0 }')
     grid = '[grid]\n"data.partition.alpha" = [0.5, 5]\nseed = [1, 4]\n'
     config = loaded(grid, (clients, ""), digits, ("batch_size = 2", "batch_size = 8\nsteps = 2"), LINEAR, *every_round(1), text=RUN)
-    found = configured(config)(progress=False)
+    found = study_of(config)(progress=False)
     assert found.programs == 2  # the seeds' data are of one shape once filled up
     alone = single(config, found, "test_loss", data__partition__alpha=5, seed=4)
     np.testing.assert_allclose(found.results["test_loss"][1, 1], alone, rtol=1e-6)
@@ -141,7 +141,7 @@ def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monk
     config = loaded(f"[grid]\n{rates}\nseed = [2, 4]\n", everyone, LINEAR, *every_round(1), text=RUN)
     for module in ("fedjax_lite.configuration.build", "fedjax_lite.configuration.study"):
         monkeypatch.setattr(sys.modules[module], "load_data", lambda config, seed: Source(softmax_data((5, 3, 4, 1)[:seed]), None))
-    found = configured(config)(progress=False)
+    found = study_of(config)(progress=False)
     assert found.programs == 2
     alone = single(config, found, "train_loss", client__optimizer__learning_rate=1, seed=4)
     np.testing.assert_allclose(found.results["train_loss"][1, 1], alone, rtol=1e-6)
@@ -150,16 +150,16 @@ def test_seeds_whose_data_differ_in_shape_are_programs_of_their_own(loaded, monk
 def test_data_of_several_seeds():
     sizes = ((4, 2), (3, 3), (1, 7))
     sources = [(Source(softmax_data(n, seed), softmax_data((2, 1), seed)), 3) for seed, n in enumerate(sizes)]
-    stacked = alike(sources)
+    stacked = stack_seeds(sources)
     assert stacked.each == () and stacked.of(0)[0].train.largest == 7
     for place, n in enumerate(sizes):
         data = stacked.of(jnp.int32(place))[0]
         assert data.train.size.tolist() == list(n)
         np.testing.assert_array_equal(data.train.examples["x"][: sum(n)], sources[place][0].train.examples["x"])
         np.testing.assert_array_equal(data.test.examples["x"], sources[place][0].test.examples["x"])
-    assert len(alike([sources[0], sources[0]]).each) == 1
+    assert len(stack_seeds([sources[0], sources[0]]).each) == 1
     for other in ((Source(softmax_data((1, 2, 3)), None), 3), (sources[1][0], 4)):  # more clients; more classes
-        apart = alike([sources[0], other])
+        apart = stack_seeds([sources[0], other])
         assert apart.of(1) == other
         with pytest.raises(TypeError, match="each seed needs a program of its own"):
             apart.of(jnp.int32(1))
@@ -213,12 +213,12 @@ MISTAKES = {
 @pytest.mark.parametrize("grid, line, message", MISTAKES.values(), ids=MISTAKES)
 def test_mistakes_in_a_grid_name_the_line(loaded, grid, line, message):
     with pytest.raises(ValueError, match=f"tiny.toml:{line}: {message}") as refused:
-        configured(loaded(grid))(progress=False)
+        study_of(loaded(grid))(progress=False)
     assert "\n" not in str(refused.value)
 
 
 def test_a_study_needs_a_grid(loaded):
     with pytest.raises(ValueError, match=r"tiny.toml: grid: a study needs a table \[grid\], such as"):
-        configured(loaded(""))
+        study_of(loaded(""))
     with pytest.raises(ValueError, match="--set grid=3: grid: must be a table, got 3"):
         loaded("", overrides=["grid=3"])

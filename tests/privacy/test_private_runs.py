@@ -13,7 +13,7 @@ import fedjax_lite as fl
 from fedjax_lite import cli
 from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.config import load
-from fedjax_lite.configuration.study import configured
+from fedjax_lite.configuration.study import study_of
 from fedjax_lite.report.page import report
 
 pytestmark = pytest.mark.usefixtures("coarse_accounting")
@@ -72,7 +72,7 @@ def test_from_what_it_wrote_it_can_be_repeated(ran, tmp_path):
 @pytest.mark.deep
 def test_a_study_over_epsilons_is_one_program(config, ran):
     """The cell of the run's epsilon is the run; the other has noise of its own."""
-    found = configured(config("grid.privacy.target_epsilon=[5.0, 2.0]", "grid.seeds=1"))(progress=False)
+    found = study_of(config("grid.privacy.target_epsilon=[5.0, 2.0]", "grid.seeds=1"))(progress=False)
     assert found.programs == 1 and found.axes[0].names == ("privacy.target_epsilon",)
     single = json.loads((ran / "metrics.jsonl").read_text().splitlines()[-1])["test_loss"]
     assert found.results["test_loss"][1, 0, -1] == pytest.approx(single, rel=1e-5) != found.results["test_loss"][0, 0, -1]
