@@ -176,7 +176,7 @@ class Algorithm(NamedTuple):
 
 
 def round_key(state: State) -> Key:
-    """The key of the round about to run: fold_in(root key, round).
+    """Return the key of the round about to run: fold_in(root key, round).
 
     >>> bool(round_key(State(jnp.int32(2), jax.random.key(7), (), (), (), ())) == jax.random.fold_in(jax.random.key(7), 2))
     True
@@ -185,15 +185,15 @@ def round_key(state: State) -> Key:
 
 
 def sample_key(key: Key) -> Key:
-    """The stream of a round's key that samplers draw from."""
+    """Return the stream of a round's key that samplers draw from."""
     return jax.random.fold_in(key, _SAMPLE)
 
 
 def aggregate_key(key: Key) -> Key:
-    """The stream of a round's key that aggregator and server draw from."""
+    """Return the stream of a round's key that aggregator and server draw from."""
     return jax.random.fold_in(key, _AGGREGATE)
 
 
 def client_keys(key: Key, ids: Int[Array, " clients"]) -> Key:
-    """One key a client, a function of the round's key and the client's id alone."""
+    """Return a key for each client, a function of the round's key and the client's id alone."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)

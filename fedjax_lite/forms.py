@@ -1,7 +1,8 @@
 """Decide, here alone, between a CPU's and an accelerator's form of a computation.
 
-Forms compute the same result in different ways: one row after another, whose arrays stay in a CPU's cache, or a whole stack at once. By
-default the program's platform decides. Questions about hardware, for instance the number of devices and their memory, are not asked here.
+Forms compute the same result in different ways. A CPU's form takes one row after another, so that arrays stay in its cache; an
+accelerator's form takes a whole stack at once. By default the program's platform decides. Questions about hardware, for instance the
+number of devices and their memory, are not asked here.
 """
 
 import os

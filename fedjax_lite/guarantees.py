@@ -1,7 +1,7 @@
 """Refuse parts beside a private aggregator that would break its guarantee.
 
-The guarantee is for a sum to which each client adds a message of bounded norm, which depends on the client's own data and on earlier
-releases alone. The server may use the noisy sum in every way: optimizers, momentum, averages of models.
+The guarantee is for a sum to which each client adds a message of bounded norm. The message depends on the client's own data and on
+earlier releases alone. The server may use the noisy sum in every way: optimizers, momentum, averages of models.
 """
 
 import jax

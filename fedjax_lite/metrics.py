@@ -1,4 +1,4 @@
-"""The meaning of a metric's name: the part that reports it, which way is better, whether a guarantee covers it, how values are shown."""
+"""The meaning of a metric's name: the part that reports the metric, the better direction, a guarantee's cover, the unit shown."""
 
 import re
 from collections.abc import Callable, Iterable, Set

@@ -1,7 +1,7 @@
 """Schedules, each with the clock that it is read on.
 
-An optax schedule is a function of a count. In a federated run there are three counts, and a schedule handed to a client's
-optax optimizer would silently be read on a fourth count, which restarts with every round; so each schedule names its clock.
+An optax schedule is a function of a count. In a federated run there are three counts. A schedule handed to a client's optax
+optimizer would silently be read on a fourth count, which restarts with every round; so each schedule names its clock.
 """
 
 from collections.abc import Callable

@@ -50,7 +50,7 @@ def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> I
 
 
 def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """A bijection of 32-bit words in which every input bit flips every output bit half of the time."""
+    """Map 32-bit words one to one; flipping an input bit flips each output bit half of the time."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)  # multipliers: Wellons 2018, lowest bias found
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)

@@ -1,7 +1,7 @@
 """The table [algorithm] of a configuration: a function of `fl.algorithms`, or a user's, with arguments from the other sections.
 
-The function's arguments are known by their names: some come from the other sections (`_given`), some are tables that describe a part
-(`_part`), and the rest are keys of [algorithm] as they stand.
+The function's arguments are known by their names. Some come from the other sections (`_given`), some are tables that describe a part
+(`_part`), and the rest are keys of [algorithm].
 """
 
 import inspect

@@ -65,7 +65,7 @@ def _with_attackers(config: Config, table: Any) -> Any:
 
 
 def axis_labels(values: Sequence[Any]) -> list[Any]:
-    """Return a label for each value: a number or text itself, a table's name with the keys that differ among tables of that name.
+    """Return a label for each value: a number or text itself; a table's name with the keys that differ among its namesakes.
 
     >>> behind = {"name": "nnm", "inner": {"name": "krum"}}
     >>> axis_labels([{"name": "mean"}, {"name": "ipm", "scale": 1}, {"name": "ipm", "scale": 5}, behind])

@@ -12,7 +12,7 @@ from fedjax_lite.data.federated import FederatedData, Source
 
 
 class SeedData(NamedTuple):
-    """Data by seed: one data set for all seeds, a stack, or separate data sets if they differ in more than the number of examples."""
+    """Data by seed: one data set for all seeds, a stack, or separate data sets whose shapes differ."""
 
     each: tuple[Source, ...]  # one data set for all seeds, or a data set for each; empty where they are stacked
     stack: Tree  # leaves [seeds, ...]; None where they are not stacked

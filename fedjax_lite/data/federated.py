@@ -113,7 +113,7 @@ class FederatedData:
         return jax.tree.map(lambda x: x[0], self.examples)
 
     def take(self, ids: Any) -> "FederatedData":
-        """A compact copy that holds the clients `ids` only, in that order; client ids[i] is row i of it."""
+        """Return a compact copy with the clients `ids` alone, in that order; client ids[i] is row i of the copy."""
         ids, start, size = np.asarray(ids), np.asarray(self.start), np.asarray(self.size)
         if ids.size == 0 or ids.min() < 0 or ids.max() >= self.population:
             raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")

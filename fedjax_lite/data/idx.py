@@ -98,7 +98,7 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
 
 
 def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
-    """Read an array from `stream`, at most one byte more than its header says: a packed file may expand to a size without bound."""
+    """Read an array from `stream`, at most one byte more than its header says. A packed file may expand without bound."""
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _MOST_AXES:
         raise ValueError(

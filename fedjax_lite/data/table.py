@@ -65,7 +65,7 @@ def labels(values: Any, owner: str) -> np.ndarray:
 
 
 def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
-    """Number the labels of all clients if they are words, and return the words: label i was words[i]; else None for words."""
+    """Number all clients' labels if they are words, and return the words: label i was words[i]; None if labels are numbers."""
     texts = [array.dtype.kind == "U" for array in y]
     if not any(texts):
         return list(y), None

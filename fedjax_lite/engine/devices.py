@@ -96,7 +96,7 @@ def _on_each(fn: Callable[[Tree, Tree], tuple[Tree, Tree]], common: Tree, data: 
     """Compute `fn(common, data)` on each device; sum the first result over devices and concatenate the second, a stack.
 
     If `spec` is SPLIT, each device has its own rows of `data`. Arrays should be operands: an array that `fn` closes over keeps a sharding
-    that has no meaning here, on which `jnp.zeros_like`, for example, fails.
+    that has no meaning here. `jnp.zeros_like`, for example, fails on it.
     """
 
     def on_device(common, data):

@@ -28,8 +28,8 @@ class Program(NamedTuple):
 def programs_of(experiment: Callable[..., Tree], runs: Sequence[Values], cells: Sequence[str], same_names: bool = True) -> list[Program]:
     """Trace every program of a study; nothing is compiled or run.
 
-    A name with only numbers as values is an operand, unless tracing fails, for instance where the number sets a shape: then each value
-    has a program. Every value is first traced as a Python number, because parts check Python numbers only.
+    A name with only numbers as values is an operand. If tracing fails, for instance since the number sets a shape, each value has a
+    program. Every value is first traced as a Python number, because parts check Python numbers only.
 
     Args:
         experiment: called with a run's values by keyword.

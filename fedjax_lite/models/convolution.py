@@ -1,6 +1,6 @@
 """Convolution that stays fast inside compiled loops and with one kernel per client.
 
-A convolution is a trilinear form of image x, kernel w and output z: each of the three is a linear function of the other two,
+A convolution is a trilinear form of image x, kernel w and output z. Each of the three is a linear function of the other two,
 and the gradients of one are the other two. One primitive holds all three, so every derivative of a convolution is that same
 primitive again, in forward and in reverse mode. Each backend has its own form of the primitive.
 """

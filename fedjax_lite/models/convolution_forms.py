@@ -95,7 +95,7 @@ def _output(x, w, form: Form):
 
 
 def _image(w, z, form: Form):
-    """Compute x from w and z: fold the patches' gradients or, if x and z have equal sizes, convolve z with the kernel turned round.
+    """Compute x from w and z: fold the patches' gradients or, where x and z have equal sizes, convolve z with the turned kernel.
 
     The convolution is faster; with unequal sizes it has more padding than XLA's fast library takes.
     """
@@ -135,7 +135,7 @@ _CPU = {"x": _image, "w": _kernel, "z": _output}
 
 
 def _xla(x, w, strides, padding, dilation, precision):
-    """A plain channels-last convolution, the one form that XLA gives to its fast library on CPU."""
+    """Call XLA's plain channels-last convolution, the only form that XLA gives to its fast library on CPU."""
     return lax.conv_general_dilated(x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=_CHANNELS_LAST, precision=precision)
 
 

@@ -1,4 +1,4 @@
-"""Find why a run is no longer finite: the round, the metric, the leaf of the model, and clients whose data alone cause this."""
+"""Find why a run is no longer finite: the round, the metric, the model's leaf, and clients whose data alone cause this."""
 
 import math
 from typing import Any

@@ -118,7 +118,7 @@ def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
-    """Make a generator: ids and devices `[rounds, clients]` -> a piece a round, with the examples of each device's clients on it."""
+    """Make a generator function: ids and devices `[rounds, clients]` -> a piece a round, each client's examples on its device."""
     rows = 1  # examples on a device, filled up; never shrinks, since each new number compiles a program
 
     def pieces(ids: np.ndarray, device: np.ndarray) -> Iterator[Piece]:
