@@ -22,7 +22,7 @@ from plot import curve
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.runner import stream
-from fedjax_lite.runner.run import in_memory, started
+from fedjax_lite.runner.segments import in_memory, started
 
 FEATURES, CLASSES, BATCH, MEDIAN = 60, 10, 10, 20
 SIZES = {  # axis: its sizes, on a CPU

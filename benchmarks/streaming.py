@@ -18,7 +18,7 @@ from workloads import WORKLOADS
 
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.runner.run import in_memory
+from fedjax_lite.runner.segments import in_memory
 from fedjax_lite.runner.stream import streamed
 
 

@@ -46,44 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 for a run that failed or diverged; 2 for bad input; 130 when interrupted.
     """
-    parser = argparse.ArgumentParser(prog="fedjax-lite", description="Federated learning research in JAX.")
-    parser.add_argument("--version", action="version", version=f"fedjax-lite {version('fedjax-lite')}, jax {jax.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    both = argparse.ArgumentParser(add_help=False)
-    both.add_argument("config", help="a TOML file")
-    both.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
-    both.add_argument(
-        "--devices",
-        type=int,
-        help="how many devices share the clients, or a study's runs (default: up to 8 cores of a CPU, or 1 accelerator)",
-    )
-    commands.add_parser("plan", parents=[both], help="what a configuration will cost: memory, steps, time of a round")
-    run = commands.add_parser("run", parents=[both], help="run a configuration")
-    run.add_argument(
-        "--out", type=Path, help="folder to write to (default: runs/NAME); a run already there is moved aside to NAME.1, .2 ..."
-    )
-    run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
-    run.add_argument("--quiet", action="store_true", help="no progress bar")
-    hosts = run.add_argument_group("several hosts", "start the same command on each, with one folder --out that all of them see")
-    hosts.add_argument("--hosts", action="store_true", help="join the processes of this SLURM, GKE, Open MPI or TPU pod job")
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where process 0 listens")
-    hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
-    hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
-    hosts.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to wait for the others (default: 300)")
-    budget = commands.add_parser("privacy", help="what a configuration gives away: epsilon by rounds")
-    budget.add_argument("config", help="a TOML file")
-    budget.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
-    study = commands.add_parser("study", parents=[both], help="run every combination of the values in a configuration's [grid]")
-    study.add_argument("--out", type=Path, help="folder to write to (default: runs/NAME); what is already there is moved aside")
-    study.add_argument(
-        "--target", action="append", default=[], metavar="METRIC=VALUE", help="also tell the rounds to a value, as test_accuracy=0.85"
-    )
-    study.add_argument("--together", type=int, metavar="N", help="runs that are vmapped at once on a device (default: 1 on a CPU)")
-    study.add_argument("--resume", action="store_true", help="go on with the study in the folder: what is finished is not run again")
-    study.add_argument("--quiet", action="store_true", help="no progress bar")
-    listing = commands.add_parser("list", help="every name a configuration can use")
-    listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
         return {"list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}[options.command](options)
@@ -99,6 +62,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = str(error) or ("what was saved can be resumed with --resume" if saved else "nothing was saved yet")
         print(f"interrupted; {kept}", file=sys.stderr)
         return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="fedjax-lite", description="Federated learning research in JAX.")
+    parser.add_argument("--version", action="version", version=f"fedjax-lite {version('fedjax-lite')}, jax {jax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("config", help="a TOML file")
+    config.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value, as often as you like")
+    both = argparse.ArgumentParser(add_help=False, parents=[config])
+    both.add_argument(
+        "--devices",
+        type=int,
+        help="how many devices share the clients, or a study's runs (default: up to 8 cores of a CPU, or 1 accelerator)",
+    )
+    commands.add_parser("plan", parents=[both], help="what a configuration will cost: memory, steps, time of a round")
+    _add_run(commands.add_parser("run", parents=[both], help="run a configuration"))
+    commands.add_parser("privacy", parents=[config], help="what a configuration gives away: epsilon by rounds")
+    _add_study(commands.add_parser("study", parents=[both], help="run every combination of the values in a configuration's [grid]"))
+    listing = commands.add_parser("list", help="every name a configuration can use")
+    listing.add_argument("kind", nargs="?", choices=list(KINDS), help="only this kind, with the keys of each name")
+    return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    """Add the options of `run`."""
+    run.add_argument(
+        "--out", type=Path, help="folder to write to (default: runs/NAME); a run already there is moved aside to NAME.1, .2 ..."
+    )
+    run.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
+    run.add_argument("--quiet", action="store_true", help="no progress bar")
+    hosts = run.add_argument_group("several hosts", "start the same command on each, with one folder --out that all of them see")
+    hosts.add_argument("--hosts", action="store_true", help="join the processes of this SLURM, GKE, Open MPI or TPU pod job")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="elsewhere: where process 0 listens")
+    hosts.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
+    hosts.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    hosts.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="how long to wait for the others (default: 300)")
+
+
+def _add_study(study: argparse.ArgumentParser) -> None:
+    """Add the options of `study`."""
+    study.add_argument("--out", type=Path, help="folder to write to (default: runs/NAME); what is already there is moved aside")
+    study.add_argument(
+        "--target", action="append", default=[], metavar="METRIC=VALUE", help="also tell the rounds to a value, as test_accuracy=0.85"
+    )
+    study.add_argument("--together", type=int, metavar="N", help="runs that are vmapped at once on a device (default: 1 on a CPU)")
+    study.add_argument("--resume", action="store_true", help="go on with the study in the folder: what is finished is not run again")
+    study.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _failed(error: Exception, status: int) -> int:

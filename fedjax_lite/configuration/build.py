@@ -32,9 +32,10 @@ from fedjax_lite.federate import federate
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import check_private, is_central
+from fedjax_lite.runner.fit import Setup, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
-from fedjax_lite.runner.run import run, trace
+from fedjax_lite.runner.run import run
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.server import optimizer_server
 
@@ -84,9 +85,9 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         check_private(
             algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides, is_central(source.test)
         )
-        first = min(options["rounds"], options.get("evaluate_every", 10))
-        operands = {"params": params, "key": key, "data": source.train, "test": source.test, "converge": options.get("converge")}
-        trace(algorithm, sampler, loss_fn, rounds=first, **operands)
+        every = options.get("evaluate_every", 10)
+        setup = Setup(algorithm, source.train, params, sampler, options["rounds"], key, loss_fn, source.test, every)
+        trace(setup, options.get("converge"))
     return partial(
         function,
         algorithm,

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Algorithm, Key, Tree
+from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.arguments import Count, check_run
+from fedjax_lite.runner.fit import Setup, sized, to_devices
 from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
-from fedjax_lite.runner.run import in_memory, run, sized, started
+from fedjax_lite.runner.run import run
+from fedjax_lite.runner.segments import in_memory, started
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
 from fedjax_lite.sampling.participation import Sampler
 
@@ -96,32 +98,18 @@ def plan(
     rounds, evaluate_every = check_run(
         algorithm, data, params, sampler, rounds, key, test, evaluate_every, own_on_host=own_on_host, **options
     )
-    params, shapes, on_host, found = sized(algorithm, data, params, sampler, rounds, evaluate_every, key, test, own_on_host)
+    setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
+    setup, shapes, on_host, found = sized(setup, own_on_host)
     limit = device_memory()
 
-    first = min(rounds, evaluate_every)
     start = time.perf_counter()
-    if isinstance(data, Store) or on_host:
-        rows = partial(algorithm.layout.rows, params) if on_host and algorithm.layout and algorithm.layout.rows else None
-        shapes = shapes._replace(key=placement.everywhere(key), round=placement.everywhere(np.int32(0)))
-        program, examples = lowered(data, rows, algorithm, sampler, first, shapes)
-        beside = (cohorts_held() - 1) * examples + nbytes(test) + data.size.nbytes
-        evaluation = lowered_evaluation(loss_fn, params, data if test is None else test) if loss_fn else None
-    else:
-        operands = {"data": data, "held_out": data if test is None else test}
-        program = in_memory.of(algorithm, sampler, loss_fn).lower(first, placement.shapes(shapes), **placement.shapes(operands))
-        beside = -nbytes(data) if test is None and loss_fn else 0  # the program has it twice, the device once
-        evaluation = None  # is part of it
-    named = sum(need.bytes for need in found.values())
-    peak = _peak(program, named) + beside + nbytes(params) + workspace(found)
-    if evaluation:
-        peak = max(peak, _peak(evaluation, 0) + nbytes(shapes._replace(own=(), uplink=()) if on_host else shapes))
+    peak = _compile(setup, shapes, on_host, found)
     compile_seconds = time.perf_counter() - start
-    check_fits(found, limit, max(0, peak - named))
+    check_fits(found, limit, max(0, peak - _named(found)))
 
     steps = _steps(algorithm, data, sampler, key, min(rounds, TRIALS))
     return Plan(
-        parameters=sum(x.size for x in jax.tree.leaves(params)),
+        parameters=sum(x.size for x in jax.tree.leaves(setup.params)),
         needs=found,
         peak=peak,
         limit=limit,
@@ -129,9 +117,42 @@ def plan(
         steps=float(np.sum(steps) / len(steps)) if steps else None,
         longest=int(np.max(steps)) if steps else None,
         compile_seconds=compile_seconds,
-        round_seconds=_trial(algorithm, data, params, sampler, key, on_host),
+        round_seconds=_trial(setup, on_host),
         rounds=rounds,
     )
+
+
+def _compile(setup: Setup, shapes: State, on_host: bool, found: dict[str, Need]) -> int:
+    """Compile a segment of the setup, and count the bytes on a device while it runs, those found among them."""
+    streams = isinstance(setup.data, Store) or on_host
+    program, beside, evaluation = _lower_streamed(setup, shapes, on_host) if streams else _lower_in_memory(setup, shapes)
+    peak = _peak(program, _named(found)) + beside + nbytes(setup.params) + workspace(found)
+    if evaluation:
+        peak = max(peak, _peak(evaluation, 0) + nbytes(shapes._replace(own=(), uplink=()) if on_host else shapes))
+    return peak
+
+
+def _lower_streamed(setup: Setup, shapes: State, on_host: bool) -> tuple[jax.stages.Lowered, int, jax.stages.Lowered | None]:
+    """Lower the rounds and the evaluation of a setup that is not all on the device; between them, the bytes beside."""
+    layout = setup.algorithm.layout
+    rows = partial(layout.rows, setup.params) if on_host and layout and layout.rows else None
+    shapes = shapes._replace(key=placement.everywhere(setup.key), round=placement.everywhere(np.int32(0)))
+    program, examples = lowered(setup.data, rows, setup.algorithm, setup.sampler, setup.first, shapes)
+    beside = (cohorts_held() - 1) * examples + nbytes(setup.test) + setup.data.size.nbytes
+    return program, beside, lowered_evaluation(setup.loss_fn, setup.params, setup.held_out) if setup.loss_fn else None
+
+
+def _lower_in_memory(setup: Setup, shapes: State) -> tuple[jax.stages.Lowered, int, None]:
+    """Lower a segment of a setup in memory, with the evaluation in it, and the bytes beside."""
+    operands = placement.shapes({"data": setup.data, "held_out": setup.held_out})
+    program = in_memory.of(setup.algorithm, setup.sampler, setup.loss_fn).lower(setup.first, placement.shapes(shapes), **operands)
+    twice = setup.test is None and setup.loss_fn  # the program has the data twice, the device once
+    return program, -nbytes(setup.data) if twice else 0, None
+
+
+def _named(found: dict[str, Need]) -> int:
+    """Add the bytes of what was found."""
+    return sum(need.bytes for need in found.values())
 
 
 def _peak(program: jax.stages.Lowered, unknown: int) -> int:
@@ -151,14 +172,13 @@ def _steps(algorithm: Algorithm, data: FederatedData | Store, sampler: Sampler, 
     return [np.asarray(algorithm.layout.steps(cohort, round).steps) for round, cohort in enumerate(cohorts)]
 
 
-def _trial(algorithm: Algorithm, data: FederatedData | Store, params: Tree, sampler: Sampler, key: Key, on_host: bool) -> float:
+def _trial(setup: Setup, on_host: bool) -> float:
     """Seconds of a round: the median of a few, after one that compiles."""
-    params, key = placement.everywhere((params, key))
-    data = data if isinstance(data, Store) else placement.everywhere(data)
-    state, segment = started(algorithm, data, params, key, on_host)
+    setup = to_devices(setup._replace(test=None))
+    state, segment = started(setup.algorithm, setup.data, setup.params, setup.key, on_host)
     seconds = []
     for _ in range(1 + TRIALS):
         start = time.perf_counter()
-        state, *_ = jax.block_until_ready(segment(algorithm, sampler, None, 1, state, held_out=()))
+        state, *_ = jax.block_until_ready(segment(setup.algorithm, setup.sampler, None, 1, state, held_out=()))
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds[1:]))

@@ -9,7 +9,7 @@ from problems import softmax_data, softmax_loss, softmax_params
 from streamed import algorithm, averaging, trained
 
 import fedjax_lite as fl
-from fedjax_lite.runner.run import in_memory
+from fedjax_lite.runner.segments import in_memory
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])

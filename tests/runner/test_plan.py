@@ -11,10 +11,10 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss, softm
 
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.runner import memory
+from fedjax_lite.runner import fit, memory
 from fedjax_lite.runner.arguments import check_kinds
 
-run_module, plan_module = sys.modules["fedjax_lite.runner.run"], sys.modules["fedjax_lite.runner.plan"]  # functions hide their modules
+plan_module = sys.modules["fedjax_lite.runner.plan"]  # its function hides it
 
 MODEL = 4 * FEATURES * CLASSES  # bytes
 EXAMPLES = sum(SIZES) * (4 * FEATURES + 4) + 8 * len(SIZES)  # with start and size of each client
@@ -102,7 +102,7 @@ def test_what_cannot_fit_is_refused_before_compilation(largest, function, monkey
     """The limit lies just below what is needed, and examples are made light where something else is to be the largest."""
     built, remedy = REFUSED[largest]
     data = softmax_data() if largest == "data" else softmax_data((1,) * 7)
-    for module in (run_module, plan_module):
+    for module in (fit, plan_module):
         monkeypatch.setattr(module, "device_memory", lambda: 500)
     before = {**vars(built.round).get("_programs", {})}
     with pytest.raises(ValueError, match=rf"a round needs [\d.]+ k?B on each device, which has 500 B \({largest} [\d.]+ k?B, .*{remedy}"):

@@ -1,0 +1,109 @@
+"""What a run starts from, and whether that fits together and the devices: known before anything is compiled or written."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lite.base import Algorithm, Key, State, Tree
+from fedjax_lite.data.arrays import check_alike
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.metrics import OF_ROUND, check_names, prefix_of
+from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.losses import check_labels
+from fedjax_lite.refuse import short
+from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
+from fedjax_lite.runner.segments import in_memory
+from fedjax_lite.runner.stream import at_once
+from fedjax_lite.sampling.check import check_sampler
+from fedjax_lite.sampling.participation import Sampler
+from fedjax_lite.uplink.feedback import warn_if_seldom
+
+__all__ = ["Setup", "sized", "structure", "to_devices", "trace"]
+
+
+class Setup(NamedTuple):
+    """What a run, and its plan, start from."""
+
+    algorithm: Algorithm
+    data: FederatedData | Store
+    params: Tree
+    sampler: Sampler
+    rounds: int
+    key: Key
+    loss_fn: LossFn | None
+    test: FederatedData | None
+    evaluate_every: int
+
+    @property
+    def first(self) -> int:
+        """How many rounds the first segment has."""
+        return min(self.rounds, self.evaluate_every)
+
+    @property
+    def held_out(self) -> FederatedData | Store:
+        """What the model is evaluated on."""
+        return self.data if self.test is None else self.test
+
+
+def sized(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, bool, dict[str, Need]]:
+    """The setup with parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will
+    hold, once it is known to fit."""
+    algorithm, data, sampler = setup.algorithm, setup.data, setup.sampler
+    check_sampler(sampler, setup.key, data.size)
+    params = jax.tree.map(jnp.asarray, setup.params)
+    shapes = jax.eval_shape(algorithm.init, params, setup.key)
+    slots = jax.eval_shape(sampler, setup.key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size
+    participations = setup.rounds * slots / data.population
+    warn_if_seldom(shapes.uplink, participations)
+    on_host = goes_to_host(own_on_host, algorithm, shapes, participations)
+    rows = None
+    if on_host:
+        row = nbytes((shapes.own, shapes.uplink)) // data.population
+        rows = min(data.population, slots * at_once(data, setup.first, slots, row))
+    found = needs(algorithm, data, params, shapes, sampler, setup.test, rows)
+    check_fits(found, device_memory())
+    return setup._replace(params=params), shapes, on_host, found
+
+
+def to_devices(setup: Setup) -> Setup:
+    """Copy data, test, parameters and key to every device; a store stays on disk."""
+    test, params, key = everywhere((setup.test, setup.params, setup.key))
+    data = setup.data if isinstance(setup.data, Store) else everywhere(setup.data)
+    return setup._replace(data=data, test=test, params=params, key=key)
+
+
+def trace(setup: Setup, converge: Convergence | None) -> None:
+    """Trace the first segment, so that what does not fit together is found before anything is compiled or written."""
+    algorithm, data, test, loss_fn = setup.algorithm, setup.data, setup.test, setup.loss_fn
+    state = jax.eval_shape(algorithm.init, setup.params, setup.key)
+    if test is not None:
+        check_alike(data, test)
+    for part, name in ((data, "data"), (test, "test")):
+        if loss_fn is not None and part is not None:
+            check_labels(loss_fn, jax.eval_shape(algorithm.params, state), part, name)
+    example, data = data.example, data.shapes() if isinstance(data, Store) else data
+    held_out = data if test is None else test
+    try:
+        _, measured, sums = in_memory.of(algorithm, setup.sampler, loss_fn).eval_shape(setup.first, state, data=data, held_out=held_out)
+    except Exception as error:  # perhaps of jax, about two shapes alone
+        error.add_note(f"while a round was traced of params {_shapes(setup.params)} and examples such as {_shapes(example)}")
+        raise
+    check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
+    names = [*measured, *(f"{prefix_of(test)}{name}" for name in sums)]
+    if converge and converge.metric not in names:
+        raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
+
+
+def structure(tree: Tree) -> list[str]:
+    """Tell the path, dtype and shape of each leaf of a tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}".lstrip() for path, leaf in leaves]
+
+
+def _shapes(tree: Tree) -> str:
+    """Tell a tree's structure in short."""
+    return short(", ".join(structure(tree)))

@@ -1,0 +1,40 @@
+"""A segment: rounds in one program and the evaluation after them, of a population in memory; or streamed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from fedjax_lite.base import Algorithm, Key, State, Tree
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.store import Store
+from fedjax_lite.evaluate import evaluate
+from fedjax_lite.runner.compiled import Compiled
+from fedjax_lite.runner.host_rows import untouched
+from fedjax_lite.runner.stream import streamed
+from fedjax_lite.simulate import advance
+
+__all__ = ["in_memory", "started"]
+
+
+def started(algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool) -> tuple[State, Callable[..., Any]]:
+    """The first state, and a function that runs a segment of rounds from a state."""
+    if not on_host or algorithm.layout is None or algorithm.layout.rows is None:
+        state = jax.jit(algorithm.init)(params, key)
+        return state, streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
+
+    def without_rows(params, key):
+        return algorithm.init(params, key)._replace(own=(), uplink=())
+
+    first = jax.jit(algorithm.layout.rows)
+    shapes = jax.eval_shape(algorithm.init, params, key)
+    state = jax.jit(without_rows)(params, key)._replace(own=untouched(shapes.own), uplink=untouched(shapes.uplink))
+    return state, streamed(data, lambda key, ids: first(params, key, ids))
+
+
+@partial(Compiled, parts=3, static_argnames="rounds", donate_argnames="state")
+def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
+    """Rounds and the evaluation after them in one program, compiled once for an algorithm."""
+    state, history = advance(algorithm, data, state, sampler, rounds=rounds)
+    return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
