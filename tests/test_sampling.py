@@ -214,6 +214,12 @@ def test_numbers_of_numpy_and_jax_are_numbers(kind):
     assert poisson(share, kind(2)).participation == poisson(0.5, 2).participation
 
 
+def test_a_client_that_is_always_there_starts_from_this_rounds_model():
+    sampler = including(fl.sampling.scheduled([[0, 2]], [[1, 3]]), [2, 4])
+    chosen = sampler(jax.random.key(0), jnp.asarray(SIZES), jnp.int32(0))
+    assert chosen.id.tolist() == [0, 2, 2, 4] and chosen.weight.tolist() == [1, 0, 1, 1] and chosen.age.tolist() == [1, 3, 0, 0]
+
+
 def test_stragglers_steps_are_int32_in_double_precision_too(x64):
     assert jax.eval_shape(stragglers(uniform(3), 0.5, 4), jax.random.key(0), jnp.asarray(SIZES), 0).steps.dtype == jnp.int32
 

@@ -59,7 +59,7 @@ def public_set(examples: Tree, labels: Any = None, each_round: int | None = None
 
     Args:
         examples: leaves `[examples, ...]`; a label among the leaves is not used.
-        labels: `[examples]`, the examples' classes, where a simulation knows them; for metrics, and for nothing else.
+        labels: `[examples]`, the examples' classes, where a simulation knows them; for metrics, and for `by_accuracy` alone.
         each_round: examples a round takes, in order, with the first after the last; None: all.
 
     Raises:

@@ -22,7 +22,7 @@ def traffic(records: Sequence[dict[str, Any]], start: Tree, params: Tree) -> dic
     Returns:
         "client_parameters" (of families a list), "global_parameters", "uplink_bytes", "downlink_bytes" and "uplink_of_model": the mean
         bits that a client sent in a round over the bits of its float32 model. With families, the mean of their models is meant. Numbers
-        of bytes are left out where the last record has no bits.
+        of bytes are left out where no record has bits.
 
     >>> records = [{"clients": 2.0, "uplink_bits": 32.0, "downlink_bits": 256.0}]
     >>> model = jax.numpy.zeros(4)
@@ -34,7 +34,7 @@ def traffic(records: Sequence[dict[str, Any]], start: Tree, params: Tree) -> dic
     numbers: dict[str, Any] = {"client_parameters": sizes if isinstance(start, tuple) else sizes[0]}
     numbers["global_parameters"] = sum(int(x.size) for x in jax.tree.leaves(params))
     total = {name: sum(record.get(name) or 0 for record in records) for name in ("clients", "uplink_bits", "downlink_bits")}
-    numbers |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in ("up", "down") if f"{way}link_bits" in (records or [{}])[-1]}
+    numbers |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in ("up", "down") if any(f"{way}link_bits" in record for record in records)}
     if total["clients"] and "uplink_bytes" in numbers:
         numbers["uplink_of_model"] = total["uplink_bits"] / total["clients"] / (sum(map(dense_bits, families)) / len(families))
     return numbers

@@ -110,6 +110,8 @@ def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
         chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
         if chosen.place.left_out is not None:
             always = always._replace(place=always.place._replace(left_out=jnp.zeros_like(always.id)))
+        if chosen.age is not None:
+            always = always._replace(age=jnp.zeros_like(always.id))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)
 
     return ours(sample, sampler)
