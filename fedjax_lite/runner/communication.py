@@ -34,7 +34,8 @@ def traffic(records: Sequence[dict[str, Any]], start: Tree, params: Tree) -> dic
     numbers: dict[str, Any] = {"client_parameters": sizes if isinstance(start, tuple) else sizes[0]}
     numbers["global_parameters"] = sum(int(x.size) for x in jax.tree.leaves(params))
     total = {name: sum(record.get(name) or 0 for record in records) for name in ("clients", "uplink_bits", "downlink_bits")}
-    numbers |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in ("up", "down") if any(f"{way}link_bits" in record for record in records)}
+    counted = [way for way in ("up", "down") if any(f"{way}link_bits" in record for record in records)]
+    numbers |= {f"{way}link_bytes": total[f"{way}link_bits"] / 8 for way in counted}
     if total["clients"] and "uplink_bytes" in numbers:
         numbers["uplink_of_model"] = total["uplink_bits"] / total["clients"] / (sum(map(dense_bits, families)) / len(families))
     return numbers
