@@ -22,7 +22,7 @@ from plot import curve
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.runner import stream
-from fedjax_lite.runner.segments import in_memory, started
+from fedjax_lite.runner.segments import in_memory, start_segments
 
 FEATURES, CLASSES, BATCH, MEDIAN = 60, 10, 10, 20
 SIZES = {  # axis: its sizes, on a CPU
@@ -89,7 +89,7 @@ def prepared(axis: str, value: int | tuple[int, ...], keep: str, rounds: int) ->
     params = model.init(jax.random.key(0), data.example)
     parameters = sum(x.size for x in jax.tree.leaves(params))
     sampler, key = fl.sampling.uniform(chosen["cohort"]), everywhere(jax.random.key(1))
-    state, segment = started(algorithm, data, params, key, keep == "host")
+    state, segment = start_segments(algorithm, data, params, key, keep == "host")
 
     began = time.perf_counter()
     if keep == "host":  # the program has the rows of the clients drawn

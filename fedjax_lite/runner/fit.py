@@ -22,7 +22,7 @@ from fedjax_lite.sampling.check import check_sampler
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.uplink.feedback import warn_if_seldom
 
-__all__ = ["Setup", "sized", "structure", "to_devices", "trace"]
+__all__ = ["Setup", "fit_to_devices", "structure", "to_devices", "trace"]
 
 
 class Setup(NamedTuple):
@@ -49,7 +49,7 @@ class Setup(NamedTuple):
         return self.data if self.test is None else self.test
 
 
-def sized(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, bool, dict[str, Need]]:
+def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, bool, dict[str, Need]]:
     """The setup with parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will
     hold, once it is known to fit."""
     algorithm, data, sampler = setup.algorithm, setup.data, setup.sampler

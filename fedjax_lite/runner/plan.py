@@ -16,10 +16,10 @@ from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.arguments import Count, check_run
-from fedjax_lite.runner.fit import Setup, sized, to_devices
+from fedjax_lite.runner.fit import Setup, fit_to_devices, to_devices
 from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
 from fedjax_lite.runner.run import run
-from fedjax_lite.runner.segments import in_memory, started
+from fedjax_lite.runner.segments import in_memory, start_segments
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
 from fedjax_lite.sampling.participation import Sampler
 
@@ -99,7 +99,7 @@ def plan(
         algorithm, data, params, sampler, rounds, key, test, evaluate_every, own_on_host=own_on_host, **options
     )
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, on_host, found = sized(setup, own_on_host)
+    setup, shapes, on_host, found = fit_to_devices(setup, own_on_host)
     limit = device_memory()
 
     start = time.perf_counter()
@@ -175,7 +175,7 @@ def _steps(algorithm: Algorithm, data: FederatedData | Store, sampler: Sampler, 
 def _trial(setup: Setup, on_host: bool) -> float:
     """Seconds of a round: the median of a few, after one that compiles."""
     setup = to_devices(setup._replace(test=None))
-    state, segment = started(setup.algorithm, setup.data, setup.params, setup.key, on_host)
+    state, segment = start_segments(setup.algorithm, setup.data, setup.params, setup.key, on_host)
     seconds = []
     for _ in range(1 + TRIALS):
         start = time.perf_counter()

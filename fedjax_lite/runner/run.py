@@ -22,14 +22,14 @@ from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.diagnose import first_not_finite, suspects
 from fedjax_lite.runner.files import check_room
-from fedjax_lite.runner.fit import Setup, sized, structure, to_devices, trace
+from fedjax_lite.runner.fit import Setup, fit_to_devices, structure, to_devices, trace
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
 from fedjax_lite.runner.model_file import leaf_names
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records, plain, records_of
-from fedjax_lite.runner.segments import started
+from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["Result", "run"]
@@ -117,11 +117,11 @@ def run(
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, on_host, _ = sized(setup, own_on_host)
+    setup, shapes, on_host, _ = fit_to_devices(setup, own_on_host)
     _check_private(setup, shapes, converge)
     setup = to_devices(setup)
     trace(setup, converge)
-    state, segment = started(algorithm, setup.data, setup.params, setup.key, on_host)
+    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, on_host)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
 

@@ -15,10 +15,12 @@ from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
 from fedjax_lite.simulate import advance
 
-__all__ = ["in_memory", "started"]
+__all__ = ["in_memory", "start_segments"]
 
 
-def started(algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool) -> tuple[State, Callable[..., Any]]:
+def start_segments(
+    algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool
+) -> tuple[State, Callable[..., Any]]:
     """The first state, and a function that runs a segment of rounds from a state."""
     if not on_host or algorithm.layout is None or algorithm.layout.rows is None:
         state = jax.jit(algorithm.init)(params, key)
