@@ -108,21 +108,23 @@ def _in_two(model: Model, name: str, layer: nn.Module) -> Model:
     """Split `model` before its last layer `name`: the inputs of that layer are the features, `layer` is the head."""
 
     def features(params, batch, key=None):
-        entering = []
+        entering: dict[str, jax.Array] = {}  # the inputs of each layer called
 
         def watch(following, args, kwargs, context):
-            if context.module.name == name and context.method_name == "__call__":
-                entering.append(args[0])
+            if context.method_name == "__call__" and args and context.module.name is not None:
+                entering[context.module.name] = args[0]
             return following(*args, **kwargs)
 
         with nn.intercept_methods(watch):
             model.apply(params, batch, key)
-        return entering[-1]
+        if name not in entering:
+            raise ValueError(f"from_linen: head={name!r} is no layer that the module calls; there are {', '.join(entering)}")
+        return entering[name]
 
-    def of_features(params: Tree, features: jax.Array) -> Any:
+    def head(params: Tree, features: jax.Array) -> Any:
         return layer.apply({"params": params[name]}, features)
 
-    return model._replace(features=features, head=of_features)
+    return model._replace(features=features, head=head)
 
 
 def _watched(top: nn.Module, training: bool, flags: tuple[str, ...], following: Callable, args: Any, kwargs: Any, context: Any) -> Any:

@@ -118,3 +118,24 @@ def test_examples_without_the_leaf_that_is_wanted_say_which_they_have():
         from_linen(nn.Dense(1), input="image").init(jax.random.key(0), batch)
     with pytest.raises(ValueError, match="from_linen: input='x' is no leaf of the examples: one has no leaves by name"):
         from_linen(nn.Dense(1)).init(jax.random.key(0), jnp.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "width"),
+    [(fl.models.mlp((), classes=3), (4,), 4), (fl.models.mlp((5, 2), classes=3), (4,), 2), (fl.models.emnist_cnn(3), (28, 28, 1), 128)],
+    ids=["softmax", "mlp", "cnn"],
+)
+def test_a_model_in_two_parts_is_its_head_behind_its_features(model, shape, width):
+    """In evaluation, and with the same dropout in training."""
+    batch = {"x": jax.random.normal(jax.random.key(1), (2, *shape))}
+    params = model.init(jax.random.key(0), jax.tree.map(lambda x: x[0], batch))
+    for key in (None, jax.random.key(2)):
+        features = model.features(params, batch, key)
+        assert features.shape == (2, width)
+        np.testing.assert_allclose(model.head(params, features), model.apply(params, batch, key), rtol=1e-6, atol=1e-6)
+
+
+def test_a_head_that_the_module_does_not_call_is_refused():
+    model = fl.models.from_linen(nn.Sequential([nn.Dense(2), nn.Dense(3)]), head=("layers_9", nn.Dense(3)))
+    with pytest.raises(ValueError, match=r"from_linen: head='layers_9' is no layer that the module calls; there are layers_0, layers_1"):
+        model.features(model.init(jax.random.key(0), {"x": jnp.zeros(4)}), {"x": jnp.zeros((1, 4))}, None)
