@@ -118,7 +118,7 @@ def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool)
 
 def _message_alike(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
     """Ask the families for the message of zeros that all of them send."""
-    found = [side.message(params[k], _sent_to(shared, k), key) for k, side in enumerate(several.sides)]
+    found = [side.message(params[k], _for_family(shared, k), key) for k, side in enumerate(several.sides)]
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
     for k, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -135,7 +135,7 @@ def _begin_each(several: _Families, params: Tree, shared: Any, key: Key) -> Tree
     for k, side in enumerate(several.sides):
         assert side.rows is not None
         ids = jnp.arange(several.first[k], several.first[k + 1], dtype=jnp.int32)
-        rows.append(side.rows(params[k], _sent_to(shared, k), key, ids))
+        rows.append(side.rows(params[k], _for_family(shared, k), key, ids))
     return tuple(zip(*rows, strict=True))
 
 
@@ -150,7 +150,7 @@ def _train_each(several: _Families, common: tuple, data: Any, cohort: Client, ro
 
 def _receive_each(several: _Families, shared: Any, cohort: Client) -> Any:
     """Count the bits that each family's clients of the cohort are sent."""
-    return sum([side.received(_sent_to(shared, k), _members(several, cohort, k)) for k, side in enumerate(several.sides)])
+    return sum([side.received(_for_family(shared, k), _members(several, cohort, k)) for k, side in enumerate(several.sides)])
 
 
 def _stack_each(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tree) -> dict[str, Tree]:
@@ -163,10 +163,10 @@ def _deal(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tr
     """Deal what is common, the cohort and the rows out to the sides of the families."""
     shared, *rest = common
     for k, (side, mine) in enumerate(zip(several.sides, zip(*rows, strict=True), strict=True)):
-        yield side, ((_sent_to(shared, k), *rest), data, _members(several, cohort, k), mine)
+        yield side, ((_for_family(shared, k), *rest), data, _members(several, cohort, k), mine)
 
 
-def _sent_to(shared: Any, k: int) -> Any:
+def _for_family(shared: Any, k: int) -> Any:
     """Take family k's parameters out of what is shared."""
     return shared._replace(params=shared.params[k] if shared.params else ())
 

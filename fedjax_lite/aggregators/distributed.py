@@ -200,7 +200,7 @@ def _collect(parts: _Parts, messages: Tree, cohort: Client, state: Array) -> tup
 
 
 def _upload(parts: _Parts, signs: Key, message: Tree, client: Client) -> tuple[Array, Array, float]:
-    """Clip, rotate and round a client's message, and add its share of the noise; whether it was cut, and 1 to count it."""
+    """Clip, rotate and round a client's message and add noise; beside it whether it was cut, and 1 to count it."""
     short, norm = clipped(message, parts.clip)
     flat = flatten(signs, short, parts.block) / parts.gamma
     if flat.size != parts.dimension:

@@ -16,7 +16,7 @@ WORD = 32  # bits in which numbers are added up here: past them nothing can be s
 def settle(
     name: str, clip: Number, z: Number, clients: int, dimension: int, bits: int, granularity: Number | None
 ) -> tuple[Number, Number]:
-    """Settle gamma, the granularity or by default the least, and a client's noise in steps of it; refuse one too fine."""
+    """Settle gamma, by default the least, and how many steps of it a client's noise is; refuse a granularity too fine."""
     gamma = least_granularity(name, clip, z, clients, dimension, bits) if granularity is None else granularity
     positive(name, "granularity", gamma)
     deviation = z * clip / (gamma * math.sqrt(clients))
@@ -44,5 +44,5 @@ def least_granularity(name: str, clip: Number, z: Number, clients: int, dimensio
 
 
 def _room(clients: int, bits: int) -> float:
-    """Compute how many squared steps of gamma the sum of so many clients has for its variance in so many bits."""
+    """Compute the room for the variance of so many clients' sum in so many bits, in squared steps."""
     return 4.0**bits / (2 * STANDARD_DEVIATIONS) ** 2 - clients / 4

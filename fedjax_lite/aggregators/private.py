@@ -138,14 +138,14 @@ def _finish(parts: _Parts, part: Tree, state: Tree, key: Key) -> tuple[Tree, Tre
     most = parts.clip if parts.quantile is None else state
     deviation = parts.z * most
     if parts.quantile is not None:
-        deviation = deviation / jnp.sqrt(_left(parts))
+        deviation = deviation / jnp.sqrt(_remaining(parts))
         state = _follow(parts, pull, state, jax.random.fold_in(key, 1))
     noise = normal_like(jax.random.fold_in(key, 0), sums[0], deviation)
     mean, metrics = noised(sums, noise, most, parts.clients)
     return mean, state, metrics
 
 
-def _left(parts: _Parts) -> Array:
+def _remaining(parts: _Parts) -> Array:
     """Compute which part of 1 / z^2 the quantile leaves to the sum: (z / z_v)^2."""
     return 1 - jnp.where(parts.sigma > 0, parts.moved * parts.z / jnp.where(parts.sigma > 0, parts.sigma, 1), 0) ** 2
 

@@ -18,7 +18,7 @@ class Axis(NamedTuple):
 
 
 def horizontal(xs: Sequence[int | float], across: str) -> Axis:
-    """Lay out an axis of rounds, or of what `across` names: logarithmic where xs span more than a decade and a half."""
+    """Lay out an axis of xs, what `across` says: logarithmic unless rounds, over a decade and a half."""
     low, high = min(xs), max(xs)
     log = across != ROUND and low > 0 and high / low > 30
     if across == ROUND:
@@ -29,7 +29,7 @@ def horizontal(xs: Sequence[int | float], across: str) -> Axis:
 
 
 def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log: bool) -> Axis:
-    """Lay out an axis of ys and a band's edges; logarithmic where it may be and ys span more than three decades."""
+    """Lay out an axis of ys and edges: logarithmic, where it may be, over three decades."""
     positive = [y for y in ys if y > 0]
     log = may_be_log and min(ys) >= 0 and bool(positive) and max(positive) / min(positive) > 1000
     spanned = positive if log else [*ys, *edges]

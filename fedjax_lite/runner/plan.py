@@ -105,7 +105,7 @@ def plan(
     start = time.perf_counter()
     peak = _compile(setup, shapes, on_host, found)
     compile_seconds = time.perf_counter() - start
-    check_fits(found, limit, max(0, peak - _named(found)))
+    check_fits(found, limit, max(0, peak - _total(found)))
 
     steps = _steps(algorithm, data, sampler, key, min(rounds, TRIALS))
     return Plan(
@@ -126,14 +126,14 @@ def _compile(setup: Setup, shapes: State, on_host: bool, found: dict[str, Need])
     """Compile a segment of the setup, and count the bytes on a device while it runs, those found among them."""
     streams = isinstance(setup.data, Store) or on_host
     program, beside, evaluation = _lower_streamed(setup, shapes, on_host) if streams else _lower_in_memory(setup, shapes)
-    peak = _peak(program, _named(found)) + beside + nbytes(setup.params) + workspace(found)
+    peak = _peak(program, _total(found)) + beside + nbytes(setup.params) + workspace(found)
     if evaluation:
         peak = max(peak, _peak(evaluation, 0) + nbytes(shapes._replace(own=(), uplink=()) if on_host else shapes))
     return peak
 
 
 def _lower_streamed(setup: Setup, shapes: State, on_host: bool) -> tuple[jax.stages.Lowered, int, jax.stages.Lowered | None]:
-    """Lower the rounds and the evaluation of a setup that is not all on the device; between them, the bytes beside."""
+    """Lower rounds and evaluation of a setup whose rows or examples come to the device; between them, the bytes beside."""
     layout = setup.algorithm.layout
     rows = partial(layout.rows, setup.params) if on_host and layout and layout.rows else None
     shapes = shapes._replace(key=placement.everywhere(setup.key), round=placement.everywhere(np.int32(0)))
@@ -150,8 +150,8 @@ def _lower_in_memory(setup: Setup, shapes: State) -> tuple[jax.stages.Lowered, i
     return program, -nbytes(setup.data) if twice else 0, None
 
 
-def _named(found: dict[str, Need]) -> int:
-    """Add the bytes of what was found."""
+def _total(found: dict[str, Need]) -> int:
+    """Add the bytes of all that was found."""
     return sum(need.bytes for need in found.values())
 
 

@@ -109,7 +109,7 @@ def _fill(
     many = f"{len(programs)} program{'' if len(programs) == 1 else 's'}"
     bar.reset(task, total=total, completed=completed, description=f"runs in {many}")
     left = [place for place in range(len(programs)) if place not in before]
-    for place, found in _computed(programs, left, together, kept, lambda text: bar.update(task, description=text)):
+    for place, found in _compute_left(programs, left, together, kept, lambda text: bar.update(task, description=text)):
         _put(results, programs[place], found)
         bar.advance(task, len(programs[place].runs))
 
@@ -120,7 +120,7 @@ def _put(results: dict[str, np.ndarray], program: Program, found: Mapping[str, n
         results[name][program.runs] = values
 
 
-def _computed(
+def _compute_left(
     programs: Sequence[Program], left: list[int], together: int | None, kept: Unfinished | None, note: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Compute the programs at the places left; with kept write each, and stop between two at a signal."""
