@@ -50,8 +50,7 @@ class Setup(NamedTuple):
 
 
 def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, bool, dict[str, Need]]:
-    """The setup with parameters as arrays, the state's shapes, whether what clients keep goes to host memory, and what each device will
-    hold, once it is known to fit."""
+    """Fit a setup to the devices: with arrays as parameters, its state's shapes, whether rows go to host memory, each device's needs."""
     algorithm, data, sampler = setup.algorithm, setup.data, setup.sampler
     check_sampler(sampler, setup.key, data.size)
     params = jax.tree.map(jnp.asarray, setup.params)
