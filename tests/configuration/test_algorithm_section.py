@@ -94,7 +94,7 @@ def test_every_name_runs_plans_and_studies(tmp_path, capsys, name):
     assert cli.main(["plan", str(file), "--devices", "1"]) == 0
     assert "a round" in capsys.readouterr().out
     with pytest.raises(ValueError, match="private"):
-        build(edited(tmp_path, TEXT, *of_name(name)), fl.privacy.budget.private)()
+        build(edited(tmp_path, TEXT, *of_name(name)), fl.privacy.budget.budget_table)()
     study = study_of(edited(tmp_path, TEXT, *of_name(name), ("[run]", "[grid]\nseeds = 2\n[run]")))(progress=False)
     assert study.results["test_accuracy"].shape == (2, 2) and np.isfinite(study.results["test_loss"]).all()
 
