@@ -89,7 +89,7 @@ def federate(
     side = side_of(families, aggregator, batches, engine or packed(), population)
     params_of = server.params or (lambda state: server.broadcast(state).params)
     parts = _Parts(side, aggregator, server, batches, population, params_of)
-    layout = Layout(partial(_settled, batches), partial(_first_rows, parts) if side.rows else None, partial(_stacks, parts))
+    layout = Layout(partial(_settle_steps, batches), partial(_first_rows, parts) if side.rows else None, partial(_stacks, parts))
     return Algorithm(partial(_init, parts), partial(_round, parts), lambda state: params_of(state.server), layout, aggregator.privacy)
 
 
@@ -113,13 +113,13 @@ def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[Stat
     part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
     bits = sums.pop(SENT)
     aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
-    metrics, info = _told(parts, state, cohort, sums, metrics, jax.random.fold_in(key, 1))
+    metrics, info = _report(parts, state, cohort, sums, metrics, jax.random.fold_in(key, 1))
     server_state = server.update(aggregate, state.server, info)
     server_state, aggregator_state = _unless_nobody(parts, state, cohort, (server_state, aggregator_state))
 
     metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
     check_names(metrics, "the client work, the aggregator or the server")
-    metrics |= _counted(cohort, bits, side.received(common[0], cohort))
+    metrics |= _count_traffic(cohort, bits, side.received(common[0], cohort))
     metrics["update_norm"] = optax.tree.norm(optax.tree.sub(parts.params_of(server_state), parts.params_of(state.server)))
     return State(state.round + 1, state.key, server_state, aggregator_state, *rows), metrics
 
@@ -143,17 +143,17 @@ def _begin(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[tupl
             f"the algorithm was built for population={parts.population}, the data has {data.population} clients: make them equal"
         )
     cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
-    return (parts.server.broadcast(state.server), state.round, state.aggregator), _settled(parts.batches, cohort, state.round)
+    return (parts.server.broadcast(state.server), state.round, state.aggregator), _settle_steps(parts.batches, cohort, state.round)
 
 
-def _settled(batches: Batches, cohort: Client, round: Any) -> Client:
+def _settle_steps(batches: Batches, cohort: Client, round: Any) -> Client:
     """Each client's steps; one that has no examples, no steps or no weight is an empty slot."""
     planned = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
     working = (planned > 0) & (cohort.weight > 0)
     return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
-def _told(parts: _Parts, state: State, cohort: Client, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
+def _report(parts: _Parts, state: State, cohort: Client, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
     """The metrics of client work and aggregator, and what the server is told of them: nothing where it is private."""
     private = parts.aggregator.privacy is not None or hidden(state.own, state.uplink)
     if private:
@@ -170,7 +170,7 @@ def _unless_nobody(parts: _Parts, state: State, cohort: Client, after: tuple[Tre
     return tree.where(counts, tree.cast_like(after, before), before)
 
 
-def _counted(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
+def _count_traffic(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
     """How many took part, how many no slot was left for, and the bits that travelled."""
     found = {"clients": jnp.sum(cohort.weight > 0, dtype=jnp.float32), "downlink_bits": received}
     found |= {"uplink_bits": sent.payload + sent.side, "uplink_side_bits": sent.side}
