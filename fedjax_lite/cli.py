@@ -119,7 +119,7 @@ def _failed(error: Exception, status: int) -> int:
 
 
 def _alone(options: argparse.Namespace) -> Config:
-    """A configuration for one run."""
+    """Load a configuration for one run."""
     config = load(options.config, options.set)
     _note_grid(config)
     return config
@@ -176,7 +176,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _mesh(devices: int | None) -> jax.sharding.Mesh:
-    """Devices to deal the clients over; a core of a CPU is one."""
+    """Make the mesh of devices that share the clients; each core of a CPU is a device."""
     if devices is not None and devices < 1:
         raise ValueError(f"--devices must be at least 1, got {devices}")
     if jax.distributed.is_initialized():
@@ -215,7 +215,7 @@ def _print(result: Result, out: Path) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    """Names by kind; of one kind, with the keys each takes."""
+    """Print every name by kind; of one kind also each name's keys."""
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**6
     for kind in [options.kind] if options.kind else KINDS:
         factories = names(kind)
@@ -232,7 +232,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _keys(factory, kind: str) -> str:
-    """A factory's keys, and what they are if they are not given; of an algorithm those that no other section gives."""
+    """Write a factory's keys with their defaults; of an algorithm only keys that no other section gives."""
     parameters = own_keys(factory) if kind == "algorithm" else inspect.signature(factory).parameters.values()
     keys = ", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none"
     return f"keys: {keys}; from other sections: {', '.join(others_keys(factory))}" if kind == "algorithm" else f"keys: {keys}"

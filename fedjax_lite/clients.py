@@ -1,4 +1,4 @@
-"""The clients' side of a round: what each does, from the broadcast to its upload, and the rows that it keeps."""
+"""The clients' side of a round: from the broadcast to the uploads, and the rows that clients keep."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ SENT = "uplink_bits"  # its place among the sums of metrics
 
 
 class Family(NamedTuple):
-    """Clients of one architecture: those whose ids follow on the family's before, or start at 0."""
+    """Clients of one architecture; their ids follow on the ids of the family before, from 0."""
 
     work: ClientWork
     clients: int
@@ -34,7 +34,7 @@ class Family(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What a round needs of its clients. Rows are (own, uplink), common is (shared, round, the aggregator's state)."""
+    """The functions of clients that a round calls. Rows are (own, uplink), common is (shared, round, the aggregator's state)."""
 
     message: Callable[[Tree, Any, Key], Tree]  # params, shared, key -> a message of zeros as it arrives
     rows: Callable[[Tree, Any, Key, Any], Tree] | None  # params, shared, key, ids -> rows of these clients as they start
@@ -51,14 +51,14 @@ def side_of(work: Family | Sequence[Family], aggregator: Aggregator, batches: Ba
         ValueError: for several that are not the population.
     """
     if isinstance(work, Family):
-        return _alike(work, aggregator, batches, engine)
+        return _one_family(work, aggregator, batches, engine)
     if sum(family.clients for family in work) != population or any(family.clients < 1 for family in work):
         raise ValueError(f"federate: families of {[family.clients for family in work]} clients are not the population of {population}")
-    return _families(work, [_alike(family, aggregator, batches, engine) for family in work], aggregator.additive)
+    return _families(work, [_one_family(family, aggregator, batches, engine) for family in work], aggregator.additive)
 
 
-def _alike(family: Family, aggregator: Aggregator, batches: Batches, engine: Engine) -> Side:
-    """Clients that all do the same."""
+def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine: Engine) -> Side:
+    """Make the side of clients that all have one family's work and uplink."""
     work, uplink = family.work, apart(family.uplink or optax.identity())
 
     def message(params, shared, key):
@@ -109,14 +109,14 @@ class _Families(NamedTuple):
 
 
 def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool) -> Side:
-    """Compose the sides of families into that of all."""
+    """Compose the sides of families into the side of all clients."""
     first = [int(start) for start in np.cumsum([0, *(family.clients for family in families)])]
     several = _Families(first, sides, additive)
     message, begin, train = partial(_message_alike, several), partial(_begin_each, several), partial(_train_each, several)
     return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several))
 
 
-def _message_alike(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
+def _message_one_family(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
     """Ask the families for the message of zeros that all of them send."""
     found = [side.message(params[k], _for_family(shared, k), key) for k, side in enumerate(several.sides)]
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
@@ -183,7 +183,7 @@ def _members(several: _Families, cohort: Client, k: int) -> Client:
 
 
 def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build, Callable]:
-    """One client's round, from the broadcast to its upload, and what its vector of metrics holds.
+    """Make one client's round, from the broadcast to its upload, and the names in its vector of metrics.
 
     Metrics are one vector inside the engine: a dozen scalars would each be copied, selected and added on their own.
     `like` is a client with its rows, for shapes.
@@ -239,21 +239,21 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
 
 
 def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:
-    """A message as it arrives, and what the uplink keeps of it."""
+    """Return a message after the uplink, and the uplink's state."""
     key = jax.random.fold_in(client.key, 2**32 - 1)
     beside = {"client": client, "public": shared.public}
     return uplink.update(message, row, shared.params, round=round, key=key, weight=client.weight, **beside)
 
 
 def _first(work: ClientWork, params: Tree, shared: Any, key: Key) -> tuple[Tree, Client]:
-    """The message of a client that takes no step, and that client."""
+    """Return the message of a client that takes no step, and the client."""
     one = Client(jnp.int32(0), key, jnp.int32(1), jnp.int32(0), jnp.ones(()))
     own = work.init(params, key)
     return work.finish(shared, own, work.start(shared, own, one), one)[0], one
 
 
 def check_kept(own: Tree, before: Tree) -> None:
-    """Refuse what a client could not keep: other arrays than it had.
+    """Refuse rows whose arrays differ from the rows before in shape or dtype.
 
     Raises:
         ValueError: with both.
@@ -264,5 +264,5 @@ def check_kept(own: Tree, before: Tree) -> None:
 
 
 def _brief(message: Tree) -> list[tuple[int, ...]]:
-    """Tell the shapes of a message."""
+    """Write a message's shapes for an error."""
     return [x.shape for x in jax.tree.leaves(message)]

@@ -94,7 +94,7 @@ def federate(
 
 
 class _Parts(NamedTuple):
-    """What a round is composed of."""
+    """The parts that a round is composed of."""
 
     side: Side
     aggregator: Aggregator
@@ -105,7 +105,7 @@ class _Parts(NamedTuple):
 
 
 def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
-    """One round: broadcast, train, aggregate, update; and what it reports."""
+    """Run one round: broadcast, train, aggregate, update; and report its metrics."""
     side, aggregator, server = parts.side, parts.aggregator, parts.server
     key = aggregate_key(round_key(state))
     common, cohort = _begin(parts, state, data, cohort)
@@ -117,7 +117,7 @@ def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[Stat
     server_state = server.update(aggregate, state.server, info)
     server_state, aggregator_state = _unless_nobody(parts, state, cohort, (server_state, aggregator_state))
 
-    metrics = _beside(metrics, server.metrics(server_state), "clients or aggregator and server")
+    metrics = _join(metrics, server.metrics(server_state), "clients or aggregator and server")
     check_names(metrics, "the client work, the aggregator or the server")
     metrics |= _count_traffic(cohort, bits, side.received(common[0], cohort))
     metrics["update_norm"] = optax.tree.norm(optax.tree.sub(parts.params_of(server_state), parts.params_of(state.server)))
@@ -125,19 +125,19 @@ def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[Stat
 
 
 def _init(parts: _Parts, params: Tree, key: Key) -> State:
-    """The first state, once nothing that travels is known to be complex, and no guarantee broken by what is kept."""
+    """Make the first state; refuse complex parameters and messages, and rows that break a guarantee."""
     params = jax.tree.map(jnp.asarray, params)
     complex_leaves("params", params)
     state = parts.server.init(params)
     begun = (params, parts.server.broadcast(state), key)
     message = parts.side.message(*begun)
     complex_leaves("the clients' message", message)
-    rows = _checked_rows(parts, parts.side.begin(*begun))
+    rows = _check_rows(parts, parts.side.begin(*begun))
     return State(jnp.int32(0), key, state, parts.aggregator.init(message), *rows)
 
 
 def _begin(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[tuple, Client]:
-    """What is common to all clients, and the cohort with its keys, places and steps."""
+    """Return the operands that all clients share, and the cohort with keys, places and steps."""
     if data.population != parts.population:
         raise ValueError(
             f"the algorithm was built for population={parts.population}, the data has {data.population} clients: make them equal"
@@ -147,31 +147,31 @@ def _begin(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[tupl
 
 
 def _settle_steps(batches: Batches, cohort: Client, round: Any) -> Client:
-    """Each client's steps; one that has no examples, no steps or no weight is an empty slot."""
+    """Set each client's steps; a client without examples, steps or weight becomes an empty slot."""
     planned = jnp.minimum(cohort.steps, batches.steps_of(cohort.size, round))
     working = (planned > 0) & (cohort.weight > 0)
     return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
 def _report(parts: _Parts, state: State, cohort: Client, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
-    """The metrics of client work and aggregator, and what the server is told of them: nothing where it is private."""
+    """Join the metrics of client work and aggregator, and make the server's `Info`, without metrics where these are private."""
     private = parts.aggregator.privacy is not None or hidden(state.own, state.uplink)
     if private:
         check_names(sums, "private client work", INSIDE)
-    metrics = _beside({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
+    metrics = _join({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
     clients = jnp.sum(cohort.weight > 0, dtype=jnp.result_type(float))
     return metrics, Info(state.round, key, {} if private else metrics, jnp.nan * clients if private else clients)
 
 
 def _unless_nobody(parts: _Parts, state: State, cohort: Client, after: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-    """The server's and the aggregator's state after a round: as before where nobody took part, unless that must not show."""
+    """Keep the states of server and aggregator as before a round without clients, unless privacy must hide such a round."""
     before = (state.server, state.aggregator)
     counts = jnp.any(cohort.weight > 0) if parts.aggregator.privacy is None else jnp.bool_(True)
     return tree.where(counts, tree.cast_like(after, before), before)
 
 
 def _count_traffic(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
-    """How many took part, how many no slot was left for, and the bits that travelled."""
+    """Count the clients, the clients left out, and the bits sent and received."""
     found = {"clients": jnp.sum(cohort.weight > 0, dtype=jnp.float32), "downlink_bits": received}
     found |= {"uplink_bits": sent.payload + sent.side, "uplink_side_bits": sent.side}
     left_out = cohort.place.left_out
@@ -179,13 +179,13 @@ def _count_traffic(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
 
 
 def _first_rows(parts: _Parts, params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
-    """What these clients keep, own and uplink state, before they first take part."""
+    """Return own and uplink rows of the clients `ids` before their first round."""
     assert parts.side.rows is not None
-    return _checked_rows(parts, parts.side.rows(params, parts.server.broadcast(parts.server.init(params)), key, ids))
+    return _check_rows(parts, parts.side.rows(params, parts.server.broadcast(parts.server.init(params)), key, ids))
 
 
-def _checked_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-    """What clients keep, own and uplink state, once it is known to break no guarantee."""
+def _check_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+    """Return own and uplink rows, unless they break a guarantee."""
     refuse_common_noise(rows[1], "uplink")
     composable(parts.aggregator.privacy is not None or hidden(*rows), parts.server)
     if parts.aggregator.privacy is not None:
@@ -199,15 +199,15 @@ def _stacks(parts: _Parts, state: State, data: Any, cohort: Client) -> dict[str,
     return parts.side.stacks(common, data, cohort, (state.own, state.uplink))
 
 
-def _beside(metrics: dict[str, Any], more: dict[str, Any], whose: str) -> dict[str, Any]:
-    """The metrics of both; a name that both have is refused."""
+def _join(metrics: dict[str, Any], more: dict[str, Any], whose: str) -> dict[str, Any]:
+    """Join two dicts of metrics; refuse a name in both."""
     if twice := metrics.keys() & more.keys():
         raise ValueError(f"{whose} both report {', '.join(sorted(twice))}: rename one")
     return metrics | more
 
 
 def _check(families: Any, aggregator: Any, server: Any, batches: Any, population: Any, uplink: Any, engine: Any) -> None:
-    """Refuse what is no part of a round."""
+    """Refuse arguments that are no parts of a round."""
     if isinstance(families, list) and uplink is not None:
         raise ValueError("federate: each of several families has its own uplink: give it in fl.Family")
     works = [getattr(family, "work", family) for family in (families if isinstance(families, list) else [families])]
