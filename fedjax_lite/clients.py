@@ -112,11 +112,11 @@ def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool)
     """Compose the sides of families into the side of all clients."""
     first = [int(start) for start in np.cumsum([0, *(family.clients for family in families)])]
     several = _Families(first, sides, additive)
-    message, begin, train = partial(_message_alike, several), partial(_begin_each, several), partial(_train_each, several)
+    message, begin, train = partial(_message_of_all, several), partial(_begin_each, several), partial(_train_each, several)
     return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several))
 
 
-def _message_one_family(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
+def _message_of_all(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
     """Ask the families for the message of zeros that all of them send."""
     found = [side.message(params[k], _for_family(shared, k), key) for k, side in enumerate(several.sides)]
     shapes = [jax.tree.map(lambda x: (x.shape, str(x.dtype)), one) for one in found]
