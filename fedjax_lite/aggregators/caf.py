@@ -30,7 +30,8 @@ def caf(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = caf(num_byzantine=1)
-    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 1)
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> round(float(compiled(stack)), 1)
     1.5
     """
 

@@ -29,7 +29,8 @@ def norm_bounding(max_norm: Number, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(2))
     >>> aggregator = norm_bounding(max_norm=2.0)
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     1.5
     """
     positive("norm_bounding", "max_norm", max_norm)

@@ -28,7 +28,8 @@ def median(non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = median()
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     2.0
     """
 
@@ -63,7 +64,8 @@ def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> 
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.array([1, 3, 1]), jnp.arange(3))
     >>> aggregator = weighted_median()
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     90.0
     """
     weigh = jax.vmap(weight_of("weighted_median", weights))
@@ -103,7 +105,8 @@ def trimmed_mean(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0, 2.0, 4.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(4, int), jnp.arange(4))
     >>> aggregator = trimmed_mean(num_byzantine=1)
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     3.0
     """
 
@@ -134,7 +137,8 @@ def meamed(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 90.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = meamed(num_byzantine=1)
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     1.5
     """
 

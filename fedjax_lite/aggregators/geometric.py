@@ -37,7 +37,8 @@ def geometric_median(
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([0.0, 1.0, 9.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = geometric_median(iterations=30)
-    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 3)
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> round(float(compiled(stack)), 3)
     1.0
     """
     whole("geometric_median", "iterations", iterations, least=1)

@@ -36,7 +36,8 @@ def mda(num_byzantine: int, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 9.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = mda(num_byzantine=1)
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     1.5
     """
     if isinstance(num_byzantine, jax.Array):

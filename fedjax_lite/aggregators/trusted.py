@@ -32,7 +32,8 @@ def fltrust(trusted: int, non_finite: str = "drop") -> Aggregator:
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 9.0, -50.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = fltrust(trusted=0)
-    >>> float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> float(compiled(stack))
     1.0
     """
     whole("fltrust", "trusted", trusted)
@@ -71,7 +72,8 @@ def monna(num_byzantine: Number, trusted: int, non_finite: str = "drop") -> Aggr
     >>> import fedjax_lite as fl
     >>> stack, cohort = jnp.array([1.0, 9.0, 2.0]), fl.sampling.cohort(jax.random.key(0), jnp.ones(3, int), jnp.arange(3))
     >>> aggregator = fl.aggregators.monna(num_byzantine=1, trusted=0)
-    >>> round(float(aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0]), 3)
+    >>> compiled = jax.jit(lambda stack: aggregator.finish(aggregator.collect(stack, cohort, ()), (), None)[0])
+    >>> round(float(compiled(stack)), 3)
     1.5
 
     Source: Farhadkhani et al. 2023, "Robust collaborative learning with linear gradient overhead", section 3.2.

@@ -226,6 +226,7 @@ def test_a_run_is_resumed_where_its_data_lies_elsewhere(folder, tmp_path):
     assert cli.main(["run", "elsewhere/a.toml", *run, "--set", "run.rounds=2", "--resume"]) == 0
 
 
+@pytest.mark.deep
 def test_the_example_of_the_docs_is_a_configuration(folder):
     """Its file, its tables and its algorithm, put into a whole configuration."""
     page = (ROOT / "docs" / "configurations.md").read_text()

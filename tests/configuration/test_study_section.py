@@ -101,6 +101,7 @@ def test_cells_of_several_programs(loaded):
     np.testing.assert_allclose(found.results["train_loss"][1, 1, 1], single(config, found, "train_loss", **values), rtol=1e-6)
 
 
+@pytest.mark.deep
 def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
     grid = '[attack]\nnum_byzantine = 1\nseed = 5\n[grid]\nattack = [{ name = "label_flip" }, { name = "ipm", scale = 5 }]\nseeds = 2\n'
     found = study_of(loaded(grid, LINEAR, *every_round(1), text=RUN))(progress=False)

@@ -101,6 +101,7 @@ def test_without_privacy_nothing_is_said(tmp_path):
     assert "Privacy" not in page
 
 
+@pytest.mark.deep
 def test_examples_can_be_private_in_a_configuration(config):
     """With a clip norm that cuts nothing and no noise it is plain training, for a batch that is always full."""
     changes = ['aggregator={ name = "mean" }', "privacy={}", "client.batch_size=5", 'sampling={ name = "everyone" }']
