@@ -6,6 +6,7 @@ The function's arguments are known by their names. Some come from the other sect
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ from fedjax_lite.algorithms import latent_generator
 from fedjax_lite.base import Algorithm, Tree
 from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.client import OF_BATCHES, batches_of, uplink_of
+from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.distillation import lessons_of, public_examples
-from fedjax_lite.configuration.model import model_of
+from fedjax_lite.configuration.model import OF_LOSS, model_of
 from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, schedule_of
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.sections import Sections
@@ -43,11 +45,15 @@ def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
     parameters = inspect.signature(factory).parameters
     given = _given(sections, table, parameters)
     also = ["each_round"] if "public" in parameters else []
+    _refuse_keys(own, factory, also)
     for name in [name for name in parameters if name not in given and (name in own or name == "generator")]:
         own = own.also(**{name: _part(sections, own.at(name), name)})
     algorithm = call(own.without(also), factory, given, also)
     if not isinstance(algorithm, Algorithm):
         raise table.error(f"must make an Algorithm, and makes {type(algorithm).__name__}", "name")
+    if "loss_fn" not in parameters and algorithm.loss_fn is not None:
+        for model in sections.config.at("model").at("families").items() if len(sections.known) > 1 else [sections.config.at("model")]:
+            _refuse_loss(model, table.get("name"))
     return algorithm, tuple(sections.params) if "models" in parameters else sections.params[0]
 
 
@@ -60,6 +66,23 @@ def others_keys(factory: Callable) -> list[str]:
     """Return the arguments of an algorithm that a user sets in other sections."""
     chosen = {"optimizer", "learning_rate", "batches", "uplink", "public", "aggregator", "server"}
     return [name for name in inspect.signature(factory).parameters if name in chosen]
+
+
+def _refuse_keys(own: Table, factory: Callable, also: list[str]) -> None:
+    """Refuse keys of [algorithm] that the algorithm has not, or that other sections give."""
+    known = [*also, *(p.name for p in own_keys(factory))]
+    for key in own.value:
+        if key in GIVEN:
+            raise own.error(f"comes from another section, not from [algorithm], which takes {', '.join(known) or 'no key'}", key)
+        if key not in known:
+            raise own.error(f"unknown key{nearest(key, known)}; there are {', '.join(known) or 'none'}", key)
+
+
+def _refuse_loss(model: Table, name: Any) -> None:
+    """Refuse keys of a model's loss, beside an algorithm with a loss of its own."""
+    for key in OF_LOSS:
+        if key in model and (key, model.get(key)) != ("loss", "softmax"):
+            raise model.error(f"is not looked at: {name} has a loss of its own; leave it out", key)
 
 
 def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:
@@ -80,7 +103,7 @@ def _given(sections: Sections, table: Table, parameters: Any) -> dict[str, Any]:
         "classes": lambda: sections.outputs[0],
         "example": lambda: source.example,
         "largest": lambda: source.train.largest,
-        "public": lambda: public_examples(config, source, table.get("each_round")),
+        "public": lambda: public_examples(table, source),
         "server": lambda: server_of(config),
         "engine": lambda: make(config.at("engine"), "engine") if "engine" in config.values else None,
     }
@@ -156,7 +179,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
     if name == "generator":
         size = _features(sections, table).size
         given = {"key": sections.key, "classes": sections.outputs[0]}
-        return call(Table(table.config, table.path, {"latent": size} | (table.value or {})), latent_generator, given)
+        own = replace(table, value={} if table.value is None else table.value).checked("{ noise = 32, hidden = 256 }")
+        return call(own.also(latent=own.get("latent", size)), latent_generator, given)
     if name in ("digest", "how"):
         return lessons_of(table)
     if name == "soft":
@@ -164,12 +188,26 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
     if name == "ensemble":
         return make(table, "ensemble")
     if name.endswith("optimizer"):
-        return make(table, "optimizer")
-    return schedule_of(table, ["round"]) if name.endswith("learning_rate") else table.value
+        optimizer, rate = optimizer_of(table, CLOCKS)
+        if rate is not None:
+            raise table.error("its learning rate can't be scheduled here: give a number")
+        return optimizer
+    return _learning_rate(table) if name.endswith("learning_rate") else table.value
+
+
+def _learning_rate(table: Table) -> Any:
+    """Return a learning rate: a number that is finite and not negative, a study's array, or a schedule on the round's clock."""
+    value = table.value
+    if isinstance(value, bool | str | list):
+        raise table.error(f"must be a number, or a schedule, got {value!r}")
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise table.error(f"must be finite and not negative, got {value}")
+    return schedule_of(table, ["round"])
 
 
 def _model(sections: Sections, table: Table, example: Tree) -> tuple[Model, Tree]:
     """Build a model and its first parameters."""
+    _refuse_loss(table.named(), "a model that learns soft labels or features")
     model, _ = model_of(table, sections.outputs)
     with refusing(table):
         return model, model.init(sections.key, example)
@@ -180,5 +218,6 @@ def _features(sections: Sections, table: Table) -> jax.Array:
     features, example = sections.known[0].model.features, jax.tree.map(jnp.asarray, sections.source.example)
     if features is None:
         raise table.config.at("model").error("has no features apart from its head: take another model, such as mlp")
-    shape = jax.eval_shape(features, sections.params[0], jax.tree.map(lambda x: x[None], example), None)
-    return jnp.zeros(shape.shape[1:], shape.dtype)
+    with refusing(table.config.at("model")):
+        shape = jax.eval_shape(features, sections.params[0], jax.tree.map(lambda x: x[None], example), None)
+        return jnp.zeros(shape.shape[1:], shape.dtype)

@@ -136,7 +136,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         model, loss_fn = known[0].model, algorithm.loss_fn or known[0].loss_fn
     else:
         algorithm, params, model, loss_fn = _composed(sections, several)
-    if attack is not None:
+    if attack is not None and ("algorithm" not in config.values or algorithm.loss_fn is None):
         loss_fn = attacks.measured(loss_fn, attack, model)
     sampler = sampler_of(config)
     with refusing(config.at("sampling")):

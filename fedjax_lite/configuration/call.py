@@ -1,6 +1,5 @@
 """Call a function with a table's values: the signature decides which keys are known, required and of which type."""
 
-import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import Any
 
 from fedjax_lite.configuration.code import line_in_code
 from fedjax_lite.configuration.config import nearest
-from fedjax_lite.configuration.schema import describable, described, fits, is_path, typed
+from fedjax_lite.configuration.schema import describable, described, fits, is_path, parameters_of, typed
 from fedjax_lite.configuration.table import Config, ConfigError, Table
 
 __all__ = ["call", "refusing"]
@@ -27,11 +26,7 @@ def call(table: Table, function: Callable, given: Mapping[str, Any] | None = Non
         ConfigError: for an unknown key, a missing key, a value of another type, and arguments that the function refuses.
     """
     given = given or {}
-    parameters = {
-        p.name: p
-        for p in inspect.signature(function, eval_str=True).parameters.values()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in given
-    }
+    parameters = {p.name: p for p in parameters_of(function) if p.name not in given}
     for key in table.value:
         if key not in parameters:
             known = [*also, *parameters]
@@ -87,7 +82,7 @@ def refusing(table: Table | Config) -> Any:
         yield
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = (
             str(error).split("\n")[0] if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}".split("\n")[0]
         )

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import re
 import sys
@@ -52,7 +53,7 @@ def function_of(table: Table) -> Callable:
 
 def fingerprints(config: Config) -> dict[str, str]:
     """Return the hash of each file of code that a configuration names, by the text that names a function in the file."""
-    code = [each for each in config.at().texts() if is_code(each.value)]
+    code = [each for each in config.at().texts() if is_code(each.value) and each.path[-1] not in ("path", "test")]
     return {each.value: _hash(Path(_module_of(each).__file__ or "")) for each in code}
 
 
@@ -77,27 +78,26 @@ def line_in_code(error: BaseException) -> str:
     return lines[-1] if lines else ""
 
 
-_imported: set[str] = set()  # modules that configurations named
+_imported: dict[str, str] = {}  # module that a configuration named -> the hash of its file when it was imported
 
 
 def _module_of(table: Table) -> types.ModuleType:
     """Load the module that a text names, only once as long as its file stays the same."""
     name = table.value.rpartition(":")[0]
-    folder = table.config.origin(table.path).folder.absolute()
-    with _looked_for_in(folder if not name.endswith(".py") else Table(table.config, table.path, name).file().absolute().parent):
-        try:
-            if not name.endswith(".py"):
-                _imported.add(name)
-                return importlib.import_module(name)
-            file = Table(table.config, table.path, name).file().absolute()
+    of_file = name.endswith(".py")
+    file = Table(table.config, table.path, name).file().absolute()
+    try:
+        if of_file:
             return _loaded(file, _hash(file))
-        except OSError as error:
-            raise table.error(f"cannot read {name}: {error.strerror}") from None
-        except SyntaxError as error:
-            raise table.error(f"{name}:{error.lineno}: {error.msg}") from error
-        except Exception as error:
-            where = line_in_code(error)
-            raise table.error(f"{where and where + ': '}{type(error).__name__}: {error}") from error
+        return _import(name, table.config.origin(table.path).folder.absolute())
+    except OSError as error:
+        raise table.error(f"cannot read {name}: {error.strerror}") from None
+    except SyntaxError as error:
+        place = Path(error.filename).name if error.filename else name
+        raise table.error(f"{place}{f':{error.lineno}' if error.lineno else ''}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        where, message = line_in_code(error), f"{type(error).__name__}: {error}".split("\n")[0].removesuffix(": ")
+        raise table.error(f"{where and where + ': '}{message}") from error
 
 
 @functools.cache
@@ -106,13 +106,41 @@ def _loaded(file: Path, fingerprint: str) -> types.ModuleType:
     name = f"{PREFIX}{file.stem}_{fingerprint}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    known, module = set(sys.modules), importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _looked_for_in(file.parent):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    _forget_beside(name, known, file.parent)
     return module
+
+
+def _import(name: str, folder: Path) -> types.ModuleType:
+    """Import a module, from `folder` if it is there; anew if the one imported before has another file or hash."""
+    first = importlib.machinery.PathFinder.find_spec(name.partition(".")[0], [str(folder)])
+    before = sys.modules.get(name)
+    if before is not None and first is not None:
+        here = Path(before.__file__ or "").is_relative_to(folder)
+        if not here or _imported.get(name) != _hash(Path(before.__file__ or "")):
+            for known in [known for known in sys.modules if known == name or known.partition(".")[0] == name.partition(".")[0]]:
+                del sys.modules[known]
+    loaded = set(sys.modules)
+    with _looked_for_in(folder):
+        module = importlib.import_module(name)
+    _forget_beside(name.partition(".")[0], loaded, folder)
+    _imported[name] = _hash(Path(module.__file__ or ""))
+    return module
+
+
+def _forget_beside(name: str, known: set[str], folder: Path) -> None:
+    """Forget modules of `folder` that were imported beside `name`: another folder may have others of their names."""
+    for beside in sys.modules.keys() - known:
+        file = getattr(sys.modules[beside], "__file__", None)
+        if beside != name and not beside.startswith(f"{name}.") and file and Path(file).is_relative_to(folder):
+            del sys.modules[beside]
 
 
 def _hash(file: Path) -> str:
@@ -122,8 +150,9 @@ def _hash(file: Path) -> str:
 
 @contextmanager
 def _looked_for_in(folder: Path) -> Iterator[None]:
-    """Put a folder in front of the folders where Python looks for modules."""
+    """Let Python look for modules in `folder` first."""
     sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
         yield
     finally:

@@ -1,14 +1,14 @@
 """The table [data] of a configuration: the population, the test part, and the public examples."""
 
 from dataclasses import replace
-from typing import Any, get_type_hints
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.registry import find, make
-from fedjax_lite.configuration.schema import is_path
+from fedjax_lite.configuration.schema import is_path, parameters_of
 from fedjax_lite.configuration.table import Config, Table, dotted
 from fedjax_lite.data import FederatedData, hold_out, noise
 from fedjax_lite.data.arrays import client_of, shown, stranger
@@ -48,7 +48,9 @@ def paths_of(config: Config) -> dict[str, str]:
     """Return the absolute paths of files and folders in [data], by the dotted key of each."""
     tables = [table for table in (config.at("data"), config.at("data", "public")) if isinstance(table.value, dict) and "name" in table]
     named = [(table, find(table, "data")[0]) for table in tables if table.get("name") != "noise"]
-    paths = [table.at(key) for table, factory in named for key, kind in get_type_hints(factory).items() if key in table and is_path(kind)]
+    paths = [
+        table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
+    ]
     return {dotted(each.path): str(each.file().resolve()) for each in paths}
 
 

@@ -54,7 +54,7 @@ def distillation_of(sections: Sections, families: list[Family], server: Server |
     config, source, outputs, known = sections.config, sections.source, sections.outputs, sections.known
     table = config.at("distillation").checked('{ optimizer = { name = "adam", learning_rate = 1e-2 }, steps = 100 }')
     how = lessons_of(table.without(OURS), OURS)
-    public = public_examples(config, source, table.get("each_round"))
+    public = public_examples(table, source)
     ensemble = _ensemble(table, source, outputs[0], public)
     model, loss_fn, student = known[0].model, known[0].loss_fn, None
     if "student" in table:
@@ -99,14 +99,16 @@ def lessons_of(table: Table, also: Sequence[str] = ()) -> Lessons:
     )
 
 
-def public_examples(config: Config, source: Source, each_round: Any = None) -> Public:
-    """Return the public examples of [data], of which a round takes `each_round`, or all."""
+def public_examples(table: Table, source: Source) -> Public:
+    """Return the public examples of [data], of which a round takes the table's `each_round`, or all."""
     if source.public is None:
-        raise config.error(("data",), "distillation needs public examples: give public, a share of the clients' such as 0.2, or a table")
+        raise table.config.error(
+            ("data",), "distillation needs public examples: give public, a share of the clients' such as 0.2, or a table"
+        )
     examples = source.public.examples
     inputs = {name: x for name, x in examples.items() if name != "y"}
-    with refusing(config.at("distillation" if each_round is not None else "data")):
-        return public_set(inputs, examples.get("y"), each_round)
+    with refusing(table if "each_round" in table else table.config.at("data")):
+        return public_set(inputs, examples.get("y"), table.get("each_round"))
 
 
 def _check(table: Table, families: bool, server: bool) -> None:

@@ -1,11 +1,12 @@
 """The table [model] of a configuration: one model for all clients, or one for each family of clients."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fedjax_lite import models
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
 from fedjax_lite.configuration.registry import find, make
+from fedjax_lite.configuration.schema import parameters_of
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.models.loss_fn import LossFn
 
@@ -59,8 +60,13 @@ def _loss_of(table: Table, model: models.Model, usual: str) -> LossFn:
     own = table.at("loss").named()
     if not isinstance(own.value, dict) or not is_code(own.get("name")):
         return call(table.only(OF_LOSS).also(loss=table.get("loss", usual)), models.supervised, {"model": model})
-    given: dict[str, Any] = {"model": model}
-    loss_fn = call(own.without(["name"]), function_of(own.at("name")), given)
+    for key in ("ignore", "mean"):
+        if key in table:
+            raise table.error("is for the library's losses: put it in the loss's own table, if it takes it", key)
+    factory, given = function_of(own.at("name")), {"model": model}
+    if "model" not in {p.name for p in parameters_of(factory)}:
+        raise own.error(f"is given the model: write def {factory.__name__}(model, ...)", "name")
+    loss_fn = call(own.without(["name"]), factory, given)
     if not callable(loss_fn):
         raise own.error(f"must make a function (params, batch, key) -> losses, and makes {type(loss_fn).__name__}", "name")
     return loss_fn

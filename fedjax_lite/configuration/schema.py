@@ -4,12 +4,26 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["describable", "described", "fits", "is_path", "typed"]
+__all__ = ["describable", "described", "fits", "is_path", "parameters_of", "typed"]
 
 WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "a table"}
+
+
+def parameters_of(function: Callable) -> list[inspect.Parameter]:
+    """Return a function's parameters that have a name; an annotation that Python cannot evaluate admits everything.
+
+    >>> [p.name for p in parameters_of(lambda a, *b, c=1, **d: None)]
+    ['a', 'c']
+    """
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except Exception:  # a name that is imported for type checkers alone, or a text that is no expression
+        parameters = inspect.signature(function).parameters.values()
+    unnamed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.replace(annotation=Any) if isinstance(p.annotation, str) else p for p in parameters if p.kind not in unnamed]
 
 
 def describable(annotation: Any) -> bool:

@@ -38,9 +38,7 @@ def in_two(function: str, model: Model) -> tuple[Callable, Callable]:
 FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}  # a call's flag -> its value in training
 
 
-def from_linen(
-    module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None, head: tuple[str, nn.Module] | None = None
-) -> Model:
+def from_linen(module: nn.Module, *, input: str = "x", flag: str | None = None, mask: str | None = None, head: Any = None) -> Model:
     """Make a model of a flax linen module whose call is `module(x)` or `module(x, train=...)`.
 
     Args:
@@ -62,6 +60,8 @@ def from_linen(
     >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), {"x": jnp.zeros(64)}))
     {'bias': (10,), 'kernel': (64, 10)}
     """
+    if head is not None and not (isinstance(head, tuple) and list(map(type, head[:1])) == [str] and isinstance(head[-1], nn.Module)):
+        raise ValueError(f'from_linen: head must be a name and a module, such as ("Dense_2", nn.Dense(10)), got {head!r}')
     if not isinstance(module, nn.Module):
         kind = f"{type(module).__module__}.{getattr(type(module), '__name__', module)}"
         raise ValueError(
@@ -108,18 +108,21 @@ def _in_two(model: Model, name: str, layer: nn.Module) -> Model:
     """Split `model` before its last layer `name`: the inputs of that layer are the features, `layer` is the head."""
 
     def features(params, batch, key=None):
-        entering: dict[str, jax.Array] = {}  # the inputs of each layer called
+        calls: dict[str, tuple[jax.Array, Any]] = {}  # each layer's input and output
 
         def watch(following, args, kwargs, context):
+            output = following(*args, **kwargs)
             if context.method_name == "__call__" and args and context.module.name is not None:
-                entering[context.module.name] = args[0]
-            return following(*args, **kwargs)
+                calls[context.module.name] = args[0], output
+            return output
 
         with nn.intercept_methods(watch):
-            model.apply(params, batch, key)
-        if name not in entering:
-            raise ValueError(f"from_linen: head={name!r} is no layer that the module calls; there are {', '.join(entering)}")
-        return entering[name]
+            outputs = model.apply(params, batch, key)
+        if name not in calls:
+            raise ValueError(f"from_linen: head={name!r} is no layer that the module calls; there are {', '.join(calls)}")
+        if calls[name][1] is not outputs:
+            raise ValueError(f"from_linen: head={name!r} is not the last layer: the module changes what it gives")
+        return calls[name][0]
 
     def head(params: Tree, features: jax.Array) -> Any:
         return layer.apply({"params": params[name]}, features)

@@ -186,6 +186,19 @@ MISTAKES = {
         (*of_name("fedgkt"), ("learning_rate = 0.1 }", "learning_rate = { name = 'constant_schedule', value = 1 } }")),
         r"client.optimizer.learning_rate: can't be scheduled for this algorithm: give a number",
     ),
+    "a loss that is not looked at": (
+        (('"fedavg"', '"fd"'), ("hidden = [3]", "hidden = [3]\nignore = 3")),
+        r"tiny.toml:11: model.ignore: is not looked at: fd has a loss of its own",
+    ),
+    "a student's loss": (
+        (*of_name("dsfl"), ("hidden = [2] }", 'hidden = [2], loss = "squared" }')),
+        r"algorithm.student.loss: is not looked at",
+    ),
+    "another section's": ((('"fedavg"', '"fedavg"\nlearning_rate = 5'),), r"algorithm.learning_rate: comes from another section"),
+    "true for a rate": ((('"fedavg"', '"fedavg"\nserver_learning_rate = true'),), r"server_learning_rate: must be a number, or a schedule"),
+    "a rate below 0": ((('"fedavg"', '"fedavg"\nserver_learning_rate = -1'),), r"server_learning_rate: must be finite and not negative"),
+    "no round's": ((*of_name("fedmd"), ("each_round = 20", "each_round = 0")), r"tiny.toml:\d+: algorithm.each_round: public: each_round"),
+    "generator": ((*of_name("fedgen"), ("{ hidden = 4 }", "3")), r"algorithm.generator: must be a table such as"),
     "what it refuses": ((('"fedavg"', '"fd"\ngamma = -1'),), r"tiny.toml:13: algorithm.gamma: fd: gamma must be at least 0, got -1"),
 }  # fmt: skip
 

@@ -161,6 +161,40 @@ def test_a_file_that_does_not_run(folder, text, message):
         build(edited(folder, TINY, ('"weighted_mean"', '"broken.py:rule"')))
 
 
+@pytest.mark.parametrize("text", ["import sys\nsys.exit(3)\n", "raise ValueError('of\\nlines')\n", "import broken_beside\n"])
+def test_what_ends_a_file_is_one_line(folder, text):
+    (folder / "broken_beside.py").write_text("x = 1\ndef f(:\n")
+    (folder / "ends.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"aggregator.name: (ends.py:\d: (SystemExit|ValueError)|broken_beside.py:2: invalid)") as caught:
+        build(edited(folder, TINY, ('"weighted_mean"', '"ends.py:rule"')))
+    assert "\n" not in str(caught.value)
+
+
+def test_annotations_that_python_cannot_evaluate_admit_everything(folder):
+    text = "from __future__ import annotations\nimport fedjax_lite as fl\ndef rule(share: Nowhere = 0.1, why: 'a reason' = 1):\n"
+    (folder / "annotated.py").write_text(text + "    return fl.aggregators.mean()\n")
+    config = edited(folder, TINY, ('"weighted_mean"', '"annotated.py:rule"\nshare = 0.5'))
+    assert isinstance(make(config.at("aggregator"), "aggregator"), fl.Aggregator)
+
+
+def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path):
+    """A module that changes, and modules and files beside them of the same names in another folder."""
+    made = {}
+    for place, number in (("a", 1), ("b", 2), ("a", 3)):
+        folder = tmp_path / place
+        folder.mkdir(exist_ok=True)
+        (folder / "beside_of_tests.py").write_text(f"NUMBER = {number}\n")
+        own = f"from beside_of_tests import NUMBER\nimport fedjax_lite as fl\nOWN = {number}\n"
+        for name in ("file", "module_of_tests"):
+            (folder / f"{name}.py").write_text(own + "def rule():\n    return fl.aggregators.from_stack(lambda m, c: (NUMBER, OWN))\n")
+        for name in ("file.py:rule", "module_of_tests:rule"):
+            config = edited(folder, TINY, ('"weighted_mean"', f'"{name}"'))
+            rule = make(config.at("aggregator"), "aggregator")
+            assert rule.finish((None, None), (), None)[0] == (number, number), (place, number, name)
+            made[place, number, name] = fingerprints(config)[name]
+    assert len(set(made.values())) == 3
+
+
 def test_code_that_changes_is_another_run(folder, capsys):
     """Its hash is kept with the run's settings: resumed with other code it is refused; what was run can be run again from its folder's."""
     file, out = folder / "a.toml", folder / "run"

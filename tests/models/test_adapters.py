@@ -139,3 +139,17 @@ def test_a_head_that_the_module_does_not_call_is_refused():
     model = fl.models.from_linen(nn.Sequential([nn.Dense(2), nn.Dense(3)]), head=("layers_9", nn.Dense(3)))
     with pytest.raises(ValueError, match=r"from_linen: head='layers_9' is no layer that the module calls; there are layers_0, layers_1"):
         model.features(model.init(jax.random.key(0), {"x": jnp.zeros(4)}), {"x": jnp.zeros((1, 4))}, None)
+
+
+def test_a_head_that_is_not_last_or_no_module_is_refused():
+    class Scaled(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return 2 * nn.Dense(3, name="out")(x)
+
+    model = fl.models.from_linen(Scaled(), head=("out", nn.Dense(3)))
+    with pytest.raises(ValueError, match="head='out' is not the last layer: the module changes what it gives"):
+        model.features(model.init(jax.random.key(0), {"x": jnp.zeros(4)}), {"x": jnp.zeros((1, 4))}, None)
+    for head in ("out", ("out",), 3, ("out", nn.Dense)):
+        with pytest.raises(ValueError, match="from_linen: head must be a name and a module"):
+            fl.models.from_linen(Scaled(), head=head)
