@@ -137,6 +137,7 @@ def close(found, expected):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
 
 
+@pytest.mark.deep
 def test_another_engine_s_runs_side_by_side_are_the_same():
     keys, came = jax.vmap(jax.random.key)(np.arange(2)), [1, 2, 4, 6]
     found = jax.jit(jax.vmap(a_round(algorithm(engine=fl.packed(2))), (None, None, None, 0)))(softmax_data(), *slots(came), keys)

@@ -151,6 +151,7 @@ def test_every_required_property_has_a_rule_that_breaks_it():
     assert set(REQUIRED) == {property for property, _ in BROKEN.values()}
 
 
+@pytest.mark.deep
 def test_a_broken_rule_breaks_no_other_promise():
     """Of one in whose evidence the others would drown."""
     property, rule = BROKEN["a metric that is a count"]

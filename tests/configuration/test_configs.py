@@ -64,7 +64,7 @@ def turns(config):
         yield changed(config, cell, grid.origins)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "two_clients"])
+@pytest.mark.parametrize("name", [pytest.param("quickstart", marks=pytest.mark.deep), "two_clients"])
 def test_it_runs_from_the_command_line(name, tmp_path):
     options = ("--set", "run.rounds=2", "--set", "run.evaluate_every=1", "--devices", "1")
     assert cli.main(["run", str(CONFIGS[name]), "--out", str(tmp_path / "run"), *options]) == 0

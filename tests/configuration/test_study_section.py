@@ -120,6 +120,7 @@ def test_attacks_of_a_grid_keep_who_mounts_them(loaded):
     assert values == [{"byzantine": [1], "name": "ipm"}, {"name": "nan", "num_byzantine": 2}]
 
 
+@pytest.mark.deep
 def test_a_seed_decides_its_data_too(loaded):
     clients = re.search(r"\[\[data.clients\]\].*?(?=\[model\])", TINY, re.DOTALL)[0]
     digits = ('name = "table"', 'name = "digits"\npartition = { name = "dirichlet", clients = 4, alpha = 1.0 }')

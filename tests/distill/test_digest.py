@@ -133,6 +133,7 @@ def test_clients_start_where_their_key_says():
     assert len(np.unique(models[:, 0, 0])) == POPULATION
 
 
+@pytest.mark.deep
 def test_a_run_of_kept_models_resumes_and_is_evaluated_by_all_models(tmp_path):
     loss, built, data, test, sampler = (
         distill.mean_over_models(fl.models.supervised(LINEAR)),

@@ -180,6 +180,7 @@ def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
     assert shorter.status == "finished" and len(shorter.history) == 7
 
 
+@pytest.mark.deep
 def test_saved_on_one_device_resumed_on_several(tmp_path):
     whole = run(tmp_path / "whole")
     run(tmp_path / "run", rounds=2)

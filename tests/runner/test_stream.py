@@ -44,6 +44,7 @@ def test_on_other_engines(stored, engine):
     same(streamed, whole)
 
 
+@pytest.mark.deep
 def test_on_several_devices(stored):
     with jax.set_mesh(mesh_of(jax.devices()[:2])):
         streamed = trained(stored, SAMPLERS["some"])
