@@ -29,10 +29,8 @@ from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.federated import Source
 from fedjax_lite.federate import federate
-from fedjax_lite.guarantees import hidden
 from fedjax_lite.models.loss_fn import LossFn
-from fedjax_lite.privacy.budget import check_private, is_central
-from fedjax_lite.runner.fit import Setup, trace
+from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run
@@ -80,14 +78,10 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     if algorithm.privacy is None and settings.target_epsilon is not None:
         raise config.error(("privacy", "target_epsilon"), "nothing here is private: take a private aggregator, or leave it out")
     with refusing(config):  # errors that only show when the parts meet: shapes, a metric that a part lacks, participation
-        shapes = jax.eval_shape(algorithm.init, params, key)
-        hides = hidden(shapes.own, shapes.uplink)
-        check_private(
-            algorithm.privacy, sampler, source.train.size, options["rounds"], options.get("converge"), hides, is_central(source.test)
-        )
-        every = options.get("evaluate_every", 10)
+        every, converge = options.get("evaluate_every", 10), options.get("converge")
         setup = Setup(algorithm, source.train, params, sampler, options["rounds"], key, loss_fn, source.test, every)
-        trace(setup, options.get("converge"))
+        check_guarantee(setup, jax.eval_shape(algorithm.init, params, key), converge)
+        trace(setup, converge)
     return partial(
         function,
         algorithm,

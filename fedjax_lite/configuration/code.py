@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lite.configuration.config import nearest
-from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.configuration.table import Config, ConfigError, Table
 
 __all__ = ["check_unchanged", "fingerprints", "function_of", "is_code", "line_in_code"]
 
@@ -84,12 +84,13 @@ _imported: dict[str, str] = {}  # module that a configuration named -> the hash 
 def _module_of(table: Table) -> types.ModuleType:
     """Load the module that a text names, only once as long as its file stays the same."""
     name = table.value.rpartition(":")[0]
-    of_file = name.endswith(".py")
-    file = Table(table.config, table.path, name).file().absolute()
     try:
-        if of_file:
+        if name.endswith(".py"):
+            file = Table(table.config, table.path, name).file().absolute()
             return _loaded(file, _hash(file))
         return _import(name, table.config.origin(table.path).folder.absolute())
+    except ConfigError:  # of the home of nobody
+        raise
     except OSError as error:
         raise table.error(f"cannot read {name}: {error.strerror}") from None
     except SyntaxError as error:
@@ -125,7 +126,7 @@ def _import(name: str, folder: Path) -> types.ModuleType:
     if before is not None and first is not None:
         here = Path(before.__file__ or "").is_relative_to(folder)
         if not here or _imported.get(name) != _hash(Path(before.__file__ or "")):
-            for known in [known for known in sys.modules if known == name or known.partition(".")[0] == name.partition(".")[0]]:
+            for known in [known for known in sys.modules if known.partition(".")[0] == name.partition(".")[0]]:
                 del sys.modules[known]
     loaded = set(sys.modules)
     with _looked_for_in(folder):

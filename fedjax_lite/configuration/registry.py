@@ -15,7 +15,7 @@ from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
 from fedjax_lite.configuration.config import nearest
-from fedjax_lite.configuration.schema import describable
+from fedjax_lite.configuration.schema import describable, parameters_of
 from fedjax_lite.configuration.table import Table
 from fedjax_lite.data import partition
 from fedjax_lite.engine import Engine
@@ -152,6 +152,5 @@ def _kind_in_optax(name: str, value: Any) -> str:
 
 def _describable(function: Callable, kind: str) -> bool:
     """Return whether a configuration can give every required argument; other sections give an algorithm's."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [p for p in parameters_of(function) if p.default is p.empty]
     return kind == "algorithm" or all(p.name in INSIDE or describable(p.annotation) for p in required)

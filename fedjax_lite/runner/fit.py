@@ -10,9 +10,11 @@ from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OF_ROUND, check_names, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
+from fedjax_lite.privacy.budget import check_private, is_central
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
@@ -22,7 +24,7 @@ from fedjax_lite.sampling.check import check_sampler
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.uplink.feedback import warn_if_seldom
 
-__all__ = ["Setup", "fit_to_devices", "structure", "to_devices", "trace"]
+__all__ = ["Setup", "check_guarantee", "fit_to_devices", "structure", "to_devices", "trace"]
 
 
 class Setup(NamedTuple):
@@ -66,6 +68,12 @@ def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State
     found = needs(algorithm, data, params, shapes, sampler, setup.test, rows)
     check_fits(found, device_memory())
     return setup._replace(params=params), shapes, on_host, found
+
+
+def check_guarantee(setup: Setup, shapes: State, converge: Convergence | None) -> None:
+    """Refuse a private run whose guarantee would not hold, by what its sampler, its state's shapes and converge do."""
+    sizes, hides = setup.data.size, hidden(shapes.own, shapes.uplink)
+    check_private(setup.algorithm.privacy, setup.sampler, sizes, setup.rounds, converge, hides, is_central(setup.test))
 
 
 def to_devices(setup: Setup) -> Setup:

@@ -15,14 +15,14 @@ from fedjax_lite.evaluate import summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
-from fedjax_lite.privacy.budget import check_private, delta_of, is_central, spending
+from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.diagnose import first_not_finite, suspects
 from fedjax_lite.runner.files import check_room
-from fedjax_lite.runner.fit import Setup, fit_to_devices, structure, to_devices, trace
+from fedjax_lite.runner.fit import Setup, check_guarantee, fit_to_devices, structure, to_devices, trace
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
@@ -118,7 +118,7 @@ def run(
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
     setup, shapes, on_host, _ = fit_to_devices(setup, own_on_host)
-    _check_private(setup, shapes, converge)
+    check_guarantee(setup, shapes, converge)
     setup = to_devices(setup)
     trace(setup, converge)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, on_host)
@@ -147,12 +147,6 @@ def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | Non
     folder = check_room(out, resume)
     leaf_names(params)
     return folder
-
-
-def _check_private(setup: Setup, shapes: State, converge: Convergence | None) -> None:
-    """Refuse a private run whose guarantee would not hold, by what its sampler, its state's shapes and converge do."""
-    sizes, hides = setup.data.size, hidden(shapes.own, shapes.uplink)
-    check_private(setup.algorithm.privacy, setup.sampler, sizes, setup.rounds, converge, hides, is_central(setup.test))
 
 
 def _open(
