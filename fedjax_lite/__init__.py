@@ -33,7 +33,7 @@ from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate
 from fedjax_lite.study import Study, study
-from fedjax_lite.work import sgd_work
+from fedjax_lite.work import gradient_term, loss_term, sgd_work
 
 __all__ = [
     "Aggregator",
@@ -66,9 +66,11 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "federate",
+    "gradient_term",
     "in_turn",
     "join_hosts",
     "load_params",
+    "loss_term",
     "models",
     "on_client_step",
     "on_round",

@@ -36,9 +36,14 @@ def facts_asked(function: Callable) -> set[str]:
         return set()
 
 
+def facts_for(function: Callable, **facts: Any) -> dict[str, Any]:
+    """Return the `facts` that a function has arguments for."""
+    return {name: facts[name] for name in facts.keys() & facts_asked(function)}
+
+
 def bound(loss_fn: LossFn, **facts: Any) -> LossFn:
     """Fill in the arguments of `loss_fn` that `facts` holds."""
-    facts = {name: facts[name] for name in facts.keys() & facts_asked(loss_fn)}
+    facts = facts_for(loss_fn, **facts)
     return wraps(loss_fn)(lambda params, examples, key, **beside: loss_fn(params, examples, key, **beside | facts)) if facts else loss_fn
 
 

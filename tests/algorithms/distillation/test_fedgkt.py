@@ -37,7 +37,7 @@ from rounds import compiled, spoilt
 
 import fedjax_lite as fl
 from fedjax_lite.algorithms import split_loss
-from fedjax_lite.algorithms.fedgkt import Split
+from fedjax_lite.algorithms.distillation.fedgkt import Split
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -1,0 +1,1 @@
+"""Methods that send soft labels or features beside models, or in their place."""

@@ -1,0 +1,1 @@
+"""Methods of one global model: other local steps, other means, another step of the server."""
