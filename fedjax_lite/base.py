@@ -88,7 +88,7 @@ class Info(NamedTuple):
     round: Int[Array, ""] | int
     key: Key
     metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; empty where clients' metrics are private
-    clients: Float[Array, ""] | float = float("nan")  # the number that took part; NaN where that number is private
+    clients: Float[Array, ""] | float = float("nan")  # how many sent a finite message; NaN where that is private
 
 
 class ClientWork(NamedTuple):
@@ -128,9 +128,8 @@ class Aggregator(NamedTuple):
     additive: bool  # True: parts of groups add leaf by leaf; False: they concatenate on axis 0
     sums_only: bool = False  # True: the server learns the sum alone (secure aggregation), so nothing may look at single messages
     privacy: Mechanism | None = None  # its guarantee; a round without clients then counts too, or it would show
-    bits: Callable[[Tree], Number] | None = (
-        None  # message -> bits of an upload, where the aggregator's arithmetic decides; None: the uplink counts bits
-    )
+    bits: Callable[[Tree], Number] | None = None  # message -> bits of an upload, where its arithmetic decides; None: the uplink counts
+    weighs: bool = False  # True: clients do not all count the same, for instance by their numbers of examples
 
 
 class Server(NamedTuple):

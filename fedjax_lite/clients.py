@@ -22,7 +22,7 @@ from fedjax_lite.uplink.compressor import apart
 
 __all__ = ["SENT", "Family", "Side", "side_of"]
 
-SENT = "uplink_bits"  # its place among the sums of metrics
+SENT = "uplink_bits"  # the place, among the sums of metrics, of the bits and of the number of messages that are finite
 
 
 class Family(NamedTuple):
@@ -200,7 +200,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
     check_names(of_steps, "the client work's step")
     check_names(of_finish, "the client work's finish", of_steps.keys())
     check_names(of_uplink, "the uplink", of_steps.keys() | of_finish.keys())
-    of_finish |= {SENT: Cost(*jnp.zeros(2, jnp.float32))} | of_uplink
+    of_finish |= {SENT: (Cost(*jnp.zeros(2, jnp.float32)), jnp.float32(0))} | of_uplink
     nothing, steps_in = ravel_pytree(of_steps)
 
     def build(common, examples) -> Local:
@@ -228,7 +228,7 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
             counts = jnp.isfinite(tree.squared_norm(message))
             metrics = tree.zero_where_not(counts, steps_in(sums) | metrics | metrics_of(uplink_row))
             rows = tree.where(counts, tree.cast_like((own, uplink_row), rows), rows)
-            return Upload(message, rows, ravel_pytree(metrics | {SENT: bits})[0])
+            return Upload(message, rows, ravel_pytree(metrics | {SENT: (bits, counts.astype(jnp.float32))})[0])
 
         def collect(messages, cohort):
             return aggregator.collect(messages, batches.with_passes(cohort, -1), aggregator_state)

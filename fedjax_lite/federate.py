@@ -111,9 +111,9 @@ def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[Stat
     common, cohort = _begin(parts, state, data, cohort)
 
     part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
-    bits = sums.pop(SENT)
+    bits, arrived = sums.pop(SENT)
     aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
-    metrics, info = _report(parts, state, cohort, sums, metrics, jax.random.fold_in(key, 1))
+    metrics, info = _report(parts, state, arrived, sums, metrics, jax.random.fold_in(key, 1))
     server_state = server.update(aggregate, state.server, info)
     server_state, aggregator_state = _unless_nobody(parts, state, cohort, (server_state, aggregator_state))
 
@@ -153,13 +153,13 @@ def _settle_steps(batches: Batches, cohort: Client, round: Any) -> Client:
     return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
-def _report(parts: _Parts, state: State, cohort: Client, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
+def _report(parts: _Parts, state: State, arrived: Any, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
     """Join the metrics of client work and aggregator, and make the server's `Info`, without metrics where these are private."""
     private = parts.aggregator.privacy is not None or hidden(state.own, state.uplink)
     if private:
         check_names(sums, "private client work", INSIDE)
     metrics = _join({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
-    clients = jnp.sum(cohort.weight > 0, dtype=jnp.result_type(float))
+    clients = arrived.astype(jnp.result_type(float))
     return metrics, Info(state.round, key, {} if private else metrics, jnp.nan * clients if private else clients)
 
 

@@ -11,6 +11,7 @@ from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
 from fedjax_lite.aggregators.lift import from_stack, from_sum, transformed
 from fedjax_lite.aggregators.mda import mda
 from fedjax_lite.aggregators.mean import mean, weighted_mean
+from fedjax_lite.aggregators.parts import by_part
 from fedjax_lite.aggregators.pre_aggregation import arc, bucketing, nnm
 from fedjax_lite.aggregators.private import dp_mean
 from fedjax_lite.aggregators.secure import secure_mean
@@ -21,6 +22,7 @@ __all__ = [
     "arc",
     "bucketing",
     "bulyan",
+    "by_part",
     "caf",
     "centered_clipping",
     "ddgauss",

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite.aggregators.order_statistics import mean_around, mean_between, middle, statistic
 from fedjax_lite.aggregators.robust_rule import Needs, from_rule
 from fedjax_lite.aggregators.sums import Present, columns
-from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.aggregators.weights import Weights, weighs, weight_of
 from fedjax_lite.base import Aggregator, Number, Tree
 
 
@@ -85,7 +85,7 @@ def weighted_median(weights: Weights = "examples", non_finite: str = "drop") -> 
 
         return columns(each_coordinate, messages, cohort.weight > 0)
 
-    return from_rule("weighted_median", rule, 0, Needs(2, 1), non_finite)
+    return from_rule("weighted_median", rule, 0, Needs(2, 1), non_finite)._replace(weighs=weighs(weights))
 
 
 def trimmed_mean(num_byzantine: Number, non_finite: str = "drop") -> Aggregator:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.aggregators.robust_rule import Needs, from_rule
 from fedjax_lite.aggregators.sums import difference, mix, squared_norms
-from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.aggregators.weights import Weights, weighs, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive, whole
 
@@ -62,4 +62,4 @@ def geometric_median(
 
         return jax.lax.scan(step, mean(given), length=int(iterations))[0]
 
-    return from_rule("geometric_median", rule, 0, Needs(2, 1), non_finite)
+    return from_rule("geometric_median", rule, 0, Needs(2, 1), non_finite)._replace(weighs=weighs(weights))

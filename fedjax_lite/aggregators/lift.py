@@ -108,4 +108,4 @@ def transformed(
         aggregate, inner_state, metrics = inner.finish(part, inner_state, jax.random.fold_in(key, 1))
         return aggregate, (transform_state, inner_state), metrics
 
-    return Aggregator(lambda message: (init(message), inner.init(message)), collect, finish, additive=False)
+    return Aggregator(lambda message: (init(message), inner.init(message)), collect, finish, additive=False, weighs=inner.weighs)

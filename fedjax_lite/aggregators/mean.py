@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
 from fedjax_lite.aggregators.non_finite import check_policy
-from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.aggregators.weights import Weights, weighs, weight_of
 from fedjax_lite.base import Aggregator, Client, Number
 from fedjax_lite.tree import wide
 
@@ -61,7 +61,7 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
     3.25
     """
     check_policy("weighted_mean", non_finite)
-    return _mean(weight_of("weighted_mean", weights, cap), non_finite)
+    return _mean(weight_of("weighted_mean", weights, cap), non_finite)._replace(weighs=weighs(weights))
 
 
 def _mean(weigh: Callable[[Client], Any], non_finite: str) -> Aggregator:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from fedjax_lite.aggregators.sums import sum_rows
-from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.aggregators.weights import Weights, weighs, weight_of
 from fedjax_lite.base import Aggregator, Client, Key, Mechanism, Number, Tree
 from fedjax_lite.clip import clipped, clipped_by_leaf, norm_of, normal_like
 from fedjax_lite.refuse import is_number, positive
@@ -91,7 +91,7 @@ def dp_mean(
     weigh = weight_of("dp_mean", weights, cap)
     parts = _Parts(clip, noise_multiplier, clients_per_round, weigh, cap, per_leaf, quantile, clip_rate, moved, sigma)
     functions = (partial(_init, parts), partial(_collect, parts), partial(_finish, parts))
-    return Aggregator(*functions, additive=True, privacy=Mechanism(noise_multiplier))
+    return Aggregator(*functions, additive=True, privacy=Mechanism(noise_multiplier), weighs=weighs(weights))
 
 
 class _Parts(NamedTuple):

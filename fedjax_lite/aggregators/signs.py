@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedjax_lite.aggregators.lift import from_sum
 from fedjax_lite.aggregators.non_finite import check_policy
-from fedjax_lite.aggregators.weights import Weights, weight_of
+from fedjax_lite.aggregators.weights import Weights, weighs, weight_of
 from fedjax_lite.base import Aggregator, Number
 from fedjax_lite.refuse import positive
 from fedjax_lite.tree import wide
@@ -87,4 +87,4 @@ def rlr(
         return jax.tree.map(leaf, votes, added)
 
     check_policy("rlr", non_finite)
-    return from_sum(each, total, non_finite)
+    return from_sum(each, total, non_finite)._replace(weighs=weighs(weights))

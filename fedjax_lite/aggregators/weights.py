@@ -14,6 +14,15 @@ from fedjax_lite.refuse import positive
 Weights = str | Any | Callable[[Client], Any]  # "examples", "uniform", an array [population], or client -> weight
 
 
+def weighs(weights: Weights) -> bool:
+    """Return whether under these weights clients may count differently.
+
+    >>> weighs("examples"), weighs("uniform")
+    (True, False)
+    """
+    return not isinstance(weights, str) or weights != "uniform"
+
+
 def weight_of(rule: str, weights: Weights, cap: Number | None = None) -> Callable[[Client], Any]:
     """Make a function of one `Client` to its weight, a scalar.
 

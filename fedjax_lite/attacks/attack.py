@@ -174,4 +174,5 @@ def _forged(messages_of: Callable, init: Callable, byzantine: Array, aggregator:
         sums_only=aggregator.sums_only,
         privacy=privacy,
         bits=aggregator.bits,
+        weighs=aggregator.weighs,
     )
