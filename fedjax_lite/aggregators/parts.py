@@ -54,7 +54,10 @@ def by_part(**rules: Aggregator) -> Aggregator:
         return inside(messages, cohort, state) if additive else (messages, cohort)
 
     def finish(part, state, key):
-        collected = part if additive else inside(*part, state)
+        collected = part
+        if not additive:
+            messages, cohort = part
+            collected = inside(messages, cohort, state)
         found = {}
         for i, ((name, rule), one) in enumerate(zip(rules.items(), collected, strict=True)):
             found[name] = rule.finish(one, state[i], jax.random.fold_in(key, i))
@@ -85,7 +88,8 @@ def mapped(each: Callable[[Tree], Tree], inner: Aggregator) -> Aggregator:
     def collect(messages: Tree, cohort: Client, state: Tree) -> Tree:
         return inner.collect(jax.vmap(each)(messages), cohort, state)
 
-    bits = inner.bits and (lambda message: inner.bits(each(message)))
+    count = inner.bits
+    bits = None if count is None else lambda message: count(each(message))
     return inner._replace(init=lambda message: inner.init(each(message)), collect=collect, bits=bits)
 
 

@@ -105,7 +105,7 @@ def sgd_work(
         loss_fn, gradients, transformation_at(optimizer, learning_rate), counts_steps, keep_optimizer, hides,
         epoch_decay, initial_loss, gradient_norm, full_gradient,
     )  # fmt: skip
-    return ClientWork(*(partial(function, parts) for function in (_init, _start, _step, _finish)))
+    return ClientWork(partial(_init, parts), partial(_start, parts), partial(_step, parts), partial(_finish, parts))
 
 
 class _Parts(NamedTuple):
@@ -156,6 +156,7 @@ def _start(parts: _Parts, shared: Any, own: Any, client: Any) -> Carry:
 
 def _step(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch) -> tuple[Carry, dict[str, Mean]]:
     """Take a step on a batch; in a pass, where nothing is learned, at most note its gradient and its loss."""
+    assert batch.client is not None
     key = jax.random.fold_in(batch.client.key, batch.step)
     loss_here = bound(parts.loss_fn, shared=shared, own=own)
     beside = facts_for(parts.gradients, shared=shared, own=own)
@@ -169,12 +170,16 @@ def _step(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch) -> t
         received = _if(batch.epoch == 0, mean_loss(loss_here, shared.params, batch, key)[1]["loss"])
     elif parts.initial_loss == "batch":
         received = _if(batch.step == 0, received)
-    if batch.learning is not True:
-        if parts.full_gradient:
-            carry = carry._replace(full_gradient=_add(carry.full_gradient, gradient, jnp.sum(batch.mask)))
-        after, sums = tree.where(batch.learning, after, carry), tree.zero_where_not(batch.learning, sums)
-    counts = batch.learning if parts.initial_loss != "pass" else ~jnp.asarray(batch.learning)
-    return after, sums | {"initial_loss": received if counts is True else _if(counts, received)}
+    if batch.learning is True:
+        if parts.full_gradient or parts.initial_loss == "pass":
+            which = "full_gradient=True" if parts.full_gradient else 'initial_loss="pass"'
+            raise ValueError(f"sgd_work: {which} is measured in a pass before training, and there is none: give fl.Batches(..., before=1)")
+        return after, sums | {"initial_loss": received}
+    learning = jnp.asarray(batch.learning)
+    if parts.full_gradient:
+        carry = carry._replace(full_gradient=_add(carry.full_gradient, gradient, jnp.sum(batch.mask)))
+    after, sums = tree.where(learning, after, carry), tree.zero_where_not(learning, sums)
+    return after, sums | {"initial_loss": _if(~learning if parts.initial_loss == "pass" else learning, received)}
 
 
 def _moved(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch, gradient: Tree, loss: Array, key: Key) -> Carry:

@@ -14,7 +14,7 @@ from fedjax_lite.refuse import a_share, positive
 class Moments(NamedTuple):
     """The state of an adaptive transformation."""
 
-    count: jax.Array
+    step: jax.Array
     m: Tree
     v: Tree
 
@@ -99,10 +99,10 @@ def _adaptive(name: str, accumulate: Callable, b: tuple, tau: Number, convention
 
     def update(gradient, state, params=None):
         del params
-        count = state.count + 1
+        step = state.step + 1
         m = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.m, gradient)
         v = jax.tree.map(lambda v, g: accumulate(v, g**2), state.v, gradient)
-        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count) if convention == "keras" and b2 is not None else 1.0
-        return jax.tree.map(lambda m, v: (correction * m / (jnp.sqrt(v) + tau)).astype(m.dtype), m, v), Moments(count, m, v)
+        correction = jnp.sqrt(1 - b2**step) / (1 - b1**step) if convention == "keras" and b2 is not None else 1.0
+        return jax.tree.map(lambda m, v: (correction * m / (jnp.sqrt(v) + tau)).astype(m.dtype), m, v), Moments(step, m, v)
 
     return optax.GradientTransformation(init, update)
