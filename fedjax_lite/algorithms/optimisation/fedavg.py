@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
+from fedjax_lite.algorithms.optimisation.pieces import averaging
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -35,7 +36,7 @@ def fedavg(
         batches: batch size and local epochs or steps.
         population: the number of clients.
         aggregator: `fl.aggregators.weighted_mean()` by default.
-        server_learning_rate: eta_g; number, tracer or `fl.on_round(schedule)`.
+        server_learning_rate: eta_g above 0; number, tracer or `fl.on_round(schedule)`.
         uplink, engine: as in `fl.federate`.
 
     >>> import fedjax_lite as fl, jax, jax.numpy as jnp
@@ -51,7 +52,7 @@ def fedavg(
     return federate(
         sgd_work(loss_fn, optimizer, learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
-        optimizer_server(optax.sgd, learning_rate=server_learning_rate),
+        averaging("fedavg", server_learning_rate),
         batches=batches,
         population=population,
         uplink=uplink,
@@ -96,7 +97,7 @@ def fedavgm(
     return federate(
         sgd_work(loss_fn, optimizer, learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
-        optimizer_server(lambda rate: optax.sgd(rate, momentum=momentum, nesterov=nesterov), learning_rate=server_learning_rate),
+        averaging("fedavgm", server_learning_rate, lambda rate: optax.sgd(rate, momentum=momentum, nesterov=nesterov)),
         batches=batches,
         population=population,
         uplink=uplink,

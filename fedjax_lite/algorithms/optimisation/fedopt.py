@@ -1,5 +1,6 @@
 """FedAdagrad, FedAdam and FedYogi: FedAvg whose server takes adaptive steps along the average change."""
 
+from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -56,7 +57,7 @@ def fedadagrad(
     return federate(
         sgd_work(loss_fn, optimizer, learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
-        averaging("fedadagrad", server_learning_rate, scale_by_fedadagrad(b1, tau, convention)),
+        averaging("fedadagrad", server_learning_rate, _after(scale_by_fedadagrad(b1, tau, convention))),
         batches=batches,
         population=population,
         uplink=uplink,
@@ -106,7 +107,7 @@ def fedadam(
     return federate(
         sgd_work(loss_fn, optimizer, learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
-        averaging("fedadam", server_learning_rate, scale_by_fedadam(b1, b2, tau, convention)),
+        averaging("fedadam", server_learning_rate, _after(scale_by_fedadam(b1, b2, tau, convention))),
         batches=batches,
         population=population,
         uplink=uplink,
@@ -156,9 +157,14 @@ def fedyogi(
     return federate(
         sgd_work(loss_fn, optimizer, learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
-        averaging("fedyogi", server_learning_rate, scale_by_fedyogi(b1, b2, tau, convention)),
+        averaging("fedyogi", server_learning_rate, _after(scale_by_fedyogi(b1, b2, tau, convention))),
         batches=batches,
         population=population,
         uplink=uplink,
         engine=engine,
     )
+
+
+def _after(scale: optax.GradientTransformation) -> Callable[[Any], optax.GradientTransformation]:
+    """Make the factory of an optimizer that takes steps along what `scale` returns."""
+    return lambda rate: optax.chain(scale, optax.sgd(rate))

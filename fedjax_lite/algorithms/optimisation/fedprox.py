@@ -4,13 +4,15 @@ from typing import Any
 
 import optax
 
-from fedjax_lite.algorithms.optimisation.fedavg import fedavg
+from fedjax_lite.aggregators import weighted_mean
+from fedjax_lite.algorithms.optimisation.pieces import averaging
 from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
+from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import positive
-from fedjax_lite.work import gradient_term
+from fedjax_lite.work import gradient_term, sgd_work
 from fedjax_lite.work.terms import in_front
 
 
@@ -52,7 +54,12 @@ def fedprox(
     """
     positive("fedprox", "mu", mu)
     term = gradient_term(lambda y, shared, own: optax.tree.scale(mu, optax.tree.sub(y, shared.params)))
-    return fedavg(
-        loss_fn, in_front(term, optimizer), batches=batches, population=population, learning_rate=learning_rate, aggregator=aggregator,
-        uplink=uplink, server_learning_rate=server_learning_rate, engine=engine,
-    )  # fmt: skip
+    return federate(
+        sgd_work(loss_fn, in_front(term, optimizer), learning_rate=learning_rate),
+        weighted_mean() if aggregator is None else aggregator,
+        averaging("fedprox", server_learning_rate),
+        batches=batches,
+        population=population,
+        uplink=uplink,
+        engine=engine,
+    )

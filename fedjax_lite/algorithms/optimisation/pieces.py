@@ -1,5 +1,6 @@
 """What the methods share: a server's step along the aggregate, steps of SGD that add up their sizes, and pairs that do not fit."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,8 @@ from fedjax_lite.schedules import Scheduled
 from fedjax_lite.server import optimizer_server
 
 
-def averaging(name: str, server_learning_rate: Any, *before: optax.GradientTransformation) -> Server:
-    """Make the server x <- x + eta_g Delta, or with transformations of Delta `before`; refuse a rate that is not positive.
+def averaging(name: str, server_learning_rate: Any, optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd) -> Server:
+    """Make the server x <- x + eta_g Delta, or that of another optimizer; refuse a rate that is not positive.
 
     >>> server = averaging("fedavg", 0.5)
     >>> import fedjax_lite as fl
@@ -22,11 +23,11 @@ def averaging(name: str, server_learning_rate: Any, *before: optax.GradientTrans
     """
     if not isinstance(server_learning_rate, Scheduled):
         positive(name, "server_learning_rate", server_learning_rate)
-    return optimizer_server(lambda rate: optax.chain(*before, optax.sgd(rate)), learning_rate=server_learning_rate)
+    return optimizer_server(optimizer, learning_rate=server_learning_rate)
 
 
 def fitting(
-    name: str, aggregator: Aggregator | None, default: Aggregator, *, keeps: str = "", reports: str = "", uniform: str = ""
+    name: str, aggregator: Any, default: Aggregator, *, keeps: str = "", reports: str = "", uniform: str = ""
 ) -> Aggregator:
     """Return the aggregator, or the default; refuse one that the method `name` does not fit.
 

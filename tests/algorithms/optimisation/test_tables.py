@@ -111,13 +111,44 @@ TABLE = {
         (-0.0931499339, -0.0750738694), (-0.2162683398, -0.1060516787), (-0.3439689387, -0.0702276356),
     ]),
 }  # fmt: skip
+# name -> of the state after each round, a part and the values that it should have.
+STATES = {
+    "scaffold 1": [
+        (lambda state: state.server.control, [
+            (-1, -0.1), (0.627075, 0.2970423906), (0.4223688411, 0.3547791645), (0.37059751, 0.3104053918),
+        ]),
+        (lambda state: state.own.control[-1], [
+            (-0.5980764486, 0.2678622669), (4.2057706542, -1.8660688665), (0.4385375, 4.452438125), (-3.3961395176, -0.5130511416),
+            (1.2028953618, -0.7891534248),
+        ]),
+    ],
+    "scaffold 2": [
+        (lambda state: state.server.control, [
+            (-0.70166, -0.090487625), (0.4208602824, -0.0573344227), (0.4353982488, -0.0720801518), (0.0966102014, -0.0708034725),
+        ]),
+        (lambda state: state.own.control[-1], [
+            (-0.8038735819, 0.1945663154), (3.4932387537, -1.7973195425), (0.4635666989, 2.1018702396), (-3.6272939821, -0.4081643705),
+            (0.957413118, -0.4449700044),
+        ]),
+    ],
+    "feddyn": [
+        (lambda state: state.server.dual, [
+            (-0.0344021013, -0.004434933), (0.0255142252, -0.0020782073), (0.0319460316, -0.0146408436), (-0.0015480227, -0.0150334778),
+        ]),
+        (lambda state: state.own.dual[-1], [
+            (-0.0806723785, 0.0090147252), (0.2526235483, -0.145886335), (0.0266999273, 0.1046471199), (-0.2943237932, -0.0301231814),
+            (0.0879325825, -0.0128197177),
+        ]),
+    ],
+}  # fmt: skip
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
 
 
 def check(name, engine):
     make, problem, expected = TABLE[name]
-    found = trajectory(make(problem, ENGINES[engine]), problem, len(expected))[1]
-    np.testing.assert_allclose(found, expected, atol=1.1e-9, rtol=0)  # the tables have ten digits
+    states, found, _ = trajectory(make(problem, ENGINES[engine]), problem, len(expected))
+    for actual, rows in [(found, expected), *((part(states), rows) for part, rows in STATES.get(name, []))]:
+        np.testing.assert_allclose(actual, rows, atol=1.1e-9, rtol=0)  # the tables have ten digits
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.deep if " all" in name else ()) for name in TABLE])
