@@ -29,8 +29,20 @@ def dropout(sampler: Sampler, rate: Number) -> Sampler:
     return _as(sampler, sample)
 
 
-def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
-    """A random share of the cohort takes only 1 to `most_steps` local steps, uniformly; their messages still count.
+def stragglers(
+    sampler: Sampler, share: Number, most_steps: Whole | None = None, *, most_epochs: Whole | None = None, batch_size: Whole | None = None
+) -> Sampler:
+    """A random share of the cohort is cut off after 1 to `most_steps` local steps, uniformly; their messages still count.
+
+    Args:
+        sampler: chooses the clients.
+        share: the probability of each of them to be slow, in [0, 1].
+        most_steps: cut off after 1 to so many steps.
+        most_epochs, batch_size: in place of most_steps: after 1 to so many passes over its own examples in such batches. FedProx's
+            protocol of E epochs has most_epochs = E - 1.
+
+    Raises:
+        ValueError: for numbers out of range; both ways, or none.
 
     >>> import fedjax_lite as fl
     >>> sampler = fl.sampling.stragglers(fl.sampling.everyone(), share=1.0, most_steps=3)
@@ -39,14 +51,23 @@ def stragglers(sampler: Sampler, share: Number, most_steps: Whole) -> Sampler:
 
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks" (FedProx), systems heterogeneity.
     """
-    most_steps, share = a_count("stragglers", "most_steps", most_steps), a_share("stragglers", "share", share, "[0, 1]")
+    share = a_share("stragglers", "share", share, "[0, 1]")
+    if (most_steps is None) == (most_epochs is None) or (most_epochs is None) != (batch_size is None):
+        raise ValueError(
+            f"stragglers: give most_steps, or most_epochs with batch_size, got most_steps={most_steps}, most_epochs={most_epochs} and "
+            f"batch_size={batch_size}"
+        )
+    by_steps = most_steps is not None
+    most = a_count("stragglers", "most_steps", most_steps) if by_steps else a_count("stragglers", "most_epochs", most_epochs)
+    batch = None if by_steps else a_count("stragglers", "batch_size", batch_size)
 
     def sample(key, sizes, round):
         chosen = sampler(key, sizes, round)
         chosen, keys = _own_draw(chosen)
         slow_keys, limit_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         slow = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 * share))(slow_keys)
-        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most_steps + 1, jnp.int32))(limit_keys)
+        limit = jax.vmap(lambda key: jax.random.randint(key, (), 1, most + 1, jnp.int32))(limit_keys)
+        limit = limit if batch is None else limit * -(-chosen.size // batch)
         return chosen._replace(steps=jnp.where(slow, jnp.minimum(limit, chosen.steps), chosen.steps))
 
     return _as(sampler, sample, loses=False)

@@ -75,8 +75,8 @@ def sgd_work(
             take `shared` and `own` as further arguments.
         keep_optimizer: each client keeps its optimizer's state from round to round, moments and counts: a schedule inside the optimizer
             then counts all steps that the client ever took.
-        full_gradient: for work that wraps this one: `carry.full_gradient` is a `fl.Mean` of the gradient at the model as received over
-            all of the client's examples, from a pass before training: `fl.Batches(..., before=1)`.
+        full_gradient: for work that wraps this one: `mean_gradient(carry)` is the gradient at the model as received over all of the
+            client's examples, from a pass before training: `fl.Batches(..., before=1)`.
 
     Returns:
         A `ClientWork` whose metrics are "loss" (over the examples of all local steps), "initial_loss" and the metrics of loss_fn.
@@ -211,6 +211,12 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
         return loss_fn(half(params), half(batch), key, **beside)
 
     return in_half
+
+
+def mean_gradient(carry: Carry) -> Tree:
+    """Return the mean gradient over all of the client's examples, that `sgd_work(..., full_gradient=True)` has found; 0 without examples."""
+    total, count = carry.full_gradient
+    return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), total)
 
 
 def _add(mean: Mean, gradient: Tree, examples: Array) -> Mean:

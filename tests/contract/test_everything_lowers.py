@@ -66,7 +66,7 @@ def test_uplinks_lower(name):
     )
 
 
-@tiered("name", [name for name in ALGORITHMS if not name.startswith("uplink ") or name not in ALIKE], ordinary=("work adam",), group=FORMS)
+@tiered("name", [name for name in ALGORITHMS if name not in ALIKE], ordinary=("work adam",), group=FORMS)
 def test_algorithms_lower(name):
     """With their work and servers; an uplink that only compresses lowers alone, above."""
     built = ALGORITHMS[name](None)

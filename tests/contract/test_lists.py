@@ -2,6 +2,7 @@
 
 import contract
 
+import fedjax_lite as fl
 from fedjax_lite import aggregators
 
 
@@ -9,11 +10,17 @@ def test_every_algorithm_is_asked():
     asked = [f"work {name}" for name in contract.WORKS]
     for group in (contract.SERVERS, contract.AVERAGES, contract.DRAWING, contract.SPARSE, contract.ROTATED, contract.QUANTISED):
         asked += group
-    asked += contract.DISTILLED + contract.TWO_SIDED
+    asked += [*contract.DISTILLED, *contract.TWO_SIDED, *contract.OPTIMISATION]
     assert sorted(asked) == sorted(contract.ALGORITHMS)
+
+
+def test_every_method_of_optimisation_stands_in_the_list():
+    rooms = {name: getattr(fl.algorithms, name).__module__.split(".")[2] for name in fl.algorithms.__all__}
+    methods = {name for name, room in rooms.items() if room == "optimisation" and not name.startswith("scale_by_")}
+    assert methods - {name.split(" ")[0] for name in contract.ALGORITHMS} == set()
 
 
 def test_every_aggregator_stands_in_the_list():
     """But those that make aggregators of functions."""
     listed = {name.split(" ")[0] for name in contract.AGGREGATORS}
-    assert {name for name in aggregators.__all__ if name not in ("from_stack", "transformed", "padded_size")} - listed == set()
+    assert {name for name in aggregators.__all__ if name not in ("by_part", "from_stack", "transformed", "padded_size")} - listed == set()

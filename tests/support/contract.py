@@ -262,6 +262,32 @@ ALGORITHMS |= {
     ),
 }  # fmt: skip
 
+
+def optimised(name, *optimizer, **own):
+    """A method of fl.algorithms as a function of the engine and the rate; with `optimizer`, for instance optax.sgd, it takes one."""
+
+    def make(engine, rate=0.1):
+        given = [factory(rate) for factory in optimizer]
+        rates = {} if optimizer else {"learning_rate": rate}
+        return getattr(fl.algorithms, name)(
+            softmax_loss, *given, batches=fl.Batches(4, shuffle=False), population=POPULATION, engine=engine, **rates | own
+        )
+
+    return make
+
+
+OPTIMISATION = {
+    "fedprox": optimised("fedprox", optax.sgd, mu=0.1),
+    "scaffold": optimised("scaffold"),
+    "scaffold option 1": optimised("scaffold", option=1),
+    "feddyn": optimised("feddyn", alpha=0.1),
+    "fednova": optimised("fednova", momentum=0.5, mu=0.1),
+    "fedadagrad": optimised("fedadagrad", optax.sgd),
+    "fedadam": optimised("fedadam", optax.sgd),
+    "fedyogi": optimised("fedyogi", optax.sgd, convention="keras"),
+}
+ALGORITHMS |= OPTIMISATION
+
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
 AVERAGES = "fedavg", "fedavgm", "fedsgd"
@@ -274,5 +300,9 @@ TWO_SIDED = "fedgkt", "fedgen"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
+# Methods of optimisation stand against their tables on every engine; one of each kind of composition is asked for the contract in every run.
+ONE_OF_EACH_KIND = ("scaffold",)
+BY_TABLE = [name for name in OPTIMISATION if name not in ONE_OF_EACH_KIND]
+ALIKE += BY_TABLE
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
 SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "fedgkt"  # what has most to do with each other

@@ -8,6 +8,7 @@ import numpy as np
 from contract import (
     AGGREGATORS,
     ALGORITHMS,
+    BY_TABLE,
     KINDS,
     MORE_THAN_ONE,
     NOISE_OF_CLIENTS,
@@ -95,7 +96,7 @@ def algorithms(names):
     def deeper(name):
         return DEEPER_OF_ALGORITHMS if name in KINDS else OF_ALIKE
 
-    @grouped("name", list(names), quick=SIX)
+    @grouped("name", list(names), deep=BY_TABLE, quick=SIX)
     def test_keeps_the_contract(name, x64):
         assert asked(name, [row for row in PROMISED if row not in BY_OPERATIONS + DEEPER_OF_ALGORITHMS + deeper(name)]) == {}
 

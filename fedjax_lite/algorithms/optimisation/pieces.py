@@ -26,9 +26,7 @@ def averaging(name: str, server_learning_rate: Any, optimizer: Callable[[Any], o
     return optimizer_server(optimizer, learning_rate=server_learning_rate)
 
 
-def fitting(
-    name: str, aggregator: Any, default: Aggregator, *, keeps: str = "", reports: str = "", uniform: str = ""
-) -> Aggregator:
+def fitting(name: str, aggregator: Any, default: Aggregator, *, keeps: str = "", reports: str = "", uniform: str = "") -> Aggregator:
     """Return the aggregator, or the default; refuse one that the method `name` does not fit.
 
     Args:

@@ -14,6 +14,7 @@ from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.work import gradient_term, sgd_work
+from fedjax_lite.work.sgd import mean_gradient
 from fedjax_lite.work.terms import in_front
 
 
@@ -84,7 +85,7 @@ def scaffold(
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)
         if option == 1:
-            control = carry.full_gradient.value()
+            control = mean_gradient(carry)
         else:
             taken = carry.optimizer[-1].total
             control = jax.tree.map(lambda mine, c, moved: mine - c - moved / taken, own.control, shared.extra, change)

@@ -18,7 +18,10 @@ COHORTS = (0, 3, 6), (2, 1), (4, LOST, 0), (), (LOST,), (6, 2, 4)
 
 
 def squared_loss(params, batch, key):
-    return 0.5 * (batch["x"] @ params - batch["y"]) ** 2
+    return 0.5 * (batch["x"] @ params["w"] - batch["y"]) ** 2
+
+
+NOWHERE = {"w": np.zeros(FEATURES)}
 
 
 def gradient(x, X, y):
@@ -76,15 +79,15 @@ ORDINARY = (1, "packed"), (2, "padded")
     ],
 )
 def test_scaffold_is_the_papers_loop(option, engine, data):
-    state, history = trained(built(option, engine), data, jnp.zeros(FEATURES), [filled(cohort, 3) for cohort in COHORTS], 3)
+    state, history = trained(built(option, engine), data, NOWHERE, [filled(cohort, 3) for cohort in COHORTS], 3)
     ends = np.cumsum([0, *SIZES])
     clients = [
         (np.asarray(data.examples["x"][a:b]), np.asarray(data.examples["y"][a:b], float)) for a, b in zip(ends, ends[1:], strict=False)
     ]
     x, c, own = by_hand(clients, option)
     for found, expected in ((state.server.model.params, x), (state.server.control, c), (state.own.control, own)):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(state.server.control, state.own.control.mean(axis=0), atol=1e-15)
+        np.testing.assert_allclose(found["w"], expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(state.server.control["w"], state.own.control["w"].mean(axis=0), atol=1e-15)
     both = [len(cohort) * 2 * FEATURES * 64 for cohort in COHORTS]  # the model and its control, up and down
     assert history["uplink_bits"].tolist() == both and history["downlink_bits"].tolist() == both
     assert history["non_finite"].tolist() == [0, 0, 1, 0, 1, 0]
@@ -94,7 +97,7 @@ def test_scaffold_is_the_papers_loop(option, engine, data):
 def test_on_eight_devices(option, data):
     ids, weight = jnp.array([2, 0, 6, 4, 1]), jnp.array([1.0, 1, 0, 1, 1])
     cohort = fl.sampling.cohort(jax.random.key(2), data.size, ids, weight)
-    check_on_eight_devices(built(option, fl.packed(1)), np.zeros(FEATURES), cohort)
+    check_on_eight_devices(built(option, fl.packed(1)), NOWHERE, cohort)
 
 
 @pytest.mark.deep

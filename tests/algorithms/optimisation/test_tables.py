@@ -13,6 +13,7 @@ import fedjax_lite as fl
 
 pytestmark = pytest.mark.usefixtures("x64")
 MEAN, SGD = fl.aggregators.mean(), optax.sgd(0.1)
+PROXIMAL = fl.gradient_term(lambda y, shared, own: y - shared.params)  # in place of fedprox's, to stand behind the momentum
 HEAVY, NESTEROV = optax.sgd(0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9, nesterov=True)
 
 
@@ -58,6 +59,9 @@ TABLE = {
     ]),
     "fedprox momentum all": (of("fedprox", HEAVY, mu=1.0), A4, [
         (-0.1688466667, 0.1209933333), (-0.1947893062, 0.1132025726), (-0.1987752928, 0.1137042197),
+    ]),
+    "fedprox after momentum all": (of("fedavg", optax.chain(optax.trace(0.9), PROXIMAL, optax.scale(-0.1))), A4, [
+        (-0.2161266667, 0.0935133333), (-0.2205010479, 0.0696552766), (-0.2205895849, 0.0757421826),
     ]),
     "scaffold 1": (of("scaffold", option=1), A5, [
         (0.877075, 0.1131095313), (0.4019235514, 0.1339311335), (0.3019302412, -0.0261022832), (0.2110960893, -0.1304735346),
