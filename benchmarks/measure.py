@@ -18,6 +18,7 @@ from workloads import Workload
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
+MU = 0.1  # of FedProx, here and at peers
 MODELS = {
     "softmax": lambda: fl.models.mlp((), classes=10),
     "mlp": lambda: fl.models.mlp((200, 200), classes=10),
@@ -54,15 +55,24 @@ def fedavg(workload: Workload, engine=None, rate=None, precision="float32", shuf
     )
 
 
+def method_of(name: str, workload: Workload, engine=None) -> fl.Algorithm:
+    """The workload with a method of fl.algorithms that peers have, too; its rates are FedAvg's."""
+    loss_fn = fl.models.supervised(MODELS[workload.name]())
+    common = dict(batches=fl.Batches(workload.batch, shuffle=False), population=workload.population, engine=engine)
+    if name == "fedprox":
+        return fl.algorithms.fedprox(loss_fn, optax.sgd(workload.rate), mu=MU, **common)
+    return fl.algorithms.scaffold(loss_fn, learning_rate=workload.rate, **common)
+
+
 def listed(table: jax.Array) -> fl.sampling.Sampler:
     """The sampler that takes row t of `[rounds, clients]` ids in round t, and starts over after the last."""
     return lambda key, sizes, round: fl.sampling.cohort(key, sizes, table[round % table.shape[0]])
 
 
-def compiled(fn: Callable, *operands: Any) -> tuple[jax.stages.Compiled, float]:
-    """The program, and the seconds it took to trace, lower and compile."""
+def compiled(fn: Callable, *operands: Any, donate: tuple[int, ...] = ()) -> tuple[jax.stages.Compiled, float]:
+    """The program, and the seconds it took to trace, lower and compile; operands in `donate` are gone when it has run."""
     began = time.perf_counter()
-    program = jax.jit(fn).lower(*operands).compile()
+    program = jax.jit(fn, donate_argnums=donate).lower(*operands).compile()
     return program, time.perf_counter() - began
 
 

@@ -33,18 +33,14 @@ def population(clients, examples):
     return fl.FederatedData.from_arrays({"x": x, "y": rng.integers(0, 10, len(x))}, np.repeat(np.arange(clients), examples))
 
 
-def shape(hidden=(200, 200), clients=200, examples=50, cohort=100, devices=1, disk=False, optimizer=optax.sgd(0.01), **parts):
+def shape(
+    hidden=(200, 200), clients=200, examples=50, cohort=100, devices=1, disk=False, optimizer=None, on_host=None, method="fedavg", **parts
+):
     """Everything that `fl.run` and `fl.plan` are given, made anew at each call."""
     model = fl.models.mlp(hidden, classes=10)
     loss_fn = fl.models.supervised(model)
-    algorithm = fl.federate(
-        fl.sgd_work(loss_fn, optimizer),
-        parts.pop("aggregator", fl.aggregators.weighted_mean()),
-        fl.optimizer_server(optax.sgd(1.0)),
-        batches=fl.Batches(20),
-        population=clients,
-        **parts,
-    )
+    steps = {"learning_rate": 0.01} if method == "scaffold" else {"optimizer": optimizer or optax.sgd(0.01)}
+    algorithm = getattr(fl.algorithms, method)(loss_fn, batches=fl.Batches(20), population=clients, **steps, **parts)
 
     def arguments(folder):
         data = population(clients, examples)
@@ -52,7 +48,12 @@ def shape(hidden=(200, 200), clients=200, examples=50, cohort=100, devices=1, di
             store = Path(folder) / "store"
             data = fl.data.Store.open(store, verify=False) if store.exists() else fl.data.save(store, data)
         params = model.init(jax.random.key(0), data.example)
-        return (algorithm, data, params, fl.sampling.uniform(cohort)), {"rounds": 4, "key": jax.random.key(1), "evaluate_every": 2}
+        return (algorithm, data, params, fl.sampling.uniform(cohort)), {
+            "rounds": 4,
+            "key": jax.random.key(1),
+            "evaluate_every": 2,
+            "own_on_host": on_host,
+        }
 
     return devices, arguments
 
@@ -69,6 +70,8 @@ SHAPES = {
     "messages, geometric median": lambda: shape(aggregator=fl.aggregators.geometric_median()),
     "messages, mixed": lambda: shape(aggregator=fl.aggregators.nnm(fl.aggregators.median(), num_byzantine=10)),
     "clients' state": lambda: shape(clients=500, examples=10, uplink=optax.trace(0.5)),
+    "SCAFFOLD's rows": lambda: shape(method="scaffold", clients=1000, examples=10, on_host=False),
+    "SCAFFOLD's rows in host memory": lambda: shape(method="scaffold", clients=1000, examples=10, on_host=True),
     "model": lambda: shape(hidden=(3000, 3000), cohort=10),
     "cohorts from disk": lambda: shape(clients=2000, cohort=1000, disk=True),
 }

@@ -1,8 +1,9 @@
 """pfl-research's contender, by the framework's own path, on one of `workloads.py`. Speaks the protocol of `peers.py`.
 
-    python benchmarks/peer_pfl.py WORKLOAD [--start FILE.npz] [--procs 1|2]
+    python benchmarks/peer_pfl.py WORKLOAD [--start FILE.npz] [--procs 1|2] [--method fedavg|fedprox|scaffold]
 
-`FederatedAveraging`, `SimulatedBackend` and `PyTorchModel` on tensors built in advance, weights by examples, server rate 1. With
+`FederatedAveraging`, `SimulatedBackend` and `PyTorchModel` on tensors built in advance, weights by examples (SCAFFOLD's are equal, and its
+control variates stay in memory), server rate 1. With
 `--procs 2` two ranks of one thread each (gloo) share a cohort by the framework's greedy scheduler; this process is rank 0 and
 starts the others. A training run never ends: a callback after each round measures it, and waits for the next order between turns.
 """
@@ -23,6 +24,7 @@ from peers import say
 from workloads import WORKLOADS
 
 WARM_UP = 2  # rounds
+MU = 0.1  # of FedProx, as here
 FILL = 4.0  # seconds after which the scheduler's process has drawn ahead and sleeps
 
 
@@ -44,6 +46,7 @@ def parsed():
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("--start", help="initial parameters, an .npz file")
     parser.add_argument("--procs", type=int, default=1, help="ranks")
+    parser.add_argument("--method", default="fedavg", choices=["fedavg", "fedprox", "scaffold"])
     parser.add_argument("--threads", type=int, default=1, help="threads a rank; beyond 1, a busy machine stalls them")
     return parser.parse_args()
 
@@ -60,9 +63,12 @@ def main():
     from pfl.aggregate.weighting import WeightByDatapoints
     from pfl.algorithm.base import NNAlgorithmParams
     from pfl.algorithm.federated_averaging import FederatedAveraging
+    from pfl.algorithm.fedprox import FedProx, FedProxParams
+    from pfl.algorithm.scaffold import SCAFFOLD, SCAFFOLDParams
     from pfl.callback.base import TrainingProcessCallback
     from pfl.data.federated_dataset import FederatedDataset
     from pfl.data.pytorch import PyTorchTensorDataset
+    from pfl.data.user_state import InMemoryUserStateStorage
     from pfl.hyperparam.base import NNTrainHyperParams
     from pfl.metrics import Metrics
     from pfl.model.pytorch import PyTorchModel
@@ -138,11 +144,17 @@ def main():
             if os.environ.get("RANK", "0") == "0":
                 say(line)
 
-    FederatedAveraging().run(
-        algorithm_params=NNAlgorithmParams(
-            central_num_iterations=10**9, evaluation_frequency=10**9, train_cohort_size=workload.cohort, val_cohort_size=0
-        ),
-        backend=SimulatedBackend(dataset, dataset, postprocessors=[WeightByDatapoints()]),
+    common = dict(central_num_iterations=10**9, evaluation_frequency=10**9, train_cohort_size=workload.cohort, val_cohort_size=0)
+    algorithm, params = {
+        "fedavg": lambda: (FederatedAveraging(), NNAlgorithmParams(**common)),
+        "fedprox": lambda: (FedProx(), FedProxParams(mu=MU, **common)),
+        "scaffold": lambda: (SCAFFOLD(), SCAFFOLDParams(
+            population=workload.population, use_gradient_as_control_variate=False, user_state_storage=InMemoryUserStateStorage(), **common
+        )),
+    }[options.method]()  # fmt: skip
+    algorithm.run(
+        algorithm_params=params,
+        backend=SimulatedBackend(dataset, dataset, postprocessors=[] if options.method == "scaffold" else [WeightByDatapoints()]),
         model=model,
         model_train_params=NNTrainHyperParams(local_num_epochs=1, local_learning_rate=workload.rate, local_batch_size=workload.batch),
         callbacks=[Turns()],

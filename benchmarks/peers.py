@@ -1,11 +1,12 @@
 """This project and other programs on one workload, in turns on one machine.
 
     python benchmarks/peers.py softmax|mlp|emnist_cnn|char_lstm [--pairs 5] [--rounds 3] [--only torch fedjax pfl]
-        [--torch-python PATH] [--fedjax-python PATH] [--pfl-python PATH]
+        [--method fedprox|scaffold] [--torch-python PATH] [--fedjax-python PATH] [--pfl-python PATH]
 
 Every program trains the same clients from the same parameters, so the losses must agree. All are started and warmed up first
 and then wait; in each pair this project runs some rounds and then every peer runs the same ones, so that a change of the
 machine's speed hits all of them: read the ratio, which is taken pair by pair. One JSON line a program, then a Markdown table.
+With --method it is FedProx or SCAFFOLD in place of FedAvg, beside pfl-research, which has them, too.
 A peer whose packages are absent is skipped with a word on how to install it; PATH is the interpreter of an environment that has them.
 
 The protocol of a contender: `python benchmarks/peer_X.py WORKLOAD [--start FILE.npz]` loads, compiles, warms up, returns to the start
@@ -109,7 +110,8 @@ def cpu():
 def commands(options, start):
     """The command line of this project and of every variant of every peer that can be imported."""
     script = [sys.executable, str(HERE / "round_time.py"), options.workload]
-    yield [*script, "--serve", "--start", start]
+    method = ["--method", options.method]
+    yield [*script, "--serve", "--start", start, *method]
     for name in options.only:
         python = getattr(options, f"{name}_python")
         found = subprocess.run([python, "-c", f"import {name}"], capture_output=True, text=True)
@@ -118,7 +120,15 @@ def commands(options, start):
             print(f"{name} is skipped: {reason}\n  to run it: {INSTALL[name]}, then --{name}-python PATH", file=sys.stderr)
             continue
         for variant in VARIANTS[name][options.workload]:
-            yield [python, str(HERE / f"peer_{name}.py"), options.workload, "--start", start, *variant.split()]
+            yield [
+                python,
+                str(HERE / f"peer_{name}.py"),
+                options.workload,
+                "--start",
+                start,
+                *variant.split(),
+                *(method if name == "pfl" else []),
+            ]
 
 
 def common_rounds(first, least):
@@ -194,10 +204,13 @@ def main():
     parser.add_argument("workload", choices=VARIANTS["torch"])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3, help="the least number of rounds a turn")
+    parser.add_argument("--method", default="fedavg", choices=["fedavg", "fedprox", "scaffold"])
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="these peers alone")
     for name in VARIANTS:
         parser.add_argument(f"--{name}-python", default=sys.executable, metavar="PATH", help=f"interpreter that can import {name}")
     options = parser.parse_args()
+    if options.method != "fedavg":
+        options.only = ["pfl"]
     with tempfile.TemporaryDirectory() as folder:
         start = f"{folder}/start.npz"
         if subprocess.run([sys.executable, str(HERE / "round_time.py"), options.workload, "--save-start", start]).returncode:

@@ -24,6 +24,7 @@ from measure import (
     federated,
     listed,
     matmul_peak,
+    method_of,
     peak_memory,
     program_memory,
     report,
@@ -49,6 +50,7 @@ def parsed():
     parser.add_argument("--clients", type=int, help="clients a round, in place of the workload's")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--shuffle", action="store_true", help="reshuffle each client's examples, as the package does by default")
+    parser.add_argument("--method", default="fedavg", choices=["fedavg", "fedprox", "scaffold"], help="for --serve")
     parser.add_argument("--rounds", type=int, default=0, help="rounds a repeat (default: about a second's worth)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--save-start", metavar="FILE", help="write the initial parameters for the peers, and end")
@@ -70,14 +72,16 @@ def main():
         return
     lanes = options.lanes if options.lanes == "auto" else int(options.lanes) if options.lanes else None
     if options.serve:
-        return serve(started(workload, data, start, lanes, options.precision, options.shuffle), devices, lanes)
+        other = None if options.method == "fedavg" else method_of(options.method, workload, fl.packed(lanes))
+        how = dict(algorithm=other, donate=True)  # what clients keep is changed where it is, as in a run
+        return serve(started(workload, data, start, lanes, options.precision, options.shuffle, **how), devices, lanes)
     how = {name: getattr(options, name) for name in ("precision", "shuffle", "rounds", "repeats")}
     report(**measured(workload, data, start, matmul_peak(options.precision), devices=devices, lanes=lanes, **how))
 
 
-def started(workload, data, start, lanes=None, precision="float32", shuffle=False):
+def started(workload, data, start, lanes=None, precision="float32", shuffle=False, algorithm=None, donate=False):
     """Rounds as one program: `run(rounds, state)`, its programs and the seconds to compile each by rounds, the state at the start."""
-    algorithm = fedavg(workload, fl.packed(lanes), precision=precision, shuffle=shuffle)
+    algorithm = algorithm or fedavg(workload, fl.packed(lanes), precision=precision, shuffle=shuffle)
     table, programs = jnp.asarray(workload.cohorts(COHORTS), jnp.int32), {}
 
     def run(rounds, state):
@@ -85,7 +89,7 @@ def started(workload, data, start, lanes=None, precision="float32", shuffle=Fals
         operands = (state, data, table)
         if rounds not in programs:
             advance = lambda state, data, table: fl.advance(algorithm, data, state, listed(table), rounds=rounds)  # noqa: E731
-            programs[rounds] = compiled(advance, *operands)
+            programs[rounds] = compiled(advance, *operands, donate=(0,) if donate else ())
         began = time.perf_counter()
         state, history = jax.block_until_ready(programs[rounds][0](*operands))
         return state, np.asarray(history["loss"]), (time.perf_counter() - began) / rounds
@@ -96,13 +100,13 @@ def started(workload, data, start, lanes=None, precision="float32", shuffle=Fals
 def serve(rounds, devices, lanes):
     """Run as many rounds as each line of the standard input says."""
     run, programs, state = rounds
-    run(1, state)
+    run(1, jax.tree.map(jnp.copy, state))
     versions = {"jax": jax.__version__, "fedjax_lite": version("fedjax_lite")}
     variant = f"{devices} devices, lanes {lanes or 'default'}"
     say({"program": "fedjax_lite", "variant": variant, "versions": versions, "compile_seconds": round(programs[1][1], 2)})
     for line in sys.stdin:
         if int(line) not in programs:
-            run(int(line), state)  # compiles and warms up
+            run(int(line), jax.tree.map(jnp.copy, state))  # compiles and warms up
         state, losses, seconds = run(int(line), state)
         say({"seconds": seconds, "loss": float(losses[-1])})
 

@@ -108,7 +108,7 @@ def _told(metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return joined
 
 
-def _check(rules: dict[str, Aggregator]) -> None:
+def _check(rules: dict[str, Any]) -> None:
     """Refuse rules that cannot stand beside each other."""
     if not rules:
         raise ValueError("by_part: give a rule for each part of the message, such as params=fl.aggregators.median()")

@@ -214,7 +214,7 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
 
 
 def mean_gradient(carry: Carry) -> Tree:
-    """Return the mean gradient over all of the client's examples, that `sgd_work(..., full_gradient=True)` has found; 0 without examples."""
+    """Return the mean gradient over all examples, which `sgd_work(..., full_gradient=True)` has found; 0 without examples."""
     total, count = carry.full_gradient
     return jax.tree.map(lambda x: x / jnp.maximum(count, 1).astype(x.dtype), total)
 

@@ -131,3 +131,23 @@ def test_a_rule_for_each_part(x64):
             y = y - 0.1 * (A5.a[k] * (y - A5.c[k]) - controls[k] + c)
         changes.append(y - x)
     np.testing.assert_allclose(params[1], x + np.median(changes, axis=0), atol=1e-12)
+
+
+@pytest.mark.deep
+def test_rows_in_host_memory_and_a_resumed_run_are_the_same_bits(tmp_path):
+    """What 2 of 7 clients a round keep, on the device, in host memory, and after a run that was broken off."""
+    data = softmax_data()
+
+    def run(rounds=6, **more):
+        options = {"key": jax.random.key(1), "evaluate_every": 3, "progress": False} | more
+        return fl.run(built(2, fl.sequential()), data, NOWHERE, fl.sampling.uniform(2), rounds=rounds, **options)
+
+    whole = run(own_on_host=False)
+    run(rounds=3, own_on_host=True, out=tmp_path / "run")
+    resumed = run(own_on_host=True, out=tmp_path / "run", resume=True)
+    assert resumed.history == whole.history
+    np.testing.assert_array_equal(resumed.params["w"], whole.params["w"])
+    ids, kept = resumed.state.own
+    np.testing.assert_array_equal(kept.control["w"], np.asarray(whole.state.own.control["w"])[ids])
+    assert 2 < len(ids) < len(SIZES)
+    np.testing.assert_allclose(whole.state.server.control["w"], np.asarray(whole.state.own.control["w"]).mean(axis=0), atol=1e-6)

@@ -1,0 +1,73 @@
+"""The shipped studies of methods, run from the command line: orderings and numbers that hold for every seed.
+
+The reference values were computed by an independent implementation with other random draws.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import fedjax_lite as fl
+
+pytestmark = pytest.mark.slow
+
+
+def study(name, out, *settings):
+    """The study's results as a function of a metric and the labels of a cell: `[seeds, evaluations]`."""
+    options = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "fedjax_lite", "study", str(ROOT / "configs" / name), "--out", str(out), *options]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = fl.Study.load(out)
+    places = [{row[0]: i for i, row in enumerate(axis.rows)} for axis in found.axes]
+    return lambda metric, *labels: np.asarray(found.results[metric])[tuple(at[label] for at, label in zip(places, labels, strict=True))]
+
+
+def test_stragglers(tmp_path):
+    """Of each seed: SCAFFOLD < FedProx < FedAvg in the loss at round 200; dropping stragglers is worst at round 50."""
+    found = study("synthetic_stragglers.toml", tmp_path / "out")
+    everyone, slow, one_of_ten = "uniform clients=10", "stragglers", "uniform clients=1"
+    loss = {
+        (name, who): found("train_loss", name, who) for name in ("fedavg", "fedprox", "scaffold") for who in (everyone, slow, one_of_ten)
+    }
+    for seed in range(3):
+        at = {pair: dict(zip((50, 100, 150, 200), curves[seed], strict=True)) for pair, curves in loss.items()}
+        assert at["scaffold", everyone][200] < at["fedprox", everyone][200] < at["fedavg", everyone][200]
+        assert at["fedprox", slow][200] < at["fedavg", slow][200] < at["fedavg", everyone][200]
+        assert at["fedavg", one_of_ten][50] > max(at[name, who][50] for name in ("fedavg", "fedprox") for who in (everyone, slow))
+    for pair, reference in (  # one seed of the reference, whose clients hold a tenth of their examples out
+        (("fedavg", everyone), 0.831), (("fedprox", everyone), 0.466), (("scaffold", everyone), 0.322), (("fedprox", slow), 0.464),
+        (("fedavg", slow), 0.679),
+    ):  # fmt: skip
+        assert loss[pair][:, -1].mean() == pytest.approx(reference, rel=0.15), pair
+
+
+# Of a partition, a batch size and epochs: rounds to 0.80, 0.85 and 0.88 of the reference, over its five seeds.
+ROUNDS = {
+    ("iid", 10, 1): ((3, 5), (8, 10), (23, 29)),
+    ("iid", 10, 5): ((1, 2), (3, 3), (6, 10)),
+    ("iid", 80, 1): ((19, 24), (49, 65), None),
+    ("shards", 10, 1): ((9, 18), (23, 32), (55, 63)),
+    ("shards", 10, 5): ((11, 13), (18, 26), (35, 51)),
+    ("shards", 80, 1): ((23, 32), (60, 66), None),
+}
+
+
+def test_rounds_to_a_target(real_data, tmp_path):
+    """Means over five seeds lie within the reference's intervals, but for a round or a tenth."""
+    found = study("mcmahan_mnist.toml", tmp_path / "out", f"data.path={real_data / 'mnist_idx'}")
+    for cell, intervals in ROUNDS.items():
+        curves = found("test_accuracy", *cell)
+        for target, interval in zip((0.8, 0.85, 0.88), intervals, strict=True):
+            reached = (curves >= target).any(axis=1)
+            if interval is None:
+                assert not reached.any(), (cell, target)
+                continue
+            rounds = np.mean(np.argmax(curves >= target, axis=1) + 1)
+            low, high = interval
+            assert reached.all() and min(low - 1, 0.9 * low) <= rounds <= max(high + 1, 1.1 * high), (cell, target, rounds)
