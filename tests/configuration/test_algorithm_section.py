@@ -48,6 +48,7 @@ NAMES = {
     "fedavg": ("server_learning_rate = { name = 'constant_schedule', value = 0.5, clock = 'round' }", ()),
     "fedavgm": ("momentum = 0.5\nnesterov = true", ()),
     "fedsgd": ("", (("batch_size = 50\nshuffle = false\n", ""),)),
+    "fedcm": ("alpha = 0.3", ()),
     "fd": ("gamma = 0.2", ()),
     "feddf": (f"how = {LESSONS}\nensemble = 'mean_probabilities'", OF_FAMILIES),
     "fedmd": (f"digest = {LESSONS}\nensemble = 'sharpened'\neach_round = 20", OF_FAMILIES),

@@ -262,6 +262,18 @@ ALGORITHMS |= {
     ),
 }  # fmt: skip
 
+
+def local(name, **more):
+    """A line of a method of `fl.algorithms` with steps of plain SGD."""
+    return lambda engine, rate=0.1: getattr(fl.algorithms, name)(
+        softmax_loss, **{"learning_rate": rate, "batches": fl.Batches(4, shuffle=False), "population": POPULATION, "engine": engine} | more
+    )
+
+
+ALGORITHMS |= {
+    "fedcm": local("fedcm"),
+}
+
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
 AVERAGES = "fedavg", "fedavgm", "fedsgd"
@@ -271,6 +283,7 @@ SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
 ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
+STEERED = ("fedcm",)
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]

@@ -78,6 +78,9 @@ IN_FOLDERS = (
     Fault("the uplink of soft labels is left out", "algorithms/distillation/fedmd.py", "distill/test_digest.py algorithms/distillation/test_fd.py",
         "soft_labels(model.apply, public, ensemble, then=uplink)",
         "soft_labels(model.apply, public, ensemble)"),
+    Fault("a direction is not divided by the sizes of its steps", "algorithms/optimisation/fedcm.py", "algorithms/optimisation/test_fedcm.py",
+        "(-moved / taken)",
+        "(-moved)"),
 
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",

@@ -54,6 +54,25 @@ def fitting(
     return aggregator
 
 
+def on_change(uplink: optax.GradientTransformation | None) -> optax.GradientTransformation | None:
+    """Let an uplink have the model's change, "params", and send the message's other parts, single numbers, as they are.
+
+    >>> halved = on_change(optax.scale(0.5))
+    >>> message = {"params": jnp.array(3.0), "steps": jnp.array(4.0)}
+    >>> [float(x) for x in halved.update(message, halved.init(message))[0].values()]
+    [1.5, 4.0]
+    """
+    if not isinstance(uplink, optax.GradientTransformation):
+        return uplink  # which is refused later
+    inner = optax.with_extra_args_support(uplink)
+
+    def update(message: Tree, state: Tree, params: Tree = None, **beside: Any) -> tuple[Tree, Tree]:
+        change, state = inner.update(message["params"], state, params, **beside)
+        return message | {"params": change}, state
+
+    return optax.GradientTransformationExtraArgs(lambda message: inner.init(message["params"]), update)
+
+
 class Taken(NamedTuple):
     """The state of `counted_sgd`."""
 
