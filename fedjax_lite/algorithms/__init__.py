@@ -12,10 +12,11 @@ from fedjax_lite.algorithms.optimisation.feddyn import feddyn
 from fedjax_lite.algorithms.optimisation.fednova import fednova
 from fedjax_lite.algorithms.optimisation.fedopt import fedadagrad, fedadam, fedyogi
 from fedjax_lite.algorithms.optimisation.fedprox import fedprox
+from fedjax_lite.algorithms.optimisation.fedsam import fedsam
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
     "Generator", "Split", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "fedcm", "feddf", "feddyn", "fedgen", "fedgkt",
-    "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
-    "scale_by_fedyogi", "split_loss",
+    "fedmd", "fednova", "fedprox", "fedsam", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad",
+    "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

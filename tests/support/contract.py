@@ -264,7 +264,7 @@ ALGORITHMS |= {
 
 
 def local(name, **more):
-    """A line of a method of `fl.algorithms` with steps of plain SGD."""
+    """A line of a method of `fl.algorithms`."""
     return lambda engine, rate=0.1: getattr(fl.algorithms, name)(
         softmax_loss, **{"learning_rate": rate, "batches": fl.Batches(4, shuffle=False), "population": POPULATION, "engine": engine} | more
     )
@@ -272,6 +272,7 @@ def local(name, **more):
 
 ALGORITHMS |= {
     "fedcm": local("fedcm"),
+    "fedsam": local("fedsam", optimizer=optax.sgd),
 }
 
 # The groups whose tests ask them.
@@ -283,7 +284,7 @@ SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
 ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
-STEERED = ("fedcm",)
+STEERED = "fedcm", "fedsam"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]

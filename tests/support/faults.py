@@ -81,6 +81,9 @@ IN_FOLDERS = (
     Fault("a direction is not divided by the sizes of its steps", "algorithms/optimisation/fedcm.py", "algorithms/optimisation/test_fedcm.py",
         "(-moved / taken)",
         "(-moved)"),
+    Fault("a step uphill is as long as the gradient", "algorithms/optimisation/pieces.py", "algorithms/optimisation/test_fedsam.py",
+        "scale = rho / (optax.tree.norm(g) + 1e-12)",
+        "scale = rho"),
 
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",

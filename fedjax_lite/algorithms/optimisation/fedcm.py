@@ -1,4 +1,4 @@
-"""FedCM: every local step goes along the direction of the last round, too."""
+"""FedCM, and with perturbed gradients MoFedSAM: every local step goes along the direction of the last round, too."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import optax
 
 from fedjax_lite.aggregators import mean
 from fedjax_lite.aggregators.parts import mapped
-from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, on_change
+from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, on_change, sharpness_aware
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -32,6 +32,7 @@ def fedcm(
     population: int,
     learning_rate: Any,
     alpha: Number = 0.1,
+    rho: Number = 0.0,
     aggregator: Aggregator | None = None,
     uplink: optax.GradientTransformation | None = None,
     server_learning_rate: Any = 1.0,
@@ -47,6 +48,7 @@ def fedcm(
 
     Args:
         alpha: in (0, 1], the weight of the client's gradient.
+        rho: above 0 the gradient is taken at y + rho g_k(y) / |g_k(y)|, as in `fedsam`: MoFedSAM.
         learning_rate: eta; number, tracer or a schedule with its clock. The clients' steps are of plain SGD.
         aggregator: of messages {"params": y_k - x, "direction": D_k}; `fl.aggregators.mean()` by default. A client sends its change and
             the sum of its step sizes, which the server divides by. A robust rule takes both parts together, or one each:
@@ -55,7 +57,7 @@ def fedcm(
         loss_fn, batches, population, server_learning_rate, engine: as in `fedavg`.
 
     Raises:
-        ValueError: for an alpha outside (0, 1], a server rate that is not positive, a private aggregator.
+        ValueError: for an alpha outside (0, 1], a rho below 0, a server rate that is not positive, a private aggregator.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([4.0])}])
@@ -65,13 +67,15 @@ def fedcm(
     >>> round(float(algorithm.params(state)), 4)  # 1, with D = -2; then 0.5 (0.5 * 3 + 0.5 * 2) more
     2.25
 
-    Source: Xu et al. 2021, "FedCM: federated learning with client-level momentum", algorithm 2.
+    Source: Xu et al. 2021, "FedCM: federated learning with client-level momentum", algorithm 2; with rho Qu et al. 2022,
+    "Generalized federated learning via sharpness aware minimization", algorithm 2.
     """
     a_share("fedcm", "alpha", alpha, "(0, 1]")
     aggregator = fitting("fedcm", aggregator, mean(), reports="the sum of their step sizes")
     average = averaging("fedcm", server_learning_rate)
     momentum = gradient_term(lambda y, shared, own: optax.tree.scale(1 - alpha, shared.extra))
-    sgd = sgd_work(loss_fn, lambda rate: optax.chain(optax.scale(alpha), momentum, counted_sgd(rate)), learning_rate=learning_rate)
+    mixed = lambda rate: optax.chain(optax.scale(alpha), momentum, counted_sgd(rate))  # noqa: E731
+    sgd = sgd_work(loss_fn, mixed, learning_rate=learning_rate, gradients=sharpness_aware("fedcm", rho))
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)

@@ -1,13 +1,15 @@
 """What the methods share: a server's step along the aggregate, steps of SGD that add up their sizes, and pairs that do not fit."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Number, Server, Tree
-from fedjax_lite.refuse import positive
+from fedjax_lite.base import Aggregator, Batch, Key, Number, Server, Tree
+from fedjax_lite.models.loss_fn import LossFn, mean_loss
+from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
 from fedjax_lite.server import optimizer_server
 
@@ -94,3 +96,28 @@ def counted_sgd(rate: Any) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda g: (-rate * g).astype(g.dtype), gradient), Taken(state.total + rate * shared.rate)
 
     return optax.GradientTransformationExtraArgs(lambda params: Taken(jnp.zeros(())), update)
+
+
+def sharpness_aware(name: str, rho: Number, a: Number = 1.0) -> Callable | None:
+    """Make the gradient (1 - a) g(y) + a g(y + rho g(y) / |g(y)|) for `sgd_work`; None, its own, for a rho of 0.
+
+    Both are of one batch and one key, and the norm is of the whole tree.
+
+    >>> import fedjax_lite as fl
+    >>> batch = fl.Batch({"x": jnp.array([1.0])}, jnp.array([True]), 0, 0, 0)
+    >>> gradients = sharpness_aware("fedsam", rho=0.5)
+    >>> float(gradients(lambda y, batch, key: (y - batch["x"]) ** 2 / 2, jnp.array(3.0), batch, None)[1])  # of (y - 1) at 3.5
+    2.5
+    """
+    positive(name, "rho", rho, or_zero=True)
+    if isinstance(plain(rho), int | float) and rho == 0:
+        return None
+    gradient_at = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)
+
+    def gradients(loss_fn: LossFn, y: Tree, batch: Batch, key: Key) -> tuple[Any, Tree]:
+        found, g = gradient_at(loss_fn, y, batch, key)
+        scale = rho / (optax.tree.norm(g) + 1e-12)
+        uphill = gradient_at(loss_fn, jax.tree.map(lambda y, g: (y + scale * g).astype(y.dtype), y, g), batch, key)[1]
+        return found, jax.tree.map(lambda g, up: ((1 - a) * g + a * up).astype(g.dtype), g, uphill)
+
+    return gradients
