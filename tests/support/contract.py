@@ -273,6 +273,9 @@ def local(name, **more):
 ALGORITHMS |= {
     "fedcm": local("fedcm"),
     "fedsam": local("fedsam", optimizer=optax.sgd),
+    "fedspeed": local("fedspeed"),
+    "fedadmm": local("fedadmm", rho=0.5),
+    "fedlion": local("fedlion"),
 }
 
 # The groups whose tests ask them.
@@ -284,7 +287,7 @@ SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
 ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
-STEERED = "fedcm", "fedsam"
+STEERED = "fedcm", "fedsam", "fedspeed", "fedadmm", "fedlion"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]

@@ -84,6 +84,18 @@ IN_FOLDERS = (
     Fault("a step uphill is as long as the gradient", "algorithms/optimisation/pieces.py", "algorithms/optimisation/test_fedsam.py",
         "scale = rho / (optax.tree.norm(g) + 1e-12)",
         "scale = rho"),
+    Fault("the mean of the duals is over the cohort", "algorithms/optimisation/fedspeed.py", "algorithms/optimisation/test_fedspeed.py",
+        "share = info.clients / population",
+        "share = 1.0"),
+    Fault("what a client sent before is forgotten", "algorithms/optimisation/fedadmm.py", "algorithms/optimisation/test_fedadmm.py",
+        'before = own.model if form == "paper" else shared.params',
+        "before = shared.params"),
+    Fault("a control variate is divided by p", "algorithms/optimisation/scaffnew.py", "algorithms/optimisation/test_scaffnew.py",
+        "-(p / learning_rate) * (x - z)",
+        "-(x - z) / (p * learning_rate)"),
+    Fault("the momentum of a step is that of the step after", "algorithms/optimisation/fedlion.py", "algorithms/optimisation/test_fedlion.py",
+        "jnp.sign(b1 * m + (1 - b1) * g)",
+        "jnp.sign(b2 * m + (1 - b2) * g)"),
 
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",

@@ -31,13 +31,13 @@ def clients():
     return list(zip(*(np.split(np.asarray(found[name]), ends) for name in "xy"), strict=True))
 
 
-def taking_part(ids, limits=LIMITS):
-    """The clients whose messages arrive, each with the batches of its steps, and its slot's limit on them."""
+def taking_part(ids, limits=LIMITS, epochs=EPOCHS):
+    """The clients whose messages arrive, each with the batches of its steps, no more than its slot's limit."""
     for k, limit in zip(ids, limits, strict=True):
         if k not in (NOBODY, BROKEN):
             x, y = clients()[k]
             epoch = [(x[i : i + BATCH], y[i : i + BATCH]) for i in range(0, len(x), BATCH)]
-            yield k, (epoch * EPOCHS)[:limit]
+            yield k, (epoch * epochs)[:limit]
 
 
 def gradient(y, batch):
