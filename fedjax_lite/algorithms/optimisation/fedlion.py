@@ -76,7 +76,8 @@ def fedlion(
     """
     if isinstance(learning_rate, Scheduled) and learning_rate.clock != "round":
         raise ValueError(
-            f"fedlion: the server multiplies whole numbers of steps by one learning_rate a round: give fl.on_round, not {learning_rate.clock!r}"
+            "fedlion: the server multiplies whole numbers of steps by one learning_rate a round: give fl.on_round, "
+            f"not {learning_rate.clock!r}"
         )
     b1, b2 = a_share("fedlion", "b1", b1, "[0, 1)"), a_share("fedlion", "b2", b2, "[0, 1)")
     aggregator = fitting("fedlion", aggregator, mean(), reports="their momentum")

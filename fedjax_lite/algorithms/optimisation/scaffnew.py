@@ -52,7 +52,7 @@ def scaffnew(
 
     Raises:
         ValueError: for epochs in place of steps, coins without p, numbers out of range, a schedule of eta, an aggregator that weighs
-            clients or is private; in a round, for a cohort of fewer than all clients.
+            clients or is private; in a round, for a cohort with fewer slots than clients.
 
     >>> import fedjax_lite as fl
     >>> import jax.numpy as jnp
@@ -66,6 +66,11 @@ def scaffnew(
     Source: Mishchenko et al. 2022, "ProxSkip: yes! Local gradient steps provably lead to communication acceleration! Finally!",
     algorithm 2.
     """
+    if callable(learning_rate):
+        raise ValueError(
+            f"scaffnew: learning_rate must be one number for all rounds, in units of which the h_k are, got {learning_rate!r}: "
+            "take fl.algorithms.scaffold under a schedule"
+        )
     positive("scaffnew", "learning_rate", learning_rate)
     p = _probability(batches, p)
     aggregator = fitting("scaffnew", aggregator, mean(), keeps="control variates", uniform="x is the mean of all clients' z_k")

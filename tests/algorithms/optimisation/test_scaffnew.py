@@ -82,7 +82,7 @@ REFUSED = {
     "epochs": ({"batches": fl.Batches(1)}, r"scaffnew: all clients toss one coin.*give fl.Batches\(..., steps=\)"),
     "coins without p": ({"steps": STEPS}, "scaffnew: p must be the probability that the schedule .* got None"),
     "p": ({"p": 0.0}, r"scaffnew: p must be in \(0, 1\], got 0.0"),
-    "schedule": ({"learning_rate": fl.on_round(lambda t: 0.1)}, "scaffnew: learning_rate must be positive and finite, got Scheduled"),
+    "schedule": ({"learning_rate": fl.on_round(lambda t: 0.1)}, "scaffnew: learning_rate must be one number.* got .*: take .*scaffold"),
     "rate": ({"learning_rate": 0}, "scaffnew: learning_rate must be positive and finite, got 0"),
     "weights": ({"aggregator": fl.aggregators.weighted_mean()}, "scaffnew: x is the mean of all.*take fl.aggregators.mean"),
     "private": (
