@@ -85,7 +85,7 @@ IN_FOLDERS = (
         "scale = rho / (optax.tree.norm(g) + 1e-12)",
         "scale = rho"),
     Fault("the mean of the duals is over the cohort", "algorithms/optimisation/fedspeed.py", "algorithms/optimisation/test_fedspeed.py",
-        "share = info.clients / population",
+        'share = share_arrived("fedspeed", info, population)',
         "share = 1.0"),
     Fault("what a client sent before is forgotten", "algorithms/optimisation/fedadmm.py", "algorithms/optimisation/test_fedadmm.py",
         'before = own.model if form == "paper" else shared.params',

@@ -59,7 +59,8 @@ def fedlion(
         b1, b2: in [0, 1).
         aggregator: of messages {"params": u_k, "momentum": m_k}; `fl.aggregators.mean()` by default. A robust rule takes both parts
             together, or one each: `fl.aggregators.by_part(params=..., momentum=...)`.
-        loss_fn, batches, population, uplink, server_learning_rate, engine: as in `fedavg`.
+        uplink: as in `fl.federate`; it is given u_k in floats, and its compressors decide on the bits.
+        loss_fn, batches, population, server_learning_rate, engine: as in `fedavg`.
 
     Raises:
         ValueError: for numbers out of range, a schedule of eta on another clock than the round's, a private aggregator.
@@ -85,17 +86,18 @@ def fedlion(
     whole = jnp.int8 if isinstance(batches.steps, int) and batches.steps <= 127 else jnp.int32
     sgd = sgd_work(loss_fn, lambda rate: _lion(rate, b1, b2, whole), learning_rate=learning_rate)
 
+    def in_floats(message):
+        wide = lambda n, m: n.astype(jnp.promote_types(m.dtype, jnp.float32))  # noqa: E731
+        return message | {"params": jax.tree.map(wide, message["params"], message["momentum"])}
+
     def start(shared, own, client):
         carry = sgd.start(shared, own, client)
         return carry._replace(optimizer=carry.optimizer._replace(momentum=shared.extra))
 
     def finish(shared, own, carry, client):
         _, after, metrics = sgd.finish(shared, own, carry, client)
-        return {"params": carry.optimizer.taken, "momentum": carry.optimizer.momentum}, after, metrics
-
-    def in_floats(message):
-        wide = lambda n, m: n.astype(jnp.promote_types(m.dtype, jnp.float32))  # noqa: E731
-        return message | {"params": jax.tree.map(wide, message["params"], message["momentum"])}
+        message = {"params": carry.optimizer.taken, "momentum": carry.optimizer.momentum}
+        return message if uplink is None else in_floats(message), after, metrics
 
     def update(aggregate, state, info):
         rate = learning_rate(Clock(info.round)) if isinstance(learning_rate, Scheduled) else learning_rate

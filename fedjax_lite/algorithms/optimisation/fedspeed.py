@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, sharpness_aware
+from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, share_arrived, sharpness_aware
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -66,7 +66,8 @@ def fedspeed(
         loss_fn, batches, population, uplink, engine: as in `fedavg`.
 
     Raises:
-        ValueError: for numbers out of range, another dual_mean, an aggregator that weighs clients or is private.
+        ValueError: for numbers out of range, another dual_mean, an aggregator that weighs clients or is private; in a round, with
+            dual_mean "all", for an uplink that hides the clients' data.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"a": jnp.array([a]), "x": jnp.array([x])} for a, x in ((1.0, 1.0), (3.0, 5.0))])
@@ -101,7 +102,7 @@ def fedspeed(
     def update(change, state, info):
         if dual_mean == "cohort":
             return state._replace(model=average.update(change, state.model, info))
-        share = info.clients / population
+        share = share_arrived("fedspeed", info, population)
         dual = jax.tree.map(lambda h, moved: h + share * moved, state.dual, change)
         return State(average.update(optax.tree.add(change, dual), state.model, info), dual)
 

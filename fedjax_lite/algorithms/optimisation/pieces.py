@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Batch, Key, Number, Server, Tree
+from fedjax_lite.base import Aggregator, Batch, Info, Key, Number, Server, Tree
 from fedjax_lite.models.loss_fn import LossFn, mean_loss
 from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
@@ -54,6 +54,20 @@ def fitting(
     if aggregator.weighs and uniform:
         raise ValueError(f"{name}: {uniform}, so clients must all count the same: take fl.aggregators.mean() or another unweighted rule")
     return aggregator
+
+
+def share_arrived(name: str, info: Info, population: int) -> Any:
+    """Return |S| / N of the clients whose messages arrived; refuse clients who hide their data, of whom |S| is not known.
+
+    >>> share_arrived("scaffold", Info(0, None, {"loss": jnp.ones(())}, 3.0), 4)
+    0.75
+    """
+    if not info.metrics:  # which clients report wherever they hide nothing
+        raise ValueError(
+            f"{name}: the server divides by the number of clients whose messages arrived, which is hidden under an uplink that hides the "
+            "clients' data: take a method that needs no such number, for instance fedavg or fedcm"
+        )
+    return info.clients / population
 
 
 def on_change(uplink: optax.GradientTransformation | None) -> optax.GradientTransformation | None:

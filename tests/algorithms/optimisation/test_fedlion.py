@@ -77,6 +77,12 @@ def test_a_rule_for_each_part():
     np.testing.assert_allclose(found, [(0.33 - 5 * 0.03, 0.77 - 5 * 0.03)], atol=1e-12)
 
 
+@pytest.mark.deep
+def test_an_uplink_may_make_other_numbers_of_whole_ones():
+    found = trajectory(build(A4, uplink=optax.scale(0.5)), A4._replace(start=(0.33, 0.77)), 1)[1]
+    np.testing.assert_allclose(found, [((0.33 + 0.28) / 2, (0.77 + 0.72) / 2)], atol=1e-9)
+
+
 REFUSED = {
     "b1": ({"b1": 1.0}, r"fedlion: b1 must be in \[0, 1\), got 1.0"),
     "b2": ({"b2": -0.1}, r"fedlion: b2 must be in \[0, 1\), got -0.1"),

@@ -1,7 +1,5 @@
 """FedSpeed against plain NumPy on ragged minibatches with missing clients; its identities and limits, and what it refuses."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import quadratics
@@ -93,6 +91,7 @@ def test_refusals(name):
         build(**arguments)
 
 
-def test_a_study_may_map_over_the_numbers():
-    found = jax.vmap(lambda rho, lam, a: trajectory(build(rho=rho, lam=lam, a=a), A5, 1)[1])
-    assert jax.eval_shape(found, *jnp.full((3, 2), 0.5)).shape == (2, 1, 2)
+def test_an_uplink_that_hides_the_number_of_clients_is_refused():
+    """Else the mean of the duals, and the model, would be NaN without a word."""
+    with pytest.raises(ValueError, match="fedspeed: the server divides by the number of clients.*take a method that needs no such number"):
+        trajectory(build(uplink=fl.uplink.local_gaussian(clip=1.0, noise_multiplier=0.1)), A5, 1)
