@@ -15,9 +15,10 @@ def test_every_algorithm_is_asked():
 
 
 def test_every_method_of_optimisation_stands_in_the_list():
+    """But Scaffnew, which is for all clients alone, and the contract asks for cohorts of some."""
     rooms = {name: getattr(fl.algorithms, name).__module__.split(".")[2] for name in fl.algorithms.__all__}
     methods = {name for name, room in rooms.items() if room == "optimisation" and not name.startswith("scale_by_")}
-    assert methods - {name.split(" ")[0] for name in contract.ALGORITHMS} == set()
+    assert methods - {"scaffnew"} - {name.split(" ")[0] for name in contract.ALGORITHMS} == set()
 
 
 def test_every_aggregator_stands_in_the_list():

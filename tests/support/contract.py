@@ -285,6 +285,11 @@ OPTIMISATION = {
     "fedadagrad": optimised("fedadagrad", optax.sgd),
     "fedadam": optimised("fedadam", optax.sgd),
     "fedyogi": optimised("fedyogi", optax.sgd, convention="keras"),
+    "fedcm": optimised("fedcm"),
+    "fedsam": optimised("fedsam", optax.sgd),
+    "fedspeed": optimised("fedspeed"),
+    "fedadmm": optimised("fedadmm", rho=0.5),
+    "fedlion": optimised("fedlion"),
 }
 ALGORITHMS |= OPTIMISATION
 

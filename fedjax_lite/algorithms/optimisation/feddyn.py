@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
+from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, share_arrived
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -89,7 +89,7 @@ def feddyn(
         return change, Own(jax.tree.map(lambda dual, moved: dual - alpha * moved, own.dual, change), after.steps), metrics
 
     def update(change, state, info):
-        share = alpha * info.clients / population
+        share = alpha * share_arrived("feddyn", info, population)
         dual = jax.tree.map(lambda h, moved: h - share * moved, state.dual, change)
         return State(average.update(jax.tree.map(lambda moved, h: moved - h / alpha, change, dual), state.model, info), dual)
 

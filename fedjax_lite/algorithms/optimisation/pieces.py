@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Number, Server, Tree
-from fedjax_lite.refuse import positive
+from fedjax_lite.base import Aggregator, Batch, Info, Key, Number, Server, Tree
+from fedjax_lite.models.loss_fn import LossFn, mean_loss
+from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
 from fedjax_lite.server import optimizer_server
 
@@ -53,6 +54,39 @@ def fitting(name: str, aggregator: Any, default: Aggregator, *, keeps: str = "",
     return aggregator
 
 
+def share_arrived(name: str, info: Info, population: int) -> Any:
+    """Return |S| / N of the clients whose messages arrived; refuse clients who hide their data, of whom |S| is not known.
+
+    >>> share_arrived("scaffold", Info(0, None, {"loss": jnp.ones(())}, 3.0), 4)
+    0.75
+    """
+    if not info.metrics:  # which clients report wherever they hide nothing
+        raise ValueError(
+            f"{name}: the server divides by the number of clients whose messages arrived, which is hidden under an uplink that hides the "
+            "clients' data: take a method that needs no such number, for instance fedavg or fedcm"
+        )
+    return info.clients / population
+
+
+def on_change(uplink: optax.GradientTransformation | None) -> optax.GradientTransformation | None:
+    """Let an uplink have the model's change, "params", and send the message's other parts, single numbers, as they are.
+
+    >>> halved = on_change(optax.scale(0.5))
+    >>> message = {"params": jnp.array(3.0), "steps": jnp.array(4.0)}
+    >>> [float(x) for x in halved.update(message, halved.init(message))[0].values()]
+    [1.5, 4.0]
+    """
+    if not isinstance(uplink, optax.GradientTransformation):
+        return uplink  # which is refused later
+    inner = optax.with_extra_args_support(uplink)
+
+    def update(message: Tree, state: Tree, params: Tree = None, **beside: Any) -> tuple[Tree, Tree]:
+        change, state = inner.update(message["params"], state, params, **beside)
+        return message | {"params": change}, state
+
+    return optax.GradientTransformationExtraArgs(lambda message: inner.init(message["params"]), update)
+
+
 class Taken(NamedTuple):
     """The state of `counted_sgd`."""
 
@@ -74,3 +108,28 @@ def counted_sgd(rate: Any) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda g: (-rate * g).astype(g.dtype), gradient), Taken(state.total + rate * shared.rate)
 
     return optax.GradientTransformationExtraArgs(lambda params: Taken(jnp.zeros(())), update)
+
+
+def sharpness_aware(name: str, rho: Number, a: Number = 1.0) -> Callable | None:
+    """Make the gradient (1 - a) g(y) + a g(y + rho g(y) / |g(y)|) for `sgd_work`; None, its own, for a rho of 0.
+
+    Both are of one batch and one key, and the norm is of the whole tree.
+
+    >>> import fedjax_lite as fl
+    >>> batch = fl.Batch({"x": jnp.array([1.0])}, jnp.array([True]), 0, 0, 0)
+    >>> gradients = sharpness_aware("fedsam", rho=0.5)
+    >>> float(gradients(lambda y, batch, key: (y - batch["x"]) ** 2 / 2, jnp.array(3.0), batch, None)[1])  # of (y - 1) at 3.5
+    2.5
+    """
+    positive(name, "rho", rho, or_zero=True)
+    if isinstance(plain(rho), int | float) and rho == 0:
+        return None
+    gradient_at = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)
+
+    def gradients(loss_fn: LossFn, y: Tree, batch: Batch, key: Key) -> tuple[Any, Tree]:
+        found, g = gradient_at(loss_fn, y, batch, key)
+        scale = rho / (optax.tree.norm(g) + 1e-12)
+        uphill = gradient_at(loss_fn, jax.tree.map(lambda y, g: (y + scale * g).astype(y.dtype), y, g), batch, key)[1]
+        return found, jax.tree.map(lambda g, up: ((1 - a) * g + a * up).astype(g.dtype), g, uphill)
+
+    return gradients

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting
+from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, share_arrived
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -92,7 +92,7 @@ def scaffold(
         return {"params": change, "control": optax.tree.sub(control, own.control)}, Own(control, after.steps), metrics
 
     def update(aggregate, state, info):
-        share = info.clients / population
+        share = share_arrived("scaffold", info, population)
         control = jax.tree.map(lambda c, moved: c + share * moved, state.control, aggregate["control"])
         return State(average.update(aggregate["params"], state.model, info), control)
 
