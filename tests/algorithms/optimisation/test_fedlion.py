@@ -79,8 +79,16 @@ def test_a_rule_for_each_part():
 
 @pytest.mark.deep
 def test_an_uplink_may_make_other_numbers_of_whole_ones():
-    found = trajectory(build(A4, uplink=optax.scale(0.5)), A4._replace(start=(0.33, 0.77)), 1)[1]
+    """It is given floats, whose dtype compressors keep."""
+    seen = set()
+
+    def halve(message, params):
+        seen.add(message["params"].dtype.name)
+        return optax.tree.scale(0.5, message)
+
+    found = trajectory(build(A4, uplink=optax.stateless(halve)), A4._replace(start=(0.33, 0.77)), 1)[1]
     np.testing.assert_allclose(found, [((0.33 + 0.28) / 2, (0.77 + 0.72) / 2)], atol=1e-9)
+    assert seen == {"float64"}
 
 
 REFUSED = {

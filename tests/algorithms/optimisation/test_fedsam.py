@@ -73,8 +73,8 @@ def test_rho_zero_is_fedavg_and_a_traced_one_too():
 def test_where_the_gradient_is_zero_nothing_moves():
     data = fl.FederatedData.from_clients([{"a": np.ones((1, 2)), "c": np.ones((1, 2))}])
     built = fl.algorithms.fedsam(quadratics.loss_fn, optax.sgd(1.0), batches=fl.Batches(1), population=1, rho=0.5)
-    state, _ = jax.jit(lambda: fl.simulate(built, data, jnp.ones(2), fl.sampling.everyone(), rounds=1, key=jax.random.key(0)))()
-    assert built.params(state).tolist() == [1, 1]
+    state, history = jax.jit(lambda: fl.simulate(built, data, jnp.ones(2), fl.sampling.everyone(), rounds=1, key=jax.random.key(0)))()
+    assert built.params(state).tolist() == [1, 1] and history["non_finite"].tolist() == [0]
 
 
 @pytest.mark.parametrize("make", [fl.algorithms.fedsam, lambda loss_fn, _, **more: fl.algorithms.fedcm(loss_fn, learning_rate=0.1, **more)])
