@@ -76,10 +76,10 @@ class Mean(NamedTuple):
     total: Float[Array, "*clients"]
     count: Float[Array, "*clients"]  # type: ignore[assignment]  # hides tuple.count, which a metric has no use for
 
-    def value(self) -> Array:
+    def value(self) -> Any:
         """total / count; NaN where count is 0, and infinity where total / count is NaN, so that the two cases differ."""
-        value = self.total / jnp.where(self.count > 0, self.count, 1)
-        return jnp.where(self.count > 0, jnp.where(jnp.isnan(value), jnp.inf, value), jnp.nan)
+        counted, values = self.count > 0, jax.tree.map(lambda x: x / jnp.where(self.count > 0, self.count, 1), self.total)
+        return jax.tree.map(lambda x: jnp.where(counted, jnp.where(jnp.isnan(x), jnp.inf, x), jnp.nan), values)
 
 
 class Info(NamedTuple):

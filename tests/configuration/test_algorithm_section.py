@@ -54,6 +54,8 @@ NAMES = {
     "dsfl": (f"digest = {LESSONS}\nstudent = {{ name = 'mlp', hidden = [2] }}\ntemperature = 0.5", OF_FAMILIES),
     "fedgen": ("generator = { hidden = 4 }\ngenerator_steps = 2\ngenerator_optimizer = { name = 'sgd', learning_rate = 0.1 }", ()),
     "fedgkt": ("server_model = { name = 'mlp', hidden = [4] }\nserver_optimizer = { name = 'adam', learning_rate = 0.01 }", ()),
+    "mime": ("beta = 0.5", ()),
+    "mimelite": ("", ()),
 }
 
 

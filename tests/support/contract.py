@@ -262,6 +262,18 @@ ALGORITHMS |= {
     ),
 }  # fmt: skip
 
+
+def trained(name, engine, *optimizer, **more):
+    """A method of fl.algorithms on the softmax regression of the contract."""
+    given = dict(batches=fl.Batches(4, epochs=2, shuffle=False), population=POPULATION, engine=engine)
+    return getattr(fl.algorithms, name)(softmax_loss, *optimizer, **given | more)
+
+
+ALGORITHMS |= {
+    "mime": lambda engine, rate=0.1: trained("mime", engine, learning_rate=rate),
+    "mimelite": lambda engine, rate=0.1: trained("mimelite", engine, learning_rate=rate),
+}
+
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
 AVERAGES = "fedavg", "fedavgm", "fedsgd"
@@ -271,8 +283,9 @@ SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
 ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
+TWO_EXCHANGES = "mime", "mimelite"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
-# families are parts of the program of one.
-ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
+# families are parts of the program of one; MimeLite is a part of Mime.
+ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite"]
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
 SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "fedgkt"  # what has most to do with each other
