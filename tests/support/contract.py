@@ -272,6 +272,7 @@ def trained(name, engine, *optimizer, **more):
 ALGORITHMS |= {
     "mime": lambda engine, rate=0.1: trained("mime", engine, learning_rate=rate),
     "mimelite": lambda engine, rate=0.1: trained("mimelite", engine, learning_rate=rate),
+    "fedexp": lambda engine, rate=0.1: trained("fedexp", engine, optax.sgd(rate)),
 }
 
 # The groups whose tests ask them.
@@ -284,6 +285,7 @@ ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
 TWO_EXCHANGES = "mime", "mimelite"
+REWEIGHED = ("fedexp",)
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one; MimeLite is a part of Mime.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite"]
