@@ -13,10 +13,11 @@ from fedjax_lite.algorithms.optimisation.fednova import fednova
 from fedjax_lite.algorithms.optimisation.fedopt import fedadagrad, fedadam, fedyogi
 from fedjax_lite.algorithms.optimisation.fedprox import fedprox
 from fedjax_lite.algorithms.optimisation.mime import mime, mimelite
+from fedjax_lite.algorithms.optimisation.qfedavg import qfedavg
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
     "Generator", "Split", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedmd",
-    "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "mime", "mimelite", "scaffold", "scale_by_fedadagrad",
+    "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "mime", "mimelite", "qfedavg", "scaffold", "scale_by_fedadagrad",
     "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

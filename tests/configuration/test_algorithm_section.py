@@ -56,6 +56,7 @@ NAMES = {
     "fedgkt": ("server_model = { name = 'mlp', hidden = [4] }\nserver_optimizer = { name = 'adam', learning_rate = 0.01 }", ()),
     "mime": ("beta = 0.5", ()),
     "mimelite": ("", ()),
+    "qfedavg": ("q = 2", ()),
     "fedexp": ("eps = 0.01\nconvention = 'released'", ()),
 }
 

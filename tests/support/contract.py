@@ -273,6 +273,7 @@ ALGORITHMS |= {
     "mime": lambda engine, rate=0.1: trained("mime", engine, learning_rate=rate),
     "mimelite": lambda engine, rate=0.1: trained("mimelite", engine, learning_rate=rate),
     "fedexp": lambda engine, rate=0.1: trained("fedexp", engine, optax.sgd(rate)),
+    "qfedavg": lambda engine, rate=0.1: trained("qfedavg", engine, learning_rate=rate, q=1.0),
 }
 
 # The groups whose tests ask them.
@@ -285,7 +286,7 @@ ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
 TWO_EXCHANGES = "mime", "mimelite"
-REWEIGHED = ("fedexp",)
+REWEIGHED = "fedexp", "qfedavg"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one; MimeLite is a part of Mime.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite"]

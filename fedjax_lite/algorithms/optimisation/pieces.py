@@ -1,4 +1,4 @@
-"""What the methods share: a server's step along the aggregate, steps of SGD that add up their sizes, and pairs that do not fit."""
+"""What the methods share: the step along the aggregate, steps that add up their sizes, the loss of x, pairs that do not fit."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Number, Server, Tree
+from fedjax_lite.base import Aggregator, ClientWork, Mean, Number, Server, Tree
 from fedjax_lite.refuse import positive
 from fedjax_lite.schedules import Scheduled
 from fedjax_lite.server import optimizer_server
@@ -75,3 +75,27 @@ def counted_sgd(rate: Any) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda g: (-rate * g).astype(g.dtype), gradient), Taken(state.total + rate * shared.rate)
 
     return optax.GradientTransformationExtraArgs(lambda params: Taken(jnp.zeros(())), update)
+
+
+class Received(NamedTuple):
+    """The carry of `with_loss_received`."""
+
+    work: Tree
+    loss: Mean
+
+
+def with_loss_received(sgd: ClientWork) -> ClientWork:
+    """Wrap SGD work of `initial_loss="pass"`, so that its message is {"params": y_k - x, "loss": F_k(x)}."""
+
+    def start(shared, own, client):
+        return Received(sgd.start(shared, own, client), Mean(jnp.zeros(()), jnp.zeros(())))
+
+    def step(shared, own, carry, batch):
+        work, metrics = sgd.step(shared, own, carry.work, batch)
+        return Received(work, jax.tree.map(jnp.add, carry.loss, metrics["initial_loss"])), metrics
+
+    def finish(shared, own, carry, client):
+        change, own, metrics = sgd.finish(shared, own, carry.work, client)
+        return {"params": change, "loss": carry.loss.value()}, own, metrics
+
+    return ClientWork(sgd.init, start, step, finish)

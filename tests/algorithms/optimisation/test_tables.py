@@ -143,8 +143,23 @@ TABLE = {
     "fedexp all": (of("fedexp", SGD), A4, of_two(
         (-2.5387955755, -0.6203647538), (-1.4375734641, -0.2403532898), (-0.7081523829, -0.0767569824),
     )),
+    "qfedavg 1": (of("qfedavg", q=1.0), A5, [
+        (0.2365963255, 0.0384275709), (0.1046687724, 0.0793702718), (-0.0560330191, 0.2221825041), (0.185477873, 0.2544645132),
+    ]),
+    "qfedavg 5": (of("qfedavg", q=5.0), A5, [
+        (0.0587857804, 0.0098899132), (0.0184579017, 0.0448821222), (-0.0226752085, 0.0837516412), (0.036457035, 0.0927645616),
+    ]),
+    "qfedavg 0": (of("qfedavg", q=0.0), A5, [
+        (0.877075, 0.1131095313), (0.0350531347, 0.1002333626), (-0.1979150471, 0.4555256333), (0.4569119479, 0.5294813006),
+    ]),
+    "qfedavg 1 all": (of("qfedavg", q=1.0), A4, [
+        (-0.090804605, 0.0342853634),
+    ]),
+    "qfedavg 5 all": (of("qfedavg", q=5.0), A4, [
+        (-0.038112725, 0.0349481420),
+    ]),
 }  # fmt: skip
-DEEPER = "mime uniform", "fedexp released"  # beside those of everyone
+DEEPER = "mime uniform", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
 
 
