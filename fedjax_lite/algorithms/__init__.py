@@ -6,6 +6,7 @@ from fedjax_lite.algorithms.distillation.fedgen import Generator, fedgen, latent
 from fedjax_lite.algorithms.distillation.fedgkt import Split, fedgkt, split_loss
 from fedjax_lite.algorithms.distillation.fedmd import dsfl, fedmd
 from fedjax_lite.algorithms.optimisation.adaptive import scale_by_fedadagrad, scale_by_fedadam, scale_by_fedyogi
+from fedjax_lite.algorithms.optimisation.agnostic_fedavg import agnostic_fedavg
 from fedjax_lite.algorithms.optimisation.fedavg import fedavg, fedavgm, fedsgd
 from fedjax_lite.algorithms.optimisation.feddyn import feddyn
 from fedjax_lite.algorithms.optimisation.fedexp import fedexp
@@ -17,7 +18,7 @@ from fedjax_lite.algorithms.optimisation.qfedavg import qfedavg
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
-    "Generator", "Split", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedmd",
-    "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "mime", "mimelite", "qfedavg", "scaffold", "scale_by_fedadagrad",
-    "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "agnostic_fedavg", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn",
+    "fedexp", "fedgen", "fedgkt", "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "mime", "mimelite",
+    "qfedavg", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

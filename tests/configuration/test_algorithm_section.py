@@ -56,6 +56,7 @@ NAMES = {
     "fedgkt": ("server_model = { name = 'mlp', hidden = [4] }\nserver_optimizer = { name = 'adam', learning_rate = 0.01 }", ()),
     "mime": ("beta = 0.5", ()),
     "mimelite": ("", ()),
+    "agnostic_fedavg": ("gamma = 0.1\ndomains = [0, 0, 1, 2]\nupdate = 'projected'", ()),
     "qfedavg": ("q = 2", ()),
     "fedexp": ("eps = 0.01\nconvention = 'released'", ()),
 }

@@ -273,6 +273,9 @@ ALGORITHMS |= {
     "mime": lambda engine, rate=0.1: trained("mime", engine, learning_rate=rate),
     "mimelite": lambda engine, rate=0.1: trained("mimelite", engine, learning_rate=rate),
     "fedexp": lambda engine, rate=0.1: trained("fedexp", engine, optax.sgd(rate)),
+    "agnostic_fedavg": lambda engine, rate=0.1: trained(
+        "agnostic_fedavg", engine, optax.sgd(rate), gamma=0.1, domains=np.arange(POPULATION) % 3
+    ),
     "qfedavg": lambda engine, rate=0.1: trained("qfedavg", engine, learning_rate=rate, q=1.0),
 }
 
@@ -286,7 +289,7 @@ ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
 TWO_EXCHANGES = "mime", "mimelite"
-REWEIGHED = "fedexp", "qfedavg"
+REWEIGHED = "fedexp", "qfedavg", "agnostic_fedavg"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one; MimeLite is a part of Mime.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite"]

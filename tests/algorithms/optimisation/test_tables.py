@@ -158,6 +158,12 @@ TABLE = {
     "qfedavg 5 all": (of("qfedavg", q=5.0), A4, [
         (-0.038112725, 0.0349481420),
     ]),
+    "agnostic_fedavg all": (of("agnostic_fedavg", SGD, gamma=0.1), A4, [
+        (-0.1408066667, -0.0344066667), (-0.2719923962, -0.0022030038), (-0.3832843999, 0.0517639422),
+    ]),
+    "agnostic_fedavg projected all": (of("agnostic_fedavg", SGD, gamma=0.1, update="projected"), A4, [
+        (-0.1408066667, -0.0344066667), (-0.390022007, 0.0756677604), (-0.6376179377, 0.2265006689),
+    ]),
 }  # fmt: skip
 DEEPER = "mime uniform", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
