@@ -10,15 +10,18 @@ from fedjax_lite.algorithms.optimisation.agnostic_fedavg import agnostic_fedavg
 from fedjax_lite.algorithms.optimisation.fedavg import fedavg, fedavgm, fedsgd
 from fedjax_lite.algorithms.optimisation.feddyn import feddyn
 from fedjax_lite.algorithms.optimisation.fedexp import fedexp
+from fedjax_lite.algorithms.optimisation.fedlc import fedlc
 from fedjax_lite.algorithms.optimisation.fednova import fednova
 from fedjax_lite.algorithms.optimisation.fedopt import fedadagrad, fedadam, fedyogi
 from fedjax_lite.algorithms.optimisation.fedprox import fedprox
+from fedjax_lite.algorithms.optimisation.fedrs import fedrs
 from fedjax_lite.algorithms.optimisation.mime import mime, mimelite
+from fedjax_lite.algorithms.optimisation.moon import moon
 from fedjax_lite.algorithms.optimisation.qfedavg import qfedavg
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
     "Generator", "Split", "agnostic_fedavg", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn",
-    "fedexp", "fedgen", "fedgkt", "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "mime", "mimelite",
-    "qfedavg", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
+    "fedexp", "fedgen", "fedgkt", "fedlc", "fedmd", "fednova", "fedprox", "fedrs", "fedsgd", "fedyogi", "latent_generator", "mime",
+    "mimelite", "moon", "qfedavg", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

@@ -269,10 +269,22 @@ def trained(name, engine, *optimizer, **more):
     return getattr(fl.algorithms, name)(softmax_loss, *optimizer, **given | more)
 
 
+IN_ONE = fl.models.Model(None, lambda params, batch, key: 2 * features(params, batch, key))
+
+
+def trained_on(model, name, engine, rate, **more):
+    """A method of fl.algorithms that takes a model."""
+    given = dict(batches=fl.Batches(4, epochs=2, shuffle=False), population=POPULATION, engine=engine)
+    return getattr(fl.algorithms, name)(model, optax.sgd(rate), **given | more)
+
+
 ALGORITHMS |= {
     "mime": lambda engine, rate=0.1: trained("mime", engine, learning_rate=rate),
     "mimelite": lambda engine, rate=0.1: trained("mimelite", engine, learning_rate=rate),
     "fedexp": lambda engine, rate=0.1: trained("fedexp", engine, optax.sgd(rate)),
+    "fedlc": lambda engine, rate=0.1: trained_on(IN_ONE, "fedlc", engine, rate, classes=CLASSES),
+    "fedrs": lambda engine, rate=0.1: trained_on(IN_ONE, "fedrs", engine, rate, classes=CLASSES),
+    "moon": lambda engine, rate=0.1: trained_on(IN_TWO._replace(apply=IN_ONE.apply), "moon", engine, rate),
     "agnostic_fedavg": lambda engine, rate=0.1: trained(
         "agnostic_fedavg", engine, optax.sgd(rate), gamma=0.1, domains=np.arange(POPULATION) % 3
     ),
@@ -290,8 +302,10 @@ QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not i
 TWO_SIDED = "fedgkt", "fedgen"
 TWO_EXCHANGES = "mime", "mimelite"
 REWEIGHED = "fedexp", "qfedavg", "agnostic_fedavg"
+SKEWED = "fedlc", "fedrs", "moon"
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
-# families are parts of the program of one; MimeLite is a part of Mime.
-ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite"]
+# families are parts of the program of one; MimeLite is a part of Mime,
+# and FedRS differs from FedLC in a factor.
+ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models", "mimelite", "fedrs"]
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
 SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "fedgkt"  # what has most to do with each other

@@ -109,7 +109,7 @@ def _worst_mixture(domains: Any, number: int, gamma: Number, move: Any) -> Aggre
         weights = move(weights, gamma * losses).astype(weights.dtype)
         return change, weights, {"non_finite": dropped, "largest_lambda": jnp.max(weights)}
 
-    first = jnp.full(number, 1 / number)
+    first = jnp.full(number, 1 / number, jnp.result_type(float))
     return Aggregator(lambda message: first, lambda messages, cohort, state: (messages, cohort), finish, additive=False, weighs=True)
 
 
