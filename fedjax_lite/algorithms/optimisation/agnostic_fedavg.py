@@ -94,7 +94,8 @@ def _worst_mixture(domains: Any, number: int, gamma: Number, move: Any) -> Aggre
 
     def finish(part, weights, key):
         del key
-        messages, cohort, dropped = screen(*part, "drop")
+        messages, cohort = part
+        messages, cohort, dropped = screen(messages, cohort, "drop")
         domain = jnp.take(domains, cohort.id, mode="clip")
         held = jnp.where(cohort.weight > 0, cohort.weight * cohort.size, 0)
 

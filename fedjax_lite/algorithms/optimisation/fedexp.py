@@ -60,7 +60,7 @@ def fedexp(
         An `Algorithm` that also reports "server_rate", eta_g.
 
     Raises:
-        ValueError: for an eps that is not positive, another convention, a private aggregator.
+        ValueError: for an eps that is not positive, another convention, a private aggregator; "released" with an uplink that is private.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([3.0])}, {"x": jnp.array([-1.0])}])
@@ -81,6 +81,8 @@ def fedexp(
         return {"params": change, "squared_norm": tree.squared_norm(change)}
 
     def update(aggregate, state, info):
+        if convention == "released" and not info.metrics:
+            raise ValueError('fedexp: convention "released" counts the clients, and that is private here: take "paper"')
         floor = eps if convention == "paper" else eps * jnp.maximum(info.clients, 1)
         rate = aggregate["squared_norm"] / (2 * (tree.squared_norm(aggregate["params"]) + floor))
         rate = jnp.maximum(rate, 1).astype(state.rate.dtype)

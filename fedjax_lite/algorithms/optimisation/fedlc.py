@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.label_counts import counting_labels
+from fedjax_lite.algorithms.optimisation.label_counts import counting_labels, loss_of_changed
 from fedjax_lite.algorithms.optimisation.pieces import averaging
 from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
-from fedjax_lite.models.losses import of_logits, supervised
+from fedjax_lite.models.losses import supervised
 from fedjax_lite.models.networks import Model
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.work import sgd_work
@@ -75,12 +75,7 @@ def fedlc(
         held = (counts > 0) | jax.nn.one_hot(labels, classes, dtype=bool)  # a label's own class too, before it is counted
         return lowered if floor is not None else jnp.where(held, lowered, -jnp.inf)
 
-    def loss_fn(params, batch, key, own):
-        logits = model.apply(params, batch, key)
-        counts = jnp.broadcast_to(own.counts, logits.shape)
-        losses, _ = of_logits(calibrated(logits, batch["y"], counts), batch, key)
-        return losses, of_logits(logits, batch, key)[1]
-
+    loss_fn = loss_of_changed(calibrated, model)
     algorithm = federate(
         counting_labels(sgd_work(loss_fn, optimizer, learning_rate=learning_rate), classes),
         weighted_mean() if aggregator is None else aggregator,

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.label_counts import counting_labels
+from fedjax_lite.algorithms.optimisation.label_counts import counting_labels, loss_of_changed
 from fedjax_lite.algorithms.optimisation.pieces import averaging
 from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
-from fedjax_lite.models.losses import of_logits, supervised
+from fedjax_lite.models.losses import supervised
 from fedjax_lite.models.networks import Model
 from fedjax_lite.refuse import a_share, integer
 from fedjax_lite.work import sgd_work
@@ -69,15 +69,12 @@ def fedrs(
     if scale not in ("binary", "graded"):
         raise ValueError(f'fedrs: scale must be "binary" or "graded", got {scale!r}')
 
-    def scales(counts):
+    def restricted(logits, labels, counts):
+        del labels
         present = counts > 0 if scale == "binary" else counts / jnp.maximum(jnp.max(counts), 1)
-        return alpha + (1 - alpha) * present
+        return (alpha + (1 - alpha) * present) * logits
 
-    def loss_fn(params, batch, key, own):
-        logits = model.apply(params, batch, key)
-        losses, _ = of_logits(jnp.broadcast_to(scales(own.counts), logits.shape) * logits, batch, key)
-        return losses, of_logits(logits, batch, key)[1]
-
+    loss_fn = loss_of_changed(restricted, model)
     algorithm = federate(
         counting_labels(sgd_work(loss_fn, optimizer, learning_rate=learning_rate), classes),
         weighted_mean() if aggregator is None else aggregator,

@@ -1,10 +1,12 @@
 """FedExP: the server's rates of the tables, a loop in NumPy over ragged clients, and what is refused."""
 
+import jax
 import numpy as np
 import optax
 import pytest
 import quadratics
 import ragged
+from problems import softmax_data, softmax_loss, softmax_params
 from quadratics import A4, A5, trajectory
 from ragged import RATE, gradient
 
@@ -59,7 +61,7 @@ def test_the_server_goes_as_far_as_in_the_table(problem, more, rates, x64):
 
 def test_what_is_refused():
     def make(**more):
-        return fl.algorithms.fedexp(quadratics.loss_fn, optax.sgd(0.1), batches=fl.Batches(4), population=7, **more)
+        return fl.algorithms.fedexp(softmax_loss, optax.sgd(0.1), batches=fl.Batches(4), population=7, **more)
 
     with pytest.raises(ValueError, match="fedexp: eps must be positive and finite, got 0"):
         make(eps=0)
@@ -67,3 +69,6 @@ def test_what_is_refused():
         make(convention="own")
     with pytest.raises(ValueError, match="fedexp: clients send the squared norms of their changes beside.*for instance fedavg"):
         make(aggregator=fl.aggregators.dp_mean(1.0, 1.0, 4))
+    made = make(convention="released", uplink=fl.uplink.local_gaussian(clip=1.0, noise_multiplier=1.0))
+    with pytest.raises(ValueError, match="fedexp: convention .released. counts the clients, and that is private here: take .paper."):
+        fl.simulate(made, softmax_data(), softmax_params(), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
