@@ -6,21 +6,29 @@ from fedjax_lite.algorithms.distillation.fedgen import Generator, fedgen, latent
 from fedjax_lite.algorithms.distillation.fedgkt import Split, fedgkt, split_loss
 from fedjax_lite.algorithms.distillation.fedmd import dsfl, fedmd
 from fedjax_lite.algorithms.optimisation.adaptive import scale_by_fedadagrad, scale_by_fedadam, scale_by_fedyogi
+from fedjax_lite.algorithms.optimisation.agnostic_fedavg import agnostic_fedavg
 from fedjax_lite.algorithms.optimisation.fedadmm import fedadmm
 from fedjax_lite.algorithms.optimisation.fedavg import fedavg, fedavgm, fedsgd
 from fedjax_lite.algorithms.optimisation.fedcm import fedcm
 from fedjax_lite.algorithms.optimisation.feddyn import feddyn
+from fedjax_lite.algorithms.optimisation.fedexp import fedexp
+from fedjax_lite.algorithms.optimisation.fedlc import fedlc
 from fedjax_lite.algorithms.optimisation.fedlion import fedlion
 from fedjax_lite.algorithms.optimisation.fednova import fednova
 from fedjax_lite.algorithms.optimisation.fedopt import fedadagrad, fedadam, fedyogi
 from fedjax_lite.algorithms.optimisation.fedprox import fedprox
+from fedjax_lite.algorithms.optimisation.fedrs import fedrs
 from fedjax_lite.algorithms.optimisation.fedsam import fedsam
 from fedjax_lite.algorithms.optimisation.fedspeed import fedspeed
+from fedjax_lite.algorithms.optimisation.mime import mime, mimelite
+from fedjax_lite.algorithms.optimisation.moon import moon
+from fedjax_lite.algorithms.optimisation.qfedavg import qfedavg
 from fedjax_lite.algorithms.optimisation.scaffnew import scaffnew
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
-    "Generator", "Split", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm", "fedavg", "fedavgm", "fedcm", "feddf", "feddyn", "fedgen",
-    "fedgkt", "fedlion", "fedmd", "fednova", "fedprox", "fedsam", "fedsgd", "fedspeed", "fedyogi", "latent_generator", "scaffnew",
-    "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "agnostic_fedavg", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm", "fedavg", "fedavgm", "fedcm", "feddf",
+    "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc", "fedlion", "fedmd", "fednova", "fedprox", "fedrs", "fedsam", "fedsgd", "fedspeed",
+    "fedyogi", "latent_generator", "mime", "mimelite", "moon", "qfedavg", "scaffnew", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
+    "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

@@ -67,6 +67,14 @@ NAMES = {
     "dsfl": (f"digest = {LESSONS}\nstudent = {{ name = 'mlp', hidden = [2] }}\ntemperature = 0.5", OF_FAMILIES),
     "fedgen": ("generator = { hidden = 4 }\ngenerator_steps = 2\ngenerator_optimizer = { name = 'sgd', learning_rate = 0.1 }", ()),
     "fedgkt": ("server_model = { name = 'mlp', hidden = [4] }\nserver_optimizer = { name = 'adam', learning_rate = 0.01 }", ()),
+    "mime": ("beta = 0.5", ()),
+    "mimelite": ("", ()),
+    "fedlc": ("tau = 0.5\nfloor = 1e-8", ()),
+    "fedrs": ("alpha = 0.25\nscale = 'graded'", ()),
+    "moon": ("mu = 2\ntau = 1", ()),
+    "agnostic_fedavg": ("gamma = 0.1\ndomains = [0, 0, 1, 2]\nupdate = 'projected'", ()),
+    "qfedavg": ("q = 2", ()),
+    "fedexp": ("eps = 0.01\nconvention = 'released'", ()),
 }
 
 

@@ -263,14 +263,17 @@ ALGORITHMS |= {
 }  # fmt: skip
 
 
-def optimised(name, *optimizer, **own):
-    """A method of fl.algorithms as a function of the engine and the rate; with `optimizer`, for instance optax.sgd, it takes one."""
+IN_ONE = fl.models.Model(None, lambda params, batch, key: 2 * features(params, batch, key))
+
+
+def optimised(name, *optimizer, of=softmax_loss, **own):
+    """A method of fl.algorithms, of a loss or a model, as a function of the engine and the rate; with `optimizer` it takes one."""
 
     def make(engine, rate=0.1):
         given = [factory(rate) for factory in optimizer]
         rates = {} if optimizer else {"learning_rate": rate}
         return getattr(fl.algorithms, name)(
-            softmax_loss, *given, batches=fl.Batches(4, shuffle=False), population=POPULATION, engine=engine, **rates | own
+            of, *given, batches=fl.Batches(4, shuffle=False), population=POPULATION, engine=engine, **rates | own
         )
 
     return make
@@ -290,6 +293,14 @@ OPTIMISATION = {
     "fedspeed": optimised("fedspeed"),
     "fedadmm": optimised("fedadmm", rho=0.5),
     "fedlion": optimised("fedlion"),
+    "mime": optimised("mime"),
+    "mimelite": optimised("mimelite"),
+    "fedexp": optimised("fedexp", optax.sgd),
+    "qfedavg": optimised("qfedavg", q=1.0),
+    "agnostic_fedavg": optimised("agnostic_fedavg", optax.sgd, gamma=0.1, domains=np.arange(POPULATION) % 3),
+    "fedlc": optimised("fedlc", optax.sgd, of=IN_ONE, classes=CLASSES),
+    "fedrs": optimised("fedrs", optax.sgd, of=IN_ONE, classes=CLASSES),
+    "moon": optimised("moon", optax.sgd, of=IN_TWO._replace(apply=IN_ONE.apply)),
 }
 ALGORITHMS |= OPTIMISATION
 
@@ -306,7 +317,7 @@ TWO_SIDED = "fedgkt", "fedgen"
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
 # Methods of optimisation stand against their tables on every engine; one of each kind of composition is asked in every run.
-ONE_OF_EACH_KIND = ("scaffold",)
+ONE_OF_EACH_KIND = "scaffold", "mime"
 BY_TABLE = [name for name in OPTIMISATION if name not in ONE_OF_EACH_KIND]
 ALIKE += BY_TABLE
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]

@@ -1,4 +1,4 @@
-"""What the methods share: a server's step along the aggregate, steps of SGD that add up their sizes, and pairs that do not fit."""
+"""What the methods share: the step along the aggregate, steps that add up their sizes, the loss of x, pairs that do not fit."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Batch, Info, Key, Number, Server, Tree
+from fedjax_lite.base import Aggregator, Batch, ClientWork, Info, Key, Mean, Number, Server, Tree
 from fedjax_lite.models.loss_fn import LossFn, mean_loss
 from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
@@ -133,3 +133,27 @@ def sharpness_aware(name: str, rho: Number, a: Number = 1.0) -> Callable | None:
         return found, jax.tree.map(lambda g, up: ((1 - a) * g + a * up).astype(g.dtype), g, uphill)
 
     return gradients
+
+
+class Received(NamedTuple):
+    """The carry of `with_loss_received`."""
+
+    work: Tree
+    loss: Mean
+
+
+def with_loss_received(sgd: ClientWork) -> ClientWork:
+    """Wrap SGD work of `initial_loss="pass"`, so that its message is {"params": y_k - x, "loss": F_k(x)}."""
+
+    def start(shared, own, client):
+        return Received(sgd.start(shared, own, client), Mean(jnp.zeros(()), jnp.zeros(())))
+
+    def step(shared, own, carry, batch):
+        work, metrics = sgd.step(shared, own, carry.work, batch)
+        return Received(work, jax.tree.map(jnp.add, carry.loss, metrics["initial_loss"])), metrics
+
+    def finish(shared, own, carry, client):
+        change, own, metrics = sgd.finish(shared, own, carry.work, client)
+        return {"params": change, "loss": carry.loss.value()}, own, metrics
+
+    return ClientWork(sgd.init, start, step, finish)
