@@ -6,6 +6,7 @@ from fedjax_lite.algorithms.distillation.fedgen import Generator, fedgen, latent
 from fedjax_lite.algorithms.distillation.fedgkt import Split, fedgkt, split_loss
 from fedjax_lite.algorithms.distillation.fedmd import dsfl, fedmd
 from fedjax_lite.algorithms.optimisation.adaptive import scale_by_fedadagrad, scale_by_fedadam, scale_by_fedyogi
+from fedjax_lite.algorithms.optimisation.diloco import diloco
 from fedjax_lite.algorithms.optimisation.fedavg import fedavg, fedavgm, fedsgd
 from fedjax_lite.algorithms.optimisation.feddyn import feddyn
 from fedjax_lite.algorithms.optimisation.fednova import fednova
@@ -14,7 +15,7 @@ from fedjax_lite.algorithms.optimisation.fedprox import fedprox
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
-    "Generator", "Split", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedgen", "fedgkt", "fedmd",
-    "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
+    "Generator", "Split", "diloco", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedgen", "fedgkt",
+    "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
     "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

@@ -47,6 +47,7 @@ OF_FAMILIES = (('name = "mlp"\nhidden = [3]', FAMILIES),)
 NAMES = {
     "fedavg": ("server_learning_rate = { name = 'constant_schedule', value = 0.5, clock = 'round' }", ()),
     "fedavgm": ("momentum = 0.5\nnesterov = true", ()),
+    "diloco": ("momentum = 0.5\nkeep_optimizer = true", (('"sgd", learning_rate = 0.1', '"adamw", learning_rate = 0.01'),)),
     "fedsgd": ("", (("batch_size = 50\nshuffle = false\n", ""),)),
     "fd": ("gamma = 0.2", ()),
     "feddf": (f"how = {LESSONS}\nensemble = 'mean_probabilities'", OF_FAMILIES),

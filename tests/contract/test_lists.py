@@ -9,7 +9,7 @@ def test_every_algorithm_is_asked():
     asked = [f"work {name}" for name in contract.WORKS]
     for group in (contract.SERVERS, contract.AVERAGES, contract.DRAWING, contract.SPARSE, contract.ROTATED, contract.QUANTISED):
         asked += group
-    asked += contract.DISTILLED + contract.TWO_SIDED
+    asked += contract.DISTILLED + contract.TWO_SIDED + contract.REPLICAS
     assert sorted(asked) == sorted(contract.ALGORITHMS)
 
 

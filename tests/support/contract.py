@@ -262,6 +262,12 @@ ALGORITHMS |= {
     ),
 }  # fmt: skip
 
+ALGORITHMS |= {
+    "diloco": lambda engine, rate=0.1: fl.algorithms.diloco(
+        softmax_loss, optax.adamw(rate), batches=fl.Batches(4, shuffle=False), population=POPULATION, engine=engine
+    ),
+}
+
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
 AVERAGES = "fedavg", "fedavgm", "fedsgd"
@@ -271,6 +277,7 @@ SPARSE = tuple(f"uplink {name}" for name in ("top_k", "random_k", "power_sgd"))
 ROTATED = tuple(f"uplink {name}" for name in ("rotate", "drive", "eden"))
 QUANTISED = tuple(f"uplink {name}" for name in UPLINKS if f"uplink {name}" not in SPARSE + ROTATED)
 TWO_SIDED = "fedgkt", "fedgen"
+REPLICAS = ("diloco",)
 # Compressors differ in one pure function of a message and its key, so what is costly to ask of a whole program is asked of one of them; and
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]

@@ -79,6 +79,10 @@ IN_FOLDERS = (
         "soft_labels(model.apply, public, ensemble, then=uplink)",
         "soft_labels(model.apply, public, ensemble)"),
 
+    Fault("replicas do not keep their optimizers", "algorithms/optimisation/diloco.py", "algorithms/optimisation/test_tables.py",
+        "learning_rate=learning_rate, keep_optimizer=keep_optimizer)",
+        "learning_rate=learning_rate)"),
+
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",
         "supporters = clients // 2 + 1 - num_byzantine",

@@ -13,6 +13,8 @@ import fedjax_lite as fl
 
 pytestmark = pytest.mark.usefixtures("x64")
 MEAN, SGD = fl.aggregators.mean(), optax.sgd(0.1)
+A4_AT_ONE = A4._replace(start=(1.0, 1.0))
+ADAMW, ADAMW_95 = optax.adamw(0.05, weight_decay=0.1), optax.adamw(0.05, b2=0.95, weight_decay=0.1)
 HEAVY, NESTEROV = optax.sgd(0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9, nesterov=True)
 
 
@@ -109,6 +111,15 @@ TABLE = {
     ]),
     "fedyogi all": (of("fedyogi", SGD, server_learning_rate=0.1), A4, [
         (-0.0931499339, -0.0750738694), (-0.2162683398, -0.1060516787), (-0.3439689387, -0.0702276356),
+    ]),
+    "diloco": (of("diloco", ADAMW), A4_AT_ONE, [
+        (0.7495194572, 0.8578302471), (0.4858016304, 0.6637043354), (0.2105757255, 0.4354463900),
+    ]),
+    "diloco reset all": (of("diloco", ADAMW, keep_optimizer=False), A4_AT_ONE, [
+        (0.7495194572, 0.8578302471), (0.5045858350, 0.6599857864), (0.2238861466, 0.4166949176),
+    ]),
+    "diloco betas .9 .95 all": (of("diloco", ADAMW_95), A4_AT_ONE, [
+        (0.7491700217, 0.8576460762), (0.4787931707, 0.6613059807), (0.1858417953, 0.4255519718),
     ]),
 }  # fmt: skip
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
