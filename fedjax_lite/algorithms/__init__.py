@@ -1,5 +1,6 @@
 """Named algorithms: complete compositions to read beside the paper."""
 
+from fedjax_lite.algorithms.decentralised.dpsgd import dpsgd
 from fedjax_lite.algorithms.distillation.fd import fd
 from fedjax_lite.algorithms.distillation.feddf import feddf
 from fedjax_lite.algorithms.distillation.fedgen import Generator, fedgen, latent_generator
@@ -15,7 +16,7 @@ from fedjax_lite.algorithms.optimisation.fedprox import fedprox
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
-    "Generator", "Split", "diloco", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedgen", "fedgkt",
-    "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
-    "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "diloco", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam", "fedavg", "fedavgm", "feddf", "feddyn", "fedgen",
+    "fedgkt", "fedmd", "fednova", "fedprox", "fedsgd", "fedyogi", "latent_generator", "scaffold", "scale_by_fedadagrad",
+    "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

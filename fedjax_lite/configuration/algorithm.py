@@ -188,6 +188,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return sections.aggregator_of(table)
     if name == "ensemble":
         return make(table, "ensemble")
+    if name == "mixing" and not isinstance(table.value, list):
+        return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):
         optimizer, rate = optimizer_of(table, CLOCKS)
         if rate is not None:

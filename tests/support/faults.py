@@ -83,6 +83,10 @@ IN_FOLDERS = (
         "learning_rate=learning_rate, keep_optimizer=keep_optimizer)",
         "learning_rate=learning_rate)"),
 
+    Fault("models are mixed after they are trained in the paper's form", "algorithms/decentralised/dpsgd.py", "algorithms/decentralised/test_dpsgd.py",
+        "_mixed(weights, state.stack), change))",
+        "_mixed(weights, moved), tree.zeros(change)))"),
+
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",
         "supporters = clients // 2 + 1 - num_byzantine",
@@ -179,6 +183,11 @@ IN_FOLDERS = (
     Fault("slots past a device's queue train a client again", "engine/devices.py", "engine",
         "(jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))",
         "(share.steps, share.weight)"),
+
+    # mixing
+    Fault("weights of a graph are by the smaller degree", "mixing/matrices.py", "mixing",
+        "1 / (1 + np.maximum(degree[:, None], degree[None]))",
+        "1 / (1 + np.minimum(degree[:, None], degree[None]))"),
 
     # models
     Fault("a gradient through tanh is one through a sigmoid", "models/recurrent.py", "models/test_recurrent.py models/test_char_lstm.py",
