@@ -87,6 +87,10 @@ IN_FOLDERS = (
         "_mixed(weights, state.stack), change))",
         "_mixed(weights, moved), tree.zeros(change)))"),
 
+    Fault("an empty slot divides by the steps that it did not take", "algorithms/optimisation/pieces.py", "test_hypergradients.py",
+        "return jnp.where(taken == 0, 1, taken)",
+        "return jnp.asarray(taken)"),
+
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",
         "supporters = clients // 2 + 1 - num_byzantine",
