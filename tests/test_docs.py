@@ -20,7 +20,7 @@ CUTS = {
     "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
     "docs/privacy.md": [],
-    "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2")],
+    "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2"), ("rounds=10,", "rounds=2,")],
     "docs/scale.md": [],
     "docs/studies.md": [],
     "docs/aggregators.md": [],

@@ -108,6 +108,17 @@ IN_FOLDERS = (
         'return shown, shown["y"], examples["y"] != target',
         'return shown, shown["y"], examples["y"] >= 0'),
 
+    # baselines
+    Fault("all clients together take the steps of the largest", "baselines/centralised.py", "baselines",
+        "jnp.sum(jnp.where(cohort.weight > 0, taken, 0), keepdims=True, dtype=jnp.int32)",
+        "jnp.max(jnp.where(cohort.weight > 0, taken, 0), keepdims=True)"),
+    Fault("alone a client begins every round at the first model", "baselines/local_only.py", "baselines",
+        "Own(optax.apply_updates(own.model, change), *after), metrics",
+        "Own(own.model, *after), metrics"),
+    Fault("a private run has baselines beside", "runner/baselines.py", "baselines",
+        "if setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):",
+        "if hidden(shapes.own, shapes.uplink):"),
+
     # checks
     Fault("a checker's empty slots hold a message and no garbage", "checks/aggregator_contract.py", "checks",
         "rows = np.where(absent[:, None], built.messages.dtype.type(value), built.messages[index])",
