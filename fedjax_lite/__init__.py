@@ -1,6 +1,20 @@
 """fedjax_lite: federated learning research in JAX. A whole run, and a whole study of runs, is one compiled program."""
 
-from fedjax_lite import aggregators, algorithms, attacks, checks, data, distill, models, privacy, sampling, schedules, uplink
+from fedjax_lite import (
+    aggregators,
+    algorithms,
+    attacks,
+    baselines,
+    checks,
+    data,
+    distill,
+    mixing,
+    models,
+    privacy,
+    sampling,
+    schedules,
+    uplink,
+)
 from fedjax_lite.algorithms.in_turn import in_turn
 from fedjax_lite.base import (
     Aggregator,
@@ -60,6 +74,7 @@ __all__ = [
     "aggregators",
     "algorithms",
     "attacks",
+    "baselines",
     "checks",
     "data",
     "distill",
@@ -71,6 +86,7 @@ __all__ = [
     "join_hosts",
     "load_params",
     "loss_term",
+    "mixing",
     "models",
     "on_client_step",
     "on_round",

@@ -1,10 +1,12 @@
 """Choose the examples of each local step by a permutation function, without sorting or storing an order."""
 
 import operator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from fedjax_lite import tree
@@ -13,6 +15,8 @@ from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.refuse import a_count, is_count
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
+
+FINEST = 10_000  # the largest denominator of a number of epochs: a part of a batch times this is below 2^31
 
 
 class _Batches(NamedTuple):
@@ -29,7 +33,8 @@ class Batches(_Batches):
 
     Args:
         size: examples a batch; None takes all of a client's examples at once.
-        epochs: local passes over the client's examples: int, or `fl.on_round(schedule)` (rounded to the nearest int).
+        epochs: local passes over the client's examples: a number, or `fl.on_round(schedule)` (rounded to the nearest int). A part of a pass
+            is rounded up to whole batches of the client: ceil(epochs * the batches of a pass).
         steps: a fixed number of local steps instead of epochs, the same for every client: int or `fl.on_round(schedule)`.
         shuffle: False takes a client's examples in their order, in every epoch.
         before, after: numbers of passes over all of a client's examples, in their order, before and after training. Nothing is learned
@@ -38,10 +43,12 @@ class Batches(_Batches):
             are cut short makes whole passes.
 
     Raises:
-        ValueError: for numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
+        ValueError: for other numbers that are not whole or below 1, epochs together with steps, a schedule on another clock.
 
     >>> Batches(size=20, epochs=2).steps_of(jnp.array([50, 7])).tolist()
     [6, 2]
+    >>> Batches(size=20, epochs=0.5).steps_of(jnp.array([50, 7])).tolist()
+    [2, 1]
     """
 
     __slots__ = ()
@@ -58,14 +65,14 @@ class Batches(_Batches):
         if not isinstance(shuffle, bool):
             raise ValueError(f"Batches: shuffle must be True or False, got {shuffle!r}")
         passes = [a_count("Batches", name, value, least=0) for name, value in (("before", before), ("after", after))]
-        return super().__new__(cls, size, _whole("epochs", epochs, "fl.on_round(schedule)"), steps, shuffle, *passes)
+        return super().__new__(cls, size, _passes(epochs), steps, shuffle, *passes)
 
     def steps_of(self, size: Int[Array, "..."], round: Int[Array, ""] | int = 0) -> Int[Array, "..."]:
         """Return the local steps of clients of the given sizes in a round; 0 for a client without examples."""
         if self.steps is not None:
             steps = jnp.full_like(size, _at(self.steps, round))
         else:
-            steps = _at(self.epochs, round) * self._an_epoch(size)
+            steps = _times(_at(self.epochs, round), self._an_epoch(size))
         return jnp.where(size > 0, steps, 0).astype(jnp.int32)
 
     def with_passes(self, client: Client, sign: int = 1) -> Client:
@@ -81,8 +88,8 @@ class Batches(_Batches):
         passes = (self.before + self.after) * an_epoch
         if isinstance(self.steps, int):
             return self.steps + passes
-        if self.steps is None and isinstance(self.epochs, int):
-            return self.epochs * an_epoch + passes
+        if self.steps is None and isinstance(self.epochs, int | float):
+            return _times(self.epochs, an_epoch) + passes
         return None
 
     def take(self, data: FederatedData | Piece, client: Client, step: Int[Array, ""] | int, round: Int[Array, ""] | int = 0) -> Batch:
@@ -95,8 +102,8 @@ class Batches(_Batches):
             place = step - self.before * an_epoch  # the local step
             learning = (place >= 0) & (place < client.steps)
             step = jnp.where(learning, place, jnp.where(place < 0, step, place - client.steps))
-        # With one epoch, the common case, no step has to divide: integer divisions are kernels of their own.
-        once = self.steps is None and isinstance(self.epochs, int) and self.epochs == 1 and learning is True
+        # With one epoch at most, the common case, no step has to divide: integer divisions are kernels of their own.
+        once = self.steps is None and isinstance(self.epochs, int | float) and self.epochs <= 1 and learning is True
         epoch, within = (jnp.zeros_like(step), step) if once else (jax.lax.div(step, an_epoch), jax.lax.rem(step, an_epoch))
         position = within * width + jnp.arange(width, dtype=jnp.int32)
         mask = position < client.size
@@ -130,6 +137,25 @@ def _whole(name: str, value: Any, other: str) -> Any:
     if operator.index(value) >= 2**31:
         raise ValueError(f"Batches: {name} must be below 2^31, which is what a step is counted in, got {value!r}")
     return operator.index(value)
+
+
+def _passes(epochs: Any) -> Any:
+    """Return a number of epochs as an int, or as a float where a part is left; a schedule, or a study's array, as it is."""
+    if not isinstance(epochs, float | np.floating):
+        return _whole("epochs", epochs, "a part such as 0.5, or fl.on_round(schedule)")
+    if not 1 / FINEST <= epochs < 2**31:
+        raise ValueError(f"Batches: epochs must be a number of at least {1 / FINEST:g}, or fl.on_round(schedule), got {epochs!r}")
+    return int(epochs) if epochs == int(epochs) else float(epochs)
+
+
+def _times(epochs: Any, batches: Any) -> Any:
+    """Return ceil(epochs * batches), with a Python number of epochs exactly: 0.1 of 10 batches is one."""
+    if isinstance(epochs, float):
+        whole, part = divmod(Fraction(epochs).limit_denominator(FINEST), 1)
+        many, rest = batches // part.denominator, batches % part.denominator
+        return whole * batches + part.numerator * many - (-part.numerator * rest // part.denominator)
+    product = epochs * batches
+    return product if isinstance(product, int) or jnp.issubdtype(product.dtype, jnp.integer) else jnp.ceil(product * (1 - 1e-6))
 
 
 def _at(value, round):

@@ -203,6 +203,8 @@ def _print(result: Result, out: Path) -> None:
     for name, value in next(filter(None, reversed(evaluated)), {}).items():
         if isinstance(value, float):
             print(f"  {name} {value:.6g}")
+    for baseline, values in result.baselines.items():
+        print(f"  {baseline.replace('_', ' ')}: " + ", ".join(f"{name} {x:.6g}" for name, x in values.items() if isinstance(x, float)))
     leaves = named_leaves(result.params)
     if sum(leaf.size for leaf in leaves.values()) <= FEW:
         print("  global parameters")

@@ -14,7 +14,7 @@ from fedjax_lite.engine import devices, placement
 from fedjax_lite.metrics import SPREAD, TEST, lower_is_better
 from fedjax_lite.models.loss_fn import LossFn, values_of
 from fedjax_lite.refuse import integer
-from fedjax_lite.tree import take, zeros
+from fedjax_lite.tree import take, zero_where_not, zeros
 
 __all__ = ["evaluate", "summarize"]
 
@@ -129,6 +129,25 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     sums = jax.lax.map(of_lanes, order[jnp.minimum(jnp.arange(chunks * lanes), data.population - 1)].reshape(chunks, lanes))
     back = jnp.argsort(order, stable=True)
     return jax.tree.map(lambda x: x.reshape(-1)[back], sums)
+
+
+def evaluate_models(loss_fn: LossFn, models: Tree, data: FederatedData, held_out: FederatedData) -> dict[str, Mean]:
+    """Evaluate each client's own model, on its own held-out examples, or on all of them where no client holds them; one row a client.
+
+    Args:
+        loss_fn, models: as in `evaluate_each`.
+        data: the training population; models of clients without examples do not count.
+        held_out: of the same population, or of another, such as one central test set.
+
+    >>> data = FederatedData.from_clients([{"x": np.ones(3)}, {"x": np.full(2, 5.0)}])
+    >>> squares, central = lambda params, batch, key: (batch["x"] - params) ** 2, data.from_clients([{"x": np.ones(1)}])
+    >>> [evaluate_models(squares, jnp.array([1.0, 3.0]), data, test)["loss"].value().tolist() for test in (data, central)]
+    [[0.0, 4.0], [0.0, 4.0]]
+    """
+    if held_out.population == data.population:
+        return zero_where_not(data.size > 0, evaluate_each(loss_fn, models, held_out))
+    each = jax.lax.map(lambda model: jax.tree.map(jnp.sum, evaluate(loss_fn, model, held_out)), models)
+    return zero_where_not(data.size > 0, each)
 
 
 def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str] | None = None) -> dict[str, object]:

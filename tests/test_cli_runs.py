@@ -81,7 +81,7 @@ def test_an_interrupted_run_is_130(shell, tmp_path, monkeypatch):
     (tmp_path / "runs" / "tiny" / "checkpoints" / "round_3").mkdir(parents=True)
     assert shell("run tiny.toml")[::2] == (130, "interrupted; what was saved can be resumed with --resume\n")
     for history, hint in (([{}], "go on with the same command and --resume"), ([], "no round is finished: start again")):
-        monkeypatch.setattr(cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted"))
+        monkeypatch.setattr(cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted", {}))
         status, out, _ = shell("run tiny.toml")
         assert status == 130 and out.splitlines()[-1] == hint
 

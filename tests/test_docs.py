@@ -17,9 +17,10 @@ CUTS = {
     "docs/attacks.md": [],
     "docs/configurations.md": [],
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
+    "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
     "docs/privacy.md": [],
-    "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2")],
+    "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2"), ("rounds=10,", "rounds=2,")],
     "docs/scale.md": [],
     "docs/studies.md": [],
     "docs/aggregators.md": [],
@@ -28,7 +29,7 @@ CUTS = {
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
-CHEAP = "docs/configurations.md", "docs/data.md", "docs/schedules.md", "docs/speed.md"
+CHEAP = "docs/configurations.md", "docs/data.md", "docs/differentiable.md", "docs/schedules.md", "docs/speed.md"
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),

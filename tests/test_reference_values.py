@@ -94,19 +94,3 @@ def test_fedsgd_is_gradient_descent_on_all_examples():
     np.testing.assert_allclose(built.params(state), x, atol=1e-14)
     np.testing.assert_allclose(history["loss"], losses, atol=1e-14)
     np.testing.assert_allclose(history["initial_loss"], losses, atol=1e-14)
-
-
-def test_the_round_of_a_run_can_be_differentiated():
-    """The derivative of the loss after two rounds with respect to the rate, by the padded engine and by differences."""
-
-    def final_loss(rate):
-        batches = fl.Batches(1, steps=5, shuffle=False)
-        built = fl.algorithms.fedavg(quadratic_loss, optax.sgd(rate), batches=batches, population=3, engine=fl.padded())
-        state, _ = fl.simulate(built, quadratic_data(), jnp.zeros(2), fl.sampling.everyone(), rounds=2, key=jax.random.key(0))
-        return jnp.sum(quadratic_loss(built.params(state), {"a": QUADRATIC_A, "c": QUADRATIC_C}, None))
-
-    step = 1e-5
-    derivative = jax.jit(jax.grad(final_loss))(0.1)
-    above, below = jax.jit(jax.vmap(final_loss))(np.array([0.1 + step, 0.1 - step]))
-    np.testing.assert_allclose(derivative, (above - below) / (2 * step), rtol=1e-7)
-    assert abs(derivative) > 0.1

@@ -1,5 +1,6 @@
 """Named algorithms: complete compositions to read beside the paper."""
 
+from fedjax_lite.algorithms.decentralised.dpsgd import dpsgd
 from fedjax_lite.algorithms.distillation.fd import fd
 from fedjax_lite.algorithms.distillation.feddf import feddf
 from fedjax_lite.algorithms.distillation.fedgen import Generator, fedgen, latent_generator
@@ -7,6 +8,7 @@ from fedjax_lite.algorithms.distillation.fedgkt import Split, fedgkt, split_loss
 from fedjax_lite.algorithms.distillation.fedmd import dsfl, fedmd
 from fedjax_lite.algorithms.optimisation.adaptive import scale_by_fedadagrad, scale_by_fedadam, scale_by_fedyogi
 from fedjax_lite.algorithms.optimisation.agnostic_fedavg import agnostic_fedavg
+from fedjax_lite.algorithms.optimisation.diloco import diloco
 from fedjax_lite.algorithms.optimisation.fedadmm import fedadmm
 from fedjax_lite.algorithms.optimisation.fedavg import fedavg, fedavgm, fedsgd
 from fedjax_lite.algorithms.optimisation.fedcm import fedcm
@@ -27,8 +29,8 @@ from fedjax_lite.algorithms.optimisation.scaffnew import scaffnew
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 
 __all__ = [
-    "Generator", "Split", "agnostic_fedavg", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm", "fedavg", "fedavgm", "fedcm", "feddf",
-    "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc", "fedlion", "fedmd", "fednova", "fedprox", "fedrs", "fedsam", "fedsgd", "fedspeed",
-    "fedyogi", "latent_generator", "mime", "mimelite", "moon", "qfedavg", "scaffnew", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
-    "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "agnostic_fedavg", "diloco", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm", "fedavg", "fedavgm",
+    "fedcm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc", "fedlion", "fedmd", "fednova", "fedprox", "fedrs", "fedsam",
+    "fedsgd", "fedspeed", "fedyogi", "latent_generator", "mime", "mimelite", "moon", "qfedavg", "scaffnew", "scaffold",
+    "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

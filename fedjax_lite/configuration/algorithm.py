@@ -47,7 +47,8 @@ def algorithm_of(sections: Sections) -> tuple[Algorithm, Tree]:
     also = ["each_round"] if "public" in parameters else []
     _refuse_keys(own, factory, also)
     for name in [name for name in parameters if name not in given and (name in own or name == "generator")]:
-        own = own.also(**{name: _part(sections, own.at(name), name)})
+        if parameters[name].annotation is not bool:  # keep_optimizer describes none
+            own = own.also(**{name: _part(sections, own.at(name), name)})
     algorithm = call(own.without(also), factory, given, also)
     if not isinstance(algorithm, Algorithm):
         raise table.error(f"must make an Algorithm, and makes {type(algorithm).__name__}", "name")
@@ -187,6 +188,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return sections.aggregator_of(table)
     if name == "ensemble":
         return make(table, "ensemble")
+    if name == "mixing" and not isinstance(table.value, list):
+        return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):
         optimizer, rate = optimizer_of(table, CLOCKS)
         if rate is not None:

@@ -1,7 +1,8 @@
 """Build a run from a configuration's tables: the parts, and the arguments that parts take from each other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from fedjax_lite.clients import Family
 from fedjax_lite.configuration.aggregator import aggregator_of, of_messages
 from fedjax_lite.configuration.algorithm import algorithm_of
 from fedjax_lite.configuration.attack import attack_of
+from fedjax_lite.configuration.baselines import baselines_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
 from fedjax_lite.configuration.code import check_unchanged, fingerprints
@@ -30,6 +32,7 @@ from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.federated import Source
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.runner.baselines import check_baselines
 from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
@@ -48,6 +51,7 @@ class Parts(NamedTuple):
     sampler: Sampler
     loss_fn: LossFn  # for evaluation
     key: Key
+    baselines: Mapping[str, Algorithm] = MappingProxyType({})
 
 
 def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., Any]:
@@ -72,7 +76,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     if automatic(config):
         say("looking for the noise that keeps to the budget ...")
         config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
-    algorithm, params, sampler, loss_fn, key = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
+    algorithm, params, sampler, loss_fn, key, baselines = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
     if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings.target_epsilon:
         raise config.error(NOISE, '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings.target_epsilon is not None:
@@ -80,7 +84,9 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     with refusing(config):  # errors that only show when the parts meet: shapes, a metric that a part lacks, participation
         every, converge = options.get("evaluate_every", 10), options.get("converge")
         setup = Setup(algorithm, source.train, params, sampler, options["rounds"], key, loss_fn, source.test, every)
-        check_guarantee(setup, jax.eval_shape(algorithm.init, params, key), converge)
+        shapes = jax.eval_shape(algorithm.init, params, key)
+        check_guarantee(setup, shapes, converge)
+        check_baselines(setup, shapes, baselines)
         trace(setup, converge)
     return partial(
         function,
@@ -94,6 +100,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         config=settings_kept(config),
         notes={"paths": paths} if (paths := paths_of(config)) else None,
         delta=settings.delta,
+        baselines=baselines,
         **options,
     )
 
@@ -135,7 +142,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
     sampler = sampler_of(config)
     with refusing(config.at("sampling")):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
-    return Parts(algorithm, params, sampler, loss_fn, key)
+    return Parts(algorithm, params, sampler, loss_fn, key, baselines_of(sections, algorithm))
 
 
 def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, LossFn]:

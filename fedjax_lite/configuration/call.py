@@ -57,6 +57,7 @@ TABLES = {
     "server_optimizer": '{ name = "sgd", learning_rate = 0.1 }',
     "student": '{ name = "mlp", hidden = [16] }',
     "server_model": '{ name = "mlp", hidden = [100] }',
+    "mixing": '{ name = "ring" }',
     "digest": LESSONS,
     "how": LESSONS,
 }

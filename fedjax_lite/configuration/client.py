@@ -7,7 +7,7 @@ import optax
 
 from fedjax_lite.base import ClientWork
 from fedjax_lite.batches import Batches
-from fedjax_lite.configuration.call import call
+from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.optimizer import CLOCKS, schedule_of, with_optimizer
 from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.table import Table
@@ -38,9 +38,10 @@ def batches_of(table: Table) -> Batches:
         raise table.error("give epochs or steps, not both", "steps")
     for name in ("batch_size", "epochs", "steps"):
         if name in table:
-            _check_size(table.at(name), name == "batch_size")
+            _check_size(table.at(name), name)
     counts = {name: schedule_of(table.at(name), ["round"]) for name in ("epochs", "steps") if name in table}
-    return Batches(None if table.get("batch_size") == "all" else table.get("batch_size"), **counts, shuffle=shuffle)
+    with refusing(table):
+        return Batches(None if table.get("batch_size") == "all" else table.get("batch_size"), **counts, shuffle=shuffle)
 
 
 def uplink_of(table: Table) -> optax.GradientTransformation | None:
@@ -48,13 +49,14 @@ def uplink_of(table: Table) -> optax.GradientTransformation | None:
     return make(table.at("uplink"), "uplink") if "uplink" in table else None
 
 
-def _check_size(table: Table, of_batch: bool) -> None:
+def _check_size(table: Table, name: str) -> None:
     """Refuse a wrong batch size or number of epochs or steps; epochs and steps may be a schedule, or a study's array."""
     value = table.value
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    other = value == "all" if of_batch else isinstance(value, dict | jax.Array)
-    if not whole and not other:
-        or_else = ' or "all"' if of_batch else ", or a schedule"
+    part = name == "epochs" and isinstance(value, float)  # which `Batches` looks at
+    other = value == "all" if name == "batch_size" else isinstance(value, dict | jax.Array)
+    if not whole and not part and not other:
+        or_else = {"batch_size": ' or "all"', "epochs": ", a part such as 0.5, or a schedule", "steps": ", or a schedule"}[name]
         raise table.error(f"must be a whole number of at least 1{or_else}, got {value!r}")
     if isinstance(value, int) and value >= 2**31:
         raise table.error(f"must be below 2^31, which steps are counted in, got {value}")

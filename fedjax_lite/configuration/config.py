@@ -30,6 +30,7 @@ SECTIONS = {
     "distillation": False,
     "server": True,
     "privacy": False,
+    "baselines": False,
     "engine": False,
     "run": True,
     "grid": False,

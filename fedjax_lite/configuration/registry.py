@@ -8,9 +8,10 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
+import numpy as np
 import optax
 
-from fedjax_lite import aggregators, algorithms, attacks, data, distill, engine, models, sampling, uplink
+from fedjax_lite import aggregators, algorithms, attacks, data, distill, engine, mixing, models, sampling, uplink
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
@@ -51,6 +52,7 @@ KINDS = {
     "aggregator": Kind("[aggregator]; one that wraps another takes it as inner", (Aggregator,), aggregators, helpers=True),
     "ensemble": Kind("[distillation] ensemble", (distill.Ensemble,), distill, helpers=True),
     "attack": Kind("[attack], beside num_byzantine or byzantine = [ids]; none for no attack", (attacks.Attack,), attacks, helpers=True),
+    "mixing": Kind("[algorithm] mixing, of an algorithm without a server", (np.ndarray, mixing.Drawn), mixing, helpers=True),
     "engine": Kind("[engine]", (Engine,), engine),
 }
 ALSO = {"optimizer": ("transform", "uplink"), "uplink": ("transform",)}  # kind -> kinds that can be named in its place

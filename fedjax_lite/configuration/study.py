@@ -48,6 +48,8 @@ def study_of(config: Config) -> Callable[..., Study]:
     for name in options:
         if name not in OPTIONS:
             raise config.error(("run", name), f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
+    if "baselines" in config.values:
+        raise config.error(("baselines",), "is not for studies: leave it out, and run one cell with it")
     grid, config = _with_noise(config, grid)
     rounds, every = options["rounds"], min(options.get("evaluate_every", 10), options["rounds"])
     loaded: dict[str, SeedData] = {}

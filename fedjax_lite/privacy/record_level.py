@@ -34,11 +34,11 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         3. Noise is drawn anew for each client, round and step, in full also where a batch is short.
         4. Rows that are masked do not matter, whatever they hold.
     In every local epoch an example is in exactly one batch, so it meets the Gaussian mechanism as often as its client's epochs and rounds
-    say: `fl.privacy.epsilon(z, 1.0, epochs * rounds, delta)`, rounds being those that its client takes part in, for one example made blank
-    (its gradient 0) while the client's number of examples, and with it the batches of the others, stay as they are; replaced by another
-    it moves a sum by 2 C, so give z / 2. Batches are shuffled, not Poisson samples, so the smaller numbers of a sampling rate do not
-    apply. Covered is the model that a client sends, by each of its steps; its losses and metrics are not, nor an optimizer that
-    reads the loss.
+    say, a part of an epoch being one: `fl.privacy.epsilon(z, 1.0, epochs * rounds, delta)`, rounds being those that its client takes part
+    in, for one example made blank (its gradient 0) while the client's number of examples, and with it the batches of the others, stay as
+    they are; replaced by another it moves a sum by 2 C, so give z / 2. Batches are shuffled, not Poisson samples, so the smaller numbers
+    of a sampling rate do not apply. Covered is the model that a client sends, by each of its steps; its losses and metrics are not, nor
+    an optimizer that reads the loss.
 
     Args:
         clip: C > 0, the norm over all of one example's gradient.

@@ -46,6 +46,9 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
+        f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"
+        if summary.get("baselines")
+        else "",
         f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
         f"<h2>Models and traffic</h2>{_pairs(_travelled(summary['traffic']))}" if summary.get("traffic") else "",
         _privacy(summary["privacy"]) if summary.get("privacy") else "",
@@ -114,6 +117,14 @@ def _privacy(privacy: dict[str, Any]) -> str:
         f"<h2>Privacy</h2>{_pairs(last | rest)}<small>{MARK} Outside the guarantee, since computed from clients' data without noise: "
         f"{escape(outside)}. For a release, leave them out.</small>{figure}"
     )
+
+
+def _baselines(baselines: dict[str, dict[str, Any]]) -> str:
+    """Write a table with a row a baseline, and a column a metric of an evaluation."""
+    numbers = [name for found in baselines.values() for name, x in found.items() if is_evaluation(name) and not isinstance(x, dict)]
+    names = list(dict.fromkeys(numbers))
+    rows = [[baseline.replace("_", " "), *(shown(name, found.get(name)) for name in names)] for baseline, found in baselines.items()]
+    return _table(rows, ["", *(name.replace("_", " ") for name in names)])
 
 
 def _travelled(traffic: dict[str, Any]) -> dict[str, Any]:

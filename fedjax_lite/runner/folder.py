@@ -24,7 +24,7 @@ __all__ = ["RunFolder"]
 
 CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoints"
 # Settings that may differ when a run is resumed, since its numbers do not depend on them. The data itself has a fingerprint.
-FREE = ("name", "run", "engine", "data")
+FREE = ("name", "run", "engine", "data", "baselines")
 
 
 class RunFolder:

@@ -18,6 +18,7 @@ from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
+from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.diagnose import first_not_finite, suspects
@@ -42,6 +43,7 @@ class Result(NamedTuple):
     params: Tree  # the global model
     history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
     status: str  # "finished", "converged" or "interrupted"
+    baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
 
 
 def run(
@@ -61,6 +63,7 @@ def run(
     resume: bool = False,
     own_on_host: bool | None = None,
     delta: float | None = None,
+    baselines: Baselines | None = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -88,9 +91,12 @@ def run(
             cohort's: `state.own` and `state.uplink` are then `Touched(ids, rows)`. None: where all rows would be more than half of a
             device, or more than 16 MB and fewer than one client in ten can take part.
         delta: of a private run (`fl.aggregators.dp_mean`), for the epsilons in its summary and report; by default population^-1.1.
+        baselines: name -> algorithm, such as `fl.baselines.centralised(...)` and `fl.baselines.local_only(...)`: when the run has ended,
+            each is trained from the same parameters by the same cohorts for as many rounds, and its evaluation stands beside the run's
+            in summary and report. They take their time anew when a run is resumed, and are refused where it is private.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
-            "engine" and "data", which do not change what a round computes. Without them it is compared of what functions the
+            "engine", "data" and "baselines", which do not change what a round computes. Without them it is compared of what functions the
             algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
             parameters are compared in any case.
         notes: what else to keep in the summary (TOML values); not compared.
@@ -119,6 +125,7 @@ def run(
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
     setup, shapes, on_host, _ = fit_to_devices(setup, own_on_host)
     check_guarantee(setup, shapes, converge)
+    check_baselines(setup, shapes, baselines)
     setup = to_devices(setup)
     trace(setup, converge)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, on_host)
@@ -129,9 +136,11 @@ def run(
         while not (status := _ending(setup, converge, history, interrupted)):
             state = _advance(setup, segment, state, history, folder, checkpoint_every or 1)
             bar.update(history[-1])
+        beside = {} if status == "interrupted" else train_baselines(setup, baselines, len(history))
         if folder:
-            folder.finish(status, history, state, algorithm.params(state), **_totals(setup, shapes, delta, state, history))
-    return Result(state, algorithm.params(state), history, status)
+            totals = _totals(setup, shapes, delta, state, history) | ({"baselines": beside} if beside else {})
+            folder.finish(status, history, state, algorithm.params(state), **totals)
+    return Result(state, algorithm.params(state), history, status, beside)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:

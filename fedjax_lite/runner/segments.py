@@ -1,4 +1,4 @@
-"""A segment: rounds in one program and the evaluation after them, of a population in memory; or streamed."""
+"""A segment: rounds in one program and the evaluation after them, of a population in memory; or streamed; or a whole run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,13 +9,13 @@ import jax
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
-from fedjax_lite.evaluate import evaluate
+from fedjax_lite.evaluate import evaluate, evaluate_models
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
-from fedjax_lite.simulate import advance
+from fedjax_lite.simulate import advance, simulate
 
-__all__ = ["in_memory", "start_segments"]
+__all__ = ["in_memory", "start_segments", "whole"]
 
 
 def start_segments(
@@ -40,3 +40,12 @@ def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     """Rounds and the evaluation after them in one program, compiled once for an algorithm."""
     state, history = advance(algorithm, data, state, sampler, rounds=rounds)
     return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+
+
+@partial(Compiled, parts=3, static_argnames="rounds")
+def whole(algorithm, sampler, loss_fn, rounds, params, key, *, data, held_out):
+    """All rounds of a run and the evaluation after them in one program; where clients have models of their own, of each."""
+    state, _ = simulate(algorithm, data, params, sampler, rounds=rounds, key=key)
+    if algorithm.models is None:
+        return evaluate(loss_fn, algorithm.params(state), held_out)
+    return evaluate_models(loss_fn, algorithm.models(state), data, held_out)

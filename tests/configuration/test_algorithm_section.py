@@ -47,6 +47,8 @@ OF_FAMILIES = (('name = "mlp"\nhidden = [3]', FAMILIES),)
 NAMES = {
     "fedavg": ("server_learning_rate = { name = 'constant_schedule', value = 0.5, clock = 'round' }", ()),
     "fedavgm": ("momentum = 0.5\nnesterov = true", ()),
+    "diloco": ("momentum = 0.5\nkeep_optimizer = true", (('"sgd", learning_rate = 0.1', '"adamw", learning_rate = 0.01'),)),
+    "dpsgd": ("mixing = { name = 'ring' }\nform = 'adapt-then-combine'", ()),
     "fedsgd": ("", (("batch_size = 50\nshuffle = false\n", ""),)),
     "fedprox": ("mu = 0.1", ()),
     "scaffold": ("option = 1", ()),
@@ -183,6 +185,12 @@ MISTAKES = {
     "name": ((('"fedavg"', '"fedavvg"'),), r"tiny.toml:12: algorithm.name: unknown algorithm 'fedavvg'; did you mean 'fedavg'"),
     "key": ((('"fedavg"', '"fedavgm"\nmomentun = 1'),), r"tiny.toml:13: algorithm.momentun: unknown key; did you mean 'momentum'"),
     "type": ((('"fedavg"', '"fedavgm"\nnesterov = 1'),), r"tiny.toml:13: algorithm.nesterov: must be true or false, got 1"),
+    "no mixing": ((('"fedavg"', '"dpsgd"'),), r'tiny.toml:11: algorithm: give mixing, such as \{ name = "ring" \}'),
+    "no nodes": (
+        (*of_name("dpsgd"), ("{ name = 'ring' }", "{ name = 'torus', rows = 3, columns = 2 }")),
+        r"mixing must be .* = \[4, 4\], got \(6, 6",
+    ),
+    "no mixing matrix": ((*of_name("dpsgd"), ("{ name = 'ring' }", "[[1, 0], [0, 1]]")), r"tiny.toml:13: algorithm.mixing: .*got \(2, 2\)"),
     "no digest": ((('"fedavg"', '"fedmd"'),), r"tiny.toml:11: algorithm: give digest, such as \{ optimizer = "),
     "families": (OF_FAMILIES, r"tiny.toml:9: model.families: are several models, and fedavg trains one"),
     "aggregator": (

@@ -118,7 +118,8 @@ def test_targets_that_are_numbers_make_a_regression(made):
 
 
 def test_what_a_resumed_run_must_agree_with_is_the_whole_configuration(made):
-    assert made(overrides=["client.epochs=2"]).keywords["config"]["client"]["epochs"] == 2
+    for epochs in (2, 0.5):
+        assert made(overrides=[f"client.epochs={epochs}"]).keywords["config"]["client"]["epochs"] == epochs
 
 
 def test_every_name_is_documented_and_describable():

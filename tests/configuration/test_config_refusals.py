@@ -94,8 +94,13 @@ MISTAKES = {
     "batch text": (("batch_size = 2", 'batch_size = "2"'), r"client.batch_size: must be a whole number"),
     "epochs zero": (
         ("batch_size = 2", "batch_size = 2\nepochs = 0"),
-        r"tiny.toml:17: client.epochs: must be a whole number of at least 1, or a",
+        r"tiny.toml:17: client.epochs: must be a whole number of at least 1, a part such as 0.5, or a",
     ),
+    "epochs below zero": (
+        ("batch_size = 2", "batch_size = 2\nepochs = -0.5"),
+        r"tiny.toml:17: client.epochs: Batches: epochs must be a number of at least 0.0001",
+    ),
+    "half a step": (("batch_size = 2", "batch_size = 2\nsteps = 0.5"), r"tiny.toml:17: client.steps: must be a whole number"),
     "epochs and steps": (
         ("batch_size = 2", "batch_size = 2\nepochs = 1\nsteps = 2"),
         r"tiny.toml:18: client.steps: give epochs or steps, not both",

@@ -293,6 +293,7 @@ OPTIMISATION = {
     "fedspeed": optimised("fedspeed"),
     "fedadmm": optimised("fedadmm", rho=0.5),
     "fedlion": optimised("fedlion"),
+    "diloco": optimised("diloco", optax.adamw),
     "mime": optimised("mime"),
     "mimelite": optimised("mimelite"),
     "fedexp": optimised("fedexp", optax.sgd),

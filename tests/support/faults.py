@@ -142,6 +142,18 @@ IN_FOLDERS = (
         "jnp.sign(b1 * m + (1 - b1) * g)",
         "jnp.sign(b2 * m + (1 - b2) * g)"),
 
+    Fault("replicas do not keep their optimizers", "algorithms/optimisation/diloco.py", "algorithms/optimisation/test_tables.py",
+        "learning_rate=learning_rate, keep_optimizer=keep_optimizer)",
+        "learning_rate=learning_rate)"),
+
+    Fault("models are mixed after they are trained in the paper's form", "algorithms/decentralised/dpsgd.py", "algorithms/decentralised/test_dpsgd.py",
+        "_mixed(weights, state.stack), change))",
+        "_mixed(weights, moved), tree.zeros(change)))"),
+
+    Fault("an empty slot divides by the steps that it did not take", "algorithms/optimisation/pieces.py", "test_hypergradients.py",
+        "return jnp.where(taken == 0, 1, taken)",
+        "return jnp.asarray(taken)"),
+
     # attacks
     Fault("one attacker needs one supporter too few", "attacks/send.py", "attacks",
         "supporters = clients // 2 + 1 - num_byzantine",
@@ -158,6 +170,17 @@ IN_FOLDERS = (
     Fault("examples of the target class tell of a backdoor", "attacks/data.py", "attacks",
         'return shown, shown["y"], examples["y"] != target',
         'return shown, shown["y"], examples["y"] >= 0'),
+
+    # baselines
+    Fault("all clients together take the steps of the largest", "baselines/centralised.py", "baselines",
+        "jnp.sum(jnp.where(cohort.weight > 0, taken, 0), keepdims=True, dtype=jnp.int32)",
+        "jnp.max(jnp.where(cohort.weight > 0, taken, 0), keepdims=True)"),
+    Fault("alone a client begins every round at the first model", "baselines/local_only.py", "baselines",
+        "Own(optax.apply_updates(own.model, change), *after), metrics",
+        "Own(own.model, *after), metrics"),
+    Fault("a private run has baselines beside", "runner/baselines.py", "baselines",
+        "if setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):",
+        "if hidden(shapes.own, shapes.uplink):"),
 
     # checks
     Fault("a checker's empty slots hold a message and no garbage", "checks/aggregator_contract.py", "checks",
@@ -238,6 +261,11 @@ IN_FOLDERS = (
     Fault("slots past a device's queue train a client again", "engine/devices.py", "engine",
         "(jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))",
         "(share.steps, share.weight)"),
+
+    # mixing
+    Fault("weights of a graph are by the smaller degree", "mixing/matrices.py", "mixing",
+        "1 / (1 + np.maximum(degree[:, None], degree[None]))",
+        "1 / (1 + np.minimum(degree[:, None], degree[None]))"),
 
     # models
     Fault("a gradient through tanh is one through a sigmoid", "models/recurrent.py", "models/test_recurrent.py models/test_char_lstm.py",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
+from fedjax_lite.algorithms.optimisation.pieces import averaging, divisor, fitting
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -72,7 +72,7 @@ def fednova(
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)
         norm = carry.optimizer[-1]
-        change = jax.tree.map(lambda moved: (moved / norm.length).astype(moved.dtype), change)
+        change = jax.tree.map(lambda moved: (moved / divisor(norm.length)).astype(moved.dtype), change)
         return {"params": change, "steps": norm.length if tau_eff == "normalised" else norm.taken}, after, metrics
 
     def update(aggregate, state, info):

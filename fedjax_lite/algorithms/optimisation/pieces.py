@@ -87,6 +87,15 @@ def on_change(uplink: optax.GradientTransformation | None) -> optax.GradientTran
     return optax.GradientTransformationExtraArgs(lambda message: inner.init(message["params"]), update)
 
 
+def divisor(taken: Number) -> Any:
+    """Return a sum of step sizes, or 1 where it is 0: an empty slot took no step, and by 0 its quotient would have no derivative.
+
+    >>> divisor(jnp.array([0.5, 0.0])).tolist()
+    [0.5, 1.0]
+    """
+    return jnp.where(taken == 0, 1, taken)
+
+
 class Taken(NamedTuple):
     """The state of `counted_sgd`."""
 

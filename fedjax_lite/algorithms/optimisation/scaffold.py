@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, share_arrived
+from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, divisor, fitting, share_arrived
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -87,7 +87,7 @@ def scaffold(
         if option == 1:
             control = mean_gradient(carry)
         else:
-            taken = carry.optimizer[-1].total
+            taken = divisor(carry.optimizer[-1].total)
             control = jax.tree.map(lambda mine, c, moved: mine - c - moved / taken, own.control, shared.extra, change)
         return {"params": change, "control": optax.tree.sub(control, own.control)}, Own(control, after.steps), metrics
 

@@ -64,5 +64,8 @@ def test_what_would_go_wrong_in_silence_is_refused():
         unchecked(fl.simulate)(built, fl.TrainTest(data, None), params, fl.sampling.uniform(2), rounds=1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="takes the place of epochs"):
         fl.Batches(4, epochs=2, steps=3)
-    with pytest.raises(ValueError, match="whole number"):
-        fl.Batches(4, epochs=0.5)
+    for epochs in (-0.5, 1e-5, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="Batches: epochs must be a number of at least 0.0001"):
+            fl.Batches(4, epochs=epochs)
+    with pytest.raises(ValueError, match="steps must be a whole number"):
+        fl.Batches(4, steps=0.5)

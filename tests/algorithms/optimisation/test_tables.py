@@ -15,6 +15,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 MEAN, SGD = fl.aggregators.mean(), optax.sgd(0.1)
 PROXIMAL = fl.gradient_term(lambda y, shared, own: y - shared.params)  # in place of fedprox's, to stand behind the momentum
 A4_OFF, A5_OFF = (problem._replace(start=(0.33, 0.77)) for problem in (A4, A5))  # at 0 some signs are rounding's
+A4_AT_ONE = A4._replace(start=(1.0, 1.0))
+ADAMW, ADAMW_95 = optax.adamw(0.05, weight_decay=0.1), optax.adamw(0.05, b2=0.95, weight_decay=0.1)
 HEAVY, NESTEROV = optax.sgd(0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9, nesterov=True)
 
 
@@ -171,6 +173,14 @@ TABLE = {
     ]),
     "fedlion all": (of("fedlion", learning_rate=0.03), A4_OFF, [
         (0.28, 0.72), (0.23, 0.67), (0.14, 0.54),
+    "diloco": (of("diloco", ADAMW), A4_AT_ONE, [
+        (0.7495194572, 0.8578302471), (0.4858016304, 0.6637043354), (0.2105757255, 0.4354463900),
+    ]),
+    "diloco reset all": (of("diloco", ADAMW, keep_optimizer=False), A4_AT_ONE, [
+        (0.7495194572, 0.8578302471), (0.5045858350, 0.6599857864), (0.2238861466, 0.4166949176),
+    ]),
+    "diloco betas .9 .95 all": (of("diloco", ADAMW_95), A4_AT_ONE, [
+        (0.7491700217, 0.8576460762), (0.4787931707, 0.6613059807), (0.1858417953, 0.4255519718),
     ]),
 }  # fmt: skip
 # name -> of the state after each round, a part and the values that it should have.
