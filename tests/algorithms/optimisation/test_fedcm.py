@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 import quadratics
-from quadratics import A5, A5_RAGGED, trajectory
+from quadratics import A4, A5, A5_RAGGED, trajectory
 from ragged import COHORTS, assert_same, gradient, start, states, taking_part
 
 import fedjax_lite as fl
@@ -64,6 +64,14 @@ def test_alpha_one_is_fedavg():
     plain = fl.algorithms.fedavg(quadratics.loss_fn, optax.sgd(0.1), aggregator=fl.aggregators.mean(), **options)
     found, expected = (trajectory(algorithm, A5_RAGGED)[1] for algorithm in (build(alpha=1.0, **options), plain))
     np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+@pytest.mark.deep
+def test_limits():
+    """Nearer to the optimum (-4/9, -2/7) the less a client's own gradient weighs; FedAvg's limit is (-0.288, -0.052)."""
+    for alpha, limit in ((0.1, (-0.42904411, -0.26267237)), (0.5, (-0.36617374, -0.1680991))):
+        built = build(alpha=alpha, batches=quadratics.batches(A4), population=3)
+        np.testing.assert_allclose(trajectory(built, A4, 3000)[1][-1], limit, atol=1e-8)
 
 
 @pytest.mark.deep
