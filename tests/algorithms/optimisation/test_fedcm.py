@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 import quadratics
-from quadratics import A5, A5_RAGGED, trajectory
+from quadratics import A4, A5, A5_RAGGED, trajectory
 from ragged import COHORTS, assert_same, gradient, start, states, taking_part
 
 import fedjax_lite as fl
@@ -64,6 +64,15 @@ def test_alpha_one_is_fedavg():
     plain = fl.algorithms.fedavg(quadratics.loss_fn, optax.sgd(0.1), aggregator=fl.aggregators.mean(), **options)
     found, expected = (trajectory(algorithm, A5_RAGGED)[1] for algorithm in (build(alpha=1.0, **options), plain))
     np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+@pytest.mark.deep
+def test_the_limit():
+    """D is 0 there, so that it is FedAvg's at the rate alpha eta: where sum_k H_k (c_k - x) = 0, H_k = 1 - (1 - alpha eta A_k)^5."""
+    for alpha in (0.1, 0.5):
+        pulled = 1 - (1 - 0.1 * alpha * A4.a) ** 5
+        built = build(alpha=alpha, batches=quadratics.batches(A4), population=3)
+        np.testing.assert_allclose(trajectory(built, A4, 3000)[1][-1], (pulled * A4.c).sum(0) / pulled.sum(0), atol=1e-12)
 
 
 @pytest.mark.deep

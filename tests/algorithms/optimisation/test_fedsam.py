@@ -7,7 +7,7 @@ import optax
 import pytest
 import quadratics
 from problems import SIZES
-from quadratics import A5, trajectory
+from quadratics import A4, A5, trajectory
 from ragged import COHORTS, RATE, assert_same, gradient, start, states, taking_part
 
 import fedjax_lite as fl
@@ -67,6 +67,12 @@ def test_rho_zero_is_fedavg_and_a_traced_one_too():
     known = trajectory(fl.algorithms.fedsam(quadratics.loss_fn, optax.sgd(0.1), rho=0.0, **options), A5)[1]
     np.testing.assert_allclose(make(jnp.array([0.0]))[0], plain, atol=1e-15)
     np.testing.assert_allclose(known, plain, atol=1e-15)
+
+
+@pytest.mark.deep
+def test_the_limit():
+    built = fl.algorithms.fedsam(quadratics.loss_fn, optax.sgd(0.1), batches=quadratics.batches(A4), population=3)
+    np.testing.assert_allclose(trajectory(built, A4, 3000)[1][-1], (-0.28547489, -0.06384879), atol=1e-8)
 
 
 @pytest.mark.deep
