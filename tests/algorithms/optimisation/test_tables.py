@@ -165,7 +165,7 @@ TABLE = {
         (-0.1408066667, -0.0344066667), (-0.390022007, 0.0756677604), (-0.6376179377, 0.2265006689),
     ]),
 }  # fmt: skip
-DEEPER = "mime uniform", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
+DEEPER = "mime uniform", "mimelite", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}
 
 
