@@ -260,4 +260,4 @@ STATES = {
         ]),
     ],
 }  # fmt: skip
-DEEPER = "mime uniform", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
+DEEPER = "mime uniform", "mimelite", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, divisor, fitting
+from fedjax_lite.algorithms.optimisation.pieces import averaging, divisor, fitting, on_change
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -45,7 +45,8 @@ def fednova(
         tau_eff: "normalised", the paper's above; "steps": sum_k p_k K_k, as the authors' code has it where mu is not 0.
         learning_rate: eta; number, tracer or a schedule with its clock.
         aggregator: of messages {"params": -d_k, "steps": eta |a_k|_1}, `fl.aggregators.weighted_mean()` by default.
-        loss_fn, batches, population, uplink, server_learning_rate, engine: as in `fedavg`. No other optimizer has such a norm.
+        uplink: as in `fl.federate`, of d_k; the norm is sent as it is.
+        loss_fn, batches, population, server_learning_rate, engine: as in `fedavg`. No other optimizer has such a norm.
 
     Raises:
         ValueError: for a momentum outside [0, 1), a mu below 0, another tau_eff, a server rate that is not positive, a private aggregator.
@@ -79,7 +80,7 @@ def fednova(
         return average.update(jax.tree.map(lambda x: aggregate["steps"] * x, aggregate["params"]), state, info)
 
     work, server = ClientWork(sgd.init, sgd.start, sgd.step, finish), Server(average.init, average.broadcast, update)
-    return federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
+    return federate(work, aggregator, server, batches=batches, population=population, uplink=on_change(uplink), engine=engine)
 
 
 class Norm(NamedTuple):

@@ -10,7 +10,12 @@ import pytest
 import ragged_runs as ragged
 from oracles import slope
 from problems import CLASSES, FEATURES, SIZES
+<<<<<<< HEAD
 from ragged_runs import RATE
+=======
+from ragged_runs import RATE
+from rounds import trained
+>>>>>>> h2
 
 import fedjax_lite as fl
 from fedjax_lite.algorithms.optimisation.moon import contrastive
@@ -146,6 +151,21 @@ def test_ragged_rounds_equal_the_numpy_loop(name, x64):
     assert [metrics["non_finite"].item() for metrics in told] == [1, 0, 1]
     assert any(0 in np.bincount(ragged.examples(k)[1], minlength=CLASSES) for clients in ragged.arrived() for k in clients)
     assert told[0]["uplink_bits"].item() == 3 * 64 * FEATURES * CLASSES
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "name, more", [("fedlc", dict(tau=0.7)), ("fedrs", dict(scale="graded")), ("fedrs", dict(alpha=1.0)), ("moon", dict(mu=0.0))]
+)
+def test_without_skew_or_strength_it_is_fedavg(name, more, x64):
+    """Clients have as many examples of every class."""
+    rng, labels = np.random.default_rng(3), np.arange(12) % CLASSES
+    data = fl.FederatedData.from_clients([{"x": rng.normal(size=(12, FEATURES)), "y": labels}] * 2)
+    given = dict(optimizer=optax.sgd(RATE), batches=fl.Batches(5), population=2)
+    method = getattr(fl.algorithms, name)(model=IN_TWO, **given, **more, **({} if name == "moon" else dict(classes=CLASSES)))
+    made = (method, fl.algorithms.fedavg(fl.models.supervised(IN_TWO), **given))
+    found, expected = (one.params(trained(one, data, ragged.start(), ((0, 1),) * 2, 0)[0]) for one in made)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 REFUSED = {
