@@ -10,12 +10,8 @@ import pytest
 import ragged_runs as ragged
 from oracles import slope
 from problems import CLASSES, FEATURES, SIZES
-<<<<<<< HEAD
-from ragged_runs import RATE
-=======
 from ragged_runs import RATE
 from rounds import trained
->>>>>>> h2
 
 import fedjax_lite as fl
 from fedjax_lite.algorithms.optimisation.moon import contrastive
