@@ -9,6 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+METHODS = ROOT / "fedjax_lite" / "algorithms" / "optimisation"
 
 
 def pytest_configure(config):
@@ -24,10 +25,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick."""
+    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick,
+    those of methods, whole runs that stand beside tables, deep."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
-            item.add_marker("quick")
+            method = item.path.parent == METHODS and item.path.stem not in ("fedavg", "pieces", "adaptive")
+            item.add_marker("deep" if method else "quick")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 

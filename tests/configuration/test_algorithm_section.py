@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from grouping import grouped
+from grouping import grouped, tiered
 from tiny import after_a_round, edited, first_round, replaced
 
 import fedjax_lite as fl
@@ -96,7 +96,7 @@ def test_every_name_has_its_configuration_here():
     assert NAMES.keys() == names("algorithm").keys() and {"mean", "Generator", "split_loss"}.isdisjoint(names("algorithm"))
 
 
-@grouped("name", list(NAMES), deep=("feddf", "fedmd", "dsfl", "fedavgm"))
+@tiered("name", list(NAMES), ("fedavg", "fedsgd", "fd", "fedgen", "fedgkt", "fedprox", "scaffold", "moon", "agnostic_fedavg", "dpsgd"))
 def test_every_name_fits_together_with_the_other_sections(config, name):
     """Traced, with its evaluation, as fl.run and fl.plan begin; what it is evaluated with has an accuracy."""
     start = build(config(*of_name(name)))

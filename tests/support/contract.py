@@ -318,7 +318,7 @@ TWO_SIDED = "fedgkt", "fedgen"
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
 # Methods of optimisation stand against their tables on every engine; one of each kind of composition is asked in every run.
-ONE_OF_EACH_KIND = "scaffold", "mime"
+ONE_OF_EACH_KIND = ("scaffold",)
 BY_TABLE = [name for name in OPTIMISATION if name not in ONE_OF_EACH_KIND]
 ALIKE += BY_TABLE
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]

@@ -29,7 +29,7 @@ def by_hand(corrected):
         yield x, m
 
 
-@pytest.mark.parametrize("name", ["mime", "mimelite"])
+@pytest.mark.parametrize("name", ["mime", pytest.param("mimelite", marks=pytest.mark.deep)])
 def test_ragged_rounds_equal_the_numpy_loop(name, x64):
     """All of a client's examples are in c, where it is cut short too."""
     make, more = getattr(fl.algorithms, name), dict(learning_rate=RATE, beta=BETA, server_learning_rate=SERVER_RATE)
