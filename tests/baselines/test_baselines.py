@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from grouping import tiered
 from keeps import not_so
 from oracles import softmax_regression_gradient
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
@@ -209,13 +210,14 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@tiered("name", MISTAKES, ("name", "value"))
 def test_mistakes_in_a_configuration(name, tmp_path):
     text, line, message = MISTAKES[name]
     with pytest.raises(ConfigError, match=message):
         build(edited(tmp_path, text, ("[run]", f"[baselines]\n{line}\n[run]")))
 
 
+@pytest.mark.deep
 def test_a_configuration_switches_them_on(tmp_path):
     one = ("[run]", "[baselines]\ncentralised = false\nlocal_only = true\n[run]")
     assert list(build(edited(tmp_path, TINY, *QUICK, one)).keywords["baselines"]) == ["local_only"]
