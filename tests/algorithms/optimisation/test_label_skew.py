@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import ragged_runs as ragged
+import ragged
 from oracles import slope
 from problems import CLASSES, FEATURES, SIZES
-from ragged_runs import RATE
+from ragged import RATE
 from rounds import trained
 
 import fedjax_lite as fl
