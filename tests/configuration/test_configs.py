@@ -26,6 +26,8 @@ CHANGES = {
     "dp_fedavg": [PATH, "aggregator.noise_multiplier=1.0", "grid={{}}"],
     "distill_small_student": [PATH],
     "femnist_mlp": [PATH],
+    "mcmahan_mnist": [PATH],
+    "optimisers_mnist": [PATH],
     "robustness": [PATH],
 }
 
@@ -43,7 +45,10 @@ def stand_ins(tmp_path_factory):
 def test_each_says_how_to_run_it(name):
     header = CONFIGS[name].read_text().split("\nname =")[0]
     assert re.search(f"fedjax-lite (run|study) configs/{name}.toml", header) and "2 CPU cores" in header
-    tests = [(ROOT / "tests" / file).read_text() for file in ("configuration/test_configs.py", "test_reproductions.py")]
+    tests = [
+        (ROOT / "tests" / file).read_text()
+        for file in ("configuration/test_configs.py", "test_reproductions.py", "test_reproductions_of_methods.py")
+    ]
     assert any(f'"{name}.toml"' in text for text in tests)
 
 
