@@ -8,7 +8,7 @@ import optax
 
 from fedjax_lite.aggregators import mean
 from fedjax_lite.aggregators.parts import mapped
-from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, on_change, sharpness_aware
+from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, divisor, fitting, on_change, sharpness_aware
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -82,7 +82,7 @@ def fedcm(
         return {"params": change, "steps": carry.optimizer[-1].total}, after, metrics
 
     def divided(message):
-        change, taken = message["params"], message["steps"]
+        change, taken = message["params"], divisor(message["steps"])
         return {"params": change, "direction": jax.tree.map(lambda moved: (-moved / taken).astype(moved.dtype), change)}
 
     def update(aggregate, state, info):

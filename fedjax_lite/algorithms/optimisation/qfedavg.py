@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, fitting, with_loss_received
+from fedjax_lite.algorithms.optimisation.pieces import averaging, counted_sgd, divisor, fitting, with_loss_received
 from fedjax_lite.base import Aggregator, Algorithm, Number, Server
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -73,7 +73,7 @@ def qfedavg(
 
     def finish(shared, own, carry, client):
         message, own, metrics = sgd.finish(shared, own, carry, client)
-        lipschitz = client.steps / carry.work.optimizer.total
+        lipschitz = client.steps / divisor(carry.work.optimizer.total)
         loss, w = message["loss"] + LEAST, jax.tree.map(lambda moved: lipschitz * moved, message["params"])
         step = q * loss ** (q - 1) * squared_norm(w) + lipschitz * loss**q
         return {"params": jax.tree.map(lambda x: (loss**q * x).astype(x.dtype), w), "step": step}, own, metrics
