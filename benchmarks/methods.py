@@ -32,7 +32,22 @@ METHODS = {
     "fedadagrad": (True, {}),
     "fedadam": (True, {}),
     "fedyogi": (True, {}),
+    "fedcm": (False, {}),
+    "fedsam": (True, {}),
+    "fedspeed": (False, {}),
+    "moon": (True, {}),
+    "fedlc": (True, {"classes": 10}),
+    "fedrs": (True, {"classes": 10}),
+    "fedexp": (True, {}),
+    "qfedavg": (False, {"q": 1.0}),
+    "agnostic_fedavg": (True, {"gamma": 0.1}),
+    "mime": (False, {}),
+    "mimelite": (False, {}),
+    "fedlion": (False, {}),
+    "fedadmm": (False, {"rho": 0.1}),
+    "diloco": (True, {}),
 }
+OF_A_MODEL = "moon", "fedlc", "fedrs"
 
 
 def main():
@@ -52,7 +67,10 @@ def main():
         takes_optimizer, own = METHODS[name]
         given = {"optimizer": optax.sgd(workload.rate)} if takes_optimizer else {"learning_rate": workload.rate}
         algorithm = getattr(fl.algorithms, name.split(" ")[0])(
-            loss_fn, batches=fl.Batches(workload.batch, shuffle=False), population=workload.population, **given | own
+            model if name in OF_A_MODEL else loss_fn,
+            batches=fl.Batches(workload.batch, shuffle=False),
+            population=workload.population,
+            **given | own,
         )
 
         def rounds(state, data):

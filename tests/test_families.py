@@ -211,7 +211,7 @@ def stayed(tmp_path_factory):
 
 
 def test_models_that_stay_have_rows_of_their_own_family_only(stayed):
-    state, _, history, _ = stayed
+    state, history = stayed.state, stayed.history
     assert state.own[0].model.shape == (FIRST, FEATURES, CLASSES) and state.own[1].model["narrow"].shape == (3, 2, CLASSES)
     bits = 4 * 32 * 20 * CLASSES
     assert [(record["uplink_bits"], record["downlink_bits"]) for record in history] == [(bits, bits)] * 2

@@ -107,7 +107,17 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("wrong", BROKEN)
+# A second way to break a property.
+AGAIN = (
+    "the first slot is told apart",
+    "an empty slot's id matters",
+    "counts who did not come",
+    "a metric that is a count",
+    "a state of another dtype",
+)
+
+
+@pytest.mark.parametrize("wrong", [pytest.param(wrong, marks=pytest.mark.deep if wrong in AGAIN else ()) for wrong in BROKEN])
 def test_a_broken_algorithm_is_caught(wrong):
     property, make = BROKEN[wrong]
     report = checks.algorithm(make, DATA, jnp.zeros(()), values=(0.1, 0.2), only=[property])

@@ -68,6 +68,7 @@ def dealt(engine, adds=True, evaluated=False, **axes):
     assert_same(sums, jax.jit(jax.vmap(jax.vmap(sums_of)))(wanted[0]))
 
 
+@pytest.mark.deep
 def test_a_study_s_runs_on_several_devices():
     dealt(fl.packed(3), runs=2)
 

@@ -321,5 +321,10 @@ ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families t
 ONE_OF_EACH_KIND = ("scaffold",)
 BY_TABLE = [name for name in OPTIMISATION if name not in ONE_OF_EACH_KIND]
 ALIKE += BY_TABLE
+# What has a near relative that every run asks is asked in the deeper tests.
+RELATED = (
+    "multi_krum", "bulyan", "caf", "meamed", "sign_majority", "rlr", "work momentum", "work adam", "work measured", "own weights",
+    "adam server", "plateau", "fedavg", "fd", "fedgen", *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
+)  # fmt: skip
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
 SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "fedgkt"  # what has most to do with each other

@@ -15,6 +15,7 @@ from contract import (
     NOISY,
     ONE_OF_EACH,
     POPULATION,
+    RELATED,
     SIX,
     assert_close,
     contract_data,
@@ -63,7 +64,7 @@ def aggregators(names):
     def asked(name, properties):
         return not_so(checks.aggregator(AGGREGATORS[name], clients=POPULATION, message=MESSAGE, only=properties))
 
-    @tiered("name", names, {*ONE_OF_EACH, *THREE_AGGREGATORS}, ())
+    @tiered("name", names, {*ONE_OF_EACH, *THREE_AGGREGATORS} - {*RELATED}, RELATED)
     def test_keeps_the_contract(name, x64):
         alone = "refused" if name in MORE_THAN_ONE else "no" if name in OTHERS_ALONE else "yes"
         expected = {"no clients give zero": "no"} if name in NOISY else {}
@@ -96,7 +97,7 @@ def algorithms(names):
     def deeper(name):
         return DEEPER_OF_ALGORITHMS if name in KINDS else OF_ALIKE
 
-    @grouped("name", list(names), deep=BY_TABLE, quick=SIX)
+    @grouped("name", list(names), deep=[*BY_TABLE, *RELATED], quick=SIX)
     def test_keeps_the_contract(name, x64):
         assert asked(name, [row for row in PROMISED if row not in BY_OPERATIONS + DEEPER_OF_ALGORITHMS + deeper(name)]) == {}
 

@@ -260,4 +260,4 @@ STATES = {
         ]),
     ],
 }  # fmt: skip
-DEEPER = "mime uniform", "mimelite", "fedexp released", "qfedavg 5", "qfedavg 0"  # beside those of everyone
+ORDINARY = "fedavg", "feddyn", "fednova", "scaffold 2"  # others have loops in NumPy of their own, and are asked here in the deeper tests

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from method_tables import DEEPER, STATES, TABLE
+from method_tables import ORDINARY, STATES, TABLE
 from quadratics import trajectory
 
 import fedjax_lite as fl
@@ -18,7 +18,7 @@ def check(name, engine):
         np.testing.assert_allclose(actual, rows, atol=1.1e-9, rtol=0)  # the tables have ten digits
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.deep if " all" in name or name in DEEPER else ()) for name in TABLE])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ORDINARY else pytest.mark.deep) for name in TABLE])
 def test_a_method_is_its_table(name):
     check(name, "packed")
 
