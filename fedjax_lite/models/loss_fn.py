@@ -98,3 +98,7 @@ def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Ar
     sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
     total, count = sums["loss"]
     return total / jnp.where(count > 0, count, 1), sums
+
+
+# loss_fn, params, batch, key -> ((mean loss, sums), gradient): what `mean_loss` returns, and the gradient by the parameters.
+loss_and_gradient = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)

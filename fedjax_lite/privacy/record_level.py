@@ -11,7 +11,7 @@ from jaxtyping import Array
 from fedjax_lite import forms, tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
 from fedjax_lite.clip import clipped, normal_like
-from fedjax_lite.models.loss_fn import LossFn, mean_loss
+from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import integer, positive
 
 __all__ = ["record_level"]
@@ -70,7 +70,7 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
     def gradients(loss_fn, params, batch, key):
         def of_example(example, mask):
             alone = batch._replace(examples=jax.tree.map(lambda x: x[None], example), mask=mask[None])
-            (_, sums), gradient = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)(loss_fn, params, alone, key)
+            (_, sums), gradient = loss_and_gradient(loss_fn, params, alone, key)
             return clipped(gradient, clip)[0], sums  # 0 for a masked example: its gradient is 0, or not finite and cut to 0
 
         def summed(examples, mask):

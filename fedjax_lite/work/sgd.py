@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
-from fedjax_lite.models.loss_fn import LossFn, bound, facts_for, mean_loss
+from fedjax_lite.models.loss_fn import LossFn, bound, facts_for, loss_and_gradient, mean_loss
 from fedjax_lite.optimizer_state import needs_value, refuse_common_noise, refuse_restarting
 from fedjax_lite.refuse import inexact_leaves
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
@@ -99,7 +99,7 @@ def sgd_work(
     if isinstance(epoch_decay, float | int) and not 0 < epoch_decay <= 1:
         raise ValueError(f"epoch_decay must be in (0, 1], got {epoch_decay}")
     hides = getattr(gradients, "private", False)
-    gradients = jax.value_and_grad(mean_loss, argnums=1, has_aux=True) if gradients is None else gradients
+    gradients = loss_and_gradient if gradients is None else gradients
     counts_steps = isinstance(learning_rate, Scheduled) and learning_rate.clock == "client_step"
     parts = _Parts(
         loss_fn, gradients, transformation_at(optimizer, learning_rate), counts_steps, keep_optimizer, hides,
@@ -150,8 +150,8 @@ def _start(parts: _Parts, shared: Any, own: Any, client: Any) -> Carry:
     else:
         state = parts.optimizer_at(Clock(0, 0, 0)).init(shared.params)
         refuse_restarting(state)
-    nothing = Mean(jax.tree.map(jnp.zeros_like, shared.params), jnp.zeros(()))
-    return Carry(shared.params, state, nothing if parts.full_gradient else ())
+    nothing = Mean(jax.tree.map(jnp.zeros_like, shared.params), jnp.zeros(())) if parts.full_gradient else ()
+    return Carry(shared.params, state, nothing)
 
 
 def _step(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch) -> tuple[Carry, dict[str, Mean]]:

@@ -63,7 +63,7 @@ IN_FOLDERS = (
     Fault("a message that is no number in one part counts in the others", "aggregators/parts.py", "aggregators/test_parts.py",
         "jnp.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.nan)",
         "jnp.where(finite.reshape(-1, *[1] * (x.ndim - 1)), x, x)"),
-    Fault("the proximal term pushes away", "algorithms/optimisation/fedprox.py", "algorithms/optimisation/test_fedprox.py algorithms/optimisation/test_tables.py",
+    Fault("the proximal term pushes away", "algorithms/optimisation/pieces.py", "algorithms/optimisation/test_fedprox.py algorithms/optimisation/test_tables.py",
         "optax.tree.sub(y, shared.params)",
         "optax.tree.sub(shared.params, y)"),
     Fault("the server's control variate moves as if all took part", "algorithms/optimisation/scaffold.py", "algorithms/optimisation/test_scaffold.py",

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, divisor, fitting, on_change
+from fedjax_lite.algorithms.optimisation.pieces import averaging, divisor, fitting, on_change, proximal
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import a_share, positive
-from fedjax_lite.work import gradient_term, sgd_work
+from fedjax_lite.work import sgd_work
 
 
 def fednova(
@@ -100,7 +100,6 @@ def _normalised(rate: Any, momentum: Number, mu: Number) -> optax.GradientTransf
         step = rate * shared.rate
         return updates, Norm(velocity, state.length + step * velocity, state.taken + step)
 
-    proximal = gradient_term(lambda y, shared, own: optax.tree.scale(mu, optax.tree.sub(y, shared.params)))
     steps = optax.sgd(rate, momentum=None if isinstance(momentum, float | int) and momentum == 0 else momentum)
     norm = optax.GradientTransformationExtraArgs(lambda params: Norm(*jnp.zeros(3)), lengthen)
-    return optax.chain(*([] if isinstance(mu, float | int) and mu == 0 else [proximal]), steps, norm)
+    return optax.chain(*([] if isinstance(mu, float | int) and mu == 0 else [proximal(mu)]), steps, norm)

@@ -5,14 +5,14 @@ from typing import Any
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging
+from fedjax_lite.algorithms.optimisation.pieces import averaging, proximal
 from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import positive
-from fedjax_lite.work import gradient_term, sgd_work
+from fedjax_lite.work import sgd_work
 from fedjax_lite.work.terms import in_front
 
 
@@ -53,9 +53,8 @@ def fedprox(
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
     """
     positive("fedprox", "mu", mu)
-    term = gradient_term(lambda y, shared, own: optax.tree.scale(mu, optax.tree.sub(y, shared.params)))
     return federate(
-        sgd_work(loss_fn, in_front(term, optimizer), learning_rate=learning_rate),
+        sgd_work(loss_fn, in_front(proximal(mu), optimizer), learning_rate=learning_rate),
         weighted_mean() if aggregator is None else aggregator,
         averaging("fedprox", server_learning_rate),
         batches=batches,

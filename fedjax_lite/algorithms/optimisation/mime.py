@@ -14,12 +14,10 @@ from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Server, 
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
-from fedjax_lite.models.loss_fn import LossFn, mean_loss
+from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import a_share
 from fedjax_lite.work import gradient_term, sgd_work
 from fedjax_lite.work.sgd import mean_gradient
-
-gradient_of = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)
 
 
 def mime(
@@ -68,8 +66,8 @@ def mime(
 
     def corrected(loss_fn, params, batch, key, shared):
         """The batch's loss and its gradient, less the gradient at x on the same batch, and c."""
-        loss, here = gradient_of(loss_fn, params, batch, key)
-        _, there = gradient_of(loss_fn, shared.params, batch, key)
+        loss, here = loss_and_gradient(loss_fn, params, batch, key)
+        _, there = loss_and_gradient(loss_fn, shared.params, batch, key)
         return loss, jax.tree.map(lambda g, at_x, c: g - at_x + c, here, there, shared.extra.gradient)
 
     return _in_two_exchanges(
@@ -115,7 +113,7 @@ def mimelite(
     Source: Karimireddy et al. 2021, "Breaking the centralized barrier for cross-device federated learning", algorithm 1 (MimeLite).
     """
     return _in_two_exchanges(
-        "mimelite", gradient_of, lambda state: Sent(state.momentum), loss_fn, learning_rate, beta, aggregator,
+        "mimelite", loss_and_gradient, lambda state: Sent(state.momentum), loss_fn, learning_rate, beta, aggregator,
         server_learning_rate, dict(batches=batches, population=population, uplink=uplink, engine=engine),
     )  # fmt: skip
 

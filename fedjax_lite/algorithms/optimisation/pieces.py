@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.base import Aggregator, Batch, ClientWork, Info, Key, Mean, Number, Server, Tree
-from fedjax_lite.models.loss_fn import LossFn, mean_loss
+from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
 from fedjax_lite.server import optimizer_server
+from fedjax_lite.work import gradient_term
 
 
 def averaging(name: str, server_learning_rate: Any, optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd) -> Server:
@@ -96,6 +97,16 @@ def divisor(taken: Number) -> Any:
     return jnp.where(taken == 0, 1, taken)
 
 
+def proximal(mu: Number) -> optax.GradientTransformation:
+    """Make the proximal term mu (y - x) on the local gradient.
+
+    >>> import fedjax_lite as fl
+    >>> float(proximal(0.5).update(jnp.array(1.0), (), jnp.array(3.0), shared=fl.Shared(jnp.array(1.0)), own=())[0])  # 1 + 0.5 (3 - 1)
+    2.0
+    """
+    return gradient_term(lambda y, shared, own: optax.tree.scale(mu, optax.tree.sub(y, shared.params)))
+
+
 class Taken(NamedTuple):
     """The state of `counted_sgd`."""
 
@@ -133,12 +144,11 @@ def sharpness_aware(name: str, rho: Number, a: Number = 1.0) -> Callable | None:
     positive(name, "rho", rho, or_zero=True)
     if isinstance(plain(rho), int | float) and rho == 0:
         return None
-    gradient_at = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)
 
     def gradients(loss_fn: LossFn, y: Tree, batch: Batch, key: Key) -> tuple[Any, Tree]:
-        found, g = gradient_at(loss_fn, y, batch, key)
+        found, g = loss_and_gradient(loss_fn, y, batch, key)
         scale = rho / (optax.tree.norm(g) + 1e-12)
-        uphill = gradient_at(loss_fn, jax.tree.map(lambda y, g: (y + scale * g).astype(y.dtype), y, g), batch, key)[1]
+        uphill = loss_and_gradient(loss_fn, jax.tree.map(lambda y, g: (y + scale * g).astype(y.dtype), y, g), batch, key)[1]
         return found, jax.tree.map(lambda g, up: ((1 - a) * g + a * up).astype(g.dtype), g, uphill)
 
     return gradients
