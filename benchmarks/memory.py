@@ -95,7 +95,9 @@ def main():
         with Highest() as highest:
             result = fl.run(*args, **kwargs, progress=False)
         measured = highest.bytes - before
-    together = expected.peak * (devices if jax.default_backend() == "cpu" else 1)
+    together = expected.peak
+    if jax.default_backend() == "cpu":  # whose memory is the host's
+        together = expected.peak * devices + (expected.host.bytes if expected.host else 0)
     report(
         shape=names[0], devices=devices, expected_mb=round(together / 1e6, 1), measured_mb=round(measured / 1e6, 1),
         ratio=round(together / measured, 3), loss=round(result.history[-1]["loss"], 4),

@@ -54,9 +54,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workload", choices=["softmax", "mlp"])
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--devices", type=int, help="XLA devices (default: one for each core)")
     parser.add_argument("--only", nargs="*", choices=METHODS, help="these methods, beside FedAvg")
     options = parser.parse_args()
-    devices = use_devices()
+    devices = use_devices(options.devices)
     workload = WORKLOADS[options.workload]
     data, model = federated(workload), MODELS[workload.name]()
     loss_fn, params = fl.models.supervised(model), model.init(jax.random.key(0), data.example)

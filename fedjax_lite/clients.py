@@ -74,15 +74,12 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
         return own, jax.tree.map(lambda x: jnp.broadcast_to(x, (*ids.shape, *jnp.shape(x))), state)
 
     def local(common, data, cohort, rows):
-        row = cohort.id if cohort.place.row is None else cohort.place.row
-        mine = tree.take(rows, row)
-        return row, mine, *_local(work, uplink, aggregator, batches, data, common, tree.take((cohort, mine), jnp.int32(0)))
+        return _local(work, uplink, aggregator, batches, data, common, tree.take((cohort, rows), jnp.int32(0)))
 
     def train(common, data, cohort, rows):
-        row, mine, build, sums_in = local(common, data, cohort, rows)
-        part, mine, sums = engine.run(build, common, data.examples, batches.with_passes(cohort), mine)
-        row = jnp.where(cohort.weight > 0, row, NO_LIMIT)  # an empty slot writes past the end: nowhere
-        return part, tree.put(rows, row, mine), sums_in(sums)
+        build, sums_in = local(common, data, cohort, rows)
+        part, rows, sums = engine.run(build, common, data.examples, batches.with_passes(_pointing(cohort)), rows)
+        return part, rows, sums_in(sums)
 
     def received(shared, cohort):
         rate = () if isinstance(shared.rate, float | int) else shared.rate
@@ -90,8 +87,8 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
         return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * dense_bits((shared.params, rate, shared.extra, row))
 
     def stacks(common, data, cohort, rows):
-        _, mine, build, _ = local(common, data, cohort, rows)
-        client, like = build(common, data.examples), tree.take((cohort, mine), jnp.int32(0))
+        build, _ = local(common, data, cohort, rows)
+        client, like = build(common, data.examples), tree.take((cohort, rows), jnp.int32(0))
         carry = jax.eval_shape(client.start, *like)
         message = jax.eval_shape(client.finish, *like, carry).message
         lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.device_count()))
@@ -236,6 +233,12 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return Local(start, step, finish, collect, aggregator.additive, batches.most_batches(data))
 
     return build, ravel_pytree(of_steps | of_finish)[1]
+
+
+def _pointing(cohort: Client) -> Client:
+    """Let a cohort point to its clients' rows; an empty slot points past the end, where nothing is written."""
+    row = cohort.id if cohort.place.row is None else cohort.place.row
+    return cohort._replace(place=cohort.place._replace(row=jnp.where(cohort.weight > 0, row, NO_LIMIT)))
 
 
 def _sent_up(uplink, message, row, shared, client, round) -> tuple[Tree, Tree]:

@@ -33,12 +33,15 @@ class Local(NamedTuple):
     most_steps: int | None  # static bound on a client's steps; None where the bound is only known at run time
 
 
-Outcome = tuple[Tree, Tree, Tree]  # part, rows, metrics
+Outcome = tuple[Tree, Tree, Tree]  # part, all rows after the round, metrics
 Build = Callable[[Tree, Tree], Local]  # arrays common to all clients, examples -> Local; called on each device
 
 
 class Engine(NamedTuple):
-    """A way to lay a cohort out on devices."""
+    """A way to lay a cohort out on devices.
+
+    The rows are those of all clients; the cohort's `Client.place.row` says which is whose, a number past the end that a slot has none.
+    """
 
     run: Callable[[Build, Tree, Tree, Client, Tree], Outcome]  # build, common, examples, cohort, rows -> part, rows, metrics
     lanes: Callable[[Tree, int], int]  # carry of one client, clients -> number that trains at once on one device

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import NO_LIMIT, Client, Tree
 from fedjax_lite.engine.contract import Build, Local, Outcome
 from fedjax_lite.engine.placement import CLIENTS_AXIS, EVERYWHERE, SPLIT, device_count
+from fedjax_lite.engine.rows import exchange, row_of
 
 
 def over_devices(engine: Callable[[Local, Client, Tree], Outcome]) -> Callable[[Build, Tree, Tree, Client, Tree], Outcome]:
@@ -26,36 +27,41 @@ def over_devices(engine: Callable[[Local, Client, Tree], Outcome]) -> Callable[[
             """Run this device's share of the cohort; a slot beyond the cohort's end is empty."""
             common, cohort, rows, slots = operands
             slots = slots[jax.lax.axis_index(CLIENTS_AXIS)]
-            share, share_rows = tree.take((cohort, rows), slots)
-            steps, weight = (jnp.where(slots < clients, x, 0) for x in (share.steps, share.weight))
+            share = _only(slots < clients, tree.take(cohort, slots))
             alone = build(common, examples)
             alone = alone if alone.additive else alone._replace(collect=lambda messages, cohort: messages)
-            part, share_rows, metrics = engine(alone, share._replace(steps=steps, weight=weight), share_rows)
-            return ((metrics, part), share_rows) if local.additive else (metrics, (share_rows, part))
+            part, rows, metrics = engine(alone, share, rows)
+            rows = exchange(rows, jax.lax.all_gather(row_of(share), CLIENTS_AXIS))
+            return ((metrics, part), (), rows) if local.additive else (metrics, part, rows)
 
         if cohort.place.device is None:
             slots, spec = queues(assign(cohort.steps, devices), devices), EVERYWHERE
         else:
             slots, spec = queues(cohort.place.device, devices), SPLIT
-        added, stack = _on_each(queue, (common, cohort, rows, slots), examples, spec)
-        stack = tree.take(stack, jnp.argsort(slots.reshape(-1))[:clients])  # back in the cohort's order
+        added, messages, rows = _on_each(queue, (common, cohort, rows, slots), examples, spec)
         if local.additive:
             metrics, part = added
-            return part, stack, metrics
-        rows_after, messages = stack
-        return local.collect(messages, cohort), rows_after, added
+            return part, rows, metrics
+        messages = tree.take(messages, jnp.argsort(slots.reshape(-1))[:clients])  # back in the cohort's order
+        return local.collect(messages, cohort), rows, added
 
     return run
 
 
+def _only(mask: Bool[Array, " clients"], cohort: Client) -> Client:
+    """Empty the slots where `mask` is False."""
+    steps, weight = (jnp.where(mask, x, 0) for x in (cohort.steps, cohort.weight))
+    return cohort._replace(steps=steps, weight=weight, place=cohort.place._replace(row=jnp.where(mask, row_of(cohort), NO_LIMIT)))
+
+
 def sum_pieces(fn: Callable[[Tree, Array], Tree], common: Tree, pieces: Array) -> Tree:
     """Compute `fn(common, pieces)`, a sum over pieces, with a share of the pieces on each device; shares must be equal."""
-    return fn(common, pieces) if device_count() == 1 else _on_each(lambda *operands: (fn(*operands), ()), common, pieces, SPLIT)[0]
+    return fn(common, pieces) if device_count() == 1 else _on_each(lambda *operands: (fn(*operands), (), ()), common, pieces, SPLIT)[0]
 
 
 def map_pieces(fn: Callable[[Tree, Tree], Tree], common: Tree, stack: Tree) -> Tree:
     """Compute `fn(common, rows)` on each device for its rows of a stack from `split`; concatenate the resulting stacks."""
-    return fn(common, stack) if device_count() == 1 else _on_each(lambda *operands: ((), fn(*operands)), common, stack, SPLIT)[1]
+    return fn(common, stack) if device_count() == 1 else _on_each(lambda *operands: ((), fn(*operands), ()), common, stack, SPLIT)[1]
 
 
 def assign(steps: Int[Array, " clients"], devices: int) -> Int[Array, " clients"]:
@@ -92,16 +98,17 @@ def queues(device: Int[Array, " clients"], devices: int) -> Int[Array, "devices 
     return nobody.at[device[order] * each + place].set(order).reshape(devices, each)
 
 
-def _on_each(fn: Callable[[Tree, Tree], tuple[Tree, Tree]], common: Tree, data: Tree, spec: PartitionSpec) -> tuple[Tree, Tree]:
-    """Compute `fn(common, data)` on each device; sum the first result over devices and concatenate the second, a stack.
+def _on_each(fn: Callable[[Tree, Tree], tuple[Tree, Tree, Tree]], common: Tree, data: Tree, spec: PartitionSpec) -> tuple[Tree, Tree, Tree]:
+    """Compute `fn(common, data)` on each device; sum the first result over devices and concatenate the second, a stack; the third is
+    the same on all.
 
     If `spec` is SPLIT, each device has its own rows of `data`. Arrays should be operands: an array that `fn` closes over keeps a sharding
     that has no meaning here. `jnp.zeros_like`, for example, fails on it.
     """
 
     def on_device(common, data):
-        added, stack = fn(common, data)
-        return jax.lax.psum(added, CLIENTS_AXIS), jax.lax.all_gather(stack, CLIENTS_AXIS, tiled=True)
+        added, stack, same = fn(common, data)
+        return jax.lax.psum(added, CLIENTS_AXIS), jax.lax.all_gather(stack, CLIENTS_AXIS, tiled=True), same
 
     if CLIENTS_AXIS in jax.sharding.get_abstract_mesh().manual_axes:  # inside `over_runs`, each device runs this code already
         if spec == SPLIT:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from fedjax_lite import tree
 from fedjax_lite.engine.contract import Engine, total
 from fedjax_lite.engine.devices import over_devices
+from fedjax_lite.engine.rows import gathering
 from fedjax_lite.refuse import integer
 
 
@@ -41,7 +42,7 @@ def padded(most_steps: int | None = None) -> Engine:
         upload = jax.vmap(local.finish)(cohort, rows, carry)
         return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
 
-    return Engine(over_devices(run), lambda carry, clients: clients)
+    return Engine(over_devices(gathering(run)), lambda carry, clients: clients)
 
 
 def sequential() -> Engine:
@@ -73,4 +74,4 @@ def sequential() -> Engine:
         upload = jax.lax.map(one, (cohort, rows))
         return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
 
-    return Engine(over_devices(run), lambda carry, clients: 1)
+    return Engine(over_devices(gathering(run)), lambda carry, clients: 1)

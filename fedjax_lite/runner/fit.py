@@ -17,7 +17,7 @@ from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, is_central
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.convergence import Convergence
-from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs
+from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs, on_host
 from fedjax_lite.runner.segments import in_memory
 from fedjax_lite.runner.stream import at_once
 from fedjax_lite.sampling.check import check_sampler
@@ -51,8 +51,8 @@ class Setup(NamedTuple):
         return self.data if self.test is None else self.test
 
 
-def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, bool, dict[str, Need]]:
-    """Fit a setup to the devices: with arrays as parameters, its state's shapes, whether rows go to host memory, each device's needs."""
+def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, Need | None, dict[str, Need]]:
+    """Fit a setup to the devices: with arrays as parameters, its state's shapes, rows' need of host memory, each device's needs."""
     algorithm, data, sampler = setup.algorithm, setup.data, setup.sampler
     check_sampler(sampler, setup.key, data.size)
     params = jax.tree.map(jnp.asarray, setup.params)
@@ -60,14 +60,14 @@ def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State
     slots = jax.eval_shape(sampler, setup.key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size
     participations = setup.rounds * slots / data.population
     warn_if_seldom(shapes.uplink, participations)
-    on_host = goes_to_host(own_on_host, algorithm, shapes, participations)
-    rows = None
-    if on_host:
+    rows = host = None
+    if goes_to_host(own_on_host, algorithm, shapes, participations):
         row = nbytes((shapes.own, shapes.uplink)) // data.population
         rows = min(data.population, slots * at_once(data, setup.first, slots, row))
+        host = on_host(row, data.population, slots, setup.rounds, rows)
     found = needs(algorithm, data, params, shapes, sampler, setup.test, rows)
     check_fits(found, device_memory())
-    return setup._replace(params=params), shapes, on_host, found
+    return setup._replace(params=params), shapes, host, found
 
 
 def check_guarantee(setup: Setup, shapes: State, converge: Convergence | None) -> None:

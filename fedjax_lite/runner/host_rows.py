@@ -9,10 +9,11 @@ import numpy as np
 
 from fedjax_lite import tree
 from fedjax_lite.base import State, Tree
+from fedjax_lite.runner.memory import host_memory
 
 __all__ = ["Rows", "Touched"]
 
-GROWTH = 1.5  # a full table grows by this factor, so that few copies are made
+GROWTH = 1.5  # a full table grows at least by this factor, so that few copies are made
 
 
 class Touched(NamedTuple):
@@ -59,7 +60,8 @@ class Rows:
 
     def put(self, ids: np.ndarray, rows: Tree) -> None:
         """Store `rows` of the clients `ids`, all different; a row with an id outside the population is ignored."""
-        slots = np.flatnonzero(ids < self._population)
+        here = np.flatnonzero(ids < self._population)
+        slots = slice(len(here)) if len(here) and here[-1] == len(here) - 1 else here  # of a slice no copy is made
         ids = ids[slots]
         new = ids[self._places(ids) < 0]
         self._grow(self._count + len(new))
@@ -80,12 +82,24 @@ class Rows:
         return np.array([self._place.get(id, -1) for id in ids.tolist()], np.int64)
 
     def _grow(self, count: int) -> None:
-        """Make room for `count` rows in all."""
-        if count > len(self._ids):
-            room = min(self._population, max(count, int(GROWTH * len(self._ids)))) - len(self._ids)
-            self._ids, self._table = jax.tree.map(
-                lambda x: np.concatenate([x, np.empty((room, *x.shape[1:]), x.dtype)]), (self._ids, self._table)
-            )
+        """Make room for `count` rows in all, if possible for all that the host can hold: unwritten pages take no memory."""
+        if count <= len(self._ids):
+            return
+        least = min(self._population, max(count, int(GROWTH * len(self._ids))))
+        try:
+            self._move(min(self._population, max(least, (host_memory() or 0) // max(1, self.nbytes))))
+        except MemoryError:  # where an address space has a limit
+            self._move(least)
+
+    def _move(self, room: int) -> None:
+        """Move the table to one of `room` rows."""
+
+        def moved(x):
+            wider = np.empty((room, *x.shape[1:]), x.dtype)
+            wider[: self._count] = x[: self._count]
+            return wider
+
+        self._ids, self._table = jax.tree.map(moved, (self._ids, self._table))
 
 
 def untouched(rows: Tree) -> Touched:

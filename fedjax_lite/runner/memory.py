@@ -13,7 +13,19 @@ from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
 from fedjax_lite.sampling.participation import Sampler
 
-__all__ = ["Need", "check_fits", "check_model", "cohorts_held", "device_memory", "goes_to_host", "nbytes", "needs", "workspace"]
+__all__ = [
+    "Need",
+    "check_fits",
+    "check_model",
+    "cohorts_held",
+    "device_memory",
+    "goes_to_host",
+    "host_memory",
+    "nbytes",
+    "needs",
+    "on_host",
+    "workspace",
+]
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 COPIES = 3  # of a model in training, at least: the received model, the trained model, and their difference
@@ -68,6 +80,28 @@ def needs(
     messages = nbytes(stacks["messages"])
     note = f"of {_rows_of(stacks['messages'])} clients" if messages else "added up as they come"
     found["messages"] = Need(messages, note, f"lower the clients a round ({clients}), or take an aggregator that adds", messages // 2)
+    return found
+
+
+def on_host(row: int, population: int, clients: int, rounds: int, copied: int) -> Need:
+    """Estimate the bytes of host memory for rows of the clients that take part in a run, as if drawn evenly; refuse too many.
+
+    Args:
+        row: bytes of a client's own and uplink row.
+        clients: the slots of a round.
+        copied: the number of rows on their way to or from the device.
+
+    Raises:
+        ValueError: if the host has fewer bytes.
+    """
+    met = round(population * (1 - (1 - min(1.0, clients / population)) ** rounds))
+    found = Need((met + copied) * row, f"of about {met:,} of {population:,} clients, and {copied:,} rows on their way", "lower the rounds")
+    limit = host_memory()
+    if limit is not None and found.bytes > limit:
+        raise ValueError(
+            f"what about {met:,} clients keep takes {readable(found.bytes)} of host memory, which has {readable(limit)}: lower the rounds "
+            f"({rounds}), the clients a round ({clients}) or the model's width"
+        )
     return found
 
 
@@ -149,7 +183,7 @@ def device_memory() -> int | None:
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
-    host = _host_memory()
+    host = host_memory()
     return host and host // placement.local_number()
 
 
@@ -163,7 +197,7 @@ def _rows_of(stack: Tree) -> int:
     return jax.tree.leaves(stack)[0].shape[0] if jax.tree.leaves(stack) else 0
 
 
-def _host_memory() -> int | None:
+def host_memory() -> int | None:
     """Return the host's bytes, or its control group's limit where that is lower; None where unknown."""
     try:
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

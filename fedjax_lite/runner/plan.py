@@ -35,6 +35,7 @@ class Plan(NamedTuple):
     needs: dict[str, Need]
     peak: int  # bytes while the compiled program runs
     limit: int | None  # bytes that there are
+    host: Need | None  # what clients keep, where that is in host memory
     devices: int
     steps: float | None  # local steps of a round, all clients together; None where the algorithm does not tell
     longest: int | None  # of one client
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
             f"on {on}",
             *needs,
             f"  {'expected peak':<16} {readable(self.peak):>9}  of {total}",
+            *([f"in host memory     {readable(self.host.bytes):>9}  rows {self.host.note}"] if self.host else []),
             "steps a round      " + (f"{self.steps:,.0f}; {self.longest:,} of the client with the most" if self.steps else "not known"),
             f"compilation        {self.compile_seconds:.1f} s",
             f"a round            {self.round_seconds:.3g} s; all {self.rounds} {self.round_seconds * self.rounds:.3g} s, evaluation apart",
@@ -99,7 +101,8 @@ def plan(
         algorithm, data, params, sampler, rounds, key, test, evaluate_every, own_on_host=own_on_host, **options
     )
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, on_host, found = fit_to_devices(setup, own_on_host)
+    setup, shapes, host, found = fit_to_devices(setup, own_on_host)
+    on_host = host is not None
     limit = device_memory()
 
     start = time.perf_counter()
@@ -113,6 +116,7 @@ def plan(
         needs=found,
         peak=peak,
         limit=limit,
+        host=host,
         devices=placement.device_count(),
         steps=float(np.sum(steps) / len(steps)) if steps else None,
         longest=int(np.max(steps)) if steps else None,

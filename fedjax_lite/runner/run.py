@@ -123,12 +123,12 @@ def run(
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, on_host, _ = fit_to_devices(setup, own_on_host)
+    setup, shapes, host, _ = fit_to_devices(setup, own_on_host)
     check_guarantee(setup, shapes, converge)
     check_baselines(setup, shapes, baselines)
     setup = to_devices(setup)
     trace(setup, converge)
-    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, on_host)
+    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
 

@@ -62,6 +62,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
             state, metrics = _rounds(algorithm, state, held, cohort)
             if rows:
                 rows.put(clients, (state.own, state.uplink))
+                state = state._replace(own=(), uplink=())  # gone before the next are there
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
         evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}

@@ -18,10 +18,10 @@ def test_measured_lanes_give_the_same_result(candidates, devices, x64, monkeypat
 
 
 def test_lanes_are_measured_once_and_the_fastest_is_kept(monkeypatch):
-    tried, trained, train = [], [], lanes._train
+    tried, trained, train = [], [], lanes.run_dry
     monkeypatch.setattr(tune, "_steps_a_second", lambda train, cohort, rows, lanes: tried.append(lanes) or {1: 10.0, 4: 30.0}[lanes])
     monkeypatch.setattr(
-        lanes, "_train", lambda local, cohort, rows, width, step: trained.append(width) or train(local, cohort, rows, width, step)
+        lanes, "run_dry", lambda local, cohort, rows, width, step: trained.append(width(())) or train(local, cohort, rows, width, step)
     )
     run = experiment(fl.packed("auto"))
     for _ in range(2):  # traced twice

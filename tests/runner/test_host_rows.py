@@ -15,7 +15,7 @@ from streamed import SAMPLERS
 
 import fedjax_lite as fl
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.runner import stream
+from fedjax_lite.runner import host_rows, stream
 from fedjax_lite.runner.host_rows import Rows, Touched, untouched
 
 SOME = fl.sampling.dropout(fl.sampling.uniform(2), 0.3)  # in four rounds, not everyone is met
@@ -184,12 +184,14 @@ def test_a_population_of_which_few_are_touched(on_host):
     assert result.state.uplink.ids.shape == (15,) and jax.tree.leaves(result.state.uplink.rows)[0].shape == (15, 6, 3)
 
 
-def test_new_rows_find_room_and_old_ones_their_place():
+@pytest.mark.parametrize(("memory", "population"), [(None, 9), (6 * 4, 9), (10**9, 9), (10**18, 10**15)])  # the last can't be reserved
+def test_new_rows_find_room_and_old_ones_their_place(memory, population, monkeypatch):
+    monkeypatch.setattr(host_rows, "host_memory", lambda: memory)
     first = lambda ids: ({"x": jnp.asarray(ids)[:, None] * 10.0}, ())  # noqa: E731
     state = fl.State(0, jax.random.key(0), (), (), *map(untouched, jax.eval_shape(first, jax.ShapeDtypeStruct((9,), jnp.int32))))
-    rows, oracle = Rows(state, 9, first), {id: id * 10.0 for id in range(9)}
+    rows, oracle = Rows(state, population, first), {id: id * 10.0 for id in range(9)}
     for ids in ([3, 9, 1], [1, 8, 0], [9, 9, 9], [7, 6, 3], [2, 4, 5]):
-        ids = np.array(ids)
+        ids = np.array([population if id == 9 else id for id in ids])
         taken = np.array(rows.take(ids)[0]["x"])[:, 0]
         assert [x for x, id in zip(taken, ids) if id < 9] == [oracle[id] for id in ids if id < 9]
         rows.put(ids, ({"x": taken[:, None] + 1}, ()))

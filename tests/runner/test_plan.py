@@ -1,6 +1,7 @@
 """What a run will cost: counted by hand from shapes, refused before compilation where it cannot fit."""
 
 import functools
+import re
 import sys
 
 import jax
@@ -130,6 +131,17 @@ def test_rows_that_take_more_than_half_of_a_device_go_to_host_memory(monkeypatch
 def test_rows_in_host_memory_are_not_in_the_peak(untimed):
     peaks = [plan(KEEPS, own_on_host=on_host, evaluate_every=1, loss_fn=None).peak for on_host in (False, True)]
     assert peaks[0] - peaks[1] >= 2 * MODEL - 100  # of seven clients and of a cohort of five
+
+
+def test_rows_in_host_memory_are_counted_and_refused_where_they_are_too_many(monkeypatch, untimed):
+    found = plan(KEEPS, own_on_host=True, rounds=2)
+    met = 7 * (1 - (2 / 7) ** 2)  # of seven clients, five a round; all of a segment of two rounds are on their way
+    assert found.host.bytes == (round(met) + 7) * MODEL and found.host.note == "of about 6 of 7 clients, and 7 rows on their way"
+    assert re.search(r"\nin host memory +936 B  rows of about 6 of 7", str(found)) and plan(KEEPS, own_on_host=False).host is None
+    for function in (fl.run, fl.plan):
+        monkeypatch.setattr(memory, "host_memory", lambda: 13 * MODEL - 1)
+        with pytest.raises(ValueError, match=r"about 6 clients keep takes 936 B of host memory, which has 935 B: lower the rounds \(2\)"):
+            call(function, KEEPS, rounds=2, own_on_host=True)
 
 
 def test_an_algorithm_without_a_layout_is_planned_as_far_as_it_tells(monkeypatch, untimed):

@@ -85,11 +85,11 @@ def scaffold(
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)
         if option == 1:
-            control = mean_gradient(carry)
+            moved = optax.tree.sub(mean_gradient(carry), own.control)
         else:
             taken = divisor(carry.optimizer[-1].total)
-            control = jax.tree.map(lambda mine, c, moved: mine - c - moved / taken, own.control, shared.extra, change)
-        return {"params": change, "control": optax.tree.sub(control, own.control)}, Own(control, after.steps), metrics
+            moved = jax.tree.map(lambda c, change: -c - change / taken, shared.extra, change)
+        return {"params": change, "control": moved}, Own(optax.tree.add(own.control, moved), after.steps), metrics
 
     def update(aggregate, state, info):
         share = share_arrived("scaffold", info, population)
