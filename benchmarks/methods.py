@@ -44,7 +44,7 @@ METHODS = {
     "mime": (False, {}),
     "mimelite": (False, {}),
     "fedlion": (False, {}),
-    "fedadmm": (False, {"rho": 0.1}),
+    "fedadmm": (False, {"rho": 1.0}),
     "diloco": (True, {}),
 }
 OF_A_MODEL = "moon", "fedlc", "fedrs"
@@ -66,6 +66,8 @@ def main():
     def program(name):
         """Some rounds, compiled with the state donated, and a function that makes the state before them."""
         takes_optimizer, own = METHODS[name]
+        if name == "fedadmm":  # which at a server rate of 1 diverges where few take part
+            own = own | {"server_learning_rate": workload.cohort / workload.population}
         given = {"optimizer": optax.sgd(workload.rate)} if takes_optimizer else {"learning_rate": workload.rate}
         algorithm = getattr(fl.algorithms, name.split(" ")[0])(
             model if name in OF_A_MODEL else loss_fn,

@@ -52,7 +52,7 @@ def fedadmm(
             where all take part it ends where grad F(x) + rho / (2 eta_g) (x - x_0) = 0, and not at the optimum.
         learning_rate: eta; number, tracer or a schedule with its clock. The clients' steps are of plain SGD.
         aggregator: `fl.aggregators.mean()` by default.
-        server_learning_rate: eta_g; 1 is quick, |S| / N is exact.
+        server_learning_rate: eta_g; |S| / N is exact, 1 quicker, but it can diverge where few of many clients take part.
         loss_fn, batches, population, uplink, engine: as in `fedavg`.
 
     Raises:
