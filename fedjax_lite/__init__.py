@@ -8,6 +8,7 @@ from fedjax_lite import (
     checks,
     data,
     distill,
+    leaves,
     mixing,
     models,
     privacy,
@@ -47,7 +48,7 @@ from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate
 from fedjax_lite.study import Study, study
-from fedjax_lite.work import gradient_term, loss_term, sgd_work
+from fedjax_lite.work import gradient_term, keep_leaves, loss_term, sgd_work, train_leaves
 
 __all__ = [
     "Aggregator",
@@ -84,6 +85,8 @@ __all__ = [
     "gradient_term",
     "in_turn",
     "join_hosts",
+    "keep_leaves",
+    "leaves",
     "load_params",
     "loss_term",
     "mixing",
@@ -107,5 +110,6 @@ __all__ = [
     "simulate",
     "study",
     "summarize",
+    "train_leaves",
     "uplink",
 ]

@@ -170,7 +170,7 @@ class Algorithm(NamedTuple):
     params: Callable[[State], Tree]  # State -> params, the global model
     layout: Layout | None = None
     privacy: Mechanism | None = None  # the aggregator's
-    models: Callable[[State], Tree] | None = None  # State -> [population, ...], a model for each client, for personal methods
+    models: Callable[..., Tree] | None = None  # State, ids -> the models of these clients, by default of all, where each has its own
     loss_fn: Callable[..., Any] | None = None  # evaluates `params`, where the loss of the clients' model does not
 
 

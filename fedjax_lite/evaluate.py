@@ -1,6 +1,6 @@
 """Evaluation of a model on held-out examples: over all of them, and client by client."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -82,12 +82,15 @@ def _sums(loss_fn: LossFn, operands: tuple[Tree, FederatedData], rows: Array) ->
     return jax.lax.scan(add, zeros(jax.eval_shape(of_batch, *operands, rows[0])), rows)[0]
 
 
-def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: int = 256, lanes: int = 16) -> dict[str, Mean]:
+def evaluate_each(
+    loss_fn: LossFn, models: Tree | Callable[[Array], Tree], data: FederatedData, *, batch: int = 256, lanes: int = 16
+) -> dict[str, Mean]:
     """Sum and count the loss and every metric of client k's own model on client k's examples, one row a client; pure.
 
     Args:
         loss_fn: as given to client work; called with key None.
-        models: a stack `[population, ...]`, such as `algorithm.models(state)`.
+        models: a function of a client's id, such as `lambda id: algorithm.models(state, id)`, which is called for a few clients at a
+            time; or a stack `[population, ...]`, such as `algorithm.models(state)`.
         data: the examples, of the same population; clients without any have count 0.
         batch: examples of a client that go through its model at once.
         lanes: clients that are evaluated at once; their models and batches take memory together.
@@ -104,15 +107,16 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     """
     integer("evaluate_each", "batch", batch, 1)
     integer("evaluate_each", "lanes", lanes, 1)
-    if (number := jax.tree.leaves(models)[0].shape[0]) != data.population:
+    if not callable(models) and (number := jax.tree.leaves(models)[0].shape[0]) != data.population:
         raise ValueError(f"evaluate_each: {number} models for {data.population} clients: give one for each")
+    model_of = models if callable(models) else partial(take, models)
     batch, lanes = min(batch, data.largest), min(lanes, data.population)
 
     def of_client(k, position):
         """Sum over one batch of client k; positions past its last example count nothing."""
         rows = data.start[k] + jnp.minimum(position, jnp.maximum(data.size[k] - 1, 0))
         mask = position < data.size[k]
-        values = values_of(loss_fn, take(models, k), take(data.examples, rows), None, mask)
+        values = values_of(loss_fn, model_of(k), take(data.examples, rows), None, mask)
         return jax.tree.map(lambda value: jnp.sum(jnp.where(mask, value, 0)), values)
 
     def of_lanes(ids):
@@ -131,22 +135,22 @@ def evaluate_each(loss_fn: LossFn, models: Tree, data: FederatedData, *, batch: 
     return jax.tree.map(lambda x: x.reshape(-1)[back], sums)
 
 
-def evaluate_models(loss_fn: LossFn, models: Tree, data: FederatedData, held_out: FederatedData) -> dict[str, Mean]:
+def evaluate_models(loss_fn: LossFn, models: Callable[[Array], Tree], data: FederatedData, held_out: FederatedData) -> dict[str, Mean]:
     """Evaluate each client's own model, on its own held-out examples, or on all of them where no client holds them; one row a client.
 
     Args:
-        loss_fn, models: as in `evaluate_each`.
+        loss_fn, models: as in `evaluate_each`, a function.
         data: the training population; models of clients without examples do not count.
         held_out: of the same population, or of another, such as one central test set.
 
     >>> data = FederatedData.from_clients([{"x": np.ones(3)}, {"x": np.full(2, 5.0)}])
     >>> squares, central = lambda params, batch, key: (batch["x"] - params) ** 2, data.from_clients([{"x": np.ones(1)}])
-    >>> [evaluate_models(squares, jnp.array([1.0, 3.0]), data, test)["loss"].value().tolist() for test in (data, central)]
+    >>> [evaluate_models(squares, jnp.array([1.0, 3.0]).__getitem__, data, test)["loss"].value().tolist() for test in (data, central)]
     [[0.0, 4.0], [0.0, 4.0]]
     """
     if held_out.population == data.population:
         return zero_where_not(data.size > 0, evaluate_each(loss_fn, models, held_out))
-    each = jax.lax.map(lambda model: jax.tree.map(jnp.sum, evaluate(loss_fn, model, held_out)), models)
+    each = jax.lax.map(lambda id: jax.tree.map(jnp.sum, evaluate(loss_fn, models(id), held_out)), jnp.arange(data.population))
     return zero_where_not(data.size > 0, each)
 
 

@@ -14,6 +14,11 @@ def take(stack: Tree, index: Int[Array, "..."]) -> Tree:
     return jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), stack)
 
 
+def some(stack: Tree, ids: Int[Array, "..."] | None) -> Tree:
+    """Return rows of a stack, or all of it for None."""
+    return stack if ids is None else take(stack, ids)
+
+
 def put(stack: Tree, index: Int[Array, " n"], rows: Tree) -> Tree:
     """Replace the rows `index` of a stack; a row with an index past the end is dropped."""
     return jax.tree.map(lambda x, row: x.at[index].set(row, mode="drop"), stack, rows)

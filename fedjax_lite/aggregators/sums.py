@@ -46,6 +46,8 @@ def sum_rows(fn: Callable[..., Tree], present: Present, *stacks: Tree) -> Tree:
 
 def squared_norms(messages: Tree, present: Present) -> Float[Array, " clients"]:
     """Each message's squared Euclidean norm over all leaves, in float32 or wider; 0 for an empty slot."""
+    if not jax.tree.leaves(messages):  # of a model that stays with its clients
+        return jnp.zeros(present.shape, jnp.float32)
     return _total(jax.tree.map(lambda x: _squares(wide(x), present), messages))
 
 

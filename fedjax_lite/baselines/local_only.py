@@ -82,5 +82,6 @@ def alone(work: ClientWork, batches: Batches, population: int, engine: Engine | 
     server = Server(init=lambda params: (), broadcast=lambda state: Shared(()), update=lambda aggregate, state, info: ())
     built = federate(ClientWork(init, start, step, finish), nothing, server, batches=batches, population=population, engine=engine)
     layout = built.layout and built.layout._replace(rows=None)  # models are evaluated, so they stay on the device
+    models = lambda state, ids=None: tree.some(state.own.model, ids)  # noqa: E731
     means = lambda state: jax.tree.map(lambda x: jnp.mean(x, axis=0), state.own.model)  # noqa: E731
-    return built._replace(params=means, models=lambda state: state.own.model, layout=layout)
+    return built._replace(params=means, models=models, layout=layout)

@@ -24,6 +24,7 @@ from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.leaves import chosen, last_layer
 from fedjax_lite.models import Model
 
 __all__ = ["algorithm_of", "others_keys", "own_keys"]
@@ -188,6 +189,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return sections.aggregator_of(table)
     if name == "ensemble":
         return make(table, "ensemble")
+    if name in ("personal", "fixed"):
+        return _leaves(sections, table)
     if name == "mixing" and not isinstance(table.value, list):
         return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):
@@ -196,6 +199,15 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
             raise table.error("its learning rate can't be scheduled here: give a number")
         return optimizer
     return _learning_rate(table) if name.endswith("learning_rate") else table.value
+
+
+def _leaves(sections: Sections, table: Table) -> Any:
+    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves."""
+    with refusing(table):
+        if table.value == "last layer":
+            return last_layer(sections.known[0].model, sections.source.example)
+        chosen("the rule", table.value, sections.params[0])
+    return table.value
 
 
 def _learning_rate(table: Table) -> Any:

@@ -9,33 +9,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedjax_lite.base import Tree
+from fedjax_lite.leaves import paths_of
 from fedjax_lite.runner.files import replacing
 
-__all__ = ["leaf_names", "load_params", "named_leaves", "save_params"]
+__all__ = ["load_params", "named_leaves", "save_params"]
 
 PARAMS = "params.safetensors"
-
-
-def leaf_names(params: Tree) -> list[str]:
-    """Return the paths of a model's leaves, in order.
-
-    Raises:
-        ValueError: if two have the same path.
-
-    >>> leaf_names({"a": {"b": 0.0, "c": 0.0}}), leaf_names(0.0)
-    (['a/b', 'a/c'], ['params'])
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
-    return names
 
 
 def named_leaves(params: Tree) -> dict[str, np.ndarray]:
     """Copy a model's leaves to the host, by path: "Dense_0/kernel"."""
     leaves = jax.tree.leaves(jax.device_get(params))
-    return {name: np.array(leaf, order="C") for name, leaf in zip(leaf_names(params), leaves, strict=True)}
+    return {name: np.array(leaf, order="C") for name, leaf in zip(paths_of(params), leaves, strict=True)}
 
 
 def save_params(folder: Path, params: Tree) -> None:
@@ -70,7 +55,7 @@ def load_params(path: str | Path, like: Tree) -> Tree:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    names, wanted = leaf_names(like), jax.tree.leaves(like)
+    names, wanted = paths_of(like), jax.tree.leaves(like)
     for name, leaf in zip(names, wanted, strict=True):
         expected = f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
         held = f"{stored[name].dtype}{list(stored[name].shape)}" if name in stored else "no such leaf"

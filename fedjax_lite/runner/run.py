@@ -13,6 +13,7 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.evaluate import summarize
 from fedjax_lite.guarantees import hidden
+from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
@@ -27,7 +28,6 @@ from fedjax_lite.runner.fit import Setup, check_guarantee, fit_to_devices, struc
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
-from fedjax_lite.runner.model_file import leaf_names
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records, plain, records_of
 from fedjax_lite.runner.segments import start_segments
@@ -154,7 +154,7 @@ def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | Non
     if out is None:
         return None
     folder = check_room(out, resume)
-    leaf_names(params)
+    paths_of(params)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Local training: what one client does with its examples between the broadcast and its message."""
 
+from fedjax_lite.work.personal import Partly, keep_leaves, train_leaves
 from fedjax_lite.work.sgd import sgd_work
 from fedjax_lite.work.terms import gradient_term, loss_term
 
-__all__ = ["gradient_term", "loss_term", "sgd_work"]
+__all__ = ["Partly", "gradient_term", "train_leaves", "keep_leaves", "loss_term", "sgd_work"]

@@ -61,7 +61,7 @@ def sgd_work(
             the examples' rows among the client's, and the time. In evaluation these arguments are None.
         optimizer: an optax transformation (`optax.sgd(0.1)`), or with `learning_rate` its factory (`optax.sgd`). Its state
             starts anew in every round, unless clients keep it. A transformation before it that corrects the gradient, such as
-            `fl.gradient_term(...)`, is given the keywords `shared`, `own`, `client`, `round` and `key`, and `value`, the batch's loss.
+            `fl.gradient_term(...)`, is given the keywords `shared`, `own`, `client`, `round`, `epoch`, `key` and `value`, the batch's loss.
         learning_rate: number, tracer, or a schedule with its clock: `fl.on_round(s)`, `fl.on_step(s)`, `fl.on_client_step(s)`.
         epoch_decay: factor on the updates after each local epoch within a round.
         initial_loss: how the metric "initial_loss", the loss of the model as received, is measured. "batch": on each
@@ -185,7 +185,8 @@ def _step(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch) -> t
 def _moved(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch, gradient: Tree, loss: Array, key: Key) -> Carry:
     """Move the model by one step of the optimizer."""
     clock = Clock(batch.round, batch.step, _kept(own.steps) + batch.step if parts.counts_steps else None)
-    beside = {"shared": shared, "own": own, "client": batch.client, "round": batch.round, "key": jax.random.fold_in(key, HIGH_STREAM)}
+    beside = {"shared": shared, "own": own, "client": batch.client, "round": batch.round, "epoch": batch.epoch}
+    beside["key"] = jax.random.fold_in(key, HIGH_STREAM)
     beside |= {} if parts.hides else {"value": loss}
     with needs_value("sgd_work", not parts.hides):
         updates, state = parts.optimizer_at(clock).update(gradient, carry.optimizer, carry.params, **beside)

@@ -10,7 +10,7 @@ def test_every_algorithm_is_asked():
     asked = [f"work {name}" for name in contract.WORKS]
     for group in (contract.SERVERS, contract.AVERAGES, contract.DRAWING, contract.SPARSE, contract.ROTATED, contract.QUANTISED):
         asked += group
-    asked += [*contract.DISTILLED, *contract.TWO_SIDED, *contract.OPTIMISATION]
+    asked += [*contract.DISTILLED, *contract.TWO_SIDED, *contract.OPTIMISATION, *contract.PERSONAL]
     assert sorted(asked) == sorted(contract.ALGORITHMS)
 
 

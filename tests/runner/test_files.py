@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from segments import run, summary
 
+from fedjax_lite.leaves import paths_of
 from fedjax_lite.runner import files
-from fedjax_lite.runner.model_file import leaf_names
 from fedjax_lite.runner.records import read_records
 
 
@@ -79,7 +79,7 @@ def test_what_is_no_place_is_refused(out, message, tmp_path, monkeypatch):
 
 def test_two_leaves_of_one_name_are_refused_before_anything_is_written(tmp_path):
     params = {"a/b": np.zeros(1), "a": {"b": np.ones(1)}}
-    assert leaf_names({"a": {"b/c": 0}, "d": [1, 2]}) == ["a/b/c", "d/0", "d/1"]
+    assert paths_of({"a": {"b/c": 0}, "d": [1, 2]}) == ["a/b/c", "d/0", "d/1"]
     with pytest.raises(ValueError, match="params: two leaves are called 'a/b': rename a key that has a slash"):
         run(rounds=3, params=params, out=tmp_path / "run")
     assert not os.listdir(tmp_path)

@@ -305,6 +305,31 @@ OPTIMISATION = {
 }
 ALGORITHMS |= OPTIMISATION
 
+
+def in_leaves(params, batch, key):
+    """The loss of a model with a body and a head."""
+    return softmax_loss(params["body"] * (1 + params["head"][None]), batch, key)
+
+
+def personal(name, **own):
+    """A method of fl.algorithms of which some leaves stay, as a function of the engine and the rate."""
+
+    def make(engine, rate=0.1):
+        batches = fl.Batches(4, epochs=2, shuffle=False)
+        built = getattr(fl.algorithms, name)(in_leaves, optax.sgd(rate), batches=batches, population=POPULATION, engine=engine, **own)
+        return built._replace(init=lambda params, key: built.init({"body": params, "head": jnp.zeros(CLASSES)}, key))
+
+    return make
+
+
+PERSONAL = {
+    "fedper": personal("fedper", personal="head"),
+    "fedrep": personal("fedrep", personal="head", head_epochs=1),
+    "fedbabu": personal("fedbabu", fixed="head"),
+    "lg_fedavg": personal("lg_fedavg", personal="body"),
+}
+ALGORITHMS |= PERSONAL
+
 # The groups whose tests ask them.
 SERVERS = "median", "own weights", "adam server", "adaptive rate", "plateau"
 AVERAGES = "fedavg", "fedavgm", "fedsgd"
@@ -318,8 +343,8 @@ TWO_SIDED = "fedgkt", "fedgen"
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
 # Methods of optimisation stand against their tables on every engine; one of each kind of composition is asked in every run.
-ONE_OF_EACH_KIND = ("scaffold",)
-BY_TABLE = [name for name in OPTIMISATION if name not in ONE_OF_EACH_KIND]
+ONE_OF_EACH_KIND = "scaffold", "fedper"
+BY_TABLE = [name for name in (*OPTIMISATION, *PERSONAL) if name not in ONE_OF_EACH_KIND]
 ALIKE += BY_TABLE
 # What has a near relative that every run asks is asked in the deeper tests.
 RELATED = (

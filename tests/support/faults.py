@@ -248,6 +248,23 @@ IN_FOLDERS = (
         "number = sum(jax.tree.leaves(stack)[0].shape[0] for stack in stacks)",
         "number = jax.tree.leaves(stacks[0])[0].shape[0] * len(stacks)"),
 
+    # personal models
+    Fault("leaves that stay are sent", "work/personal.py", "algorithms/personal",
+        "return _like(shared.params, change), Own(leaves, *after), metrics",
+        "return change, Own(leaves, *after), metrics"),
+    Fault("a client forgets the leaves that stay", "work/personal.py", "algorithms/personal",
+        "leaves = optax.apply_updates(own.leaves, _like(own.leaves, change))",
+        "leaves = own.leaves"),
+    Fault("turns of learning begin one epoch late", "work/personal.py", "algorithms/personal",
+        "now = (epoch >= first)",
+        "now = (epoch > first)"),
+    Fault("FedRep's body learns first", "algorithms/personal/partial.py", "algorithms/personal",
+        "turns = [(personal, head_epochs), (besides(personal), None)]",
+        "turns = [(besides(personal), head_epochs), (personal, None)]"),
+    Fault("a rule chooses parts of paths", "leaves.py", "test_leaves.py",
+        "pattern.fullmatch(path)",
+        "pattern.match(path)"),
+
     # engine
     Fault("lanes that are not done upload too", "engine/queue.py", "engine",
         "finished = trained._replace(weight=jnp.where(done, trained.weight, 0))",

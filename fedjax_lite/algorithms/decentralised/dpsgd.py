@@ -103,7 +103,7 @@ def dpsgd(
             )
         return built.round(state, data, cohort)
 
-    return built._replace(round=round, models=lambda state: state.server.stack)
+    return built._replace(round=round, models=lambda state, ids=None: tree.some(state.server.stack, ids))
 
 
 def _on_own_models(work: ClientWork) -> ClientWork:
