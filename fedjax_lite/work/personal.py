@@ -148,15 +148,23 @@ def _params(server: Server, state: _Kept) -> Tree:
 
 def _models(server: Server, state: State, ids: Any = None) -> Tree:
     """Return the models of clients `ids`, by default of all: the leaves that would be sent next, and each one's own."""
-    if not isinstance(state.own, Own):
-        raise ValueError(
-            "models: what clients keep is in host memory, in state.own.rows, of the clients state.own.ids: join them with params"
-        )
-    shared, mine = server.broadcast(state.server), state.own.leaves
+    shared, mine = server.broadcast(state.server), on_device(state.own).leaves
     if ids is None:
         ids = jnp.arange(len(jax.tree.leaves(mine)[0]))
     sent = merge(shared.params, shared.public.leaves)
     return merge(jax.tree.map(lambda x: jnp.broadcast_to(x, (*jnp.shape(ids), *jnp.shape(x))), sent), tree.take(mine, ids))
+
+
+def on_device(own: Tree) -> Tree:
+    """Return the own rows of all clients; refuse those that are in host memory, where there are some of them only.
+
+    Raises:
+        ValueError: saying where they are.
+    """
+    if own._fields == ("ids", "rows"):
+        where = "in state.own.rows, of the clients state.own.ids"
+        raise ValueError(f"models: what clients keep is in host memory, {where}: join them with the global model")
+    return own
 
 
 def train_leaves(optimizer: Any, turns: Sequence[tuple[Rule, int | None]]) -> Any:

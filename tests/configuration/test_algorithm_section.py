@@ -76,6 +76,8 @@ NAMES = {
     "moon": ("mu = 2\ntau = 1", ()),
     "agnostic_fedavg": ("gamma = 0.1\ndomains = [0, 0, 1, 2]\nupdate = 'projected'", ()),
     "qfedavg": ("q = 2", ()),
+    "apfl": ("alpha = 0.25\nadaptive = false", ()),
+    "ditto": ("lam = 0.1", ()),
     "fedper": ("personal = 'last layer'", ()),
     "fedrep": ("personal = 'last layer'\nhead_epochs = 1", (("batch_size = 50\n", "batch_size = 50\nepochs = 2\n"),)),
     "fedbabu": ("fixed = 'last layer'", ()),

@@ -327,6 +327,8 @@ PERSONAL = {
     "fedrep": personal("fedrep", personal="head", head_epochs=1),
     "fedbabu": personal("fedbabu", fixed="head"),
     "lg_fedavg": personal("lg_fedavg", personal="body"),
+    "ditto": optimised("ditto", optax.sgd, lam=0.5),
+    "apfl": optimised("apfl"),
 }
 ALGORITHMS |= PERSONAL
 
