@@ -78,6 +78,8 @@ NAMES = {
     "qfedavg": ("q = 2", ()),
     "apfl": ("alpha = 0.25\nadaptive = false", ()),
     "ditto": ("lam = 0.1", ()),
+    "pfedme": ("lam = 15\ninner_rate = 0.05\ninner_steps = 3\nserver_learning_rate = 1.5", ()),
+    "per_fedavg": ("alpha = 0.01\nform = 'first order'", ()),
     "fedper": ("personal = 'last layer'", ()),
     "fedrep": ("personal = 'last layer'\nhead_epochs = 1", (("batch_size = 50\n", "batch_size = 50\nepochs = 2\n"),)),
     "fedbabu": ("fixed = 'last layer'", ()),

@@ -329,6 +329,8 @@ PERSONAL = {
     "lg_fedavg": personal("lg_fedavg", personal="body"),
     "ditto": optimised("ditto", optax.sgd, lam=0.5),
     "apfl": optimised("apfl"),
+    "pfedme": optimised("pfedme", lam=1.0, inner_rate=0.1, inner_steps=2),
+    "per_fedavg": optimised("per_fedavg", optax.sgd, alpha=0.1),
 }
 ALGORITHMS |= PERSONAL
 
