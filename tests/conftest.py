@@ -9,7 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
-METHODS = ROOT / "fedjax_lite" / "algorithms" / "optimisation"
+METHODS = [ROOT / "fedjax_lite" / "algorithms" / room for room in ("optimisation", "personal")]
 
 
 def pytest_configure(config):
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
     those of methods, whole runs that stand beside tables, deep."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
-            method = item.path.parent == METHODS and item.path.stem not in ("fedavg", "pieces", "adaptive")
+            method = item.path.parent in METHODS and item.path.stem not in ("fedavg", "pieces", "adaptive")
             item.add_marker("deep" if method else "quick")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))

@@ -30,7 +30,7 @@ def built(**more):
     return fl.algorithms.apfl(quadratics.loss_fn, learning_rate=0.1, **given | more)
 
 
-@pytest.mark.parametrize("adaptive", TABLE)
+@pytest.mark.parametrize("adaptive", [pytest.param(False, marks=pytest.mark.deep), True])
 def test_models_and_alphas_are_the_tables_and_the_global_model_is_fedavgs(adaptive):
     algorithm = built(adaptive=adaptive)
     states, params, _ = trajectory(algorithm, A5, 2)
@@ -45,6 +45,7 @@ def test_models_and_alphas_are_the_tables_and_the_global_model_is_fedavgs(adapti
     np.testing.assert_allclose(algorithm.models(last, jnp.int32(2)), mixture[2], atol=1e-9)
 
 
+@pytest.mark.deep
 def test_the_ends_are_fedavg_and_training_alone():
     states, params, _ = trajectory(built(alpha=0.0, adaptive=False), A5, 2)
     np.testing.assert_allclose(params, FEDAVG, atol=1e-9)

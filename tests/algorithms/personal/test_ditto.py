@@ -25,13 +25,14 @@ def built(lam, **more):
     return fl.algorithms.ditto(quadratics.loss_fn, optax.sgd(0.1), lam=lam, **given | more)
 
 
-@pytest.mark.parametrize("lam", TABLE)
+@pytest.mark.parametrize("lam", [pytest.param(0.1, marks=pytest.mark.deep), 1.0])
 def test_own_models_are_the_tables_and_the_global_one_is_fedavgs(lam):
     states, params, _ = trajectory(built(lam), A5, 2)
     np.testing.assert_allclose(states.own.model[-1], TABLE[lam], atol=1e-9)
     np.testing.assert_allclose(params, [(0.877075, 0.1131095313), (0.0350531347, 0.1002333626)], atol=1e-9)
 
 
+@pytest.mark.deep
 def test_without_a_pull_each_trains_alone_and_another_optimizer_is_the_own_models():
     given = {"batches": quadratics.batches(A5), "population": A5.population}
     alone = fl.baselines.local_only(quadratics.loss_fn, optax.sgd(0.1), **given)

@@ -107,6 +107,7 @@ def test_a_model_that_is_not_finite_is_not_kept():
     assert parts.models(state)["head"].tolist() == [1.0, -1e9]
 
 
+@pytest.mark.deep
 def test_a_study_over_rates_is_its_single_runs():
     def run(rate):
         algorithm = kept(optimizer=optax.sgd(rate))
