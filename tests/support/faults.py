@@ -255,7 +255,7 @@ IN_FOLDERS = (
     Fault("a client forgets the leaves that stay", "work/personal.py", "algorithms/personal",
         "leaves = optax.apply_updates(own.leaves, _like(own.leaves, change))",
         "leaves = own.leaves"),
-    Fault("turns of learning begin one epoch late", "work/personal.py", "algorithms/personal",
+    Fault("turns of learning begin one epoch late", "work/train_leaves.py", "algorithms/personal",
         "now = (epoch >= first)",
         "now = (epoch > first)"),
     Fault("FedRep's body learns first", "algorithms/personal/partial.py", "algorithms/personal",
