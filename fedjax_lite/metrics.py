@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "SPREAD", "TEST", "check_names", "headline", "in_order",
+    "EVALUATIONS", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline", "in_order",
     "inside_guarantee", "is_evaluation", "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
 ]  # fmt: skip
 
@@ -14,6 +14,7 @@ OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
 TEST, TRAIN = "test_", "train_"
 EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # prefix of an evaluation's metrics -> its examples
+OWN = "own_"  # after an evaluation's prefix: of each client's own model, not of the global one
 SPREAD = "clients"  # after an evaluation's prefix, the name of the entry with each metric's spread over clients
 ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # public examples: the model
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.

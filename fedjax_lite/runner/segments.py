@@ -10,6 +10,7 @@ from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.evaluate import evaluate, evaluate_models
+from fedjax_lite.metrics import OWN
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
@@ -37,9 +38,16 @@ def start_segments(
 
 @partial(Compiled, parts=3, static_argnames="rounds", donate_argnames="state")
 def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
-    """Rounds and the evaluation after them in one program, compiled once for an algorithm."""
+    """Rounds and the evaluation after them in one program, compiled once for an algorithm.
+
+    Where clients have models of their own and hold examples out, each model is evaluated on its client's, too.
+    """
     state, history = advance(algorithm, data, state, sampler, rounds=rounds)
-    return state, history, evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+    sums = evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
+    if loss_fn and algorithm.models and held_out.population == data.population:
+        own = evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
+        sums |= {f"{OWN}{name}": metric for name, metric in own.items()}
+    return state, history, sums
 
 
 @partial(Compiled, parts=3, static_argnames="rounds")

@@ -160,3 +160,17 @@ def test_turns_and_refusals():
         fl.algorithms.fedrep(loss_fn, SGD, batches=fl.Batches(4, epochs=2), population=3, personal="head", head_epochs=2)
     with pytest.raises(ValueError, match="fedrep: head_epochs must be"):
         fl.algorithms.fedrep(loss_fn, SGD, batches=fl.Batches(4, epochs=2), population=3, personal="head", head_epochs=0)
+
+
+def test_a_run_evaluates_own_models_where_clients_hold_examples_out():
+    algorithm, options = kept(), {"rounds": 2, "key": jax.random.key(1), "evaluate_every": 1, "progress": False, "loss_fn": loss_fn}
+    result = fl.run(algorithm, softmax_data(), begin(), SOME, test=softmax_data(SIZES[::-1]), **options)
+    own = fl.evaluate_each(loss_fn, lambda id: algorithm.models(result.state, id), softmax_data(SIZES[::-1]))
+    summary = fl.summarize({"own_loss": own["loss"]})
+    np.testing.assert_allclose(result.history[-1]["test_own_loss"], summary["test_own_loss"], rtol=1e-6)
+    np.testing.assert_allclose(
+        result.history[-1]["test_clients"]["own_loss"]["mean"], summary["test_clients"]["own_loss"]["mean"], rtol=1e-6
+    )
+    assert result.history[-1]["test_own_loss"] != result.history[-1]["test_loss"]
+    central = fl.run(algorithm, softmax_data(), begin(), SOME, test=softmax_data((5,)), **options)
+    assert "test_loss" in central.history[-1] and "test_own_loss" not in central.history[-1]
