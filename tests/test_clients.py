@@ -82,13 +82,13 @@ def test_passes_before_and_after_training_show_every_example_once_in_order(engin
 
 
 def test_a_loss_and_a_transformation_are_given_what_they_ask_for():
-    """By hand: the loss adds the server's number and the client's, the optimizer takes the round off."""
+    """By hand: the loss adds the server's number and the client's, the optimizer takes sizes and epochs off."""
 
     def loss(params, batch, key, shared, own, client, round, epoch):
         return params * batch["x"] * (shared.extra + client.id + 10 * round + 100 * epoch)
 
-    def update(gradient, state, params=None, *, shared, own, client, round, key, value):
-        return -gradient - shared.extra * client.size, state
+    def update(gradient, state, params=None, *, shared, own, client, round, epoch, key, value):
+        return -gradient - shared.extra * client.size - 5 * epoch, state
 
     seen = optax.GradientTransformationExtraArgs(lambda params: (), update)
     server = fl.Server(
@@ -98,7 +98,9 @@ def test_a_loss_and_a_transformation_are_given_what_they_ask_for():
     built = fl.federate(fl.sgd_work(loss, seen), fl.aggregators.mean(), server, batches=batches, population=2)
     data = fl.FederatedData.from_clients([{"x": np.ones(1)}, {"x": np.full(3, 2.0)}])
     state, history = fl.simulate(built, data, jnp.float32(0.0), fl.sampling.everyone(), rounds=2, key=jax.random.key(0))
-    steps = [-(x * (2 + k + 10 * t + 100 * e)) - 2 * n for t in range(2) for e in range(2) for k, (x, n) in enumerate([(1, 1), (2, 3)])]
+    steps = [
+        -(x * (2 + k + 10 * t + 100 * e)) - 2 * n - 5 * e for t in range(2) for e in range(2) for k, (x, n) in enumerate([(1, 1), (2, 3)])
+    ]
     assert float(state.server) == sum(steps) / 2
     assert history["downlink_bits"].tolist() == [2 * 64, 2 * 64]
 
