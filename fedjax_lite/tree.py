@@ -40,6 +40,11 @@ def zero_where_not(mask: Bool[Array, "..."], stack: Tree) -> Tree:
     return where(mask, stack, jax.tree.map(jnp.zeros_like, stack))
 
 
+def if_finite(tree: Tree, other: Tree) -> Tree:
+    """Return a tree whose squared norm is finite, else `other`."""
+    return where(jnp.isfinite(squared_norm(tree)), tree, other)
+
+
 def squared_norm(tree: Tree) -> Float[Array, ""]:
     """Return the sum of squares over all leaves, in float32 or wider; not finite where the sum overflows."""
     return sum((jnp.sum(jnp.square(wide(x))) for x in jax.tree.leaves(tree)), start=jnp.zeros((), jnp.float32))

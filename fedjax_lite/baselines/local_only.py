@@ -14,6 +14,7 @@ from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.work import sgd_work
+from fedjax_lite.work.personal import models_kept
 
 
 class Own(NamedTuple):
@@ -82,6 +83,5 @@ def alone(work: ClientWork, batches: Batches, population: int, engine: Engine | 
     server = Server(init=lambda params: (), broadcast=lambda state: Shared(()), update=lambda aggregate, state, info: ())
     built = federate(ClientWork(init, start, step, finish), nothing, server, batches=batches, population=population, engine=engine)
     layout = built.layout and built.layout._replace(rows=None)  # models are evaluated, so they stay on the device
-    models = lambda state, ids=None: tree.some(state.own.model, ids)  # noqa: E731
     means = lambda state: jax.tree.map(lambda x: jnp.mean(x, axis=0), state.own.model)  # noqa: E731
-    return built._replace(params=means, models=models, layout=layout)
+    return built._replace(params=means, models=models_kept, layout=layout)

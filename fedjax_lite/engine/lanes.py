@@ -48,9 +48,11 @@ def packed(lanes: int | str | None = None) -> Engine:
             engine = over_devices(lambda local, cohort, rows: run_dry(local, cohort, rows, number, step_by_step))
             return partial(engine, build)
 
-        alone, together = train(False), None if forms.cpu() else gathering(train(True))
-        if forms.cpu() and jax.tree.leaves(rows):
-            together = gathering(when_vmapped(alone, None))  # or a loop over runs would copy the rows of each run's population
+        alone, together = train(False), None
+        if not forms.cpu():
+            together = gathering(train(True))
+        elif jax.tree.leaves(rows):  # one run after another, with its cohort's rows: the loop would copy those of all its clients
+            together = gathering(when_vmapped(alone, None))
         return when_vmapped(alone, together)(common, examples, cohort, rows)
 
     def width_of(carry, clients):

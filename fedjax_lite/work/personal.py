@@ -118,7 +118,7 @@ def _keeping(work: ClientWork, rules: Callable[[Tree], tuple[Tree, Tree, Tree]])
     def finish(shared, own, carry, client):
         change, after, metrics = work.finish(whole(shared, own), own, carry, client)
         leaves = optax.apply_updates(own.leaves, _like(own.leaves, change))
-        leaves = tree.where(jnp.isfinite(tree.squared_norm(leaves)), leaves, own.leaves)  # which the message may not show
+        leaves = tree.if_finite(leaves, own.leaves)  # whether they are, the message may not show
         return _like(shared.params, change), Own(leaves, *after), metrics
 
     return ClientWork(init, start, step, finish)
@@ -165,6 +165,11 @@ def on_device(own: Tree) -> Tree:
         where = "in state.own.rows, of the clients state.own.ids"
         raise ValueError(f"models: what clients keep is in host memory, {where}: join them with the global model")
     return own
+
+
+def models_kept(state: State, ids: Any = None) -> Tree:
+    """Return the models that clients `ids` keep whole, in `own.model`; by default of all."""
+    return tree.some(on_device(state.own).model, ids)
 
 
 def _like(part: Tree, whole: Tree) -> Tree:

@@ -104,8 +104,7 @@ def apfl(
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry.received, client)
-        trained = carry.own.params
-        v, a = tree.where(jnp.isfinite(tree.squared_norm(trained)), trained, (own.model, own.alpha))
+        v, a = tree.if_finite(carry.own.params, (own.model, own.alpha))
         return change, Own(v, a, after.steps), metrics
 
     aggregator = weighted_mean() if aggregator is None else aggregator

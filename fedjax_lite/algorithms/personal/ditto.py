@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import optax
 
 from fedjax_lite import tree
@@ -15,7 +14,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import positive
 from fedjax_lite.work import sgd_work
-from fedjax_lite.work.personal import on_device
+from fedjax_lite.work.personal import models_kept
 from fedjax_lite.work.terms import in_front
 
 
@@ -93,11 +92,9 @@ def ditto(
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry.received, client)
-        model = carry.own.params
-        model = tree.where(jnp.isfinite(tree.squared_norm(model)), model, own.model)
-        return change, Own(model, *after), metrics
+        return change, Own(tree.if_finite(carry.own.params, own.model), *after), metrics
 
     aggregator = weighted_mean() if aggregator is None else aggregator
     work, server = ClientWork(init, start, step, finish), averaging("ditto", server_learning_rate)
     built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
-    return built._replace(models=lambda state, ids=None: tree.some(on_device(state.own).model, ids))
+    return built._replace(models=models_kept)

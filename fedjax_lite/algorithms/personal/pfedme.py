@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite import tree
 from fedjax_lite.aggregators import mean
 from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
 from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, ClientWork, Number, Tree
@@ -16,7 +15,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.work import sgd_work
-from fedjax_lite.work.personal import on_device
+from fedjax_lite.work.personal import models_kept
 from fedjax_lite.work.terms import in_front
 
 
@@ -104,4 +103,4 @@ def pfedme(
 
     work, server = ClientWork(init, sgd.start, sgd.step, finish), averaging("pfedme", server_learning_rate)
     built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
-    return built._replace(models=lambda state, ids=None: tree.some(on_device(state.own).model, ids))
+    return built._replace(models=models_kept)
