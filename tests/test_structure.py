@@ -1,7 +1,12 @@
 """Promises about the code itself: who compiles, what the engine knows, that public names are documented and usable."""
 
 import ast
+import builtins
+import doctest
+import importlib
 import inspect
+import pkgutil
+import symtable
 from pathlib import Path
 
 import pytest
@@ -117,3 +122,25 @@ def test_every_public_function_has_an_example():
     functions = [value for module in modules for name in module.__all__ if inspect.isfunction(value := getattr(module, name))]
     without = {f"{function.__module__}.{function.__name__}" for function in functions if ">>>" not in (function.__doc__ or "")}
     assert len(functions) > 100 and not without
+
+
+def undefined(example, module):
+    """The names that an example takes from nowhere: neither its own, nor its module's, nor Python's."""
+    tables = [symtable.symtable(example, module.__name__, "exec")]
+    for table in tables:
+        tables += table.get_children()
+    own = {name.get_name() for name in tables[0].get_symbols() if name.is_assigned() or name.is_imported()}
+    taken = {name.get_name() for table in tables for name in table.get_symbols() if name.is_global() or table is tables[0]}
+    return taken - own - {*vars(module), *dir(builtins)}
+
+
+def test_what_examples_name_exists():
+    """Most examples are run in the deep tier alone; a name that left with its import is seen here."""
+    names = [found.name for found in pkgutil.walk_packages(fl.__path__, "fedjax_lite.") if "__main__" not in found.name]
+    examples = [
+        (test.name, "".join(line.source for line in test.examples), module)
+        for module in map(importlib.import_module, names)
+        for test in doctest.DocTestFinder().find(module, globs={})
+    ]
+    missing = {name: lost for name, example, module in examples if (lost := undefined(example, module))}
+    assert len(examples) > 200 and not missing

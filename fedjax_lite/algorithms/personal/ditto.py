@@ -65,7 +65,7 @@ def ditto(
     Raises:
         ValueError: for a lam below 0.
 
-    >>> import fedjax_lite as fl, jax
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([2.0])}, {"x": jnp.array([8.0])}])
     >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
     >>> algorithm = ditto(loss_fn, optax.sgd(0.3), batches=fl.Batches(None, steps=20), population=2, lam=1.0)
