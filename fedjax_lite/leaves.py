@@ -10,7 +10,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from fedjax_lite.base import Tree
 from fedjax_lite.models import Model
-from fedjax_lite.models.networks import in_two
+from fedjax_lite.models.model import in_two
 from fedjax_lite.refuse import short
 
 __all__ = ["Rule", "besides", "chosen", "last_layer", "merge", "paths_of", "split"]

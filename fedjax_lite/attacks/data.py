@@ -12,6 +12,7 @@ from fedjax_lite.attacks.send import scaling
 from fedjax_lite.base import Mean, Number, Tree
 from fedjax_lite.models import Model
 from fedjax_lite.models.loss_fn import LossFn, losses_and_metrics
+from fedjax_lite.models.model import outputs_of
 from fedjax_lite.refuse import finite, is_number, whole
 
 
@@ -126,12 +127,12 @@ def measured(loss_fn: LossFn, attack: Attack, model: Model) -> LossFn:
 
     @wraps(loss_fn)
     def with_success(params: Tree, batch: Tree, key: Any, **mask: Any) -> Any:
-        losses, values = losses_and_metrics(loss_fn(params, batch, key, **mask))
+        losses, values, *statistics = losses_and_metrics(loss_fn(params, batch, key, **mask))
         shown, wanted, tells = trigger(batch)
-        hit = jnp.argmax(model.apply(params, shown, key), axis=-1) == wanted
+        hit = jnp.argmax(outputs_of(model, params, shown, key)[0], axis=-1) == wanted
         dtype = jax.tree.leaves(losses)[0].dtype
         success = Mean((hit & tells).astype(dtype), tells.astype(dtype))
-        return losses, {**values, "attack_success": success}
+        return losses, {**values, "attack_success": success}, *statistics
 
     return with_success
 

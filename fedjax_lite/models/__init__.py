@@ -3,18 +3,23 @@
 from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
+from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.losses import supervised
-from fedjax_lite.models.networks import Model, from_linen, linear, mlp
+from fedjax_lite.models.model import Model, WithStatistics
+from fedjax_lite.models.networks import linear, mlp
+from fedjax_lite.models.nnx import from_nnx
 from fedjax_lite.models.pooling import max_pool
 from fedjax_lite.models.recurrent import char_lstm, lstm
 
 __all__ = [
     "Model",
+    "WithStatistics",
     "char_lstm",
     "cifar_cnn",
     "emnist_cnn",
     "example_by_example",
     "from_linen",
+    "from_nnx",
     "linear",
     "lstm",
     "matmul_conv",

@@ -8,7 +8,8 @@ import jax
 
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
-from fedjax_lite.models.networks import Model, from_linen
+from fedjax_lite.models.linen import from_linen
+from fedjax_lite.models.model import Model
 from fedjax_lite.models.pooling import max_pool
 
 

@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool
 
 from fedjax_lite.base import Batch, Key, Mean, Tree
 from fedjax_lite.metrics import OF_WORK, check_names
+from fedjax_lite.models.model import WithStatistics
 
-# params, batch, key -> losses [batch], or (losses, {name: values [batch]}); a loss or a metric over some examples only is a
-# fl.Mean(total [batch], count [batch]). Arguments named in BESIDE are given by keyword.
+# params, batch, key -> losses [batch], or (losses, {name: values [batch]}), or (losses, {...}, statistics), what the running statistics of
+# a `WithStatistics` become. A loss or a metric over some examples only is a fl.Mean(total [batch], count [batch]). Arguments named in
+# BESIDE are given by keyword.
 LossFn = Callable[..., Any]
 BESIDE = {"mask", "row", "shared", "own", "client", "round", "epoch"}  # further arguments that a loss function may take, by keyword
 
@@ -51,8 +53,12 @@ def values_of(
     loss_fn: LossFn, params: Tree, examples: Tree, key: Key | None, mask: Bool[Array, " batch"], **beside: Any
 ) -> dict[str, Mean]:
     """Return the loss and every metric of each example, `[batch]`, in at least float32: half precision is too coarse for sums."""
-    shape = mask.shape
-    losses, values = losses_and_metrics(call_loss(loss_fn, params, examples, key, mask=mask, **beside))
+    return _values(call_loss(loss_fn, params, examples, key, mask=mask, **beside), mask.shape)
+
+
+def _values(output: Any, shape: tuple[int, ...]) -> dict[str, Mean]:
+    """Return the values that a loss function gives of a batch of this shape."""
+    losses, values, *_ = losses_and_metrics(output)
     check_names(values, "loss_fn", OF_WORK)
     kind = jnp.result_type(jax.tree.leaves(losses)[0])
     if not jnp.issubdtype(kind, jnp.floating):
@@ -68,20 +74,32 @@ def values_of(
     return {name: _wide_mean(value) for name, value in values.items()}
 
 
-def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
-    """Split a loss function's output into losses, an array or a `Mean`, and metrics by name.
+def losses_and_metrics(output: Any) -> tuple[Any, ...]:
+    """Split a loss function's output into losses, an array or a `Mean`, metrics by name, and, where it has some, running statistics.
 
     Raises:
         TypeError: for an output of another form.
     """
     bare = isinstance(output, Mean) or not isinstance(output, tuple)
-    losses, values = (output, {}) if bare else output if len(output) == 2 else (None, None)
+    losses, values, *statistics = (output, {}) if bare else output if len(output) in (2, 3) else (None, None)
     if not isinstance(values, dict) or not (isinstance(losses, Mean) or hasattr(losses, "shape")):
         raise TypeError(
             f"loss_fn must return losses [batch], or (losses, {{name: values [batch]}}), got {jax.tree.map(jnp.shape, output)}: "
             "give each metric a name"
         )
-    return losses, values
+    return losses, values, *statistics
+
+
+def _check_statistics(statistics: list[Tree], params: Tree) -> None:
+    """Refuse running statistics that are not those of the model.
+
+    Raises:
+        TypeError: naming the leaves of both.
+    """
+    own = [params.statistics] if isinstance(params, WithStatistics) else []
+    if statistics and jax.tree.structure(statistics) != jax.tree.structure(own):
+        has = f"has {jax.tree.map(jnp.shape, own[0])}" if own else "is no fl.models.WithStatistics"
+        raise TypeError(f"loss_fn returns as running statistics, third, {jax.tree.map(jnp.shape, statistics[0])}, and the model {has}")
 
 
 def _wide_mean(value: Any) -> Mean:
@@ -91,13 +109,18 @@ def _wide_mean(value: Any) -> Mean:
     return Mean(total, jnp.ones_like(total) if count is None else jnp.asarray(count, total.dtype))
 
 
-def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Mean]]:
+STATISTICS = "statistics"  # where `mean_loss` leaves, among the sums, what running statistics become
+
+
+def mean_loss(loss_fn: LossFn, params: Tree, batch: Batch, key: Key) -> tuple[Array, dict[str, Any]]:
     """Return the mean loss over a batch's real examples, and totals and counts of the loss and every metric."""
     facts = {"row": batch.row, "client": batch.client, "round": batch.round, "epoch": batch.epoch}
-    values = values_of(loss_fn, params, batch.examples, key, batch.mask, **facts)
-    sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), values)
+    output = call_loss(loss_fn, params, batch.examples, key, mask=batch.mask, **facts)
+    _, _, *statistics = losses_and_metrics(output)
+    _check_statistics(statistics, params)
+    sums = jax.tree.map(lambda value: jnp.sum(jnp.where(batch.mask, value, 0)), _values(output, batch.mask.shape))
     total, count = sums["loss"]
-    return total / jnp.where(count > 0, count, 1), sums
+    return total / jnp.where(count > 0, count, 1), sums | {STATISTICS: after for after in statistics}
 
 
 # loss_fn, params, batch, key -> ((mean loss, sums), gradient): what `mean_loss` returns, and the gradient by the parameters.

@@ -10,7 +10,7 @@ import numpy as np
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.models.loss_fn import LossFn, facts_asked
-from fedjax_lite.models.networks import Model, leaf_of
+from fedjax_lite.models.model import Model, leaf_of, outputs_of
 
 
 def supervised(model: Model, loss: str = "softmax", *, target: str = "y", ignore: int | None = None, mean: str = "sequences") -> LossFn:
@@ -76,15 +76,15 @@ def _check(loss: str, ignore: int | None, mean: str) -> None:
         raise ValueError(f'supervised: mean must be "sequences", or "tokens" where loss="softmax", got {mean!r} and {loss!r}')
 
 
-def _ask(parts: _Parts, params: Tree, batch: Tree, key: Any, mask: dict[str, Any]) -> tuple[Any, Any]:
-    """Ask the model for its outputs of a batch, and the batch for its labels."""
+def _ask(parts: _Parts, params: Tree, batch: Tree, key: Any, mask: dict[str, Any]) -> tuple[Any, ...]:
+    """Ask the batch for its labels, and the model for its outputs and, where they change, its running statistics."""
     labels = leaf_of(batch, "supervised: target", parts.target)
-    return parts.model.apply(params, batch, key, **mask), labels
+    return labels, *outputs_of(parts.model, params, batch, key, **mask)
 
 
-def _softmax(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> tuple[Any, dict[str, Any]]:
+def _softmax(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> tuple[Any, ...]:
     """Take the cross-entropy of a batch's labels, and whether the model has them right."""
-    logits, labels = _ask(parts, params, batch, key, mask)
+    labels, logits, *statistics = _ask(parts, params, batch, key, mask)
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"supervised: logits {logits.shape} for labels {labels.shape}: each label needs its row of logits")
     classes, given = logits.shape[-1], labels
@@ -97,18 +97,19 @@ def _softmax(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) ->
     losses = jnp.where(known, losses, jnp.nan)
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
     counts = None if parts.ignore is None else labels != parts.ignore
-    return _of_examples(losses, counts, parts.mean), {"accuracy": _of_examples(hits, counts, parts.mean)}
+    return _of_examples(losses, counts, parts.mean), {"accuracy": _of_examples(hits, counts, parts.mean)}, *statistics
 
 
-def _squared(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> jax.Array:
+def _squared(parts: _Parts, params: Tree, batch: Tree, key: Any, **mask: Any) -> Any:
     """Take half of the squared distance of the outputs to a batch's targets."""
-    predictions, targets = _ask(parts, params, batch, key, mask)
+    targets, predictions, *statistics = _ask(parts, params, batch, key, mask)
     if predictions.size != targets.size:
         raise ValueError(
             f"supervised: {predictions.shape[-1]} outputs for targets of shape {targets.shape[1:]}: make the model's outputs match"
         )
     difference = predictions.reshape(len(targets), -1) - targets.reshape(len(targets), -1)  # of a truth value 1 or 0
-    return 0.5 * jnp.sum(difference**2, axis=-1)
+    losses = 0.5 * jnp.sum(difference**2, axis=-1)
+    return (losses, {}, *statistics) if statistics else losses
 
 
 def _check_data(parts: _Parts, params: Tree, data: Any, name: str) -> None:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fedjax_lite.models.networks import Model, from_linen
+from fedjax_lite.models.linen import from_linen
+from fedjax_lite.models.model import Model
 
 
 def lstm(kernel: jax.Array, recurrent: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from fedjax_lite import forms, tree
 from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
 from fedjax_lite.clip import clipped, normal_like
-from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
+from fedjax_lite.models.loss_fn import STATISTICS, LossFn, loss_and_gradient
 from fedjax_lite.refuse import integer, positive
 
 __all__ = ["record_level"]
@@ -71,6 +71,11 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         def of_example(example, mask):
             alone = batch._replace(examples=jax.tree.map(lambda x: x[None], example), mask=mask[None])
             (_, sums), gradient = loss_and_gradient(loss_fn, params, alone, key)
+            if STATISTICS in sums:
+                raise ValueError(
+                    "record_level: the model's running statistics are of a batch's examples, unclipped and without noise: take "
+                    'statistics="frozen", or layers without statistics (GroupNorm, LayerNorm)'
+                )
             return clipped(gradient, clip)[0], sums  # 0 for a masked example: its gradient is 0, or not finite and cut to 0
 
         def summed(examples, mask):

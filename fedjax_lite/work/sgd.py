@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
-from fedjax_lite.models.loss_fn import LossFn, bound, facts_for, loss_and_gradient, mean_loss
+from fedjax_lite.models.loss_fn import STATISTICS, LossFn, bound, facts_for, loss_and_gradient, mean_loss
+from fedjax_lite.models.model import WithStatistics
 from fedjax_lite.optimizer_state import needs_value, refuse_common_noise, refuse_restarting
 from fedjax_lite.refuse import inexact_leaves
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
@@ -161,7 +162,8 @@ def _step(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch) -> t
     loss_here = bound(parts.loss_fn, shared=shared, own=own)
     beside = facts_for(parts.gradients, shared=shared, own=own)
     (loss, sums), gradient = parts.gradients(loss_here, carry.params, batch, key, **beside)
-    after = _moved(parts, shared, own, carry, batch, gradient, loss, key)
+    statistics, sums = sums.get(STATISTICS), {name: value for name, value in sums.items() if name != STATISTICS}
+    after = _with_statistics(_moved(parts, shared, own, carry, batch, gradient, loss, key), carry, statistics)
     if parts.gradient_norm:
         norm = optax.tree.norm(gradient)
         sums["gradient_norm"] = _if(batch.step == 0, Mean(norm, jnp.ones_like(norm)))
@@ -195,6 +197,14 @@ def _moved(parts: _Parts, shared: Any, own: Any, carry: Carry, batch: Batch, gra
     return carry._replace(params=optax.apply_updates(carry.params, updates), optimizer=state)
 
 
+def _with_statistics(after: Carry, before: Carry, statistics: Tree) -> Carry:
+    """Give a model that an optimizer has moved the running statistics of the loss function, by default those of before."""
+    if not isinstance(after.params, WithStatistics):
+        return after
+    then = before.params.statistics
+    return after._replace(params=after.params._replace(statistics=then if statistics is None else tree.cast_like(statistics, then)))
+
+
 def _finish(parts: _Parts, shared: Any, own: Any, carry: Carry, client: Any) -> tuple[Tree, Own, dict[str, Mean]]:
     """Send the change of the model, and keep the count of steps and the optimizer's state."""
     steps = _kept(own.steps) + client.steps if parts.counts_steps else ()
@@ -205,6 +215,8 @@ def _in_bfloat16(loss_fn: LossFn) -> LossFn:
     """Let `loss_fn` compute on bfloat16 copies of parameters and examples."""
 
     def half(tree):
+        if isinstance(tree, WithStatistics):  # moving averages would stand still
+            return tree._replace(params=half(tree.params))
         return jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
     @wraps(loss_fn)

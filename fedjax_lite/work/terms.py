@@ -81,13 +81,13 @@ def loss_term(loss_fn: LossFn, term: LossFn) -> LossFn:
     """
 
     def both(params, batch, key, **beside):
-        losses, metrics = losses_and_metrics(call_loss(loss_fn, params, batch, key, **beside))
+        losses, metrics, *statistics = losses_and_metrics(call_loss(loss_fn, params, batch, key, **beside))
         if beside.get("shared") is None:
-            return losses, metrics
-        more, told = losses_and_metrics(call_loss(term, params, batch, key, **beside))
+            return losses, metrics, *statistics
+        more, told, *_ = losses_and_metrics(call_loss(term, params, batch, key, **beside))
         if twice := metrics.keys() & told.keys():
             raise ValueError(f"loss_term: loss_fn and term both report {', '.join(sorted(twice))}: rename one")
-        return _plus(losses, more), metrics | told
+        return _plus(losses, more), metrics | told, *statistics
 
     return asking(both, facts_asked(loss_fn) | facts_asked(term) | {"shared"}, loss_fn)
 

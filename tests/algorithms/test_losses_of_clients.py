@@ -71,7 +71,7 @@ def test_an_example_of_no_weight_counts_nowhere():
     [
         (lambda x: [x], r"must return losses \[batch\], or \(losses, .*\), got \[\(3,\)\]: give each metric a name"),
         (lambda x: (x, x), "got .*: give each metric a name"),
-        (lambda x: (x, {}, {}), "got .*: give each metric a name"),
+        (lambda x: (x, {}, {}), "returns as running statistics, third, {}, and the model is no fl.models.WithStatistics"),
         (lambda x: x.sum(), "must return one loss an example"),
         *((lambda x, name=name: (x, {name: x}), f"names that are taken, {name}: rename") for name in sorted(OF_ROUND | {"loss"})),
         (lambda x: (x, {"test_loss": x, "train_x": x}), "names that are taken, test_loss, train_x: rename"),

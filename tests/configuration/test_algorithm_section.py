@@ -83,6 +83,7 @@ NAMES = {
     "fedper": ("personal = 'last layer'", ()),
     "fedrep": ("personal = 'last layer'\nhead_epochs = 1", (("batch_size = 50\n", "batch_size = 50\nepochs = 2\n"),)),
     "fedbabu": ("fixed = 'last layer'", ()),
+    "fedbn": ("", (("hidden = [3]", "hidden = [3]\nnorm = 'batch'"),)),
     "lg_fedavg": ("personal = 'Dense_0/.*'", ()),
     "fedexp": ("eps = 0.01\nconvention = 'released'", ()),
 }

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import AGGREGATORS, ALGORITHMS, ALIKE, ONE_OF_EACH, POPULATION, UPLINKS, contract_data
+from flax import nnx
 from grouping import FORMS, tiered
 from problems import CLASSES, FEATURES, SIZES
 
@@ -83,6 +84,7 @@ MODELS = {
     "linear": (models.linear(3), shaped(4)),
     "mlp": (models.mlp((5,), classes=3), shaped(4)),
     "from_linen": (models.from_linen(nn.Dense(3)), shaped(4)),
+    "from_nnx": (models.from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs)), shaped(4)),
     "emnist_cnn": (models.emnist_cnn(3), shaped(28, 28, 1)),
     "cifar_cnn": (models.cifar_cnn(3), shaped(32, 32, 3)),
     "char_lstm": (models.char_lstm(5, hidden=4), shaped(6, dtype=np.int32)),

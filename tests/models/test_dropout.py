@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedjax_lite.models.cnn import _CNN
-from fedjax_lite.models.networks import from_linen
+from fedjax_lite.models.linen import from_linen
 
 UNITS = 64  # of the dense layer, and outputs: each is shown as it is
 

@@ -2,7 +2,6 @@
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,15 +90,11 @@ def test_squared_loss(shape):
     np.testing.assert_allclose(losses, 0.5 * (y.reshape(5, -1) ** 2).sum(1), rtol=1e-6)
 
 
-def test_batch_statistics_are_refused():
-    model = fl.models.from_linen(nn.BatchNorm(use_running_average=False))
-    with pytest.raises(ValueError, match="batch_stats"):
-        jax.eval_shape(model.init, jax.random.key(0), {"x": np.zeros(3)})
-
-
 def test_bad_arguments():
     with pytest.raises(ValueError, match="mlp: hidden must be a whole number of at least 1, got 0"):
         fl.models.mlp((0,), classes=3)
+    with pytest.raises(ValueError, match='mlp: norm must be "batch", "layer" or None, got \'bn\''):
+        fl.models.mlp((2,), norm="bn")
     with pytest.raises(ValueError, match="linear: outputs must be a whole number of at least 1, got 0"):
         fl.models.linear(0)
     with pytest.raises(ValueError, match="'hinge'"):

@@ -10,6 +10,7 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators, distill
+from fedjax_lite.models.loss_fn import losses_and_metrics
 
 POPULATION = len(SIZES)
 DATA = dict(sizes=(5, 1, 12, 3, 8, 0, 7), empty=True)
@@ -322,7 +323,25 @@ def personal(name, **own):
     return make
 
 
+def in_statistics(params, batch, key, mask=None):
+    """The loss of a model with a running mean of its inputs, which evaluation takes off."""
+    leaves, running = params
+    if key is None:
+        return softmax_loss(leaves, batch | {"x": batch["x"] - running[None]}, key)
+    mean = jnp.sum(jnp.where(mask[:, None], batch["x"], 0), 0) / jnp.maximum(jnp.sum(mask), 1)
+    return *losses_and_metrics(softmax_loss(leaves, batch | {"x": batch["x"] - mean[None]}, key)), 0.9 * running + 0.1 * mean
+
+
+def with_statistics(engine, rate=0.1):
+    """FedAdam on a model with running statistics."""
+    batches = fl.Batches(4, epochs=2, shuffle=False)
+    built = fl.algorithms.fedadam(in_statistics, optax.sgd(rate), batches=batches, population=POPULATION, engine=engine)
+    return built._replace(init=lambda params, key: built.init(fl.models.WithStatistics(params, jnp.zeros(len(params))), key))
+
+
 PERSONAL = {
+    "running statistics": with_statistics,
+    "fedbn": personal("fedbn", personal="head"),
     "fedper": personal("fedper", personal="head"),
     "fedrep": personal("fedrep", personal="head", head_epochs=1),
     "fedbabu": personal("fedbabu", fixed="head"),

@@ -18,7 +18,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.ledger import dense_bits, lump
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import of_logits
-from fedjax_lite.models.networks import Model, in_two
+from fedjax_lite.models.model import Model, in_two
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.shuffle import permute

@@ -13,6 +13,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import with_statistics_of
 from fedjax_lite.refuse import positive
 from fedjax_lite.work import gradient_term, sgd_work
 from fedjax_lite.work.terms import in_front
@@ -84,7 +85,7 @@ def fedadmm(
         dual = jax.tree.map(lambda u, moved: u + rho * moved, own.dual, change)
         before = own.model if form == "paper" else shared.params
         sent = jax.tree.map(lambda y, old, moved: (y - old) + moved, carry.params, before, change)  # (u_k^+ - u_k) / rho is the change
-        return sent, Own(carry.params if form == "paper" else (), dual, after.steps), metrics
+        return with_statistics_of(change, sent), Own(carry.params if form == "paper" else (), dual, after.steps), metrics
 
     work, server = ClientWork(init, sgd.start, sgd.step, finish), averaging("fedadmm", server_learning_rate)
     return federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)

@@ -13,6 +13,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import learned
 from fedjax_lite.refuse import positive
 from fedjax_lite.work import gradient_term, sgd_work
 from fedjax_lite.work.terms import in_front
@@ -86,11 +87,11 @@ def feddyn(
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)
-        return change, Own(jax.tree.map(lambda dual, moved: dual - alpha * moved, own.dual, change), after.steps), metrics
+        return change, Own(jax.tree.map(lambda dual, moved: dual - alpha * moved, own.dual, learned(change)), after.steps), metrics
 
     def update(change, state, info):
         share = alpha * share_arrived("feddyn", info, population)
-        dual = jax.tree.map(lambda h, moved: h - share * moved, state.dual, change)
+        dual = jax.tree.map(lambda h, moved: h - share * moved, state.dual, learned(change))
         return State(average.update(jax.tree.map(lambda moved, h: moved - h / alpha, change, dual), state.model, info), dual)
 
     server = Server(

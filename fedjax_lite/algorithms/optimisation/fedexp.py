@@ -16,6 +16,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import learned, with_statistics_of
 from fedjax_lite.refuse import positive
 from fedjax_lite.work import sgd_work
 
@@ -78,15 +79,17 @@ def fedexp(
     aggregator = fitting("fedexp", aggregator, mean(), reports="the squared norms of their changes")
 
     def with_norm(change):
-        return {"params": change, "squared_norm": tree.squared_norm(change)}
+        return {"params": change, "squared_norm": tree.squared_norm(learned(change))}
 
     def update(aggregate, state, info):
         if convention == "released" and not info.metrics:
             raise ValueError('fedexp: convention "released" counts the clients, and that is private here: take "paper"')
+        change = aggregate["params"]
         floor = eps if convention == "paper" else eps * jnp.maximum(info.clients, 1)
-        rate = aggregate["squared_norm"] / (2 * (tree.squared_norm(aggregate["params"]) + floor))
+        rate = aggregate["squared_norm"] / (2 * (tree.squared_norm(learned(change)) + floor))
         rate = jnp.maximum(rate, 1).astype(state.rate.dtype)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda change: rate * change, aggregate["params"]))
+        farther = with_statistics_of(change, jax.tree.map(lambda x: rate * x, change))
+        params = optax.apply_updates(state.params, farther)
         return State(params, state.params, rate)
 
     server = Server(

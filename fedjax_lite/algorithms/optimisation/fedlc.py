@@ -14,7 +14,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.losses import supervised
-from fedjax_lite.models.networks import Model
+from fedjax_lite.models.model import Model
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.work import sgd_work
 

@@ -14,6 +14,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import refuse_statistics
 from fedjax_lite.refuse import a_share
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.work import sgd_work
@@ -104,8 +105,12 @@ def fedlion(
         change = optax.tree.scale(rate, aggregate["params"])
         return State(average.update(change, state.model, info), aggregate["momentum"])
 
+    def init(params):
+        refuse_statistics("fedlion", params, "clients send whole numbers of steps")
+        return State(average.init(params), jax.tree.map(jnp.zeros_like, params))
+
     server = Server(
-        init=lambda params: State(average.init(params), jax.tree.map(jnp.zeros_like, params)),
+        init=init,
         broadcast=lambda state: average.broadcast(state.model)._replace(extra=state.momentum),
         update=update,
     )

@@ -13,7 +13,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.losses import supervised
-from fedjax_lite.models.networks import Model
+from fedjax_lite.models.model import Model
 from fedjax_lite.refuse import a_share, integer
 from fedjax_lite.work import sgd_work
 

@@ -13,6 +13,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import learned
 from fedjax_lite.refuse import a_share, positive
 from fedjax_lite.work import gradient_term, sgd_work
 from fedjax_lite.work.terms import in_front
@@ -96,14 +97,14 @@ def fedspeed(
 
     def finish(shared, own, carry, client):
         change, after, metrics = sgd.finish(shared, own, carry, client)
-        dual = optax.tree.add(own.dual, change)
+        dual = optax.tree.add(own.dual, learned(change))
         return change if dual_mean == "all" else optax.tree.add(change, dual), Own(dual, after.steps), metrics
 
     def update(change, state, info):
         if dual_mean == "cohort":
             return state._replace(model=average.update(change, state.model, info))
         share = share_arrived("fedspeed", info, population)
-        dual = jax.tree.map(lambda h, moved: h + share * moved, state.dual, change)
+        dual = jax.tree.map(lambda h, moved: h + share * moved, state.dual, learned(change))
         return State(average.update(optax.tree.add(change, dual), state.model, info), dual)
 
     server = Server(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from fedjax_lite.base import ClientWork, Tree
 from fedjax_lite.models.loss_fn import LossFn, facts_asked
 from fedjax_lite.models.losses import of_logits, supervised
-from fedjax_lite.models.networks import Model
+from fedjax_lite.models.model import Model, outputs_of
 from fedjax_lite.work.terms import asking
 
 
@@ -53,8 +53,8 @@ def loss_of_changed(change: Callable[[Array, Array, Array], Array], model: Model
     """Make the cross-entropy of `change(logits, labels, counts)`, all of one shape but the labels; other metrics are of plain logits."""
 
     def loss_fn(params, batch, key, own, **mask):
-        logits = model.apply(params, batch, key, **mask)
+        logits, *statistics = outputs_of(model, params, batch, key, **mask)
         losses, _ = of_logits(change(logits, batch["y"], jnp.broadcast_to(own.counts, logits.shape)), batch, key)
-        return losses, of_logits(logits, batch, key)[1]
+        return losses, of_logits(logits, batch, key)[1], *statistics
 
     return asking(loss_fn, {"own"} | facts_asked(model.apply), supervised(model))

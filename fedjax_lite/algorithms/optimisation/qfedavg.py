@@ -13,6 +13,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.model import refuse_statistics
 from fedjax_lite.refuse import is_number, positive
 from fedjax_lite.schedules import Scheduled
 from fedjax_lite.tree import squared_norm
@@ -82,7 +83,11 @@ def qfedavg(
         step = jnp.where(aggregate["step"] > 0, aggregate["step"], 1)  # 0 where no message arrived
         return average.update(jax.tree.map(lambda x: x / step, aggregate["params"]), state, info)
 
+    def init(params):
+        refuse_statistics("qfedavg", params, "steps are divided by a bound on curvature")
+        return average.init(params)
+
     return federate(
-        sgd._replace(finish=finish), aggregator, Server(average.init, average.broadcast, update),
+        sgd._replace(finish=finish), aggregator, Server(init, average.broadcast, update),
         batches=batches._replace(before=1), population=population, uplink=uplink, engine=engine,
     )  # fmt: skip

@@ -14,6 +14,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
+from fedjax_lite.models.model import refuse_statistics
 from fedjax_lite.refuse import plain
 from fedjax_lite.work import sgd_work
 from fedjax_lite.work.personal import on_device
@@ -91,6 +92,7 @@ def apfl(
     own_sgd = sgd_work(loss_fn, optax.sgd, learning_rate=learning_rate, gradients=gradients)
 
     def init(params, key):
+        refuse_statistics("apfl", params, "models are mixed, which statistics can't be")
         return Own(params, jnp.asarray(alpha, jnp.result_type(float)), sgd.init(params, key).steps)
 
     def start(shared, own, client):

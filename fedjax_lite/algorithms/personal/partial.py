@@ -1,4 +1,4 @@
-"""FedPer, FedRep, LG-FedAvg and FedBABU: FedAvg in which some leaves of the model stay, or learn in turns, or not at all."""
+"""FedPer, FedRep, LG-FedAvg, FedBABU and FedBN: FedAvg in which some leaves of the model stay, or learn in turns, or not at all."""
 
 from typing import Any
 
@@ -95,6 +95,49 @@ def lg_fedavg(
     """
     return _partly(
         "lg_fedavg", loss_fn, optimizer, personal, aggregator=mean() if aggregator is None else aggregator, batches=batches,
+        population=population, learning_rate=learning_rate, uplink=uplink, server_learning_rate=server_learning_rate, engine=engine,
+    )  # fmt: skip
+
+
+def fedbn(
+    loss_fn: LossFn,
+    optimizer: Any,
+    *,
+    batches: Batches,
+    population: int,
+    personal: Rule = "norm layers",
+    learning_rate: Any = None,
+    aggregator: Aggregator | None = None,
+    uplink: optax.GradientTransformation | None = None,
+    server_learning_rate: Any = 1.0,
+    engine: Engine | None = None,
+) -> Algorithm:
+    r"""FedBN: FedAvg, while what normalises stays with each client: scale, bias and running statistics.
+
+    (w_k, n_k) <- K steps from (w, n_k);  w <- w + eta_g mean_S (w_k - w).
+
+    Args:
+        personal: which leaves stay, as in `fedper`. "norm layers" are those of layers with norm, or bn and a number, in their names;
+            "statistics/.*" are the running statistics alone (SiloBN, Andreux et al. 2020).
+        aggregator: `fl.aggregators.mean()` by default.
+        loss_fn, optimizer, batches, population, learning_rate, uplink, server_learning_rate, engine: as in `fedavg`.
+
+    Returns:
+        An `Algorithm` whose `models(state)` are the clients' models; its `params(state)` has the first layers, a new client's.
+
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.full((2, 1), k), "y": jnp.zeros(2, int)} for k in (1.0, 5.0)])
+    >>> model = fl.models.mlp((3,), classes=2, norm="batch")
+    >>> algorithm = fedbn(fl.models.supervised(model), optax.sgd(0.1), batches=fl.Batches(None), population=2)
+    >>> params = model.init(jax.random.key(0), data.example)
+    >>> state, _ = fl.simulate(algorithm, data, params, fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+    >>> jax.tree.map(jnp.shape, algorithm.models(state).statistics)  # of both clients
+    {'BatchNorm_0': {'mean': (2, 3), 'var': (2, 3)}}
+
+    Source: Li et al. 2021, "FedBN: federated learning on non-IID features via local batch normalization", algorithm 1.
+    """
+    return _partly(
+        "fedbn", loss_fn, optimizer, personal, aggregator=mean() if aggregator is None else aggregator, batches=batches,
         population=population, learning_rate=learning_rate, uplink=uplink, server_learning_rate=server_learning_rate, engine=engine,
     )  # fmt: skip
 
