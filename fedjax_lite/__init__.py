@@ -36,7 +36,7 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.engine.over_runs import over_runs
-from fedjax_lite.evaluate import evaluate, evaluate_each, summarize
+from fedjax_lite.evaluation import FineTune, evaluate, evaluate_each, fine_tuned, summarize
 from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
@@ -60,6 +60,7 @@ __all__ = [
     "Convergence",
     "Family",
     "FederatedData",
+    "FineTune",
     "Info",
     "Mean",
     "Plan",
@@ -82,6 +83,7 @@ __all__ = [
     "evaluate",
     "evaluate_each",
     "federate",
+    "fine_tuned",
     "gradient_term",
     "in_turn",
     "join_hosts",

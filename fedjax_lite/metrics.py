@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline", "in_order",
-    "inside_guarantee", "is_evaluation", "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
+    "EVALUATIONS", "FINETUNED", "INSIDE", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline",
+    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_global", "parted", "prefix_of", "readable", "scale_of",
+    "shown",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -14,7 +15,10 @@ OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
 TEST, TRAIN = "test_", "train_"
 EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # prefix of an evaluation's metrics -> its examples
-OWN = "own_"  # after an evaluation's prefix: of each client's own model, not of the global one
+# After an evaluation's prefix, the model that a metric is of where it is not the global one: each client's own, or the global one after
+# each client has fine-tuned it.
+OWN, FINETUNED = "own_", "finetuned_"
+NEW = "new_"  # before it: on clients that never took part
 SPREAD = "clients"  # after an evaluation's prefix, the name of the entry with each metric's spread over clients
 ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # public examples: the model
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
@@ -56,6 +60,16 @@ def prefix_of(test: Any) -> str:
     return TRAIN if test is None else TEST
 
 
+def of_global(name: str) -> str:
+    """Return the name, without the prefix of an evaluation, of the global model's metric beside that of another model.
+
+    >>> of_global("own_accuracy"), of_global("new_finetuned_loss"), of_global("loss")
+    ('accuracy', 'new_loss', 'loss')
+    """
+    of_new = NEW if name.startswith(NEW) else ""
+    return of_new + name.removeprefix(NEW).removeprefix(OWN).removeprefix(FINETUNED)
+
+
 def inside_guarantee(metric: str, central: bool) -> bool:
     """Return whether a private run's guarantee covers a metric; other metrics are computed from clients' data without noise.
 
@@ -63,10 +77,12 @@ def inside_guarantee(metric: str, central: bool) -> bool:
         metric: the metric's name; an unknown name is outside.
         central: True if no client holds the test examples.
 
-    >>> [name for name in ("round", "loss", "update_norm", "clipped", "test_accuracy") if not inside_guarantee(name, central=True)]
-    ['loss', 'clipped']
+    >>> names = ("round", "loss", "update_norm", "clipped", "test_accuracy", "test_own_accuracy")
+    >>> [name for name in names if not inside_guarantee(name, central=True)]
+    ['loss', 'clipped', 'test_own_accuracy']
     """
-    return metric in INSIDE or (central and metric.startswith(TEST))
+    model_of = metric.removeprefix(TEST)
+    return metric in INSIDE or (central and metric.startswith(TEST) and of_global(model_of) == model_of)
 
 
 def lower_is_better(metric: str, best: str | None = None) -> bool:

@@ -1,6 +1,8 @@
 """A whole run as one pure function: rounds in one scan."""
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from fedjax_lite.base import Algorithm, Key, State, Tree, round_key
 from fedjax_lite.data.federated import FederatedData
@@ -57,8 +59,20 @@ def advance(
     (2, 3.0)
     """
 
-    def body(state, _):
-        cohort = sampler(round_key(state), data.size, state.round)
-        return algorithm.round(state, data, cohort)
+    return advance_counting(algorithm, data, state, sampler, rounds=rounds)[:2]
 
-    return jax.lax.scan(body, state, length=rounds)
+
+def advance_counting(
+    algorithm: Algorithm, data: FederatedData, state: State, sampler: Sampler, *, rounds: int
+) -> tuple[State, dict[str, jax.Array], Int[Array, " population"]]:
+    """Advance, and also return how many of the rounds each client was drawn for."""
+
+    def body(carry, _):
+        state, drawn = carry
+        cohort = sampler(round_key(state), data.size, state.round)
+        drawn = drawn.at[jnp.where(cohort.weight > 0, cohort.id, data.population)].add(1, mode="drop")
+        state, metrics = algorithm.round(state, data, cohort)
+        return (state, drawn), metrics
+
+    (state, drawn), history = jax.lax.scan(body, (state, jnp.zeros(data.population, jnp.int32)), length=rounds)
+    return state, history, drawn

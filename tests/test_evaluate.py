@@ -51,7 +51,7 @@ def test_summarize_by_hand():
 def test_of_few_clients_there_are_the_values_themselves(clients):
     values = np.random.default_rng(clients).normal(size=clients)
     spread = fl.summarize(sums_of(*[[value] for value in values], []))["test_clients"]["loss"]
-    assert set(spread) == {"mean", "std", "values", "worst_decile"} and spread["values"] == sorted(values)
+    assert set(spread) == {"mean", "std", "values", "worst_decile", "gini"} and spread["values"] == sorted(values)
 
 
 @pytest.mark.parametrize(("clients", "worst"), [(2, 1), (9, 1), (10, 1), (11, 2), (20, 2), (25, 3)])

@@ -18,13 +18,13 @@ from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.client import OF_BATCHES, batches_of, uplink_of
 from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.distillation import lessons_of, public_examples
+from fedjax_lite.configuration.leaves import leaves_of
 from fedjax_lite.configuration.model import OF_LOSS, model_of
 from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, schedule_of
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
-from fedjax_lite.leaves import chosen, last_layer
 from fedjax_lite.models import Model
 
 __all__ = ["algorithm_of", "others_keys", "own_keys"]
@@ -190,7 +190,7 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
     if name == "ensemble":
         return make(table, "ensemble")
     if name in ("personal", "fixed"):
-        return _leaves(sections, table)
+        return leaves_of(sections, table)
     if name == "mixing" and not isinstance(table.value, list):
         return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):
@@ -199,15 +199,6 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
             raise table.error("its learning rate can't be scheduled here: give a number")
         return optimizer
     return _learning_rate(table) if name.endswith("learning_rate") else table.value
-
-
-def _leaves(sections: Sections, table: Table) -> Any:
-    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves."""
-    with refusing(table):
-        if table.value == "last layer":
-            return last_layer(sections.known[0].model, sections.source.example)
-        chosen("the rule", table.value, sections.params[0])
-    return table.value
 
 
 def _learning_rate(table: Table) -> Any:

@@ -22,6 +22,7 @@ from fedjax_lite.configuration.code import check_unchanged, fingerprints
 from fedjax_lite.configuration.config import changed
 from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
 from fedjax_lite.configuration.distillation import distillation_of, soft_size
+from fedjax_lite.configuration.finetune import finetune_of
 from fedjax_lite.configuration.model import architectures
 from fedjax_lite.configuration.privacy import NOISE, automatic, settings_of, solved, with_noise
 from fedjax_lite.configuration.registry import make
@@ -30,9 +31,11 @@ from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.federated import Source
+from fedjax_lite.evaluation import FineTune
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.baselines import check_baselines
+from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
@@ -52,6 +55,7 @@ class Parts(NamedTuple):
     loss_fn: LossFn  # for evaluation
     key: Key
     baselines: Mapping[str, Algorithm] = MappingProxyType({})
+    finetune: FineTune | None = None
 
 
 def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., Any]:
@@ -76,7 +80,8 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     if automatic(config):
         say("looking for the noise that keeps to the budget ...")
         config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
-    algorithm, params, sampler, loss_fn, key, baselines = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
+    made = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
+    algorithm, params, sampler, loss_fn, key, baselines, finetune = made
     if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings.target_epsilon:
         raise config.error(NOISE, '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings.target_epsilon is not None:
@@ -87,6 +92,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         shapes = jax.eval_shape(algorithm.init, params, key)
         check_guarantee(setup, shapes, converge)
         check_baselines(setup, shapes, baselines)
+        check_clients(setup, finetune, source.new)
         trace(setup, converge)
     return partial(
         function,
@@ -101,6 +107,8 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         notes={"paths": paths} if (paths := paths_of(config)) else None,
         delta=settings.delta,
         baselines=baselines,
+        finetune=finetune,
+        new_clients=source.new,
         **options,
     )
 
@@ -142,7 +150,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
     sampler = sampler_of(config)
     with refusing(config.at("sampling")):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
-    return Parts(algorithm, params, sampler, loss_fn, key, baselines_of(sections, algorithm))
+    return Parts(algorithm, params, sampler, loss_fn, key, baselines_of(sections, algorithm), finetune_of(sections))
 
 
 def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, LossFn]:

@@ -10,7 +10,7 @@ from fedjax_lite.configuration.call import call, refusing
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import is_path, parameters_of
 from fedjax_lite.configuration.table import Config, Table, dotted
-from fedjax_lite.data import FederatedData, hold_out, noise
+from fedjax_lite.data import FederatedData, hold_out, hold_out_clients, noise
 from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.data.federated import Source, TrainTest
 from fedjax_lite.data.partition import iid
@@ -18,13 +18,20 @@ from fedjax_lite.distill.public_set import check_apart
 
 __all__ = ["load_data", "outputs_of", "paths_of"]
 
-OURS = ("public", "central_test", "labels")  # keys of [data] that no data set takes
+OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data] that no data set takes
 
 
 def load_data(config: Config, seed: int) -> Source:
-    """Load the data that [data] names. `central_test` and `public` are taken out of the clients' examples, in this order."""
+    """Load the data that [data] names.
+
+    `hold_out_clients` is taken out of the clients, and `central_test` and `public` out of the others' examples, in this order.
+    """
     table = config.at("data")
     source = _named(table.without(OURS), seed)
+    if "hold_out_clients" in table:
+        with refusing(table.at("hold_out_clients")):
+            left, new = hold_out_clients(TrainTest(source.train, source.test), table.get("hold_out_clients"), seed=seed + 3 * 2**32)
+        source = source._replace(train=left.train, test=left.test, new=new)
     for place, name in enumerate(("central_test", "public")):
         ours = table.at(name)
         if name in table and not isinstance(source.train, FederatedData):
@@ -41,7 +48,8 @@ def load_data(config: Config, seed: int) -> Source:
             check_apart(source.public.examples, source.test.examples)
     if meaning(config, source) != "classes":
         return source
-    return source._replace(train=_whole(source.train), test=_whole(source.test), public=_whole(source.public))
+    apart = None if source.new is None else TrainTest(*map(_whole, source.new))
+    return source._replace(train=_whole(source.train), test=_whole(source.test), public=_whole(source.public), new=apart)
 
 
 def paths_of(config: Config) -> dict[str, str]:
@@ -122,7 +130,9 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
         return int(np.size(source.example["y"])), "squared"
     ignored = next((table.get("ignore") for table in _models(config) if isinstance(table.get("ignore"), int)), None)
     highest, owner = 0, ""
-    for name, part in (("the data", source.train), ("the test part", source.test)):
+    named = [("the data", source.train), ("the test part", source.test)]
+    named += [] if source.new is None else [("the clients held out", source.new.train), ("their test part", source.new.test)]
+    for name, part in named:
         if part is None:
             continue
         y = np.asarray(part.examples["y"]) if "y" in part.examples else np.zeros(0)

@@ -33,24 +33,51 @@ def grid_of(config: Config) -> Grid:
     if not listed:
         raise config.error(("grid",), "a study needs a table [grid], such as client.optimizer.learning_rate = [0.05, 0.1]; or use run")
     seeds = _seeds(config, listed)
-    axes, choices = [], []
-    for name, values in listed.items():
+    axes, choices, origins = list[Axis](), list[list[dict[str, Any]]](), dict[str, Origin]()
+    for key, values in listed.items():
+        names = _names(key, values)
+        rows = _rows(names, values)
+        labels = tuple(zip(*(axis_labels(column) for column in zip(*rows, strict=True)), strict=True))
+        for label in labels:
+            if labels.count(label) > 1:
+                raise values.error(f"has {(label if len(names) > 1 else label[0])!r} twice")
+        axes.append(Axis(names, labels))
+        choices.append([
+            {name: _with_attackers(config, value) if name == "attack" else value for name, value in zip(names, row, strict=True)}
+            for row in rows
+        ])  # fmt: skip
+        origins |= {name: config.origin(values.path) for name in names}
+    every = [name for axis in axes for name in axis.names]
+    for name in every:
+        if every.count(name) > 1:
+            raise config.error(("grid",), f"has {name} on two axes: leave one out")
+    return Grid(tuple(axes), choices, seeds, origins)
+
+
+def _names(key: str, values: Table) -> tuple[str, ...]:
+    """Return the paths that change together along an axis: those in its key, between commas."""
+    names = tuple(name.strip() for name in key.split(","))
+    for name in names:
         section = name.split(".")[0]
         if section in ONE or not all(name.split(".")):
             raise values.error(f"{name} cannot vary in a study" + ("; give seeds or seed" if section == "seed" else ""))
         if section not in SECTIONS:
             raise values.error(f"unknown section {section!r}{nearest(section, SECTIONS)}; there are {', '.join(SECTIONS)}")
-        if not isinstance(values.value, list):
-            raise values.error(f"must be a list of values, got {values.value!r}")
-        if not values.value:
-            raise values.error("is an empty list: give at least one value, or leave it out")
-        labels = axis_labels(values.value)
-        for label in labels:
-            if labels.count(label) > 1:
-                raise values.error(f"has {label!r} twice")
-        axes.append(Axis((name,), tuple((label,) for label in labels)))
-        choices.append([{name: _with_attackers(config, value) if name == "attack" else value} for value in values.value])
-    return Grid(tuple(axes), choices, seeds, {name: config.origin(values.path) for name, values in listed.items()})
+    return names
+
+
+def _rows(names: tuple[str, ...], values: Table) -> list[tuple[Any, ...]]:
+    """Return the rows of values of an axis, a value for each of its paths."""
+    if not isinstance(values.value, list):
+        raise values.error(f"must be a list of values, got {values.value!r}")
+    if not values.value:
+        raise values.error("is an empty list: give at least one value, or leave it out")
+    if len(names) == 1:
+        return [(value,) for value in values.value]
+    for row in values.value:
+        if not isinstance(row, list) or len(row) != len(names):
+            raise values.error(f"must be a list of rows, each with a value for {', '.join(names)}, got {row!r}")
+    return [tuple(row) for row in values.value]
 
 
 def _with_attackers(config: Config, table: Any) -> Any:

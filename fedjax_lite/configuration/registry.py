@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import optax
 
-from fedjax_lite import aggregators, algorithms, attacks, data, distill, engine, mixing, models, sampling, uplink
+from fedjax_lite import aggregators, algorithms, attacks, baselines, data, distill, engine, mixing, models, sampling, uplink
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
@@ -31,6 +31,7 @@ class Kind(NamedTuple):
     returns: tuple[type, ...]  # the types that its factories make; (): functions
     module: types.ModuleType | None = None  # the module that exports its factories; None: optax
     helpers: bool = False  # whether the module also exports other functions, which return other types
+    beside: types.ModuleType | None = None  # another module that exports factories
 
 
 TRANSFORMATION = (optax.GradientTransformation, optax.GradientTransformationExtraArgs)
@@ -38,7 +39,7 @@ KINDS = {
     "data": Kind("[data]", (data.TrainTest, data.FederatedData, data.Store), data, helpers=True),
     "partition": Kind("[data] partition", (), partition),
     "model": Kind("[model]", (models.Model,), models, helpers=True),
-    "algorithm": Kind("[algorithm]", (Algorithm,), algorithms, helpers=True),
+    "algorithm": Kind("[algorithm]", (Algorithm,), algorithms, helpers=True, beside=baselines),
     "optimizer": Kind("[client] and [server] optimizer: one table, or a list of tables to chain", TRANSFORMATION),
     "transform": Kind("beside an optimizer in such a list, or as an uplink", TRANSFORMATION),
     "uplink": Kind(
@@ -79,7 +80,7 @@ def names(kind: str) -> dict[str, Callable]:
     """
     module, returns = KINDS[kind].module, KINDS[kind].returns
     if module is not None:
-        found = {name: getattr(module, name) for name in module.__all__}
+        found = {name: getattr(each, name) for each in (module, KINDS[kind].beside) if each is not None for name in each.__all__}
         if KINDS[kind].helpers:
             found = {name: value for name, value in found.items() if get_type_hints(value).get("return") in returns}
     else:

@@ -16,5 +16,6 @@ def options_of(config: Config) -> dict[str, Any]:
     if "converge" in table:
         rule = table.at("converge").checked('{ metric = "test_loss", patience = 5 }')
         table = table.also(converge=call(rule, Convergence))
+    table = table.without(["finetune"])  # which `finetune_of` builds
     call(table, check_options)
     return table.value

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, Source
+from fedjax_lite.data.federated import FederatedData, Source, TrainTest
 
 
 class SeedData(NamedTuple):
@@ -49,7 +49,8 @@ def stack_seeds(sources: Sequence[tuple[Source, Any]]) -> SeedData:
             return SeedData(data[:1], None, facts)
         train = _filled([source.train for source in data])
         test = [None] * len(data) if data[0].test is None else _filled([source.test for source in data])
-        filled = [Source(*parts) for parts in zip(train, test, [source.public for source in data], strict=True)]
+        new = _filled_pairs([source.new for source in data])
+        filled = [Source(*parts) for parts in zip(train, test, [source.public for source in data], new, strict=True)]
         kinds = [_kind(source) for source in filled]
         if all(kind == kinds[0] for kind in kinds):
             return SeedData((), jax.tree.map(lambda *leaves: jnp.stack(leaves), *filled), facts)
@@ -64,6 +65,15 @@ def _filled(parts: list[Any]) -> list[Any]:
         return jnp.concatenate([x, jnp.repeat(x[-1:], rows - len(x), axis=0)])
 
     return [FederatedData(jax.tree.map(fill, part.examples), part.start, part.size, largest) for part in parts]
+
+
+def _filled_pairs(pairs: list[Any]) -> list[Any]:
+    """Fill up training and test parts of clients apart; None where there are none."""
+    if pairs[0] is None:
+        return pairs
+    tests = [pair.test for pair in pairs]
+    filled = tests if tests[0] is None else _filled(tests)
+    return [TrainTest(*pair) for pair in zip(_filled([pair.train for pair in pairs]), filled, strict=True)]
 
 
 def _kind(data: Source) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Tree
+from fedjax_lite.base import Mean, Tree
 from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.code import fingerprints
@@ -20,7 +20,7 @@ from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.seeds import SeedData, stack_seeds
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.federated import FederatedData, Source
-from fedjax_lite.evaluate import evaluate
+from fedjax_lite.evaluation import evaluate_algorithm, evaluate_further, numbers
 from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
 from fedjax_lite.runner.environment import environment
@@ -47,7 +47,7 @@ def study_of(config: Config) -> Callable[..., Study]:
     grid, options = grid_of(config), options_of(config)
     for name in options:
         if name not in OPTIONS:
-            raise config.error(("run", name), f"is not for studies, which take {' and '.join(OPTIONS)} only: leave it out")
+            raise config.error(("run", name), f"is not for studies, which take {', '.join(OPTIONS)} and finetune only: leave it out")
     if "baselines" in config.values:
         raise config.error(("baselines",), "is not for studies: leave it out, and run one cell with it")
     grid, config = _with_noise(config, grid)
@@ -124,21 +124,26 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
 
     Returns:
         {"test_loss": `[evaluations]`, ...}; "train_" without held-out examples; and the metrics of the last round before each evaluation,
-        as a run records them. NaN where no example was counted.
+        as a run records them. NaN where no example was counted. Where there are several clients "test_client_loss" is the mean over
+        them, "test_worst_loss" that over the worst tenth. What is measured at the end alone (after fine-tuning, on new
+        clients) is a number.
     """
-    held_out, prefix = (source.train if source.test is None else source.test), prefix_of(source.test)
+    algorithm, loss_fn, prefix = made.algorithm, made.loss_fn, prefix_of(source.test)
+    given = source.train, source.train if source.test is None else source.test
 
     def segment(state: Tree, length: int) -> tuple[Tree, dict[str, jax.Array]]:
-        state, history = advance(made.algorithm, source.train, state, made.sampler, rounds=length)
-        sums = evaluate(made.loss_fn, made.algorithm.params(state), held_out)
+        state, history = advance(algorithm, source.train, state, made.sampler, rounds=length)
         trained = {name: values[-1] for name, values in history.items()}
-        return state, trained | {prefix + name: jax.tree.map(jnp.sum, mean).value() for name, mean in sums.items()}
+        return state, trained | prefixed(evaluate_algorithm(algorithm, loss_fn, state, *given))
 
-    state, found = jax.lax.scan(lambda state, _: segment(state, every), made.algorithm.init(made.params, made.key), length=rounds // every)
+    def prefixed(sums: dict[str, Mean]) -> dict[str, jax.Array]:
+        return {prefix + name: value for name, value in numbers(sums).items()}
+
+    state, found = jax.lax.scan(lambda state, _: segment(state, every), algorithm.init(made.params, made.key), length=rounds // every)
     if rounds % every:
-        last = segment(state, rounds % every)[1]
+        state, last = segment(state, rounds % every)
         found = {name: jnp.append(x, last[name]) for name, x in found.items()}
-    return found
+    return found | prefixed(evaluate_further(algorithm, loss_fn, state, *given, made.finetune, source.new, made.key))
 
 
 def _load(config: Config, seeds: Sequence[int]) -> tuple[SeedData, dict[str, Any]]:
@@ -149,10 +154,17 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[SeedData, dict[str, Any
         if not isinstance(source.train, FederatedData):
             raise config.error(("data",), "is a store on disk, which is streamed: studies take data in memory")
         sources.append((source, outputs_of(config, source)))
-    facts = [{part: x.fingerprint() for part, x in source._asdict().items() if x is not None} for source, _ in sources]
+    facts = [_fingerprints(source) for source, _ in sources]
     if all(each == facts[0] for each in facts):
         return stack_seeds(sources), facts[0]
     return stack_seeds(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, facts, strict=True) for part, x in each.items()}
+
+
+def _fingerprints(source: Source) -> dict[str, Any]:
+    """Return the fingerprints of a source's parts."""
+    parts = source._replace(new=None)._asdict()
+    parts |= {} if source.new is None else {f"new {name}": part for name, part in source.new._asdict().items()}
+    return {name: part.fingerprint() for name, part in parts.items() if part is not None}
 
 
 def _key(config: Config) -> str:

@@ -5,6 +5,7 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.idx import mnist
 from fedjax_lite.data.leaf import leaf
+from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.store import Store, store
@@ -18,6 +19,7 @@ __all__ = [
     "class_counts",
     "digits",
     "hold_out",
+    "hold_out_clients",
     "leaf",
     "mnist",
     "noise",

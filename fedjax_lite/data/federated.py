@@ -200,6 +200,7 @@ class Source(NamedTuple):
     train: Any  # a FederatedData, or a Store
     test: FederatedData | None
     public: FederatedData | None = None
+    new: TrainTest | None = None  # clients that never take part
 
     @property
     def population(self) -> int:

@@ -97,7 +97,7 @@ def _check_statistics(statistics: list[Tree], params: Tree) -> None:
         TypeError: naming the leaves of both.
     """
     own = [params.statistics] if isinstance(params, WithStatistics) else []
-    if statistics and jax.tree.structure(statistics) != jax.tree.structure(own):
+    if statistics and str(jax.tree.structure(statistics)) != str(jax.tree.structure(own)):
         has = f"has {jax.tree.map(jnp.shape, own[0])}" if own else "is no fl.models.WithStatistics"
         raise TypeError(f"loss_fn returns as running statistics, third, {jax.tree.map(jnp.shape, statistics[0])}, and the model {has}")
 

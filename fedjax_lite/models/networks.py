@@ -13,7 +13,7 @@ from fedjax_lite.refuse import a_count
 class _MLP(nn.Module):
     hidden: Sequence[int]
     outputs: int
-    norm: str | None = None
+    norm: str = "none"
 
     @nn.compact
     def __call__(self, x, train=False):
@@ -28,13 +28,13 @@ class _MLP(nn.Module):
         return nn.Dense(self.outputs)(x)
 
 
-def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10, norm: str | None = None, statistics: str = "averaged") -> Model:
+def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10, norm: str = "none", statistics: str = "averaged") -> Model:
     """Fully connected ReLU layers and a linear output: `mlp((200, 200))` is McMahan's 2NN, `mlp(())` softmax regression.
 
     Args:
         hidden: width of each hidden layer.
         classes: outputs.
-        norm: "batch" or "layer" normalisation in front of each ReLU; None: none.
+        norm: "batch" or "layer" normalisation in front of each ReLU, or "none".
         statistics: "averaged" or "frozen", what training does with the running statistics of "batch": as in `fl.models.from_linen`.
 
     >>> import fedjax_lite as fl, jax, jax.numpy as jnp
@@ -43,8 +43,8 @@ def mlp(hidden: Sequence[Whole] = (200, 200), *, classes: Whole = 10, norm: str 
     199210
     """
     widths, outputs = tuple(a_count("mlp", "hidden", width) for width in hidden), a_count("mlp", "classes", classes)
-    if norm not in (None, "batch", "layer"):
-        raise ValueError(f'mlp: norm must be "batch", "layer" or None, got {norm!r}')
+    if norm not in ("none", "batch", "layer"):
+        raise ValueError(f'mlp: norm must be "none", "batch" or "layer", got {norm!r}')
     return from_linen(_MLP(widths, outputs, norm), head=(f"Dense_{len(widths)}", nn.Dense(outputs)), statistics=statistics)
 
 

@@ -44,7 +44,8 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, input: str = "x", mask: 
     frozen = statistics == "frozen"
 
     def parted(key: Key) -> tuple[Any, Any, Any, Any]:
-        return nnx.split(_refuse_state(make(nnx.Rngs(key)), mask), nnx.Param, nnx.BatchStat, ...)
+        states: Any = nnx.split(_refuse_state(make(nnx.Rngs(key)), mask), nnx.Param, nnx.BatchStat, ...)
+        return states[0], states[1], states[2], states[3]
 
     def init(key, example):
         leaf_of(example, "from_nnx: input", input)

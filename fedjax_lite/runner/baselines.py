@@ -7,9 +7,9 @@ import jax
 
 from fedjax_lite.base import Algorithm, State
 from fedjax_lite.data.store import Store
-from fedjax_lite.evaluate import summarize
+from fedjax_lite.evaluation import summarize
 from fedjax_lite.guarantees import hidden
-from fedjax_lite.metrics import prefix_of
+from fedjax_lite.metrics import OWN, prefix_of
 from fedjax_lite.runner.fit import Setup, fit_to_devices, trace
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.records import plain
@@ -48,5 +48,6 @@ def train_baselines(setup: Setup, baselines: Baselines | None, rounds: int) -> d
     for name, baseline in (baselines or {}).items() if rounds else ():
         say(f"training the baseline {name} ...")
         sums = whole(baseline, setup.sampler, setup.loss_fn, rounds, setup.params, setup.key, data=setup.data, held_out=setup.held_out)
-        found[name] = plain(summarize(jax.device_get(sums), prefix_of(setup.test)))
+        whose = "" if baseline.models is None else OWN
+        found[name] = plain(summarize({whose + metric: sum for metric, sum in jax.device_get(sums).items()}, prefix_of(setup.test)))
     return found

@@ -95,7 +95,7 @@ def trace(setup: Setup, converge: Convergence | None) -> None:
     example, data = data.example, data.shapes() if isinstance(data, Store) else data
     held_out = data if test is None else test
     try:
-        _, measured, sums = in_memory.of(algorithm, setup.sampler, loss_fn).eval_shape(setup.first, state, data=data, held_out=held_out)
+        _, measured, sums, _ = in_memory.of(algorithm, setup.sampler, loss_fn).eval_shape(setup.first, state, data=data, held_out=held_out)
     except Exception as error:  # perhaps of jax, about two shapes alone
         error.add_note(f"while a round was traced of params {_shapes(setup.params)} and examples such as {_shapes(example)}")
         raise

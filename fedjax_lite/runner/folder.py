@@ -14,6 +14,7 @@ from fedjax_lite.base import State, Tree
 from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
+from fedjax_lite.runner.client_file import save_table
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
@@ -87,14 +88,14 @@ class RunFolder:
             self._save(records, state)
             by_leader(lambda: self._written(lambda: self._summarize("running", records)))
 
-    def finish(self, status: str, records: Records, state: State, params: Tree, **more: Any) -> None:
-        """Write the last checkpoint, the model, the report and the summary, with the entries `more`."""
+    def finish(self, status: str, records: Records, state: State, params: Tree, table: Mapping[str, Any], **more: Any) -> None:
+        """Write the last checkpoint, the model, the table of clients, the report and the summary, with the entries `more`."""
         self._go_on(records)
         if records and self.latest != len(records):
             self._save(records, state)
         assert self._checkpoints
         self._checkpoints.wait()
-        by_leader(lambda: self._written(lambda: self._end(status, records, params, more)))
+        by_leader(lambda: self._written(lambda: self._end(status, records, params, table, more)))
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -158,9 +159,10 @@ class RunFolder:
         write(self.path / METRICS, lines_of(records))
         self._summarize("running", records)
 
-    def _end(self, status: str, records: Records, params: Tree, more: dict[str, Any]) -> None:
-        """Write the model, the report and the summary."""
+    def _end(self, status: str, records: Records, params: Tree, table: Mapping[str, Any], more: dict[str, Any]) -> None:
+        """Write the model, the table of clients, the report and the summary."""
         save_params(self.path, params)
+        save_table(self.path, table)
         self._summarize(status, records, **more)
 
     def _close(self, failed: bool = False) -> None:

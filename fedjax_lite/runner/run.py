@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
-from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
-from fedjax_lite.evaluate import summarize
+from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.evaluation import FineTune, summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
@@ -20,6 +23,7 @@ from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
+from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.diagnose import first_not_finite, suspects
@@ -31,6 +35,7 @@ from fedjax_lite.runner.identity import parts_of, sketch
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records, plain, records_of
 from fedjax_lite.runner.segments import start_segments
+from fedjax_lite.runner.stream import drawn_for
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["Result", "run"]
@@ -44,6 +49,7 @@ class Result(NamedTuple):
     history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
     status: str  # "finished", "converged" or "interrupted"
     baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
+    clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or interrupted
 
 
 def run(
@@ -64,6 +70,8 @@ def run(
     own_on_host: bool | None = None,
     delta: float | None = None,
     baselines: Baselines | None = None,
+    finetune: FineTune | None = None,
+    new_clients: TrainTest | None = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -81,8 +89,8 @@ def run(
         test: held-out examples; None evaluates on the training data, under the prefix "train_" instead of "test_".
         evaluate_every: rounds a segment; the model is evaluated at the end of each.
         converge: when to stop early.
-        out: folder for config.toml, metrics.jsonl, summary.json, params.safetensors, report.html and checkpoints/; None: nothing
-            is written. A run that is already there is moved aside to `out`.1, .2 ... unless it is resumed.
+        out: folder for config.toml, metrics.jsonl, clients.csv, summary.json, params.safetensors, report.html and checkpoints/; None:
+            nothing is written. A run that is already there is moved aside to `out`.1, .2 ... unless it is resumed.
         checkpoint_every: rounds between checkpoints, a multiple of `evaluate_every`; by default every segment.
         resume: go on from the last checkpoint in `out`; from the start where there is none. `rounds` may be another than before, and so
             may `evaluate_every` and `converge`, which looks at the multiples of `evaluate_every` that were evaluated. The evaluation
@@ -94,6 +102,10 @@ def run(
         baselines: name -> algorithm, such as `fl.baselines.centralised(...)` and `fl.baselines.local_only(...)`: when the run has ended,
             each is trained from the same parameters by the same cohorts for as many rounds, and its evaluation stands beside the run's
             in summary and report. They take their time anew when a run is resumed, and are refused where it is private.
+        finetune: when the run has ended, each client trains the global model on its own examples, and it is evaluated again on that
+            client's: "test_finetuned_accuracy" and the like, in the summary and in `clients`.
+        new_clients: clients that never took part, such as `fl.data.hold_out_clients` keeps apart; when the run has ended, the global
+            model is evaluated on theirs, and again after they have fine-tuned it.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
             "engine", "data" and "baselines", which do not change what a round computes. Without them it is compared of what functions the
@@ -126,21 +138,25 @@ def run(
     setup, shapes, host, _ = fit_to_devices(setup, own_on_host)
     check_guarantee(setup, shapes, converge)
     check_baselines(setup, shapes, baselines)
+    check_clients(setup, finetune, new_clients)
     setup = to_devices(setup)
     trace(setup, converge)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
+    seen = Seen(_drawn_before(setup, state))
 
     with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
         while not (status := _ending(setup, converge, history, interrupted)):
-            state = _advance(setup, segment, state, history, folder, checkpoint_every or 1)
+            state, seen = _advance(setup, segment, state, seen, history, folder, checkpoint_every or 1)
             bar.update(history[-1])
-        beside = {} if status == "interrupted" else train_baselines(setup, baselines, len(history))
+        ended = status != "interrupted"
+        beside = train_baselines(setup, baselines, len(history)) if ended else {}
+        clients = clients_of(setup, shapes, state, seen, finetune, new_clients) if ended else Clients({}, {})
         if folder:
-            totals = _totals(setup, shapes, delta, state, history) | ({"baselines": beside} if beside else {})
-            folder.finish(status, history, state, algorithm.params(state), **totals)
-    return Result(state, algorithm.params(state), history, status, beside)
+            totals = _totals(setup, shapes, delta, state, history) | ({"baselines": beside} if beside else {}) | clients.beside
+            folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
+    return Result(state, algorithm.params(state), history, status, beside, clients.table)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:
@@ -182,14 +198,22 @@ def _ending(setup: Setup, converge: Convergence | None, history: Records, interr
     return "finished" if len(history) >= setup.rounds else "interrupted" if agreed(interrupted()) else ""
 
 
+def _drawn_before(setup: Setup, state: State) -> np.ndarray:
+    """Return for how many rounds each client was drawn before a run is resumed."""
+    done, sizes = int(state.round), setup.data.size
+    if not done:
+        return np.zeros(len(sizes), np.int64)
+    return drawn_for(setup.algorithm, setup.sampler, done, state._replace(round=jnp.int32(0)), everywhere(jnp.asarray(sizes)))
+
+
 def _advance(
-    setup: Setup, segment: Callable[..., Any], state: State, history: Records, folder: RunFolder | None, checkpoint_every: Count
-) -> State:
-    """Run the next segment, and add its records to history and folder; the state after it."""
+    setup: Setup, segment: Callable[..., Any], state: State, seen: Seen, history: Records, folder: RunFolder | None, checkpoint_every: Count
+) -> tuple[State, Seen]:
+    """Run the next segment, and add its records to history and folder; the state after it, and what it has seen of clients."""
     algorithm, loss_fn, done = setup.algorithm, setup.loss_fn, len(history)
     length = min(setup.evaluate_every - done % setup.evaluate_every, setup.rounds - done)
-    state, measured, sums = segment(algorithm, setup.sampler, loss_fn, length, state, held_out=setup.held_out)
-    measured, sums = jax.device_get((measured, sums))
+    state, measured, sums, drawn = segment(algorithm, setup.sampler, loss_fn, length, state, held_out=setup.held_out)
+    measured, sums, drawn = jax.device_get((measured, sums, drawn))
     evaluation = summarize(sums, prefix_of(setup.test)) if sums else {}
     bad, why = first_not_finite(measured, evaluation, f"{prefix_of(setup.test)}loss", algorithm.layout is not None)
     new = records_of(measured, done)[:bad]
@@ -201,7 +225,7 @@ def _advance(
     if bad is not None:
         where = suspects(algorithm.params(state), setup.params, loss_fn, setup.data)
         raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
-    return state
+    return state, Seen(seen.drawn + drawn, sums)
 
 
 def _totals(setup: Setup, shapes: State, delta: float | None, state: State, history: Records) -> dict[str, Any]:

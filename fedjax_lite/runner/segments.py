@@ -9,12 +9,11 @@ import jax
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
-from fedjax_lite.evaluate import evaluate, evaluate_models
-from fedjax_lite.metrics import OWN
+from fedjax_lite.evaluation import evaluate, evaluate_algorithm, evaluate_models
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
-from fedjax_lite.simulate import advance, simulate
+from fedjax_lite.simulate import advance_counting, simulate
 
 __all__ = ["in_memory", "start_segments", "whole"]
 
@@ -40,14 +39,12 @@ def start_segments(
 def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     """Rounds and the evaluation after them in one program, compiled once for an algorithm.
 
-    Where clients have models of their own and hold examples out, each model is evaluated on its client's, too.
+    Where clients have models of their own and hold examples out, each model is evaluated on its client's, too. Also returns how many of
+    the rounds each client was drawn for.
     """
-    state, history = advance(algorithm, data, state, sampler, rounds=rounds)
-    sums = evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
-    if loss_fn and algorithm.models and held_out.population == data.population:
-        own = evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
-        sums |= {f"{OWN}{name}": metric for name, metric in own.items()}
-    return state, history, sums
+    state, history, drawn = advance_counting(algorithm, data, state, sampler, rounds=rounds)
+    sums = evaluate_algorithm(algorithm, loss_fn, state, data, held_out) if loss_fn else {}
+    return state, history, sums, drawn
 
 
 @partial(Compiled, parts=3, static_argnames="rounds")

@@ -20,7 +20,7 @@ from fedjax_lite.base import Algorithm, Client, Mean, State, Tree, round_key
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import devices, placement
-from fedjax_lite.evaluate import evaluate, evaluate_apart
+from fedjax_lite.evaluation import evaluate, evaluate_apart
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import Rows
 from fedjax_lite.runner.memory import nbytes
@@ -39,13 +39,14 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
         first_rows: key, ids -> own, uplink, the rows that clients start with, for rows in host memory; None: rows are on the device.
 
     Returns:
-        A function that returns the state, metrics `[rounds]`, and the evaluation after the last round.
+        A function that returns the state, metrics `[rounds]`, the evaluation after the last round, and for how many of the rounds each
+        client was drawn.
     """
     sizes = placement.everywhere(jnp.asarray(data.size))
     pieces = _pieces(data) if isinstance(data, Store) else None
     rows: Rows | None = None
 
-    def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out) -> tuple[State, dict[str, np.ndarray], dict[str, Mean]]:
+    def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out):
         nonlocal rows
         cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes)
         if first_rows:
@@ -66,7 +67,8 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
         evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
-        return rows.within(state) if rows else state, measured, evaluation
+        drawn = np.bincount(ids.ravel(), minlength=data.population + 1)[: data.population]  # the last of all are empty slots
+        return rows.within(state) if rows else state, measured, evaluation, drawn
 
     return segment
 
@@ -133,6 +135,12 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
             yield Piece(examples, start, store.largest, store.population, whose)  # copied while the round before trains
 
     return pieces
+
+
+def drawn_for(algorithm: Algorithm, sampler: Sampler, rounds: int, state: State, sizes: Any) -> np.ndarray:
+    """Return for how many of the next `rounds` rounds each client will be drawn."""
+    _, ids, _ = _drawn(algorithm, sampler, rounds, state, sizes)
+    return np.bincount(ids.ravel(), minlength=len(sizes) + 1)[: len(sizes)]
 
 
 @partial(Compiled, parts=2, static_argnames=("rounds", "among"))

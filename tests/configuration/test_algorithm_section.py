@@ -85,6 +85,8 @@ NAMES = {
     "fedbabu": ("fixed = 'last layer'", ()),
     "fedbn": ("", (("hidden = [3]", "hidden = [3]\nnorm = 'batch'"),)),
     "lg_fedavg": ("personal = 'Dense_0/.*'", ()),
+    "local_only": ("", ()),
+    "centralised": ("", ()),
     "fedexp": ("eps = 0.01\nconvention = 'released'", ()),
 }
 

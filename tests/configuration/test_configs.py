@@ -28,6 +28,7 @@ CHANGES = {
     "femnist_mlp": [PATH],
     "mcmahan_mnist": [PATH],
     "optimisers_mnist": [PATH],
+    "personal_mnist": [PATH],
     "robustness": [PATH],
 }
 

@@ -65,9 +65,14 @@ def test_the_last_rounds_are_evaluated_too():
     made = Parts(FEDSGD, softmax_params(), SAMPLER, loss, KEY)
     found = jax.jit(lambda source: curves(made, source, 3, 2))(Source(DATA, TEST))
     history = run(rounds=3, evaluate_every=1).history
-    assert set(found) == {"test_loss", "test_accuracy", "loss", "clients", "update_norm"}
+    over_clients = {f"test_{kind}_{name}": (kind, name) for kind in ("client", "worst") for name in ("loss", "accuracy")}
+    assert set(found) == {"test_loss", "test_accuracy", "loss", "clients", "update_norm", *over_clients}
     for name, values in found.items():
-        np.testing.assert_allclose(values, [history[1][name], history[2][name]], rtol=1e-6)
+        expected = [record.get(name) for record in history[1:]]
+        if name in over_clients:
+            kind, metric = over_clients[name]
+            expected = [record["test_clients"][metric]["mean" if kind == "client" else "worst_decile"] for record in history[1:]]
+        np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
 def test_a_curve_is_divided_by_what_was_counted():

@@ -93,7 +93,7 @@ def test_squared_loss(shape):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="mlp: hidden must be a whole number of at least 1, got 0"):
         fl.models.mlp((0,), classes=3)
-    with pytest.raises(ValueError, match='mlp: norm must be "batch", "layer" or None, got \'bn\''):
+    with pytest.raises(ValueError, match='mlp: norm must be "none", "batch" or "layer", got \'bn\''):
         fl.models.mlp((2,), norm="bn")
     with pytest.raises(ValueError, match="linear: outputs must be a whole number of at least 1, got 0"):
         fl.models.linear(0)

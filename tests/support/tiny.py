@@ -101,7 +101,7 @@ def first_round(config):
     outputs = outputs_of(config, source)
 
     def round(data):
-        algorithm, params, sampler, _, key, _ = parts(config, source, outputs, 0)
+        algorithm, params, sampler, _, key, *_ = parts(config, source, outputs, 0)
         state, metrics = algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))
         return algorithm.params(state), metrics
 

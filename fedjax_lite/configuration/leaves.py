@@ -1,0 +1,19 @@
+"""Rules over a model's leaves, as a configuration writes them."""
+
+from typing import Any
+
+from fedjax_lite.configuration.call import refusing
+from fedjax_lite.configuration.sections import Sections
+from fedjax_lite.configuration.table import Table
+from fedjax_lite.leaves import chosen, last_layer
+
+__all__ = ["leaves_of"]
+
+
+def leaves_of(sections: Sections, table: Table) -> Any:
+    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves."""
+    with refusing(table):
+        if table.value == "last layer":
+            return last_layer(sections.known[0].model, sections.source.example)
+        chosen("the rule", table.value, sections.params[0])
+    return table.value

@@ -1,0 +1,63 @@
+"""Evaluation of all the models that an algorithm has: the global one, each client's own, and the global one after fine-tuning."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from fedjax_lite.base import HIGH_STREAM, Algorithm, Key, Mean, State
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.evaluation.each import evaluate_each, evaluate_models
+from fedjax_lite.evaluation.evaluate import evaluate
+from fedjax_lite.evaluation.fine_tune import FineTune, fine_tuned
+from fedjax_lite.evaluation.summary import fairness
+from fedjax_lite.metrics import FINETUNED, NEW, OWN
+from fedjax_lite.models.loss_fn import LossFn
+
+__all__ = ["evaluate_algorithm", "evaluate_further", "finetune_key", "numbers"]
+
+
+def evaluate_algorithm(
+    algorithm: Algorithm, loss_fn: LossFn, state: State, data: FederatedData, held_out: FederatedData
+) -> dict[str, Mean]:
+    """Evaluate the global model, and where clients have own models and examples to be evaluated on, each of these; pure."""
+    sums = evaluate(loss_fn, algorithm.params(state), held_out)
+    if algorithm.models is None or held_out.population != data.population:
+        return sums
+    own = evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
+    return sums | {OWN + name: metric for name, metric in own.items()}
+
+
+def evaluate_further(
+    algorithm: Algorithm, loss_fn: LossFn, state: State, data: FederatedData, held_out: FederatedData, finetune: FineTune | None,
+    new: TrainTest | None, key: Key,
+) -> dict[str, Mean]:  # fmt: skip
+    """Evaluate the global model after each client has fine-tuned it, and on clients that never took part, before and after; pure.
+
+    Args:
+        key: the run's; of it, and of the clients' numbers, the draws of fine-tuning are a function.
+    """
+    params, found = algorithm.params(state), dict[str, Mean]()
+    if finetune is not None and held_out.population == data.population:
+        model_of = fine_tuned(loss_fn, params, data, finetune, finetune_key(key))
+        found |= {FINETUNED + name: metric for name, metric in evaluate_each(loss_fn, model_of, held_out).items()}
+    if new is not None:
+        theirs = new.train if new.test is None else new.test
+        found |= {NEW + name: metric for name, metric in evaluate(loss_fn, params, theirs).items()}
+        if finetune is not None:
+            ids = data.population + jnp.arange(new.population)
+            model_of = fine_tuned(loss_fn, params, new.train, finetune, finetune_key(key), ids)
+            found |= {NEW + FINETUNED + name: metric for name, metric in evaluate_each(loss_fn, model_of, theirs).items()}
+    return found
+
+
+def finetune_key(key: Key) -> Key:
+    """Return the stream of a run's key that fine-tuning draws from."""
+    return jax.random.fold_in(key, HIGH_STREAM)
+
+
+def numbers(sums: dict[str, Mean]) -> dict[str, Float[Array, ""]]:
+    """Return the values over all examples, and where there are several clients the mean over them and over the worst tenth; pure."""
+    values = {name: jax.tree.map(jnp.sum, metric).value() for name, metric in sums.items()}
+    return values | fairness({name: metric for name, metric in sums.items() if len(metric.count) > 1})

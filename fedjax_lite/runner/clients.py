@@ -1,0 +1,229 @@
+"""What a run says of each client when it has ended: a row a client, of the global model, the client's own, and after fine-tuning."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedjax_lite.base import Mean, State
+from fedjax_lite.data.arrays import check_alike, labels_of
+from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.store import Store
+from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune_key, summarize
+from fedjax_lite.guarantees import hidden
+from fedjax_lite.metrics import FINETUNED, NEW, OWN, SPREAD, prefix_of
+from fedjax_lite.runner.compiled import Compiled
+from fedjax_lite.runner.fit import Setup
+from fedjax_lite.runner.host_rows import Rows, Touched
+from fedjax_lite.runner.records import plain
+from fedjax_lite.runner.stream import evaluated
+
+__all__ = ["Clients", "Seen", "check_clients", "clients_of"]
+
+CHUNK = 256  # clients whose models are there at once, and whose examples are, where they are streamed
+MOST_LABELS = 100  # columns of label counts; of more classes there are none
+
+
+class Seen(NamedTuple):
+    """What segments have seen of the clients."""
+
+    drawn: np.ndarray  # int [population], for how many rounds each was drawn
+    sums: Mapping[str, Mean] = {}  # the last evaluation, leaves [population]
+
+
+class Clients(NamedTuple):
+    """What is known of each client when a run has ended."""
+
+    table: dict[str, np.ndarray]  # a column a name, one value a client
+    beside: dict[str, Any]  # entries of the summary: evaluations of other models than the global one, and of new clients
+
+
+def check_clients(setup: Setup, finetune: FineTune | None, new: TrainTest | None) -> None:
+    """Refuse what cannot be fine-tuned, and new clients who are no clients such as the others.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    if finetune is None and new is None:
+        return
+    name, wrong = ("finetune", "a fl.FineTune") if finetune is not None else ("new_clients", "a fl.TrainTest")
+    if not isinstance(finetune, FineTune | None) or not isinstance(new, TrainTest | None):
+        raise TypeError(f"{name} must be {wrong} or None, got {(new if finetune is None else finetune)!r}")
+    if setup.loss_fn is None:
+        raise ValueError(f"{name}: clients are evaluated by loss_fn, and there is none: give loss_fn")
+    if finetune is not None and setup.held_out.population != setup.data.population:
+        raise ValueError(
+            "finetune: each client is evaluated on examples of its own, and the test part is of no client: hold out examples of each, for "
+            "instance with test=0.2 in place of a central test set"
+        )
+    for part in (new.train, new.test) if new is not None else ():
+        if part is not None:
+            check_alike(setup.data, part)
+    if new is not None and (new.test is None) != (setup.test is None):
+        raise ValueError("new_clients: hold out examples of them as of the others: of both, or of neither")
+
+
+def clients_of(setup: Setup, shapes: State, state: State, seen: Seen, finetune: FineTune | None, new: TrainTest | None) -> Clients:
+    """Evaluate what the last segment has not, and put all that is known of each client into one table; of a private run nothing is kept.
+
+    Args:
+        setup, shapes, state: what the run started from, the shapes of its state, and the last one.
+        seen: what segments have seen of the clients.
+        finetune: how clients fine-tune the global model; None: they don't.
+        new: clients that never took part.
+    """
+    prefix, sums = prefix_of(setup.test), _evaluate_global(setup, state, seen)
+    known = sums | _evaluate_others(setup, state, sums, finetune) if sums else {}
+    later = {name: value for name, value in known.items() if name not in seen.sums}
+    of_new = {} if new is None else _evaluate_new(setup, state, finetune, new)
+    beside = {"other_models": _summary(known, later, prefix)} if later else {}
+    named = {NEW + name: value for name, value in of_new.items()}
+    beside |= {"new_clients": _summary(named, named, prefix)} if of_new else {}
+    if setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):
+        return Clients({}, beside)  # rows of single clients have no place beside a guarantee
+    columns = _facts(setup.data, setup.held_out if known else None, seen.drawn, 0) | _columns(known, prefix)
+    if new is None:
+        return Clients(columns, beside)
+    theirs = _facts(new.train, new.test or new.train, np.zeros(new.population, int), 1) | _columns(of_new, prefix)
+    theirs["id"] = theirs["id"] + setup.data.population
+    return Clients(_stacked(columns, theirs), beside)
+
+
+def _evaluate_global(setup: Setup, state: State, seen: Seen) -> dict[str, Mean]:
+    """Return the evaluation that was seen last, client by client; none where no client holds examples to be evaluated on."""
+    if setup.loss_fn is None or setup.held_out.population != setup.data.population:
+        return {}
+    if seen.sums:
+        return dict(seen.sums)
+    return jax.device_get(evaluated(setup.loss_fn, setup.algorithm.params(state), setup.held_out))  # no round was left to run
+
+
+def _evaluate_others(setup: Setup, state: State, known: Mapping[str, Mean], finetune: FineTune | None) -> dict[str, Mean]:
+    """Evaluate the clients' own models, where a segment could not, and the global model after fine-tuning."""
+    algorithm, loss_fn, found = setup.algorithm, setup.loss_fn, dict[str, Mean]()
+    if algorithm.models is not None and not any(name.startswith(OWN) for name in known):
+        rows = _rows_of(setup, state)
+        parts = []
+        for ids, real in _chunks(setup.data.population):
+            here = state._replace(own=rows.take(ids)[0], uplink=()) if rows else state
+            places = np.arange(len(ids), dtype=np.int32) if rows else ids
+            parts.append(_real(_own(algorithm, loss_fn, here, places, _share(setup.held_out, ids)), real))
+        found |= {OWN + name: value for name, value in _joined(parts).items()}
+    if finetune is not None:
+        found |= _fine_tune(setup, state, finetune, setup.data, setup.held_out, 0)
+    return found
+
+
+def _evaluate_new(setup: Setup, state: State, finetune: FineTune | None, new: TrainTest) -> dict[str, Mean]:
+    """Evaluate the global model on clients that never took part, before and after fine-tuning."""
+    new = everywhere(new)
+    held_out = new.train if new.test is None else new.test
+    found = dict(jax.device_get(evaluated(setup.loss_fn, setup.algorithm.params(state), held_out)))
+    return found | ({} if finetune is None else _fine_tune(setup, state, finetune, new.train, held_out, setup.data.population))
+
+
+def _fine_tune(setup: Setup, state: State, how: FineTune, train: Any, held_out: Any, first: int) -> dict[str, Mean]:
+    """Let each client fine-tune the global model, and evaluate it; the clients' draws are numbered from `first` on."""
+    params = setup.algorithm.params(state)
+    key = finetune_key(setup.key)
+    parts = [
+        _real(_tuned(setup.loss_fn, how, params, key, ids + first, _share(train, ids), _share(held_out, ids)), real)
+        for ids, real in _chunks(train.population)
+    ]
+    return {FINETUNED + name: value for name, value in _joined(parts).items()}
+
+
+@partial(Compiled, parts=2)
+def _own(algorithm, loss_fn, state, ids, held_out) -> dict[str, Mean]:
+    """Evaluate the own model of each client of a chunk."""
+    return evaluate_each(loss_fn, lambda k: algorithm.models(state, ids[k]), held_out)
+
+
+@partial(Compiled, parts=2)
+def _tuned(loss_fn, how, params, key, ids, train, held_out) -> dict[str, Mean]:
+    """Fine-tune and evaluate the global model for each client of a chunk."""
+    return evaluate_each(loss_fn, fine_tuned(loss_fn, params, train, how, key, ids), held_out)
+
+
+def _rows_of(setup: Setup, state: State) -> Rows | None:
+    """Return the table of what clients keep, where it is in host memory."""
+    if not isinstance(state.own, Touched):
+        return None
+    layout = setup.algorithm.layout
+    assert layout is not None and layout.rows is not None
+    return Rows(state, setup.data.population, jax.jit(partial(layout.rows, setup.params, setup.key)))
+
+
+def _chunks(population: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the clients in chunks of one length, the last filled up with its last client, and how many are real."""
+    length = min(population, CHUNK)
+    for first in range(0, population, length):
+        ids = np.arange(first, first + length, dtype=np.int32)
+        yield np.minimum(ids, population - 1), min(length, population - first)
+
+
+def _share(data: FederatedData | Store, ids: np.ndarray) -> FederatedData:
+    """Return the examples of some clients, in arrays whose shapes do not depend on the clients."""
+    if isinstance(data, FederatedData):
+        return replace(data, start=data.start[ids], size=data.size[ids])
+    most = max(int(data.held(other).sum()) for other, _ in _chunks(data.population))
+    size = data.held(ids)
+    start = np.cumsum(size) - size
+    return everywhere(FederatedData(data.read(ids, most), start.astype(np.int32), size.astype(np.int32), data.largest))
+
+
+def _real(sums: Mapping[str, Mean], real: int) -> dict[str, Mean]:
+    """Fetch a chunk's sums, those of its real clients."""
+    return jax.tree.map(lambda x: np.asarray(x)[:real], dict(sums))
+
+
+def _joined(parts: list[dict[str, Mean]]) -> dict[str, Mean]:
+    """Join the sums of chunks."""
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def _summary(sums: Mapping[str, Mean], names: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Summarize those of the metrics that have these names; the others are there to compare with."""
+    whole = summarize(dict(sums), prefix)
+    spread = whole.get(prefix + SPREAD)
+    mine = {prefix + name: whole[prefix + name] for name in names}
+    if isinstance(spread, dict) and (kept := {name: each for name, each in spread.items() if name in names}):
+        mine[prefix + SPREAD] = kept
+    return plain(mine)
+
+
+def _facts(train: Any, held_out: Any, drawn: np.ndarray, new: int) -> dict[str, np.ndarray]:
+    """Return the columns of what each client is: its number, its examples and their labels, and its rounds."""
+    size, number = np.asarray(train.size, np.int64), train.population
+    columns = {"id": np.arange(number), "new": np.full(number, new), "examples": size, "rounds": np.asarray(drawn, np.int64)}
+    if held_out is not None:
+        columns["held_out"] = np.asarray(held_out.size, np.int64)
+    labels = labels_of(train.examples)
+    if labels is None or not len(labels) or not 0 <= labels.min() <= labels.max() < MOST_LABELS:
+        return columns
+    owner = np.repeat(np.arange(number), size)
+    counts = np.zeros((number, int(labels.max()) + 1), np.int64)
+    np.add.at(counts, (owner, labels[: len(owner)]), 1)
+    return columns | {f"label_{label}": counts[:, label] for label in range(counts.shape[1])}
+
+
+def _columns(sums: Mapping[str, Mean], prefix: str) -> dict[str, np.ndarray]:
+    """Return the columns of metrics; NaN for a client without a count."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = {name: [np.asarray(x, np.float64) for x in metric] for name, metric in sums.items()}
+        return {prefix + name: np.where(count > 0, total / count, np.nan) for name, (total, count) in each.items()}
+
+
+def _stacked(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Put rows under rows; NaN where a table lacks a column, for labels 0."""
+    rows = [len(table["id"]) for table in (first, then)]
+
+    def column(name: str) -> np.ndarray:
+        empty = 0 if name.startswith("label_") else np.nan
+        return np.concatenate([table.get(name, np.full(n, empty)) for table, n in zip((first, then), rows, strict=True)])
+
+    return {name: column(name) for name in [*first, *(name for name in then if name not in first)]}
