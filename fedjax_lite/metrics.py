@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline", "in_order",
-    "inside_guarantee", "is_evaluation", "lower_is_better", "parted", "prefix_of", "readable", "scale_of", "shown",
+    "EVALUATIONS", "FINETUNED", "INSIDE", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline",
+    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_model", "parted", "prefix_of", "readable", "scale_of", "shown",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -15,6 +15,7 @@ OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
 TEST, TRAIN = "test_", "train_"
 EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # prefix of an evaluation's metrics -> its examples
 OWN = "own_"  # after an evaluation's prefix: of each client's own model, not of the global one
+FINETUNED = "finetuned_"  # after an evaluation's prefix: of the global model after each client has fine-tuned it
 SPREAD = "clients"  # after an evaluation's prefix, the name of the entry with each metric's spread over clients
 ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "student_accuracy": "student"}  # public examples: the model
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
@@ -45,6 +46,17 @@ def parted(metric: str) -> tuple[str, str]:
     """
     prefix = next(filter(metric.startswith, EVALUATIONS), "")
     return prefix, metric.removeprefix(prefix)
+
+
+def of_model(metric: str) -> tuple[str, str, str]:
+    """Split a metric's name into the prefix of an evaluation, `OWN`, `FINETUNED` or "" of the global model, and the name without both.
+
+    >>> of_model("test_own_loss"), of_model("train_accuracy")
+    (('test_', 'own_', 'loss'), ('train_', '', 'accuracy'))
+    """
+    prefix, name = parted(metric)
+    whose = next(filter(name.startswith, (OWN, FINETUNED)), "") if prefix else ""
+    return prefix, whose, name.removeprefix(whose)
 
 
 def prefix_of(test: Any) -> str:
