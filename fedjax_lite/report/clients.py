@@ -42,7 +42,7 @@ def clients_section(columns: Mapping[str, Sequence[Any]]) -> str:
     drawn = list(samples.values())
     figures = [
         sorted_curves(f"{title}, clients sorted by each model", drawn, lower),
-        histogram(f"Clients in %, by {title}", plain, drawn, lower),
+        histogram(f"clients in %, by {title}", plain, drawn, lower),
         points(f"{title}, a point for each client", "training examples", drawn, _numbers(columns["examples"]), lower)
         if "examples" in columns
         else "",

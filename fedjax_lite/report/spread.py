@@ -29,11 +29,12 @@ def sorted_curves(title: str, samples: Sequence[Sample], may_be_log: bool = Fals
         title: the caption, which names the vertical axis.
         samples: a curve each.
         may_be_log: use a logarithmic axis if the values span more than three decades; zeros lie on its lower edge.
-        zero: draw a line at zero, too.
+        zero: draw a line at zero, too, and leave outliers that would take most of the axis on its edge.
         notes: sentences below the figure.
     """
     curves = [np.sort(_there(sample.values)).tolist() for sample in samples]
-    up = vertical([y for curve in curves for y in curve], [0.0] if zero else [], may_be_log)
+    low, high = _reach(np.concatenate(curves)) if zero else (-np.inf, np.inf)
+    up = vertical([min(max(y, low), high) for curve in curves for y in curve], [0.0] if zero else [], may_be_log)
     right = rounded(0, 100)
     level = f"{up.place(0.0):.1f}" if zero else ""
     parts = [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}" stroke="#777"/>'] if zero else []
@@ -152,9 +153,19 @@ def _first_on_top(samples: Sequence[Sample], of: Sequence[Any]) -> list[tuple[in
     return list(enumerate(zip(samples, of, strict=True)))[::-1]
 
 
+def _reach(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of an axis: outer hundredths of the values reach beyond the others by these others' range, at most."""
+    low, high = np.quantile(values, [0.01, 0.99])
+    room = high - low or np.inf  # where nearly all are alike, nothing tells how far is far
+    return float(max(values.min(), low - room)), float(min(values.max(), high + room))
+
+
 def _at_the_edge(up: Axis, curves: Sequence[Sequence[float]]) -> list[str]:
-    """Tell of zeros, which have no place on a logarithmic axis."""
-    return ["Zeros lie on the lower edge."] if up.log and any(y <= 0 for curve in curves for y in curve) else []
+    """Tell of values that have no place on the axis."""
+    if up.log:
+        return ["Zeros lie on the lower edge."] if any(y <= 0 for curve in curves for y in curve) else []
+    beyond = sum(not up.ticks[0] <= y <= up.ticks[-1] for curve in curves for y in curve)
+    return [f"Values beyond the axis lie on its edge: {beyond}."] if beyond else []
 
 
 def _counted(number: int) -> str:
