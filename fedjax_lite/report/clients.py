@@ -71,7 +71,7 @@ def _samples(by_model: Mapping[str, np.ndarray], new: np.ndarray) -> dict[tuple[
 
 
 def _gains(metric: str, samples: Mapping[tuple[str, str], Sample], lower: bool) -> str:
-    """Draw the difference that a model other than the global one makes to each client, and count who loses by it."""
+    """Draw each client's difference between the other models and the global one, and count who loses."""
     differences, notes = [], [f"{'Below' if lower else 'Above'} zero is better than the global model."]
     for (group, whose), sample in samples.items():
         if whose and (group, "") in samples:
@@ -83,7 +83,7 @@ def _gains(metric: str, samples: Mapping[tuple[str, str], Sample], lower: bool) 
 
 
 def _hurt(worse: np.ndarray) -> str:
-    """Count clients by what they lose, NaN where nothing is known.
+    """Count clients that lose, gain and stay, by each client's loss, NaN where unknown.
 
     >>> _hurt(np.array([0.5, 0.0, -1.0, -0.5, np.nan]))
     '1 of 4 clients loses, 2 gain, 1 stays'
@@ -94,7 +94,7 @@ def _hurt(worse: np.ndarray) -> str:
 
 
 def _told(title: str, new: np.ndarray, values: np.ndarray) -> str:
-    """Say how many clients there are, how many are new, and how many have no value, which is NaN for all samples."""
+    """Count the clients, the new clients, and the clients without a value, which is NaN for all samples."""
     text = _counted(len(new))
     if new.any():
         text += f", {int(new.sum()):,} of them new: a new client never took part in training"

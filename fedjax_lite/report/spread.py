@@ -149,12 +149,12 @@ def _evenly(pairs: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float
 
 
 def _first_on_top(samples: Sequence[Sample], of: Sequence[Any]) -> list[tuple[int, tuple[Sample, Any]]]:
-    """Pair samples with what is drawn of each, numbered, the last first, since later parts of a figure hide earlier ones."""
+    """Pair samples with their drawings, numbered, the last first, since later parts of a figure hide earlier ones."""
     return list(enumerate(zip(samples, of, strict=True)))[::-1]
 
 
 def _reach(values: np.ndarray) -> tuple[float, float]:
-    """Return the ends of an axis: outer hundredths of the values reach beyond the others by these others' range, at most."""
+    """Return the ends of an axis: values' outer hundredths reach beyond the other values by their range, at most."""
     low, high = np.quantile(values, [0.01, 0.99])
     room = high - low or np.inf  # where nearly all are alike, nothing tells how far is far
     return float(max(values.min(), low - room)), float(min(values.max(), high + room))
