@@ -6,8 +6,8 @@ from typing import Any
 
 __all__ = [
     "EVALUATIONS", "FINETUNED", "INSIDE", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline",
-    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_global", "parted", "prefix_of", "readable", "scale_of",
-    "shown",
+    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_global", "of_model", "parted", "prefix_of", "readable",
+    "scale_of", "shown",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -49,6 +49,17 @@ def parted(metric: str) -> tuple[str, str]:
     """
     prefix = next(filter(metric.startswith, EVALUATIONS), "")
     return prefix, metric.removeprefix(prefix)
+
+
+def of_model(metric: str) -> tuple[str, str, str]:
+    """Split a metric's name into the prefix of an evaluation, `OWN`, `FINETUNED` or "" of the global model, and the name without both.
+
+    >>> of_model("test_own_loss"), of_model("train_accuracy")
+    (('test_', 'own_', 'loss'), ('train_', '', 'accuracy'))
+    """
+    prefix, name = parted(metric)
+    whose = next(filter(name.startswith, (OWN, FINETUNED)), "") if prefix else ""
+    return prefix, whose, name.removeprefix(whose)
 
 
 def prefix_of(test: Any) -> str:

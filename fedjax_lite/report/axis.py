@@ -28,6 +28,18 @@ def horizontal(xs: Sequence[int | float], across: str) -> Axis:
     return Axis(_scale(low, high, LEFT, WIDTH - RIGHT, log), named, log)
 
 
+def rounded(low: int | float, high: int | float, may_be_log: bool = False) -> Axis:
+    """Lay out a horizontal axis over an interval, with round ticks: logarithmic, where it may be, over a decade and a half.
+
+    >>> rounded(3, 97).ticks, rounded(3, 97, may_be_log=True).ticks
+    ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [5.0, 10.0, 20.0, 50.0])
+    """
+    log = may_be_log and low > 0 and high / low > 30
+    named = steps(low, high) if log else ticks(low, high)
+    first, last = (low, high) if log else (named[0], named[-1])
+    return Axis(_scale(first, last, LEFT, WIDTH - RIGHT, log), named, log)
+
+
 def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log: bool) -> Axis:
     """Lay out an axis of ys and edges: logarithmic, where it may be, over three decades."""
     positive = [y for y in ys if y > 0]

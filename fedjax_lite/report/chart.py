@@ -73,9 +73,9 @@ def _grid(up: Axis, say: Callable[[float], str]) -> list[str]:
     return parts
 
 
-def _names(right: Axis, across: str) -> list[str]:
-    """Write below the axis those of its ticks that have room, and across, what they are."""
-    labels = spread_labels([(right.place(x), f"{x:.10g}" if across == ROUND else f"{x:.4g}") for x in right.ticks])
+def _names(right: Axis, across: str, form: str = ".4g") -> list[str]:
+    """Write below the axis those of its ticks that have room, in `form` unless rounds, and across, what they are."""
+    labels = spread_labels([(right.place(x), format(x, ".10g" if across == ROUND else form)) for x in right.ticks])
     parts = [f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>' for x, label in labels]
     return [*parts, f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(across)}</text>']
 

@@ -1,11 +1,12 @@
 """The HTML page of a run: its status, metrics, curves over rounds, settings, and facts about data, code and device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
+from fedjax_lite.report.clients import clients_section
 
 MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
 STYLE = """
@@ -23,7 +24,13 @@ pre { background: #f6f6f6; padding: .8em; overflow-x: auto } .status { font-weig
 """
 
 
-def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]], config: str = "") -> str:
+def report(
+    name: str,
+    summary: dict[str, Any],
+    records: Sequence[dict[str, Any]],
+    config: str = "",
+    clients: Mapping[str, Any] | None = None,
+) -> str:
     """Write a run as one HTML page.
 
     Args:
@@ -31,8 +38,10 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         summary: the dict in summary.json.
         records: the dicts in metrics.jsonl.
         config: the TOML text of the run's settings.
+        clients: the columns of clients.csv.
     """
-    final = summary["final"]
+    final = _together(summary["final"], summary.get("other_models") or {})
+    of_new = summary.get("new_clients") or {}
     spread = {parted(name)[1]: each for name, each in _spreads(final).items()}
     numbers = {key: final[key] for key in in_order(final) if not isinstance(final[key], dict)}
     outside = (summary.get("privacy") or {}).get("outside", [])
@@ -46,6 +55,8 @@ def report(name: str, summary: dict[str, Any], records: Sequence[dict[str, Any]]
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
+        _new(of_new),
+        clients_section(clients) if clients else "",
         f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"
         if summary.get("baselines")
         else "",
@@ -97,6 +108,24 @@ def _spreads(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     by_prefix = {name.removesuffix(SPREAD): value for name, value in record.items() if isinstance(value, dict)}
     return {prefix + name: each for prefix, spread in by_prefix.items() for name, each in spread.items()}
+
+
+def _together(final: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Put an evaluation of other models beside the last one of the global model.
+
+    >>> _together({"test_clients": {"loss": {}}}, {"test_own_loss": 0.5, "test_clients": {"own_loss": {}}})
+    {'test_clients': {'loss': {}, 'own_loss': {}}, 'test_own_loss': 0.5}
+    """
+    return final | {name: final.get(name, {}) | x if isinstance(x, dict) else x for name, x in others.items()}
+
+
+def _new(evaluation: dict[str, Any]) -> str:
+    """Write the evaluation on clients that never took part."""
+    if not evaluation:
+        return ""
+    numbers = {key: evaluation[key] for key in in_order(evaluation) if not isinstance(evaluation[key], dict)}
+    spread = {parted(name)[1]: each for name, each in _spreads(evaluation).items()}
+    return f"<h2>Clients that never took part</h2>{_pairs(numbers)}{_spread(spread)}"
 
 
 def _marked(text: str, outside: Sequence[str], name: str | None = None) -> str:
@@ -158,12 +187,16 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
 
     def rows(kind):
         return [
-            [name.replace("_", " "), *(shown(name, value) for value in (x["mean"], x["std"], x["worst_decile"], *x[kind]))]
+            [name.replace("_", " "), *(shown(name, value) for value in (x["mean"], x["std"], x["worst_decile"])), *fair(x)]
+            + [shown(name, value) for value in x[kind]]
             for name, x in spread.items()
             if kind in x
         ]
 
-    head, text = ["client by client", "mean", "std", "worst 10 %"], ""
+    def fair(x):
+        return ["-" if x.get(name) is None else f"{x[name]:.3g}" for name in ("gini", "hurt")]
+
+    head, text = ["client by client", "mean", "std", "worst 10 %", "Gini", "hurt"], ""
     if many := rows("deciles"):
         text += f'<div class="wide">{_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
         text += "<small>Under 10 % to 90 %: what about that share of the clients is at or below, interpolated between two of them.</small>"
@@ -171,6 +204,8 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
         numbers = range(1, max(map(len, few)) - len(head) + 1)
         text += f'<div class="wide">{_table(few, [*head, *map(str, numbers)])}</div>'
         text += "<small>Under 1, 2, ...: each client, from the lowest on. Their worst 10 % are rounded up to whole clients.</small>"
+    if any("hurt" in x for x in spread.values()):
+        text += "<p><small>Under hurt: the fraction of clients for whom the global model is better.</small></p>"
     return text
 
 

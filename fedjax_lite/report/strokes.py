@@ -64,9 +64,9 @@ def drawn(points: Sequence[tuple[int | float, str | None]], stroke: Stroke, besi
     return stroke.line(" ".join(path)) + "".join(marks)
 
 
-def legend(names: Sequence[str], band_name: str = "") -> str:
-    """Return the legend: the name of each curve beside a piece of the curve, and the name of the shaded area."""
-    pieces = [f'<svg viewBox="0 0 30 8">{stroke.line("M0,4 L30,4")}{stroke.mark("15", "4")}</svg>' for stroke in STROKES]
+def legend(names: Sequence[str], band_name: str = "", strokes: Sequence[Stroke] = STROKES) -> str:
+    """Return the legend: the name of each curve beside a piece of its stroke, and the name of the shaded area."""
+    pieces = [f'<svg viewBox="0 0 30 8">{stroke.line("M0,4 L30,4")}{stroke.mark("15", "4")}</svg>' for stroke in strokes]
     entries = [f"<span><b>{piece}</b>{escape(name)}</span>" for piece, name in zip(pieces, names, strict=False)]
     shaded = f'<b style="background:{STROKES[0].color};opacity:.2"></b>'
     entries += [f"<span>{shaded}{escape(band_name)}</span>"] if band_name else []

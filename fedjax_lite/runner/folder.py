@@ -163,7 +163,7 @@ class RunFolder:
         """Write the model, the table of clients, the report and the summary."""
         save_params(self.path, params)
         save_table(self.path, table)
-        self._summarize(status, records, **more)
+        self._summarize(status, records, table, **more)
 
     def _close(self, failed: bool = False) -> None:
         """Close the checkpoints and release the lock."""
@@ -179,7 +179,7 @@ class RunFolder:
         self._checkpoints.save(len(records), state)
         self.latest = len(records)
 
-    def _summarize(self, status: str, records: Records, **more: Any) -> None:
+    def _summarize(self, status: str, records: Records, table: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Write the summary; for a run that has ended, write the report first."""
         evaluated = (record for record in reversed(records) if any(map(is_evaluation, record)))
         summary: dict[str, Any] = {
@@ -194,7 +194,7 @@ class RunFolder:
             **self._notes,
         }
         if status != "running":
-            write(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml))
+            write(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml, table))
         write(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 

@@ -133,7 +133,7 @@ def test_public_examples_of_another_kind(config):
 
 def test_held_out_examples_are_no_clients(config):
     source = load_data(config(), 0)
-    rows = [np.asarray(part.examples["x"]).round(4) for part in source]
+    rows = [np.asarray(part.examples["x"]).round(4) for part in source[:3]]
     whole = {row.tobytes() for row in rows[0]}
     assert sum(map(len, rows)) == 1797 and source.train.population == 5 and (np.asarray(source.train.size) > 0).all()
     # The digits hold a few images twice: apart from these no held-out one is a client's.

@@ -370,6 +370,9 @@ IN_FOLDERS = (
     Fault("a heat map is darker where it is worse", "report/heat.py", "report study/test_study_table.py",
         "return 1 - share if lower_is_better else share",
         "return share if lower_is_better else 1 - share"),
+    Fault("a report tells clients who gain as clients who lose", "report/clients.py", "report",
+        "_hurt(change if lower else -change)",
+        "_hurt(-change if lower else change)"),
 
     # study
     Fault("a study's metric is a mean of clients' means", "configuration/study.py", "configuration/test_study_section.py",
