@@ -1,8 +1,10 @@
 """Clients that never take part, kept apart to be evaluated on."""
 
+from typing import Any
+
 import numpy as np
 
-from fedjax_lite.base import Number, Whole
+from fedjax_lite.base import Whole
 from fedjax_lite.data._split import generator
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.refuse import is_number
@@ -10,11 +12,11 @@ from fedjax_lite.refuse import is_number
 __all__ = ["hold_out_clients"]
 
 
-def hold_out_clients(data: TrainTest, clients: Number, *, seed: Whole = 0) -> tuple[TrainTest, TrainTest]:
+def hold_out_clients(data: Any, clients: Any, *, seed: Whole = 0) -> tuple[TrainTest, TrainTest]:
     """Keep clients apart, which never take part: with training examples to fine-tune on and held-out ones to be evaluated on.
 
     Args:
-        data: the population in memory; its test part, if it has one, holds examples of the same clients.
+        data: a `TrainTest`, the population in memory; its test part, if it has one, holds examples of the same clients.
         clients: the fraction of all clients to keep apart, in (0, 1), rounded down; or their number, a whole number.
         seed: `default_rng(seed)` draws them.
 

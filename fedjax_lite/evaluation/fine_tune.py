@@ -11,7 +11,7 @@ from jaxtyping import Array
 from fedjax_lite.base import Client, Key, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.leaves import Rule
+from fedjax_lite.leaves import Rule, chosen
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.work import sgd_work, train_leaves
 
@@ -26,9 +26,7 @@ class FineTune(NamedTuple):
     leaves: Rule = "all"  # which leaves learn: a rule over their paths, such as fl.leaves.last_layer(model, example)
 
 
-def fine_tuned(
-    loss_fn: LossFn, params: Tree, data: FederatedData, how: FineTune, key: Key, ids: Array | None = None
-) -> Callable[[Array], Tree]:
+def fine_tuned(loss_fn: LossFn, params: Tree, data: FederatedData, how: FineTune, key: Key, ids: Any = None) -> Callable[[Array], Tree]:
     """Return the function that gives client k's fine-tuned model, for `fl.evaluate_each`; pure.
 
     y_k^0 = x,  K_k steps of the optimizer on k's examples;  y_k^K is evaluated, and nothing else is done with it.
@@ -41,7 +39,7 @@ def fine_tuned(
         ids: int32 `[population]`, the number of each client of `data` in the draws; by default 0, 1, ...
 
     Raises:
-        ValueError: for a rule that chooses no leaf.
+        ValueError: for a rule that chooses no leaf, or every leaf.
 
     >>> data = FederatedData.from_clients([{"x": jnp.array([2.0])}, {"x": jnp.array([8.0, 8.0])}])
     >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
@@ -51,7 +49,10 @@ def fine_tuned(
 
     Source: Wang et al. 2019, "Federated evaluation of on-device personalization".
     """
-    optimizer = how.optimizer if how.leaves == "all" else train_leaves(how.optimizer, [(how.leaves, None)])
+    optimizer = how.optimizer
+    if how.leaves != "all":
+        chosen("finetune: leaves", how.leaves, params)
+        optimizer = train_leaves(optimizer, [(how.leaves, None)])
     work, shared = sgd_work(loss_fn, optimizer), Shared(params)
     steps, ids = how.batches.steps_of(data.size), jnp.arange(data.population) if ids is None else ids
 

@@ -26,6 +26,7 @@ __all__ = ["Clients", "Seen", "check_clients", "clients_of"]
 
 CHUNK = 256  # clients whose models are there at once, and whose examples are, where they are streamed
 MOST_LABELS = 100  # columns of label counts; of more classes there are none
+MOST_CLIENTS = 1_000_000  # rows of a table; of a larger population there is none
 
 
 class Seen(NamedTuple):
@@ -42,7 +43,7 @@ class Clients(NamedTuple):
     beside: dict[str, Any]  # entries of the summary: evaluations of other models than the global one, and of new clients
 
 
-def check_clients(setup: Setup, finetune: FineTune | None, new: TrainTest | None) -> None:
+def check_clients(setup: Setup, finetune: Any, new: Any) -> None:
     """Refuse what cannot be fine-tuned, and new clients who are no clients such as the others.
 
     Raises:
@@ -83,7 +84,7 @@ def clients_of(setup: Setup, shapes: State, state: State, seen: Seen, finetune: 
     beside = {"other_models": _summary(known, later, prefix)} if later else {}
     named = {NEW + name: value for name, value in of_new.items()}
     beside |= {"new_clients": _summary(named, named, prefix)} if of_new else {}
-    if setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):
+    if setup.data.population > MOST_CLIENTS or setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):
         return Clients({}, beside)  # rows of single clients have no place beside a guarantee
     columns = _facts(setup.data, setup.held_out if known else None, seen.drawn, 0) | _columns(known, prefix)
     if new is None:
@@ -205,10 +206,11 @@ def _facts(train: Any, held_out: Any, drawn: np.ndarray, new: int) -> dict[str, 
     labels = labels_of(train.examples)
     if labels is None or not len(labels) or not 0 <= labels.min() <= labels.max() < MOST_LABELS:
         return columns
-    owner = np.repeat(np.arange(number), size)
-    counts = np.zeros((number, int(labels.max()) + 1), np.int64)
-    np.add.at(counts, (owner, labels[: len(owner)]), 1)
-    return columns | {f"label_{label}": counts[:, label] for label in range(counts.shape[1])}
+    start = np.asarray(train.start, np.int64)
+    for label in range(int(labels.max()) + 1):
+        before = np.concatenate([[0], np.cumsum(labels == label)])  # how many examples have the label in front of each row
+        columns[f"label_{label}"] = before[start + size] - before[start]
+    return columns
 
 
 def _columns(sums: Mapping[str, Mean], prefix: str) -> dict[str, np.ndarray]:

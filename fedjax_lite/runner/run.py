@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluation import FineTune, summarize
+from fedjax_lite.evaluation import summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
@@ -70,8 +70,8 @@ def run(
     own_on_host: bool | None = None,
     delta: float | None = None,
     baselines: Baselines | None = None,
-    finetune: FineTune | None = None,
-    new_clients: TrainTest | None = None,
+    finetune: Any = None,
+    new_clients: Any = None,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,

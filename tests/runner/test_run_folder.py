@@ -17,7 +17,15 @@ def test_a_run_on_disk(tmp_path):
     out = tmp_path / "deep" / "run"
     result = run(out=out, config={"client": {"rate": 0.1}, "model": {"hidden": [2, 3]}})
     assert read_records(out) == result.history
-    assert set(os.listdir(out)) == {"metrics.jsonl", "summary.json", "params.safetensors", "report.html", "checkpoints", "config.toml"}
+    assert set(os.listdir(out)) == {
+        "metrics.jsonl",
+        "summary.json",
+        "params.safetensors",
+        "report.html",
+        "checkpoints",
+        "config.toml",
+        "clients.csv",
+    }
     assert sorted(os.listdir(out / "checkpoints")) == ["round_6", "round_7"]
     np.testing.assert_array_equal(load_file(out / "params.safetensors")["params"], result.params)
     written = summary(out)
