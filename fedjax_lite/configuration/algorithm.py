@@ -189,8 +189,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return sections.aggregator_of(table)
     if name == "ensemble":
         return make(table, "ensemble")
-    if name in ("personal", "fixed"):
-        return _leaves(sections, table)
+    if name in ("personal", "fixed", "top"):
+        return _leaves(sections, table, some=name != "top")
     if name == "mixing" and not isinstance(table.value, list):
         return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):
@@ -201,12 +201,12 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
     return _learning_rate(table) if name.endswith("learning_rate") else table.value
 
 
-def _leaves(sections: Sections, table: Table) -> Any:
-    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves."""
+def _leaves(sections: Sections, table: Table, some: bool) -> Any:
+    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves, some of them or any."""
     with refusing(table):
         if table.value == "last layer":
             return last_layer(sections.known[0].model, sections.source.example)
-        chosen("the rule", table.value, sections.params[0])
+        chosen("the rule", table.value, sections.params[0], some)
     return table.value
 
 

@@ -68,6 +68,11 @@ def values_of(
     return {name: _wide_mean(value) for name, value in values.items()}
 
 
+def of_one_model(loss_fn: LossFn) -> LossFn:
+    """Return the loss of one model, where `loss_fn` is the mean over several and knows theirs, in its attribute `of_one`."""
+    return getattr(loss_fn, "of_one", loss_fn)
+
+
 def losses_and_metrics(output: Any) -> tuple[Any, dict[str, Any]]:
     """Split a loss function's output into losses, an array or a `Mean`, and metrics by name.
 

@@ -11,6 +11,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.evaluate import evaluate, evaluate_models
 from fedjax_lite.metrics import OWN
+from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
@@ -45,7 +46,7 @@ def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     state, history = advance(algorithm, data, state, sampler, rounds=rounds)
     sums = evaluate(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
     if loss_fn and algorithm.models and held_out.population == data.population:
-        own = evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
+        own = evaluate_models(of_one_model(loss_fn), partial(algorithm.models, state), data, held_out)
         sums |= {f"{OWN}{name}": metric for name, metric in own.items()}
     return state, history, sums
 
@@ -56,4 +57,4 @@ def whole(algorithm, sampler, loss_fn, rounds, params, key, *, data, held_out):
     state, _ = simulate(algorithm, data, params, sampler, rounds=rounds, key=key)
     if algorithm.models is None:
         return evaluate(loss_fn, algorithm.params(state), held_out)
-    return evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
+    return evaluate_models(of_one_model(loss_fn), partial(algorithm.models, state), data, held_out)

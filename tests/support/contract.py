@@ -322,6 +322,27 @@ def personal(name, **own):
     return make
 
 
+def fedproto(engine, rate):
+    model = IN_TWO._replace(apply=IN_ONE.apply)
+    built = fl.algorithms.fedproto(
+        [model], [POPULATION], optax.sgd(rate), CLASSES, example=contract_data().example, batches=fl.Batches(4, shuffle=False), engine=engine
+    )
+    return built._replace(init=lambda params, key: built.init((params,), key))
+
+
+BODY_AND_HEAD = fl.models.Model(
+    None,
+    lambda params, batch, key: features(params["body"], batch, key) * params["head"][None],
+    lambda params, batch, key: features(params["body"], batch, key),
+    lambda params, features: features * params["head"][None],
+)
+
+
+def fedrod(engine, rate):
+    built = optimised("fedrod", optax.sgd, of=BODY_AND_HEAD, classes=CLASSES, personal="head")(engine, rate)
+    return built._replace(init=lambda params, key: built.init({"body": params, "head": jnp.ones(CLASSES)}, key))
+
+
 PERSONAL = {
     "fedper": personal("fedper", personal="head"),
     "fedrep": personal("fedrep", personal="head", head_epochs=1),
@@ -331,6 +352,10 @@ PERSONAL = {
     "apfl": optimised("apfl"),
     "pfedme": optimised("pfedme", lam=1.0, inner_rate=0.1, inner_steps=2),
     "per_fedavg": optimised("per_fedavg", optax.sgd, alpha=0.1),
+    "ifca": optimised("ifca", optax.sgd, clusters=2),
+    "fedala": optimised("fedala", optax.sgd),
+    "fedproto": lambda engine, rate=0.1: fedproto(engine, rate),
+    "fedrod": lambda engine, rate=0.1: fedrod(engine, rate),
 }
 ALGORITHMS |= PERSONAL
 
