@@ -42,7 +42,6 @@ def by_cluster(name: str, inner: Aggregator, clusters: int) -> Aggregator:
     A metric of the aggregator has the cluster's number behind its name, but for "non_finite", which adds up.
 
     Raises:
-        TypeError: for no aggregator.
         ValueError: for an aggregator that is private, or hides single messages.
 
     >>> import fedjax_lite as fl
@@ -82,10 +81,8 @@ def by_cluster(name: str, inner: Aggregator, clusters: int) -> Aggregator:
     return inner._replace(init=init, collect=collect, finish=finish, bits=bits)
 
 
-def _check(name: str, inner: Any) -> None:
+def _check(name: str, inner: Aggregator) -> None:
     """Refuse an aggregator whose promise the clients' choice of a cluster would break."""
-    if not isinstance(inner, Aggregator):
-        raise TypeError(f"{name}: aggregator must be a fl.Aggregator, got {inner!r}: call the function that makes one")
     if inner.privacy is not None:
         raise ValueError(
             f"{name}: the cluster that a client is in is found from its data and known to the server, which the guarantee of a private "

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, on_change, starting_from
+from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, on_change, starting_from
 from fedjax_lite.algorithms.personal.clusters import Clusters, by_cluster, mean_over_clusters
 from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, Batch, ClientWork, Key, Mean, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
@@ -109,7 +109,7 @@ def ifca(
 
     built = federate(
         _choosing(sgd_work(loss_fn, optimizer, learning_rate=learning_rate), loss_fn, clusters),
-        by_cluster("ifca", weighted_mean() if aggregator is None else aggregator, clusters),
+        by_cluster("ifca", fitting("ifca", aggregator, weighted_mean()), clusters),
         Server(init, lambda state: Shared(state.models.params), update, params=lambda state: state.models.params, metrics=told),
         batches=batches._replace(before=1, after=0),
         population=population,
