@@ -68,7 +68,7 @@ def values_of(
     return {name: _wide_mean(value) for name, value in values.items()}
 
 
-def of_one_model(loss_fn: LossFn) -> LossFn:
+def of_one_model(loss_fn: Any) -> Any:
     """Return the loss of one model, where `loss_fn` is the mean over several and knows theirs, in its attribute `of_one`."""
     return getattr(loss_fn, "of_one", loss_fn)
 

@@ -322,11 +322,10 @@ def personal(name, **own):
     return make
 
 
-def fedproto(engine, rate):
-    model = IN_TWO._replace(apply=IN_ONE.apply)
-    built = fl.algorithms.fedproto(
-        [model], [POPULATION], optax.sgd(rate), CLASSES, example=contract_data().example, batches=fl.Batches(4, shuffle=False), engine=engine
-    )
+def fedproto(engine, rate=0.1):
+    families = [IN_TWO._replace(apply=IN_ONE.apply)], [POPULATION]
+    batches = fl.Batches(4, shuffle=False)
+    built = fl.algorithms.fedproto(*families, optax.sgd(rate), CLASSES, example=contract_data().example, batches=batches, engine=engine)
     return built._replace(init=lambda params, key: built.init((params,), key))
 
 
@@ -338,7 +337,7 @@ BODY_AND_HEAD = fl.models.Model(
 )
 
 
-def fedrod(engine, rate):
+def fedrod(engine, rate=0.1):
     built = optimised("fedrod", optax.sgd, of=BODY_AND_HEAD, classes=CLASSES, personal="head")(engine, rate)
     return built._replace(init=lambda params, key: built.init({"body": params, "head": jnp.ones(CLASSES)}, key))
 
@@ -354,8 +353,8 @@ PERSONAL = {
     "per_fedavg": optimised("per_fedavg", optax.sgd, alpha=0.1),
     "ifca": optimised("ifca", optax.sgd, clusters=2),
     "fedala": optimised("fedala", optax.sgd),
-    "fedproto": lambda engine, rate=0.1: fedproto(engine, rate),
-    "fedrod": lambda engine, rate=0.1: fedrod(engine, rate),
+    "fedproto": fedproto,
+    "fedrod": fedrod,
 }
 ALGORITHMS |= PERSONAL
 

@@ -70,7 +70,7 @@ def by_cluster(name: str, inner: Aggregator, clusters: int) -> Aggregator:
         return inside(messages, cohort, state) if inner.additive else (messages, cohort)
 
     def finish(part: Tree, state: Tree, key: Key) -> tuple[Clusters, Tree, dict[str, Array]]:
-        parts, clients = part if inner.additive else inside(*part, state)
+        parts, clients = part if inner.additive else inside(part[0], part[1], state)
         found, after, told = jax.vmap(inner.finish)(parts, state, jax.random.split(key, clusters))
         after = tree.where(clients > 0, tree.cast_like(after, state), state)
         metrics = {f"{name}_{c}": values[c] for name, values in told.items() if name != "non_finite" for c in range(clusters)}

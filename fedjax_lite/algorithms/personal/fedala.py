@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
 from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
-from fedjax_lite.base import Aggregator, Algorithm, Batch, Client, ClientWork, Number, Tree
+from fedjax_lite.base import Aggregator, Algorithm, Batch, ClientWork, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
@@ -146,7 +146,8 @@ def _stepped(weights: Tree, gradient: Tree, received: Tree, local: Tree, rate: N
 
 def _in_a_row(batch: Batch, share: Number) -> Bool[Array, " batch"]:
     """Mark the examples among those that the client learns its weights on in this round."""
-    client: Client = batch.client
+    client, row = batch.client, batch.row
+    assert client is not None and row is not None
     number = jnp.ceil(share * client.size).astype(jnp.int32)
     first = jax.random.randint(jax.random.fold_in(client.key, _PLACE), (), 0, client.size - number + 1)
-    return (batch.row >= first) & (batch.row < first + number)
+    return (row >= first) & (row < first + number)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from fedjax_lite.aggregators import from_sum
@@ -71,7 +70,7 @@ def fedproto(
         classes: how many there are; labels are the leaf "y".
         example: one example, for the number of features.
         lam: the weight of the distance to the prototypes, which is a mean over features; 0 is training alone.
-        by_examples: C^y is weighted by the clients' numbers of examples of the class; else they all count the same, as in the authors' code.
+        by_examples: whether C^y is weighted by the clients' numbers of examples of the class; all count the same in the authors' code.
         engine: as in `fl.federate`.
 
     Returns:
@@ -83,7 +82,7 @@ def fedproto(
         ValueError: for a model without features, less than two classes, a lam below 0; at `init` for families with other numbers of
             features.
 
-    >>> import fedjax_lite as fl
+    >>> import fedjax_lite as fl, optax
     >>> families, example = [fl.models.mlp((4,), classes=3), fl.models.mlp((8, 4), classes=3)], {"x": jnp.zeros(5), "y": 0}
     >>> algorithm = fl.algorithms.fedproto(families, [3, 2], optax.sgd(0.1), 3, example=example, batches=fl.Batches(20))
     >>> params = tuple(jax.eval_shape(model.init, jax.random.key(0), example) for model in families)

@@ -77,7 +77,7 @@ def fedrod(
     ... )
     >>> params = model.init(jax.random.key(0), data.example)
     >>> state, _ = fl.simulate(algorithm, data, params, fl.sampling.everyone(), rounds=20, key=jax.random.key(0))
-    >>> both = algorithm.params(state).model, algorithm.models(state, 0)
+    >>> both = algorithm.params(state).model, algorithm.models(state, jnp.int32(0))
     >>> loss, _ = zip(*(algorithm.loss_fn(params, data.examples, None) for params in both))
     >>> [jnp.exp(-losses[::3]).round(2).tolist() for losses in loss]  # generic: both classes alike; personal: three examples to one
     [[0.5, 0.5], [0.75, 0.25]]

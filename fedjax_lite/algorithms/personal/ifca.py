@@ -137,10 +137,9 @@ def _several(params: Tree, key: Key, clusters: int, init_scale: Number | None) -
                 "stack as many, or give init_scale"
             )
         return params
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
-    keys = jax.random.split(jax.random.fold_in(key, HIGH_STREAM + 1), max(1, len(leaves)))
-    noise = [jax.random.normal(k, (clusters, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=False)]
-    return structure.unflatten([x[None] + (init_scale * z).astype(x.dtype) for x, z in zip(leaves, noise, strict=True)])
+    several = jax.tree.map(lambda x: jnp.broadcast_to(x, (clusters, *jnp.shape(x))), params)
+    noise = optax.tree.random_like(jax.random.fold_in(key, HIGH_STREAM + 1), several)
+    return jax.tree.map(lambda x, z: x + (init_scale * z).astype(x.dtype), several, noise)
 
 
 def _choosing(sgd: ClientWork, loss_fn: LossFn, clusters: int) -> ClientWork:

@@ -22,7 +22,8 @@ RULES = {
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.deep if name == "median" else ()) for name in RULES])
 def test_it_is_the_rule_on_the_members_alone(name):
     inner, rng = RULES[name], np.random.default_rng(0)
-    rule, cohort = by_cluster("ifca", inner, 3), fl.sampling.cohort(jax.random.key(0), jnp.arange(3, 10), jnp.arange(7), jnp.asarray(WEIGHT))
+    rule, weight = by_cluster("ifca", inner, 3), jnp.asarray(WEIGHT)
+    cohort = fl.sampling.cohort(jax.random.key(0), jnp.arange(3, 10), jnp.arange(7), weight)
     messages = {"a": rng.normal(size=(7, 4)), "b": rng.normal(size=7)}
     messages["b"][[5, 6]] = np.nan  # of the empty slot, and of one that is dropped
     messages = jax.tree.map(jnp.asarray, messages)
