@@ -9,7 +9,7 @@ import optax
 import pytest
 from contract import contract_data
 from keeps import check_on_eight_devices, not_so
-from problems import SIZES, softmax_data, softmax_loss, softmax_params
+from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import checks
@@ -19,6 +19,7 @@ ALL = fl.sampling.everyone()
 # The table: five updates; their mean has the norm 0.16, or 0.62 by numbers of examples, the longest 1.02; across the best cut -0.89.
 UPDATES, NUMBERS = np.array([[1, 0.2], [0.9, -0.1], [-1, 0.1], [-0.8, -0.3], [-0.9, 0]]), (10, 20, 30, 40, 100)
 MEAN, MEAN_BY_EXAMPLES, LONGEST, ACROSS = 0.1612451550, 0.6216309194, 1.0198039027, -0.8918272424
+OBLONG = np.array([(0.6, 0.9), (-0.6, 1.1), (0.6, -1.0), (-0.6, -1.2), (0.7, 1), (-0.6, 1.2), (0.5, -1.1), (-0.7, -1), (1e300, 0), (1, 1)])
 
 
 def along(params, batch, key):
@@ -26,14 +27,12 @@ def along(params, batch, key):
     return -batch["d"] @ params
 
 
-def told(updates=UPDATES, numbers=NUMBERS, rounds=1, **more):
-    """The state after some rounds of clients that send these updates."""
+def started(updates=UPDATES, numbers=NUMBERS, rounds=1, **more):
+    """The algorithm, and the state and history of some rounds of clients that send these updates."""
     data = fl.FederatedData.from_clients([{"d": np.tile(d, (n, 1))} for d, n in zip(updates, numbers, strict=True)], allow_empty=True)
     given = dict(batches=fl.Batches(None), population=len(updates), eps1=0.2, eps2=1.0, first_round=0, max_clusters=4)
     algorithm = fl.algorithms.cfl(along, optax.sgd(1.0), **given | more)
-    run = jax.jit(lambda: fl.simulate(algorithm, data, jnp.zeros(updates.shape[1]), ALL, rounds=rounds, key=jax.random.key(0)))
-    state, history = run()
-    return algorithm, state, history
+    return algorithm, *simulate(algorithm, data, jnp.zeros(updates.shape[1]), ALL, rounds=rounds, key=jax.random.key(0))
 
 
 @functools.cache
@@ -54,7 +53,8 @@ def of_the_table(by_examples, relative, linkage):
 
 
 @pytest.mark.parametrize(
-    ("by_examples", "relative", "linkage"), [(False, False, "single"), (True, False, "complete"), (False, True, "complete")]
+    ("by_examples", "relative", "linkage"),
+    [(True, False, "single"), *(pytest.param(*each, "complete", marks=pytest.mark.deep) for each in ((False, False), (False, True)))],
 )
 def test_the_tables_updates_are_cut_where_its_numbers_say(by_examples, relative, linkage):
     run = of_the_table(by_examples, relative, linkage)
@@ -72,17 +72,13 @@ def test_the_tables_updates_are_cut_where_its_numbers_say(by_examples, relative,
 def test_a_cut_counts_only_where_the_parts_are_far_enough_apart():
     """Two pairs at 60 degrees: the cosine across is 1/2, and sqrt((1 - gamma) / 2) is that for gamma = 1/2."""
     corners = np.array([[0, 1.0], [0, 1], [np.sqrt(3) / 2, 0.5], [np.sqrt(3) / 2, 0.5]])
-    given = dict(updates=corners, numbers=[1] * 4, eps1=2.0, eps2=0.5)
-    assert [told(gamma=gamma, **given)[1].server.number for gamma in (None, 0.49, 0.51)] == [2, 2, 1]
+    number = jax.jit(lambda gamma: started(corners, [1] * 4, gamma=gamma, eps1=2.0, eps2=0.5)[1].server.number)
+    assert [number(gamma) for gamma in (0.49, 0.51)] == [2, 1]
 
 
 def test_clusters_are_cut_again_and_ids_are_those_of_the_clients():
     """Four corners of an oblong: its long sides are cut apart, then each one's ends. One message is infinite, one client has no example."""
-    corners = np.array([(0.6, 0.9), (-0.6, 1.1), (0.6, -1.0), (-0.6, -1.2)] * 2 + [(1e300, 0), (1, 1)])
-    corners[4:8] *= 1.1
-    numbers = [1] * 9 + [0]
-    given = dict(updates=corners, numbers=numbers, eps1=1.5, eps2=0.5, min_size=3)
-    algorithm, state, history = told(rounds=3, **given)
+    algorithm, state, history = started(OBLONG, [1] * 9 + [0], rounds=3, eps1=1.5, eps2=0.5)
     assert history["clusters"].tolist() == [2, 4, 4]
     cluster, number = np.asarray(state.server.cluster), np.bincount(state.server.cluster)
     groups = [set(np.flatnonzero(cluster[:8] == c).tolist()) for c in range(4)]
@@ -91,14 +87,21 @@ def test_clusters_are_cut_again_and_ids_are_those_of_the_clients():
     np.testing.assert_array_equal(algorithm.params(state).clients, number)
     for k in range(4):  # the first round moves each half by its mean, the others each pair
         half = [0, 1, 4, 5] if k < 2 else [2, 3, 6, 7]
-        np.testing.assert_allclose(algorithm.models(state)[k], corners[half].mean(0) + 2 * corners[[k, k + 4]].mean(0), atol=1e-12)
-    assert told(rounds=3, max_clusters=3, **given)[2]["clusters"].tolist() == [2, 3, 3]  # as many as there are slots for
-    assert told(rounds=3, first_round=2, **given)[2]["clusters"].tolist() == [1, 1, 2]
-    assert told(rounds=1, **given | {"min_size": 9})[2]["clusters"].tolist() == [1]  # eight sent something
+        np.testing.assert_allclose(algorithm.models(state)[k], OBLONG[half].mean(0) + 2 * OBLONG[[k, k + 4]].mean(0), atol=1e-12)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("more", "clusters"),
+    [(dict(max_clusters=3), [2, 3, 3]), (dict(first_round=2), [1, 1, 2]), (dict(min_size=5), [2, 2, 2]), (dict(min_size=9), [1, 1, 1])],
+)
+def test_cuts_are_made_where_there_are_slots_rounds_and_clients_for_them(more, clusters):
+    given = dict(updates=OBLONG, numbers=[1] * 9 + [0], eps1=1.5, eps2=0.5, min_size=3)
+    assert started(rounds=3, **given | more)[2]["clusters"].tolist() == clusters
 
 
 def test_one_client_is_never_cut():
-    algorithm, state, _ = told(np.ones((1, 2)), [3], rounds=2, eps1=9.0, eps2=0.0, min_size=2)
+    algorithm, state, _ = started(np.ones((1, 2)), [3], rounds=2, eps1=9.0, eps2=0.0, min_size=2)
     np.testing.assert_allclose(algorithm.models(state), [[2, 2]])
     assert state.server.number == 1
 
@@ -124,7 +127,7 @@ def test_opposite_labels_are_cut_apart_and_iid_clients_are_not(linkage):
         loss_fn, optax.sgd(0.5), batches=fl.Batches(None, epochs=5), population=6, eps1=0.15, relative=True, eps2=0.1, first_round=3,
         linkage=linkage, gamma=0.5,
     )  # fmt: skip
-    run = jax.jit(lambda data: fl.simulate(algorithm, data, jnp.zeros((6, 2)), ALL, rounds=40, key=jax.random.key(0)))
+    run = lambda data: simulate(algorithm, data, jnp.zeros((6, 2)), ALL, rounds=40, key=jax.random.key(0))  # noqa: E731
     state, history = run(apart)
     assert history["clusters"][-1] == 2 and history["clusters"][2] == 1
     np.testing.assert_array_equal(state.server.cluster == state.server.cluster[0], flipped)
@@ -171,7 +174,7 @@ def test_it_keeps_the_contract_for_cohorts_of_all():
 )
 def test_what_is_refused(more, message):
     with pytest.raises(ValueError, match=message):
-        told(**more)
+        started(**more)
 
 
 def test_a_cohort_of_some_is_refused():

@@ -1,5 +1,7 @@
 """IFCA against a NumPy loop over ragged clients, and on separated linear regressions against pooled least squares."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import ragged
 from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss, softmax_params
 from ragged import LOST, RATE
+from rounds import NOBODY, compiled
 
 import fedjax_lite as fl
 
@@ -18,6 +21,12 @@ CLUSTERS, SERVER_RATE = 3, 0.5
 def built(loss_fn=softmax_loss, optimizer=optax.sgd(RATE), clusters=CLUSTERS, **more):
     given = {"batches": fl.Batches(None), "population": len(SIZES)} | more
     return fl.algorithms.ifca(loss_fn, optimizer, clusters=clusters, **given)
+
+
+@functools.cache
+def in_rounds():
+    """The algorithm, and its states and metrics after ragged rounds."""
+    return ragged.run(fl.algorithms.ifca, optax.sgd(RATE), clusters=CLUSTERS, init_scale=0.5, server_learning_rate=SERVER_RATE)
 
 
 def by_hand(models):
@@ -40,9 +49,7 @@ def by_hand(models):
 
 def test_ragged_rounds_equal_the_numpy_loop():
     """Some are cut short, one drops out, and one's message is never finite; it keeps the choice that it never made."""
-    algorithm, states, told = ragged.run(
-        fl.algorithms.ifca, optax.sgd(RATE), clusters=CLUSTERS, init_scale=0.5, server_learning_rate=SERVER_RATE
-    )
+    algorithm, states, told = in_rounds()
     first = algorithm.params(algorithm.init(softmax_params(), jax.random.key(0))).models
     assert np.ptp(first, axis=0).min() > 0  # the models differ in every number
     for state, metrics, (models, choices, made) in zip(states, told, by_hand(first), strict=True):
@@ -58,16 +65,21 @@ def test_ragged_rounds_equal_the_numpy_loop():
     np.testing.assert_array_equal(algorithm.models(state, jnp.array([4, 2])), algorithm.models(state)[jnp.array([4, 2])])
 
 
-def test_of_equal_models_the_first_is_trained_and_evaluated():
-    algorithm = built(init_scale=0.0, population=1)
-    data, start = softmax_data((4,)), softmax_params()
-    state, history = fl.simulate(algorithm, data, start, fl.sampling.everyone(), rounds=2, key=jax.random.key(0))
+def test_of_equal_models_the_first_is_trained_and_alone_evaluated():
+    """By one client, in the compiled round of the ragged ones; nobody chose the others."""
+    algorithm = in_rounds()[0]
+    init, step = compiled(algorithm)
+    state = init(softmax_params(), jax.random.key(0))
+    same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), state.server.models)
+    state = state._replace(server=state.server._replace(models=same))
+    for _ in range(2):
+        state, _ = step(state, ragged.data(), np.array([2, *[NOBODY] * 4], np.int32), np.full(5, 99, np.int32))
     models, clients = algorithm.params(state)
-    np.testing.assert_array_equal(models[1:], np.stack([start] * 2))
-    assert clients.tolist() == [1, 0, 0] and history["clusters"].tolist() == [1, 1] and (models[0] != start).all()
-    plain = fl.evaluate(softmax_loss, models[0], data)
-    for params, loss_fn in ((algorithm.params(state), algorithm.loss_fn), (algorithm.models(state)[0], softmax_loss)):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), fl.evaluate(loss_fn, params, data), plain)
+    np.testing.assert_array_equal(models[1:], same.params[1:])
+    assert clients.tolist() == [1, 0, 0] and (models[0] != same.params[0]).all() and state.own.cluster.tolist() == [0] * len(SIZES)
+    batch = jax.tree.map(lambda x: x[:4], softmax_data().examples)
+    found, plain = algorithm.loss_fn(algorithm.params(state), batch, None), softmax_loss(models[0], batch, None)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), found, plain)
 
 
 def regressions(groups, clients, rng):
