@@ -59,10 +59,11 @@ def ifca(
 ) -> Algorithm:
     r"""IFCA (HypCluster): FedAvg of C models, of which each client trains the one with the least loss on its examples.
 
-    c_k = argmin_c F_k(x_c);  y_k <- K steps from x_{c_k};  x_c <- x_c + eta_g sum_{k: c_k = c} p_k (y_k - x_c), p_k summing to 1 over c's.
+    c_k = argmin_c F_k(x_c);  y_k <- K steps from x_{c_k};  x_c <- x_c + eta_g sum_{k: c_k = c} p_k (y_k - x_c).
 
-    F_k is taken over all of the client's examples, as in evaluation, in a pass before training; of equal losses the lowest c wins. A
-    cluster that no message came for keeps its model and its optimizer's state. Clients are sent all C models, which "downlink_bits" counts.
+    The p_k of a cluster sum to 1. F_k is taken over all of the client's examples, as in evaluation, in a pass before training; of equal
+    losses the lowest c wins. A cluster that no message came for keeps its model and its optimizer's state. Clients are sent all C models,
+    which "downlink_bits" counts.
 
     Args:
         clusters: C.
@@ -78,7 +79,7 @@ def ifca(
 
     Raises:
         ValueError: for a number of clusters below 1, a negative init_scale, a private aggregator, and secure sums; at `init`, for
-            parameters that are no stack of C models.
+            parameters that are no stack of C models; in a round, for an uplink that hides the clients' data.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([x])} for x in (2.0, 3.0, 8.0)])
@@ -100,6 +101,11 @@ def ifca(
         return State(jax.vmap(average.init)(models), jnp.ones(clusters, jnp.result_type(float)))
 
     def update(found, state, info):
+        if not info.metrics:  # which clients report wherever they hide nothing
+            raise ValueError(
+                "ifca: the model that a client chooses is found from its data, and sent beside the change that the uplink hides: take a "
+                "method without such a choice, for instance fedavg"
+            )
         after = jax.vmap(lambda change, model: average.update(change, model, info))(found.models, state.models)
         after = tree.where(found.clients > 0, tree.cast_like(after, state.models), state.models)
         return State(after, jnp.where(jnp.any(found.clients > 0), found.clients, state.clients))

@@ -126,6 +126,12 @@ def test_a_start_that_is_no_stack_is_refused():
         built(init_scale=None).init(softmax_params(), jax.random.key(0))
 
 
+def test_an_uplink_that_hides_what_the_choice_tells_is_refused():
+    hidden = built(uplink=fl.uplink.local_gaussian(clip=1.0, noise_multiplier=1.0))
+    with pytest.raises(ValueError, match="ifca: the model that a client chooses is found from its data.*for instance fedavg"):
+        fl.simulate(hidden, softmax_data(), softmax_params(), fl.sampling.everyone(), rounds=1, key=jax.random.key(0))
+
+
 @pytest.mark.deep
 def test_rows_in_host_memory_and_a_resumed_run_are_the_same_bits(tmp_path):
     def run(rounds=4, **more):
