@@ -279,7 +279,7 @@ IN_FOLDERS = (
     Fault("a cluster's aggregator gets the messages of all", "algorithms/personal/clusters.py", "algorithms/personal/test_clusters.py",
         "jnp.where(chosen == c, cohort.weight, 0)",
         "jnp.where(chosen >= 0, cohort.weight, 0)"),
-    Fault("what is cut off goes on from the first model", "algorithms/personal/cfl.py", "algorithms/personal/test_cfl.py",
+    Fault("what is cut off goes on from the first model", "algorithms/personal/cuts.py", "algorithms/personal/test_cfl.py",
         ".set(x[c])",
         ".set(x[0])"),
     Fault("the strongest edge of a tree is cut", "algorithms/personal/bipartition.py", "algorithms/personal/test_bipartition.py",

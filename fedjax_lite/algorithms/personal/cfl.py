@@ -1,18 +1,16 @@
 """CFL: clusters of clients are cut in two where their updates still point apart though the cluster's model has come to rest."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
-from fedjax_lite.aggregators.sums import gram, squared_norms
 from fedjax_lite.algorithms.decentralised.dpsgd import by_client, on_own_models
-from fedjax_lite.algorithms.personal.bipartition import complete_linkage, single_linkage
 from fedjax_lite.algorithms.personal.clusters import Clusters, mean_over_clusters
+from fedjax_lite.algorithms.personal.cuts import LINKAGES, Rule, Sent, State, cut, moved
 from fedjax_lite.base import Algorithm, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -20,35 +18,6 @@ from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import a_count, a_share, positive
 from fedjax_lite.work import sgd_work
-
-LINKAGES = {"single": single_linkage, "complete": complete_linkage}
-
-
-class State(NamedTuple):
-    """The server's state."""
-
-    models: Tree  # [max_clusters, ...]; from `number` on copies of the first model
-    cluster: Int[Array, " population"]  # the cluster of each client
-    number: Int[Array, ""]  # how many clusters there are
-
-
-class Sent(NamedTuple):
-    """What arrived, by client; zeros of a client that sent nothing finite."""
-
-    changes: Tree  # [population, ...]
-    weight: Float[Array, " population"]  # how much each counts
-
-
-class Rule(NamedTuple):
-    """When and how clusters are cut."""
-
-    eps1: Number
-    eps2: Number
-    relative: bool
-    min_size: int
-    first_round: int
-    gamma: Number | None
-    linkage: str
 
 
 def cfl(
@@ -94,7 +63,8 @@ def cfl(
 
     Returns:
         An `Algorithm` whose `models(state)` are each client's cluster's model, and whose `params(state)` are the models of all clusters
-        with their numbers of clients; its `loss_fn` is the mean loss over all clients' models. The metric "clusters" is how many there are.
+        with their numbers of clients; its `loss_fn` is the mean loss over all clients' models. The metric "clusters" is how many there are,
+        "non_finite" how many messages were not finite.
 
     Raises:
         ValueError: for numbers out of range, another linkage; in a round, for a cohort with fewer slots than clients.
@@ -121,7 +91,7 @@ def cfl(
     rule = Rule(eps1, eps2, relative, min_size, first_round, gamma, linkage)
 
     def update(sent, state, info):
-        return _moved(sent, _cut(rule, sent, state, info.round))
+        return moved(sent, cut(rule, sent, state, info.round))
 
     def models(state, ids=None):
         return tree.take(state.server.models, tree.some(state.server.cluster, ids))
@@ -134,6 +104,10 @@ def cfl(
         weight = (cohort.size if by_examples else jnp.ones_like(cohort.size)).astype(jnp.result_type(float))
         return by_client(Sent(changes, weight), cohort, population)
 
+    def finish(part, state, key):
+        sent, state, _ = apart.finish(part, state, key)
+        return sent, state, {"non_finite": (jnp.sum(part[1].weight > 0) - jnp.sum(sent.weight > 0)).astype(jnp.float32)}
+
     server = Server(
         init=lambda params: State(_copies(params, max_clusters), jnp.zeros(population, jnp.int32), jnp.int32(1)),
         broadcast=lambda state: Shared((), each=tree.take(state.models, state.cluster)),
@@ -141,8 +115,9 @@ def cfl(
         params=lambda state: state.models,
         metrics=lambda state: {"clusters": state.number.astype(float)},
     )
-    work = on_own_models(sgd_work(loss_fn, optimizer, learning_rate=learning_rate))
-    built = federate(work, from_stack(arrived), server, batches=batches, population=population, uplink=uplink, engine=engine)
+    work, apart = on_own_models(sgd_work(loss_fn, optimizer, learning_rate=learning_rate)), from_stack(arrived)
+    aggregator = apart._replace(finish=finish)
+    built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
 
     def round(state, data, cohort):
         if (slots := cohort.id.shape[0]) < population:
@@ -158,47 +133,3 @@ def cfl(
 def _copies(params: Tree, copies: int) -> Tree:
     """Return a stack of copies of a tree."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (copies, *jnp.shape(x))), params)
-
-
-def _means(sent: Sent, cluster: Int[Array, " population"], clusters: int) -> Tree:
-    """Return the mean change of each cluster; 0 where none arrived."""
-    weight = jnp.where(cluster[None] == jnp.arange(clusters)[:, None], sent.weight[None], 0)
-    share = weight / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
-    return jax.tree.map(
-        lambda x: jnp.tensordot(share.astype(tree.wide(x).dtype), tree.wide(x), 1, precision="highest").astype(x.dtype), sent.changes
-    )
-
-
-def _moved(sent: Sent, state: State) -> State:
-    """Move each cluster by the mean change of its clients."""
-    means = _means(sent, state.cluster, jax.tree.leaves(state.models)[0].shape[0])
-    return state._replace(models=jax.tree.map(lambda x, d: x + d.astype(x.dtype), state.models, means))
-
-
-def _cut(rule: Rule, sent: Sent, state: State, round: Any) -> State:
-    """Cut the clusters that are at rest while their clients are not, as long as there are slots for more."""
-    clusters, arrived = jax.tree.leaves(state.models)[0].shape[0], sent.weight > 0
-    norms = jnp.sqrt(squared_norms(sent.changes, arrived))
-    within = (state.cluster[None] == jnp.arange(clusters)[:, None]) & arrived[None]
-    size = jnp.sum(within, axis=1)
-    still = jnp.sqrt(squared_norms(_means(sent, state.cluster, clusters), jnp.ones(clusters, bool)))
-    unit = jnp.sum(jnp.where(within, norms[None], 0), axis=1) / jnp.maximum(size, 1) if rule.relative else 1.0
-    apart = (still < rule.eps1 * unit) & (jnp.max(jnp.where(within, norms[None], 0), axis=1) > rule.eps2)
-    wanted = apart & (size >= rule.min_size) & (round >= rule.first_round) & (state.number < clusters)
-
-    def cut(state):
-        lengths = jnp.where(norms > 0, norms, 1)
-        similarity = gram(sent.changes, arrived) / (lengths[:, None] * lengths[None])
-        return jax.lax.fori_loop(0, clusters, lambda c, state: _cut_one(rule, similarity, wanted[c], within[c], c, state), state)
-
-    return jax.lax.cond(jnp.any(wanted), cut, lambda state: state, state)
-
-
-def _cut_one(rule: Rule, similarity: Array, wanted: Array, members: Bool[Array, " population"], c: Any, state: State) -> State:
-    """Cut cluster c in two, if it is wanted, allowed, and there is a slot; the part with the first member keeps c."""
-    other = jax.lax.cond(wanted, LINKAGES[rule.linkage], lambda similarity, members: jnp.zeros_like(members), similarity, members)
-    across = other[:, None] & (members & ~other)[None]
-    allowed = rule.gamma is None or jnp.max(jnp.where(across, similarity, -jnp.inf)) < jnp.sqrt((1 - rule.gamma) / 2)
-    done = wanted & allowed & (state.number < jax.tree.leaves(state.models)[0].shape[0])
-    models = jax.tree.map(lambda x: x.at[jnp.where(done, state.number, c)].set(x[c]), state.models)
-    return State(models, jnp.where(done & other, state.number, state.cluster), state.number + done)

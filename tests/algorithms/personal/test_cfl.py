@@ -79,7 +79,7 @@ def test_a_cut_counts_only_where_the_parts_are_far_enough_apart():
 def test_clusters_are_cut_again_and_ids_are_those_of_the_clients():
     """Four corners of an oblong: its long sides are cut apart, then each one's ends. One message is infinite, one client has no example."""
     algorithm, state, history = started(OBLONG, [1] * 9 + [0], rounds=3, eps1=1.5, eps2=0.5)
-    assert history["clusters"].tolist() == [2, 4, 4]
+    assert history["clusters"].tolist() == [2, 4, 4] and history["non_finite"].tolist() == [1, 1, 1]
     cluster, number = np.asarray(state.server.cluster), np.bincount(state.server.cluster)
     groups = [set(np.flatnonzero(cluster[:8] == c).tolist()) for c in range(4)]
     assert groups[0] == {0, 4} and {frozenset(group) for group in groups} == {frozenset({k, k + 4}) for k in range(4)}
