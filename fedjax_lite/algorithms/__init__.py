@@ -28,15 +28,20 @@ from fedjax_lite.algorithms.optimisation.qfedavg import qfedavg
 from fedjax_lite.algorithms.optimisation.scaffnew import scaffnew
 from fedjax_lite.algorithms.optimisation.scaffold import scaffold
 from fedjax_lite.algorithms.personal.apfl import apfl
+from fedjax_lite.algorithms.personal.cfl import cfl
 from fedjax_lite.algorithms.personal.ditto import ditto
+from fedjax_lite.algorithms.personal.fedala import fedala
+from fedjax_lite.algorithms.personal.fedproto import fedproto
+from fedjax_lite.algorithms.personal.fedrod import fedrod
+from fedjax_lite.algorithms.personal.ifca import ifca
 from fedjax_lite.algorithms.personal.partial import fedbabu, fedbn, fedper, fedrep, lg_fedavg
 from fedjax_lite.algorithms.personal.per_fedavg import per_fedavg
 from fedjax_lite.algorithms.personal.pfedme import pfedme
 
 __all__ = [
-    "Generator", "Split", "agnostic_fedavg", "apfl", "diloco", "ditto", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm",
-    "fedavg", "fedavgm", "fedbabu", "fedbn", "fedcm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc", "fedlion", "fedmd",
-    "fednova", "fedper", "fedprox", "fedrep", "fedrs", "fedsam", "fedsgd", "fedspeed", "fedyogi", "latent_generator", "lg_fedavg",
-    "mime", "mimelite", "moon", "per_fedavg", "pfedme", "qfedavg", "scaffnew", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam",
-    "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "agnostic_fedavg", "apfl", "cfl", "diloco", "ditto", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam",
+    "fedadmm", "fedala", "fedavg", "fedavgm", "fedbabu", "fedbn", "fedcm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc",
+    "fedlion", "fedmd", "fednova", "fedper", "fedproto", "fedprox", "fedrep", "fedrod", "fedrs", "fedsam", "fedsgd", "fedspeed",
+    "fedyogi", "ifca", "latent_generator", "lg_fedavg", "mime", "mimelite", "moon", "per_fedavg", "pfedme", "qfedavg", "scaffnew",
+    "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

@@ -189,8 +189,8 @@ def _part(sections: Sections, table: Table, name: str) -> Any:
         return sections.aggregator_of(table)
     if name == "ensemble":
         return make(table, "ensemble")
-    if name in ("personal", "fixed"):
-        return leaves_of(sections, table)
+    if name in ("personal", "fixed", "top"):
+        return leaves_of(sections, table, some=name != "top")
     if name == "mixing" and not isinstance(table.value, list):
         return make(table, "mixing", n=sections.source.population)
     if name.endswith("optimizer"):

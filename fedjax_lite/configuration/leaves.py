@@ -10,10 +10,10 @@ from fedjax_lite.leaves import chosen, last_layer
 __all__ = ["leaves_of"]
 
 
-def leaves_of(sections: Sections, table: Table) -> Any:
-    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves."""
+def leaves_of(sections: Sections, table: Table, some: bool = True) -> Any:
+    """Return the rule that a text describes; "last layer" is that of the model, and others must fit its leaves, some of them or any."""
     with refusing(table):
         if table.value == "last layer":
             return last_layer(sections.known[0].model, sections.source.example)
-        chosen("the rule", table.value, sections.params[0])
+        chosen("the rule", table.value, sections.params[0], some)
     return table.value

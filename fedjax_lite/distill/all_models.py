@@ -6,16 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fedjax_lite import tree
 from fedjax_lite.base import Algorithm, State, Tree
 from fedjax_lite.models.loss_fn import LossFn, call_loss
 
 __all__ = ["mean_over_families", "mean_over_models", "of_all_models"]
 
 
-def of_all_models(algorithm: Algorithm, models: Callable[[State], Tree], loss_fn: LossFn) -> Algorithm:
-    """Let an algorithm's `params` be the clients' models, kept on the device, and `loss_fn` the loss to evaluate them with."""
+def of_all_models(algorithm: Algorithm, params: Callable[[State], Tree], loss_fn: LossFn) -> Algorithm:
+    """Let an algorithm's `params` be the clients' models, kept on the device, and `loss_fn` the loss to evaluate them with.
+
+    Where all are of one architecture, `models` gives those of some clients.
+    """
     layout = algorithm.layout and algorithm.layout._replace(rows=None)
-    return algorithm._replace(params=models, models=models, layout=layout, loss_fn=loss_fn)
+    alike = hasattr(loss_fn, "of_one")
+    models = (lambda state, ids=None: tree.some(params(state), ids)) if alike else None
+    return algorithm._replace(params=params, models=models, layout=layout, loss_fn=loss_fn)
 
 
 def mean_over_models(*loss_fns: LossFn) -> LossFn:
@@ -41,6 +47,8 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
         ]
         return jax.tree.map(lambda *each: sum(jnp.sum(x, axis=0) for x in each) / number, *outputs)
 
+    if len(loss_fns) == 1:
+        setattr(loss_fn, "of_one", loss_fns[0])
     return loss_fn
 
 

@@ -32,7 +32,8 @@ def fine_tuned(loss_fn: LossFn, params: Tree, data: FederatedData, how: FineTune
     y_k^0 = x,  K_k steps of the optimizer on k's examples;  y_k^K is evaluated, and nothing else is done with it.
 
     Args:
-        loss_fn, params: the loss and the model x that is trained.
+        loss_fn: the loss.
+        params: the model x that is trained, or a function of k that gives client k's.
         data: the clients' training examples; a client without any keeps x.
         how: optimizer, batches and the leaves that learn.
         key: root of the clients' draws.
@@ -49,18 +50,18 @@ def fine_tuned(loss_fn: LossFn, params: Tree, data: FederatedData, how: FineTune
 
     Source: Wang et al. 2019, "Federated evaluation of on-device personalization".
     """
-    optimizer = how.optimizer
+    optimizer = how.optimizer if how.leaves == "all" else train_leaves(how.optimizer, [(how.leaves, None)])
+    work, received = sgd_work(loss_fn, optimizer), params if callable(params) else lambda k: params
     if how.leaves != "all":
-        chosen("finetune: leaves", how.leaves, params)
-        optimizer = train_leaves(optimizer, [(how.leaves, None)])
-    work, shared = sgd_work(loss_fn, optimizer), Shared(params)
+        chosen("finetune: leaves", how.leaves, jax.eval_shape(received, jnp.int32(0)))
     steps, ids = how.batches.steps_of(data.size), jnp.arange(data.population) if ids is None else ids
 
     def model_of(k):
         client = Client(k, jax.random.fold_in(key, ids[k]), data.size[k], steps[k], jnp.ones(()))
-        own = work.init(params, key)
+        shared = Shared(received(k))
+        own = work.init(shared.params, key)
         step = lambda j, carry: work.step(shared, own, carry, how.batches.take(data, client, j))[0]  # noqa: E731
         carry = jax.lax.fori_loop(0, client.steps, step, work.start(shared, own, client))
-        return optax.apply_updates(params, work.finish(shared, own, carry, client)[0])
+        return optax.apply_updates(shared.params, work.finish(shared, own, carry, client)[0])
 
     return model_of

@@ -74,6 +74,11 @@ def _values(output: Any, shape: tuple[int, ...]) -> dict[str, Mean]:
     return {name: _wide_mean(value) for name, value in values.items()}
 
 
+def of_one_model(loss_fn: Any) -> Any:
+    """Return the loss of one model, where `loss_fn` is the mean over several and knows theirs, in its attribute `of_one`."""
+    return getattr(loss_fn, "of_one", loss_fn)
+
+
 def losses_and_metrics(output: Any) -> tuple[Any, ...]:
     """Split a loss function's output into losses, an array or a `Mean`, metrics by name, and, where it has some, running statistics.
 

@@ -10,6 +10,7 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.evaluation import summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OWN, prefix_of
+from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.fit import Setup, fit_to_devices, trace
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.records import plain
@@ -39,7 +40,7 @@ def check_baselines(setup: Setup, shapes: State, baselines: Baselines | None) ->
         if isinstance(setup.data, Store):
             raise ValueError(f"baselines: {name} needs the data in memory, and these are streamed: take store.in_memory(), or leave it out")
         fit_to_devices(setup._replace(algorithm=baseline), False)
-        trace(setup._replace(algorithm=baseline), None)
+        trace(setup._replace(algorithm=baseline, loss_fn=of_one_model(setup.loss_fn)), None)
 
 
 def train_baselines(setup: Setup, baselines: Baselines | None, rounds: int) -> dict[str, dict[str, Any]]:
@@ -47,7 +48,7 @@ def train_baselines(setup: Setup, baselines: Baselines | None, rounds: int) -> d
     found = {}
     for name, baseline in (baselines or {}).items() if rounds else ():
         say(f"training the baseline {name} ...")
-        sums = whole(baseline, setup.sampler, setup.loss_fn, rounds, setup.params, setup.key, data=setup.data, held_out=setup.held_out)
-        whose = "" if baseline.models is None else OWN
+        loss_fn, whose = of_one_model(setup.loss_fn), "" if baseline.models is None else OWN
+        sums = whole(baseline, setup.sampler, loss_fn, rounds, setup.params, setup.key, data=setup.data, held_out=setup.held_out)
         found[name] = plain(summarize({whose + metric: sum for metric, sum in jax.device_get(sums).items()}, prefix_of(setup.test)))
     return found

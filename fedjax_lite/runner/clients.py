@@ -13,9 +13,10 @@ from fedjax_lite.data.arrays import check_alike, labels_of
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune_key, summarize
+from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune_key, received, summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import FINETUNED, NEW, OWN, SPREAD, prefix_of
+from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.fit import Setup
 from fedjax_lite.runner.host_rows import Rows, Touched
@@ -104,50 +105,49 @@ def _evaluate_global(setup: Setup, state: State, seen: Seen) -> dict[str, Mean]:
 
 
 def _evaluate_others(setup: Setup, state: State, known: Mapping[str, Mean], finetune: FineTune | None) -> dict[str, Mean]:
-    """Evaluate the clients' own models, where a segment could not, and the global model after fine-tuning."""
-    algorithm, loss_fn, found = setup.algorithm, setup.loss_fn, dict[str, Mean]()
-    if algorithm.models is not None and not any(name.startswith(OWN) for name in known):
-        rows = _rows_of(setup, state)
-        parts = []
-        for ids, real in _chunks(setup.data.population):
-            here = state._replace(own=rows.take(ids)[0], uplink=()) if rows else state
-            places = np.arange(len(ids), dtype=np.int32) if rows else ids
-            parts.append(_real(_own(algorithm, loss_fn, here, places, _share(setup.held_out, ids)), real))
-        found |= {OWN + name: value for name, value in _joined(parts).items()}
-    if finetune is not None:
-        found |= _fine_tune(setup, state, finetune, setup.data, setup.held_out, 0)
+    """Evaluate the clients' own models, where a segment could not, and the models after fine-tuning."""
+    algorithm, found = setup.algorithm, dict[str, Mean]()
+    rows = _rows_of(setup, state) if algorithm.models is not None else None
+    key, own, tuned = finetune_key(setup.key), [], []
+    for ids, real in _chunks(setup.data.population):
+        here = state._replace(own=rows.take(ids)[0] if rows else () if algorithm.models is None else state.own, uplink=())
+        places, held_out = (np.arange(len(ids), dtype=np.int32) if rows else ids), _share(setup.held_out, ids)
+        if algorithm.models is not None and not any(name.startswith(OWN) for name in known):
+            own.append(_real(_own(algorithm, setup.loss_fn, here, places, held_out), real))
+        if finetune is not None:
+            train = _share(setup.data, ids)
+            tuned.append(_real(_tuned(algorithm, setup.loss_fn, finetune, here, places, key, ids, train, held_out), real))
+    for prefix, parts in ((OWN, own), (FINETUNED, tuned)):
+        found |= {prefix + name: value for name, value in _joined(parts).items()} if parts else {}
     return found
 
 
 def _evaluate_new(setup: Setup, state: State, finetune: FineTune | None, new: TrainTest) -> dict[str, Mean]:
-    """Evaluate the global model on clients that never took part, before and after fine-tuning."""
-    new = everywhere(new)
+    """Evaluate the global model on clients that never took part, before and after fine-tuning; where there are several, before."""
+    new, here = everywhere(new), state._replace(own=(), uplink=())
     held_out = new.train if new.test is None else new.test
     found = dict(jax.device_get(evaluated(setup.loss_fn, setup.algorithm.params(state), held_out)))
-    return found | ({} if finetune is None else _fine_tune(setup, state, finetune, new.train, held_out, setup.data.population))
-
-
-def _fine_tune(setup: Setup, state: State, how: FineTune, train: Any, held_out: Any, first: int) -> dict[str, Mean]:
-    """Let each client fine-tune the global model, and evaluate it; the clients' draws are numbered from `first` on."""
-    params = setup.algorithm.params(state)
-    key = finetune_key(setup.key)
-    parts = [
-        _real(_tuned(setup.loss_fn, how, params, key, ids + first, _share(train, ids), _share(held_out, ids)), real)
-        for ids, real in _chunks(train.population)
-    ]
-    return {FINETUNED + name: value for name, value in _joined(parts).items()}
+    if finetune is None or of_one_model(setup.loss_fn) is not setup.loss_fn:
+        return found
+    parts = []
+    for ids, real in _chunks(new.population):
+        given = here, ids, finetune_key(setup.key), setup.data.population + ids, _share(new.train, ids), _share(held_out, ids)
+        parts.append(_real(_tuned(setup.algorithm, setup.loss_fn, finetune, *given), real))
+    return found | {FINETUNED + name: value for name, value in _joined(parts).items()}
 
 
 @partial(Compiled, parts=2)
-def _own(algorithm, loss_fn, state, ids, held_out) -> dict[str, Mean]:
+def _own(algorithm, loss_fn, state, places, held_out) -> dict[str, Mean]:
     """Evaluate the own model of each client of a chunk."""
-    return evaluate_each(loss_fn, lambda k: algorithm.models(state, ids[k]), held_out)
+    return evaluate_each(of_one_model(loss_fn), lambda k: algorithm.models(state, places[k]), held_out)
 
 
-@partial(Compiled, parts=2)
-def _tuned(loss_fn, how, params, key, ids, train, held_out) -> dict[str, Mean]:
-    """Fine-tune and evaluate the global model for each client of a chunk."""
-    return evaluate_each(loss_fn, fine_tuned(loss_fn, params, train, how, key, ids), held_out)
+@partial(Compiled, parts=3)
+def _tuned(algorithm, loss_fn, how, state, places, key, ids, train, held_out) -> dict[str, Mean]:
+    """Let each client of a chunk fine-tune the model that it receives, and evaluate it."""
+    models, of_one = received(algorithm, loss_fn, state), of_one_model(loss_fn)
+    each = (lambda k: models(places[k])) if callable(models) else models
+    return evaluate_each(of_one, fine_tuned(of_one, each, train, how, key, ids), held_out)
 
 
 def _rows_of(setup: Setup, state: State) -> Rows | None:

@@ -9,7 +9,7 @@ import numpy as np
 from fedjax_lite.base import Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
-from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.loss_fn import LossFn, of_one_model
 from fedjax_lite.runner.stream import evaluated
 
 __all__ = ["first_not_finite", "suspects"]
@@ -63,7 +63,7 @@ def suspects(model: Tree, start: Tree, loss_fn: LossFn | None, data: FederatedDa
     leaf = next((jax.tree_util.keystr(path) for path, x in leaves if path and not np.isfinite(np.asarray(x, float)).all()), "")
     named = [f"leaf {leaf} of the model"] if leaf else []
     if loss_fn is not None:
-        total, count = jax.device_get(evaluated(loss_fn, start, data)["loss"])
+        total, count = jax.device_get(evaluated(of_one_model(loss_fn), start, data)["loss"])
         clients = np.flatnonzero((count > 0) & ~np.isfinite(total))
         more = f" and {len(clients) - MOST} more" if len(clients) > MOST else ""
         if len(clients):

@@ -53,4 +53,4 @@ def whole(algorithm, sampler, loss_fn, rounds, params, key, *, data, held_out):
     state, _ = simulate(algorithm, data, params, sampler, rounds=rounds, key=key)
     if algorithm.models is None:
         return evaluate(loss_fn, algorithm.params(state), held_out)
-    return evaluate_models(loss_fn, partial(algorithm.models, state), data, held_out)
+    return evaluate_models(of_one_model(loss_fn), partial(algorithm.models, state), data, held_out)

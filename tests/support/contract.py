@@ -339,6 +339,26 @@ def with_statistics(engine, rate=0.1):
     return built._replace(init=lambda params, key: built.init(fl.models.WithStatistics(params, jnp.zeros(len(params))), key))
 
 
+def fedproto(engine, rate=0.1):
+    families = [IN_TWO._replace(apply=IN_ONE.apply)], [POPULATION]
+    batches = fl.Batches(4, shuffle=False)
+    built = fl.algorithms.fedproto(*families, optax.sgd(rate), CLASSES, example=contract_data().example, batches=batches, engine=engine)
+    return built._replace(init=lambda params, key: built.init((params,), key))
+
+
+BODY_AND_HEAD = fl.models.Model(
+    None,
+    lambda params, batch, key: features(params["body"], batch, key) * params["head"][None],
+    lambda params, batch, key: features(params["body"], batch, key),
+    lambda params, features: features * params["head"][None],
+)
+
+
+def fedrod(engine, rate=0.1):
+    built = optimised("fedrod", optax.sgd, of=BODY_AND_HEAD, classes=CLASSES, personal="head")(engine, rate)
+    return built._replace(init=lambda params, key: built.init({"body": params, "head": jnp.ones(CLASSES)}, key))
+
+
 PERSONAL = {
     "running statistics": with_statistics,
     "fedbn": personal("fedbn", personal="head"),
@@ -350,6 +370,10 @@ PERSONAL = {
     "apfl": optimised("apfl"),
     "pfedme": optimised("pfedme", lam=1.0, inner_rate=0.1, inner_steps=2),
     "per_fedavg": optimised("per_fedavg", optax.sgd, alpha=0.1),
+    "ifca": optimised("ifca", optax.sgd, clusters=2),
+    "fedala": optimised("fedala", optax.sgd),
+    "fedproto": fedproto,
+    "fedrod": fedrod,
 }
 ALGORITHMS |= PERSONAL
 

@@ -93,8 +93,8 @@ def dpsgd(
         params=lambda state: _mean(state.stack),
         metrics=lambda state: {"consensus_distance": _distance(state.stack)},
     )
-    apart = from_stack(lambda changes, cohort: _by_client(changes, cohort, population))
-    built = federate(_on_own_models(sgd), apart, server, batches=batches, population=population, uplink=uplink, engine=engine)
+    apart = from_stack(lambda changes, cohort: by_client(changes, cohort, population))
+    built = federate(on_own_models(sgd), apart, server, batches=batches, population=population, uplink=uplink, engine=engine)
 
     def round(state, data, cohort):
         if (slots := cohort.id.shape[0]) < population:
@@ -106,7 +106,7 @@ def dpsgd(
     return built._replace(round=round, models=lambda state, ids=None: tree.some(state.server.stack, ids))
 
 
-def _on_own_models(work: ClientWork) -> ClientWork:
+def on_own_models(work: ClientWork) -> ClientWork:
     """Let each client start from its own row of what is sent."""
 
     def mine(shared, client):
@@ -120,7 +120,7 @@ def _on_own_models(work: ClientWork) -> ClientWork:
     )
 
 
-def _by_client(changes: Tree, cohort: Client, population: int) -> Tree:
+def by_client(changes: Tree, cohort: Client, population: int) -> Tree:
     """Order the finite messages by their clients' ids `[population, ...]`; zeros for clients without one."""
     present = cohort.weight > 0
     row = jnp.where(present & is_finite(changes, present), cohort.id, NO_LIMIT)

@@ -92,10 +92,10 @@ def fedmd(
         population=sum(clients),
         engine=engine,
     )
-    return _of_clients(algorithm, models) if student is None else algorithm._replace(loss_fn=supervised(student[0]))
+    return of_clients(algorithm, models) if student is None else algorithm._replace(loss_fn=supervised(student[0]))
 
 
-def _of_clients(algorithm: Algorithm, models: Sequence[Model]) -> Algorithm:
+def of_clients(algorithm: Algorithm, models: Sequence[Model]) -> Algorithm:
     """Make the clients' models, of these architectures, the algorithm's params."""
 
     def params(state):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Batch, ClientWork, Info, Key, Mean, Number, Server, Tree
+from fedjax_lite.base import Aggregator, Algorithm, Batch, ClientWork, Info, Key, Mean, Number, Server, State, Tree
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
@@ -86,6 +86,25 @@ def on_change(uplink: optax.GradientTransformation | None) -> optax.GradientTran
         return message | {"params": change}, state
 
     return optax.GradientTransformationExtraArgs(lambda message: inner.init(message["params"]), update)
+
+
+def starting_from(first: Callable[[Tree, Key], Tree], algorithm: Algorithm) -> Algorithm:
+    """Let an algorithm start from what `first` makes of the parameters that it is given, and of the run's key.
+
+    >>> import fedjax_lite as fl
+    >>> algorithm = fl.algorithms.fedsgd(lambda params, batch, key: params * batch["x"], population=1, learning_rate=0.1)
+    >>> doubled = starting_from(lambda params, key: 2 * params, algorithm)
+    >>> float(doubled.params(doubled.init(jnp.array(3.0), jax.random.key(0))))
+    6.0
+    """
+
+    def init(params: Tree, key: Key) -> State:
+        return algorithm.init(first(params, key), key)
+
+    layout = algorithm.layout
+    if layout is None or (rows := layout.rows) is None:
+        return algorithm._replace(init=init)
+    return algorithm._replace(init=init, layout=layout._replace(rows=lambda params, key, ids: rows(first(params, key), key, ids)))
 
 
 def divisor(taken: Number) -> Any:

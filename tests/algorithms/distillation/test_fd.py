@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
-from problems import CLASSES, SIZES, softmax_data, softmax_params
+from problems import CLASSES, SIZES, softmax_data, softmax_loss, softmax_params
 from rounds import filled, trained
 
 import fedjax_lite as fl
@@ -76,6 +76,15 @@ def test_fd_of_nobody_changes_nothing():
     state, found, _ = models_after(((), ()))
     np.testing.assert_array_equal(found, np.broadcast_to(PARAMS, found.shape))
     assert state.server[1] == -1
+
+
+def test_a_run_evaluates_each_clients_model_on_its_own_examples():
+    options = {"rounds": 1, "key": jax.random.key(KEY), "progress": False, "loss_fn": DEFAULT.loss_fn, "test": softmax_data(SIZES[::-1])}
+    result = fl.run(DEFAULT, softmax_data(), PARAMS, fl.sampling.everyone(), **options)
+    losses = [fl.evaluate(softmax_loss, model, options["test"])["loss"] for model in result.params]
+    own = sum(float(loss.total[k]) for k, loss in enumerate(losses)), sum(SIZES)
+    assert result.history[-1]["test_own_loss"] == pytest.approx(own[0] / own[1], rel=1e-5)
+    assert result.history[-1]["test_loss"] == pytest.approx(np.mean([loss.total.sum() for loss in losses]) / own[1], rel=1e-5)
 
 
 def test_bad_input_is_refused():

@@ -54,3 +54,28 @@ def test_a_method_is_its_table(name, engine):
         np.testing.assert_allclose(found["body"], np.broadcast_to(body, np.shape(found["body"])), atol=1e-9)
         np.testing.assert_allclose(found["head"], np.broadcast_to(head, np.shape(found["head"])), atol=1e-9)
     assert history["uplink_bits"].tolist() == history["downlink_bits"].tolist() == [3 * 64] * 2  # one number a client
+
+
+def test_fedrep_finds_the_subspace_that_all_clients_slopes_lie_in():
+    """y = x B w_k without noise: the largest principal angle between the body's columns and B's goes to 0."""
+    rng = np.random.default_rng(0)
+    truth, slopes = np.linalg.qr(rng.normal(size=(8, 2)))[0], rng.normal(size=(10, 2))
+    clients = [{"x": x, "y": x @ truth @ w} for x, w in zip(rng.normal(size=(10, 30, 8)), slopes, strict=True)]
+
+    def squares(params, batch, key):
+        return 0.5 * (batch["x"] @ params["body"] @ params["head"] - batch["y"]) ** 2
+
+    algorithm = fl.algorithms.fedrep(
+        squares, optax.sgd(0.5), batches=fl.Batches(None, epochs=21), population=10, personal="head", head_epochs=20
+    )
+    body = np.linalg.qr(rng.normal(size=(8, 2)))[0]
+    run = jax.jit(lambda data, rounds: jax.lax.fori_loop(
+        0, rounds, lambda t, state: fl.advance(algorithm, data, state, ALL, rounds=1)[0],
+        algorithm.init({"body": jnp.asarray(body), "head": jnp.zeros(2)}, jax.random.key(0)),
+    ))  # fmt: skip
+    sines = []
+    for rounds in (0, 50, 300):
+        learned = np.linalg.qr(algorithm.params(run(fl.FederatedData.from_clients(clients), rounds))["body"])[0]
+        sines.append(np.linalg.norm(learned - truth @ (truth.T @ learned), 2))
+    print(sines)
+    assert sines[0] > 0.5 and sines[1] < 0.1 * sines[0] and sines[2] < 1e-6
