@@ -200,7 +200,7 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
 def _print(result: Result, out: Path) -> None:
     print(f"{result.status} after {len(result.history)} rounds")
     evaluated = [{name: x for name, x in record.items() if is_evaluation(name)} for record in result.history]
-    for name, value in next(filter(None, reversed(evaluated)), {}).items():
+    for name, value in (next(filter(None, reversed(evaluated)), {}) | result.further).items():
         if isinstance(value, float):
             print(f"  {name} {value:.6g}")
     for baseline, values in result.baselines.items():
@@ -211,7 +211,8 @@ def _print(result: Result, out: Path) -> None:
         for name, leaf in leaves.items():
             for row in leaf.reshape(-1, leaf.shape[-1] if leaf.ndim else 1):
                 print(f"    {name:<16}" + " ".join(f"{x: .6f}" for x in row.tolist()))
-    print(f"written to {out}: report.html, metrics.jsonl, summary.json, params.safetensors")
+    files = ["report.html", "metrics.jsonl", "summary.json", "params.safetensors", *(["clients.csv"] if result.clients else [])]
+    print(f"written to {out}: {', '.join(files)}")
     if result.status == "interrupted":
         print("go on with the same command and --resume" if result.history else "no round is finished: start again")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 __all__ = [
     "EVALUATIONS", "FINETUNED", "INSIDE", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline",
-    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_global", "of_model", "parted", "prefix_of", "readable",
-    "scale_of", "shown",
+    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model", "of_global", "of_model", "of_whom", "parted",
+    "prefix_of", "readable", "scale_of", "shown",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -58,8 +58,19 @@ def of_model(metric: str) -> tuple[str, str, str]:
     (('test_', 'own_', 'loss'), ('train_', '', 'accuracy'))
     """
     prefix, name = parted(metric)
-    whose = next(filter(name.startswith, (OWN, FINETUNED)), "") if prefix else ""
-    return prefix, whose, name.removeprefix(whose)
+    clients, model, rest = of_whom(name) if prefix else ("", "", name)
+    return prefix, clients + model, rest
+
+
+def of_each_model(metric: str, names: Iterable[str]) -> list[str]:
+    """Return a metric of the global model, and those among `names` that are the same of other models, in the order of models.
+
+    >>> of_each_model("test_loss", ["test_finetuned_loss", "test_own_accuracy", "test_loss", "test_own_loss"])
+    ['test_loss', 'test_own_loss', 'test_finetuned_loss']
+    """
+    prefix, name = parted(metric)
+    known = set(names)
+    return [metric, *(other for model in (OWN, FINETUNED) if prefix and (other := prefix + model + name) in known)]
 
 
 def prefix_of(test: Any) -> str:
@@ -71,14 +82,25 @@ def prefix_of(test: Any) -> str:
     return TRAIN if test is None else TEST
 
 
+def of_whom(name: str) -> tuple[str, str, str]:
+    """Split a name, without the prefix of an evaluation, into `NEW` or "", `OWN`, `FINETUNED` or "", and the metric.
+
+    >>> of_whom("own_accuracy"), of_whom("new_finetuned_loss"), of_whom("loss")
+    (('', 'own_', 'accuracy'), ('new_', 'finetuned_', 'loss'), ('', '', 'loss'))
+    """
+    clients = NEW if name.startswith(NEW) else ""
+    model = next(filter(name.removeprefix(clients).startswith, (OWN, FINETUNED)), "")
+    return clients, model, name.removeprefix(clients).removeprefix(model)
+
+
 def of_global(name: str) -> str:
     """Return the name, without the prefix of an evaluation, of the global model's metric beside that of another model.
 
     >>> of_global("own_accuracy"), of_global("new_finetuned_loss"), of_global("loss")
     ('accuracy', 'new_loss', 'loss')
     """
-    of_new = NEW if name.startswith(NEW) else ""
-    return of_new + name.removeprefix(NEW).removeprefix(OWN).removeprefix(FINETUNED)
+    clients, _, metric = of_whom(name)
+    return clients + metric
 
 
 def inside_guarantee(metric: str, central: bool) -> bool:

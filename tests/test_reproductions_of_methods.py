@@ -24,7 +24,7 @@ def study(name, out, *settings):
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     found = fl.Study.load(out)
-    places = [{row[0]: i for i, row in enumerate(axis.rows)} for axis in found.axes]
+    places = [{row[0] if len(row) == 1 else ", ".join(map(str, row)): i for i, row in enumerate(axis.rows)} for axis in found.axes]
     return lambda metric, *labels: np.asarray(found.results[metric])[tuple(at[label] for at, label in zip(places, labels, strict=True))]
 
 
@@ -99,3 +99,38 @@ def test_methods_under_label_skew(epochs, real_data, tmp_path):
     for name, most in (("scaffold option=1", 0.85), ("scaffold option=2", 0.85), ("feddyn", 0.9), ("fedspeed", 0.9), ("fedcm", 0.9)):
         assert (loss(name) <= most).all(), name
     assert (loss("fedprox mu=1.0") >= 1.04).all()
+
+
+# Of each client's own model, of the global one, and of the global one after fine-tuning: the mean over clients, and over the worst tenth.
+OF_CLIENTS = {
+    "own_": {
+        "fedper": (0.981, 0.90), "ditto lam=0.1": (0.978, 0.91), "fedrep": (0.978, 0.90), "local_only": (0.974, 0.88),
+        "ditto lam=1.0": (0.963, 0.87), "apfl": (0.942, 0.84), "fedbn": (0.886, 0.59),
+    },
+    "": {"fedavg": (0.891, 0.75), "fedbabu": (0.886, 0.74)},
+    "finetuned_": {"fedavg": (0.977, 0.91), "fedbabu": (0.977, 0.91), "fedper": (0.980, 0.91)},
+    "new_": {"fedavg": (0.874, 0.75)},
+    "new_finetuned_": {"fedavg": (0.977, 0.94)},
+}  # fmt: skip
+
+
+def test_personal_models_and_who_is_served_worst(real_data, tmp_path):
+    """The order holds for every seed: clients who train alone do better than one model for all does, and fine-tuning better than both."""
+    found = study("personal_mnist.toml", tmp_path / "out", f"data.path={real_data / 'mnist_idx'}")
+
+    def end(whose, kind, name):
+        values = found(f"test_{whose}{kind}_accuracy", f"{name}, {6 if name == 'fedrep' else 5}, {'batch' if name == 'fedbn' else 'none'}")
+        return values.reshape(3, -1)[:, -1]
+
+    for whose, methods in OF_CLIENTS.items():
+        for name, (mean, worst) in methods.items():
+            assert abs(end(whose, "client", name).mean() - mean) < 0.015, (whose, name)
+            assert abs(end(whose, "worst", name).mean() - worst) < 0.05, (whose, name)
+    alone, one, tuned = end("own_", "client", "local_only"), end("", "client", "fedavg"), end("finetuned_", "client", "fedavg")
+    assert (alone >= one + 0.05).all() and (tuned >= one + 0.05).all() and tuned.mean() >= alone.mean() + 0.002
+    for name in ("ditto lam=0.1", "fedper", "fedrep"):
+        assert end("own_", "client", name).mean() >= alone.mean() + 0.002, name
+    assert (end("own_", "client", "ditto lam=1.0") < end("own_", "client", "ditto lam=0.1") - 0.005).all()
+    assert end("finetuned_", "worst", "fedavg").mean() >= end("own_", "worst", "local_only").mean() + 0.01
+    assert (end("own_", "worst", "local_only") >= end("", "worst", "fedavg") + 0.05).all()
+    assert (end("new_finetuned_", "client", "fedavg") >= end("new_", "client", "fedavg") + 0.05).all()

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Mean
-from fedjax_lite.metrics import SPREAD, TEST, lower_is_better, of_global
+from fedjax_lite.metrics import SPREAD, TEST, lower_is_better, of_global, of_whom
 
 __all__ = ["fairness", "summarize"]
 
@@ -95,8 +95,8 @@ def fairness(sums: dict[str, Mean]) -> dict[str, Float[Array, ""]]:
         sums: from `evaluate`, leaves `[population]`.
 
     Returns:
-        {"client_accuracy": mean over the clients with a count above 0, "worst_accuracy": mean over the worst tenth, ...}, in front of each
-        name; NaN where no client has a count.
+        {"client_accuracy": mean over the clients with a count above 0, "worst_accuracy": mean over the worst tenth, ...}, of other models
+        "own_client_accuracy" and so on; NaN where no client has a count.
 
     >>> sums = {"accuracy": Mean(jnp.array([1.0, 3.0, 0.0]), jnp.array([4.0, 4.0, 0.0]))}
     >>> {name: float(x) for name, x in fairness(sums).items()}
@@ -104,10 +104,10 @@ def fairness(sums: dict[str, Mean]) -> dict[str, Float[Array, ""]]:
     """
     found = {}
     for name, (total, count) in sums.items():
-        there, number = count > 0, jnp.sum(count > 0)
+        (clients, model, metric), there, number = of_whom(name), count > 0, jnp.sum(count > 0)
         sign = -1 if lower_is_better(name) else 1
         best_last = jnp.sort(jnp.where(there, sign * total / jnp.where(there, count, 1), jnp.inf))  # those without a count behind all
         for kind, among in (("client_", number), ("worst_", (number + 9) // 10)):
             taken = jnp.arange(len(count)) < among
-            found[kind + name] = sign * jnp.sum(jnp.where(taken, best_last, 0)) / jnp.where(among > 0, among, jnp.nan)
+            found[clients + model + kind + metric] = sign * jnp.sum(jnp.where(taken, best_last, 0)) / jnp.where(among > 0, among, jnp.nan)
     return found

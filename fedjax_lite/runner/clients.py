@@ -21,6 +21,7 @@ from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.fit import Setup
 from fedjax_lite.runner.host_rows import Rows, Touched
 from fedjax_lite.runner.records import plain
+from fedjax_lite.runner.segments import first_rows
 from fedjax_lite.runner.stream import evaluated
 
 __all__ = ["Clients", "Seen", "check_clients", "clients_of"]
@@ -154,9 +155,7 @@ def _rows_of(setup: Setup, state: State) -> Rows | None:
     """Return the table of what clients keep, where it is in host memory."""
     if not isinstance(state.own, Touched):
         return None
-    layout = setup.algorithm.layout
-    assert layout is not None and layout.rows is not None
-    return Rows(state, setup.data.population, jax.jit(partial(layout.rows, setup.params, setup.key)))
+    return Rows(state, setup.data.population, partial(first_rows(setup.algorithm, setup.params), setup.key))
 
 
 def _chunks(population: int) -> Iterator[tuple[np.ndarray, int]]:

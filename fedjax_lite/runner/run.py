@@ -50,6 +50,7 @@ class Result(NamedTuple):
     status: str  # "finished", "converged" or "interrupted"
     baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
     clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or interrupted
+    further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_new_accuracy" and the like
 
 
 def run(
@@ -156,7 +157,8 @@ def run(
         if folder:
             totals = _totals(setup, shapes, delta, state, history) | ({"baselines": beside} if beside else {}) | clients.beside
             folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
-    return Result(state, algorithm.params(state), history, status, beside, clients.table)
+    further = {name: x for part in clients.beside.values() for name, x in part.items() if not isinstance(x, dict)}
+    return Result(state, algorithm.params(state), history, status, beside, clients.table, further)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:

@@ -10,12 +10,13 @@ from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.evaluation import evaluate, evaluate_algorithm, evaluate_models
+from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
 from fedjax_lite.simulate import advance_counting, simulate
 
-__all__ = ["in_memory", "start_segments", "whole"]
+__all__ = ["first_rows", "in_memory", "start_segments", "whole"]
 
 
 def start_segments(
@@ -29,10 +30,16 @@ def start_segments(
     def without_rows(params, key):
         return algorithm.init(params, key)._replace(own=(), uplink=())
 
-    first = jax.jit(algorithm.layout.rows)
+    first = first_rows(algorithm, params)
     shapes = jax.eval_shape(algorithm.init, params, key)
     state = jax.jit(without_rows)(params, key)._replace(own=untouched(shapes.own), uplink=untouched(shapes.uplink))
-    return state, streamed(data, lambda key, ids: first(params, key, ids))
+    return state, streamed(data, first)
+
+
+def first_rows(algorithm: Algorithm, params: Tree) -> Callable[[Key, Any], tuple[Tree, Tree]]:
+    """Return the compiled function key, ids -> own, uplink: the rows that clients start with."""
+    assert algorithm.layout is not None and algorithm.layout.rows is not None
+    return partial(jax.jit(algorithm.layout.rows), params)
 
 
 @partial(Compiled, parts=3, static_argnames="rounds", donate_argnames="state")

@@ -1,8 +1,9 @@
 """The text that the command line prints about a study."""
 
+import math
 from collections.abc import Mapping
 
-from fedjax_lite.metrics import headline, shown
+from fedjax_lite.metrics import headline, of_each_model, shown
 from fedjax_lite.report.study import rounds_of
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
@@ -24,8 +25,16 @@ def target_of(written: str) -> tuple[str, float]:
 
 
 def ranking(study: Study, targets: Mapping[str, float]) -> str:
-    """Write a study's cells by rank in one metric: the first with a target, else the study's headline metric."""
-    metric = next((name for name in targets if name in study.results), headline(study.results))
+    """Write a study's cells by rank in the first metric with a target, else in the headline metric, of each model that there is."""
+    metric = next((name for name in targets if name in study.results), None)
+    metrics = [metric] if metric else of_each_model(headline(study.results), study.results)
+    cells, seeds, programs = math.prod(len(axis.rows) for axis in study.axes), len(study.seeds), study.programs
+    size = f"{_many(cells, 'cell')}, {_many(seeds, 'seed')} each, {_many(programs, 'program')}"
+    return "\n".join([size, *(line for metric in metrics for line in _ranked(study, metric, targets))])
+
+
+def _ranked(study: Study, metric: str, targets: Mapping[str, float]) -> list[str]:
+    """Write the lines of a table of cells by rank in one metric."""
     table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
     names = [name for axis in study.axes for name in axis.names]
     lines = [
@@ -40,9 +49,7 @@ def ranking(study: Study, targets: Mapping[str, float]) -> str:
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     if len(table) > MOST:
         text.append(f"... and {len(table) - MOST} more in table.csv")
-    cells, seeds, programs = len(table), len(study.seeds), study.programs
-    size = f"{_many(cells, 'cell')}, {_many(seeds, 'seed')} each, {_many(programs, 'program')}"
-    return "\n".join([size, *text])
+    return text
 
 
 def _many(number: int, noun: str) -> str:

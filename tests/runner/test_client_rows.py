@@ -15,7 +15,7 @@ from fedjax_lite.runner import clients
 DATA = softmax_data()
 TEST = softmax_data((3, 0, 4, 1, 6, 2, 5), seed=1, empty=True)
 NEW = fl.TrainTest(softmax_data((4, 2), seed=2), softmax_data((3, 3), seed=3))
-SAMPLER, KEY = fl.sampling.uniform(3), jax.random.key(0)
+SAMPLER, KEY = fl.sampling.poisson(0.4), jax.random.key(0)
 HOW = fl.FineTune(optax.sgd(0.5), fl.Batches(2, epochs=2))
 DITTO = fl.algorithms.ditto(softmax_loss, optax.sgd(0.1), lam=0.5, batches=fl.Batches(2), population=len(SIZES))
 
@@ -113,7 +113,7 @@ def test_a_resumed_run_has_counted_from_the_start(ended, tmp_path):
 
 
 def test_of_a_private_run_no_rows_are_kept_and_its_fine_tuning_is_outside_the_guarantee(tmp_path):
-    rule = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=3)
+    rule = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=0.4 * len(SIZES))
     algorithm = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=len(SIZES), aggregator=rule)
     result = run(algorithm=algorithm, rounds=2, out=tmp_path / "private")
     assert result.clients == {} and not (tmp_path / "private" / "clients.csv").exists()
