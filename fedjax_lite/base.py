@@ -98,6 +98,7 @@ class ClientWork(NamedTuple):
     start: Callable[[Any, Tree, Client], Tree]  # shared, own, client -> carry
     step: Callable[[Any, Tree, Tree, Batch], tuple[Tree, dict[str, Mean]]]  # shared, own, carry, batch -> carry, metrics
     finish: Callable[[Any, Tree, Tree, Client], tuple[Tree, Tree, dict[str, Mean]]]  # shared, own, carry, client -> message, own, metrics
+    personal: bool = False  # True: what it keeps is a model of the client's own, which a private aggregator allows for where it can
 
 
 class Hidden(NamedTuple):
@@ -117,6 +118,7 @@ class Mechanism(NamedTuple):
     shares: Number = 0  # clients that must take part for the noise to be whole, where each client draws a share
     rounds: int | None = None  # the number of rounds that the noise is made for; None: every number
     provided: str = ""  # a further condition of the guarantee, in words
+    personal: bool = False  # True: clients keep models of their own, so a client's draws in a round must tell nothing of other clients'
 
 
 class Aggregator(NamedTuple):

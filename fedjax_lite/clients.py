@@ -42,6 +42,7 @@ class Side(NamedTuple):
     train: Callable[..., tuple[Tree, Tree, dict[str, Any]]]  # common, data, cohort, rows -> part, rows, sums of metrics
     received: Callable[[Any, Client], Any]  # shared, cohort -> bits that it was sent
     stacks: Callable[..., dict[str, Tree]]  # common, data, cohort, rows -> what `Layout.stacks` gives
+    personal: bool = False  # whether what clients keep between rounds is a model of their own
 
 
 def side_of(work: Family | Sequence[Family], aggregator: Aggregator, batches: Batches, engine: Engine, population: int) -> Side:
@@ -94,7 +95,10 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
         lanes = engine.lanes(carry, -(-cohort.id.shape[0] // placement.device_count()))
         return {"lanes": tree.stack_of(carry, lanes), "messages": () if client.additive else tree.stack_of(message, cohort.id.shape[0])}
 
-    return Side(message, rows, lambda params, shared, key: rows(params, shared, key, jnp.arange(family.clients)), train, received, stacks)
+    def begin(params, shared, key):
+        return rows(params, shared, key, jnp.arange(family.clients))
+
+    return Side(message, rows, begin, train, received, stacks, work.personal)
 
 
 class _Families(NamedTuple):
@@ -110,7 +114,8 @@ def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool)
     first = [int(start) for start in np.cumsum([0, *(family.clients for family in families)])]
     several = _Families(first, sides, additive)
     message, begin, train = partial(_message_of_all, several), partial(_begin_each, several), partial(_train_each, several)
-    return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several))
+    personal = all(family.work.personal for family in families)
+    return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several), personal)
 
 
 def _message_of_all(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:

@@ -90,7 +90,10 @@ def federate(
     params_of = server.params or (lambda state: server.broadcast(state).params)
     parts = _Parts(side, aggregator, server, batches, population, params_of)
     layout = Layout(partial(_settle_steps, batches), partial(_first_rows, parts) if side.rows else None, partial(_stacks, parts))
-    return Algorithm(partial(_init, parts), partial(_round, parts), lambda state: params_of(state.server), layout, aggregator.privacy)
+    privacy = aggregator.privacy
+    if privacy is not None and side.personal:
+        privacy = privacy._replace(personal=True)
+    return Algorithm(partial(_init, parts), partial(_round, parts), lambda state: params_of(state.server), layout, privacy)
 
 
 class _Parts(NamedTuple):
@@ -189,7 +192,7 @@ def _check_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     refuse_common_noise(rows[1], "uplink")
     composable(parts.aggregator.privacy is not None or hidden(*rows), parts.server)
     if parts.aggregator.privacy is not None:
-        refuse_memory(*rows)
+        refuse_memory(() if parts.side.personal else rows[0], rows[1])
     return rows
 
 

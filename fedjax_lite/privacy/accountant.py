@@ -169,6 +169,11 @@ def covered(mechanism: Mechanism | None, sampler: Sampler, population: int) -> t
             "no accountant covers this sampler with this mechanism, whose noise chance doesn't amplify: correlated over rounds it needs a "
             "bound on how often a client takes part, and drawn by the clients a fixed number of them; take fl.sampling.cyclic or everyone"
         )
+    if mechanism.personal and (how.kind == "fixed" or (how.kind == "poisson" and _too_many(how, population) > SELDOM)):
+        raise ValueError(
+            "clients keep models of their own, in which the cohorts of earlier rounds show: a private aggregator allows for these where no "
+            "client's draw tells of another's; take fl.sampling.poisson(rate), with its own number of slots, cyclic or everyone"
+        )
     clients = population if how.kind == "everyone" else how.clients
     if how.kind in ("fixed", "cyclic") and clients > population:
         raise ValueError(f"sampling: clients={clients} is more than the population of {population}: lower it")

@@ -121,7 +121,7 @@ def _keeping(work: ClientWork, rules: Callable[[Tree], tuple[Tree, Tree, Tree]])
         leaves = tree.if_finite(leaves, own.leaves)  # whether they are, the message may not show
         return _like(shared.params, change), Own(leaves, *after), metrics
 
-    return ClientWork(init, start, step, finish)
+    return ClientWork(init, start, step, finish, personal=True)
 
 
 def _init(server: Server, moving: Tree, mine: Tree, still: Tree) -> _Kept:

@@ -110,7 +110,7 @@ def apfl(
         return change, Own(v, a, after.steps), metrics
 
     aggregator = weighted_mean() if aggregator is None else aggregator
-    work, server = ClientWork(init, start, step, finish), averaging("apfl", server_learning_rate)
+    work, server = ClientWork(init, start, step, finish, personal=True), averaging("apfl", server_learning_rate)
     built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
 
     def models(state, ids=None):

@@ -95,6 +95,6 @@ def ditto(
         return change, Own(tree.if_finite(carry.own.params, own.model), *after), metrics
 
     aggregator = weighted_mean() if aggregator is None else aggregator
-    work, server = ClientWork(init, start, step, finish), averaging("ditto", server_learning_rate)
+    work, server = ClientWork(init, start, step, finish, personal=True), averaging("ditto", server_learning_rate)
     built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
     return built._replace(models=models_kept)

@@ -118,7 +118,6 @@ def test_a_run_evaluates_both_predictions_beside_a_baseline_and_keeps_heads_on_t
         (dict(model=fl.models.linear(3)), "fedrod: the model has no features apart from its head"),
         (dict(server_learning_rate=0), "fedrod: server_learning_rate must be positive"),
         (dict(personal=".*"), "fedrod: personal='.*' chooses every leaf.*body, head"),
-        (dict(aggregator=fl.aggregators.dp_mean(1.0, 1.0, 4)), "with a private aggregator the client work can't keep"),
     ],
 )
 def test_what_is_refused(more, message):

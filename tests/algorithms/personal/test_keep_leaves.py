@@ -59,9 +59,8 @@ def test_where_nothing_travels_it_is_local_training():
 
 
 def test_parts_see_what_travels_alone():
-    """Bits, clipping, the server's moments, error feedback, and a rule that must see all messages."""
+    """Bits, the server's moments, error feedback, and a rule that must see all messages."""
     body, seen = begin()["body"].size, []
-    clipped = fl.aggregators.dp_mean(1.0, 1.0, clients_per_round=4)
     for options in (
         {"aggregator": fl.aggregators.median()}, {"uplink": optax.trace(0.5)}, {"server": fl.optimizer_server(optax.adam(0.1))},
         {"keep_optimizer": True},
@@ -78,8 +77,31 @@ def test_parts_see_what_travels_alone():
         same({name: algorithm.params(state)[name] for name in ("head", "scale")}, {name: begin()[name] for name in ("head", "scale")})
     assert [x.shape for x in jax.tree.leaves(seen[1].uplink)] == [(POPULATION, *begin()["body"].shape)]
     assert [x.shape for x in jax.tree.leaves(seen[2].server.inner.optimizer) if x.ndim] == [begin()["body"].shape] * 2
-    with pytest.raises(ValueError, match="with a private aggregator the client work can't keep"):
-        simulated(kept(aggregator=clipped))
+
+
+def test_privacy_is_of_what_travels_and_asks_for_clients_drawn_apart():
+    """Clients clipped to 1e-3: the mean moves by at most that, whatever their heads did; epsilon is that of clients who keep nothing."""
+    rate, poisson = 0.5, fl.sampling.poisson(0.5)
+    silent = fl.aggregators.dp_mean(clip=1e-3, noise_multiplier=0.0, clients_per_round=rate * POPULATION)
+    state, history = simulated(kept(aggregator=silent), sampler=poisson)
+    most = np.asarray(history["clients"]) * 1e-3 / (rate * POPULATION)
+    assert (history["update_norm"] <= most * (1 + 1e-5)).all() and (history["update_norm"] > 0.3 * most).any()
+    heads = np.asarray(kept(aggregator=silent).models(state)["head"])
+    assert np.abs(heads - np.asarray(begin()["head"])[None]).max() > 0.01  # what stays is neither clipped nor counted
+    noisy = fl.aggregators.dp_mean(1.0, 1.0, clients_per_round=rate * POPULATION)
+    private, plain = kept(aggregator=noisy), fl.algorithms.fedavg(loss_fn, SGD, batches=BATCHES, population=POPULATION, aggregator=noisy)
+    assert private.privacy.personal and not plain.privacy.personal
+    spent = [fl.privacy.account(each.privacy, poisson, POPULATION, rounds=3, delta=1e-2) for each in (private, plain)]
+    assert spent[0] == spent[1] and np.isfinite(spent[0].pld)
+    for sampler in (fl.sampling.uniform(4), fl.sampling.poisson(0.5, capacity=4), fl.sampling.dropout(fl.sampling.uniform(4), 0.5)):
+        with pytest.raises(ValueError, match="clients keep models of their own.*: take fl.sampling.poisson"):
+            fl.privacy.account(private.privacy, sampler, POPULATION, rounds=3, delta=1e-2)
+    for sampler in (fl.sampling.everyone(), fl.sampling.cyclic(4)):
+        fl.privacy.account(private.privacy, sampler, POPULATION, rounds=3, delta=1e-2)
+    with pytest.raises(ValueError, match="clients keep models of their own"):
+        fl.run(private, softmax_data(), begin(), SOME, rounds=1, key=jax.random.key(0), progress=False)
+    with pytest.raises(ValueError, match="with a private aggregator the uplink can't keep"):
+        simulated(kept(aggregator=noisy, uplink=optax.trace(0.5)), sampler=poisson)
 
 
 def test_own_models_are_evaluated_a_few_at_a_time():
