@@ -19,7 +19,7 @@ CUTS = {
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
     "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
-    "docs/personal.md": [("rounds=30", "rounds=10")],
+    "docs/personal.md": [("rounds=30", "rounds=10"), ("rounds=15", "rounds=2"), ("rounds=25", "rounds=5")],
     "docs/privacy.md": [],
     "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2"), ("rounds=10,", "rounds=2,")],
     "docs/scale.md": [],
