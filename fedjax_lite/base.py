@@ -112,8 +112,7 @@ class Mechanism(NamedTuple):
 
     noise_multiplier: Number  # z, the noise's standard deviation over the norm by which adding one client moves the sum
     divergence: Callable[[float], float] | None = None  # order a -> Renyi divergence of one round, where its noise is not Gaussian
-    # The most participations of a client, the fewest rounds between two -> the norm by which a client moves all rounds' sums together, in
-    # units of the norm that moves one sum. For noise correlated over rounds, with which all rounds are one release.
+    # For noise correlated over rounds: a client's most participations, fewest rounds between two -> how far it moves all, in units of one.
     sensitivity: Callable[[int, int], float] | None = None
     shares: Number = 0  # clients that must take part for the noise to be whole, where each client draws a share
     rounds: int | None = None  # the number of rounds that the noise is made for; None: every number

@@ -21,7 +21,7 @@ def test_a_run_from_start_to_resume(shell, tmp_path):
     status, out, err = shell("run tiny.toml --devices 1")
     assert status == 0 and err == ""
     assert re.match(r"finished after 4 rounds\n  train_accuracy 0\.\d+\n  train_loss \d\.\d+\n  global parameters\n    Dense_0/bias ", out)
-    assert out.endswith("written to runs/tiny: report.html, metrics.jsonl, summary.json, params.safetensors\n")
+    assert out.endswith("written to runs/tiny: report.html, metrics.jsonl, summary.json, params.safetensors, clients.csv\n")
     folder = tmp_path / "runs" / "tiny"
     first = (folder / "metrics.jsonl").read_bytes()
     summary = json.loads((folder / "summary.json").read_text())
@@ -81,7 +81,9 @@ def test_an_interrupted_run_is_130(shell, tmp_path, monkeypatch):
     (tmp_path / "runs" / "tiny" / "checkpoints" / "round_3").mkdir(parents=True)
     assert shell("run tiny.toml")[::2] == (130, "interrupted; what was saved can be resumed with --resume\n")
     for history, hint in (([{}], "go on with the same command and --resume"), ([], "no round is finished: start again")):
-        monkeypatch.setattr(cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted", {}))
+        monkeypatch.setattr(
+            cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted", {}, {}, {})
+        )
         status, out, _ = shell("run tiny.toml")
         assert status == 130 and out.splitlines()[-1] == hint
 

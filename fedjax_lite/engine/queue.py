@@ -13,11 +13,13 @@ from fedjax_lite.base import NO_LIMIT, Client, Tree
 from fedjax_lite.engine.contract import Local, Outcome, Upload, total
 from fedjax_lite.engine.rows import row_of
 
+OUTSIDE = -1  # the step of a client that has a lane and has not entered it
+
 
 class _Lanes(NamedTuple):
     """What is in the lanes."""
 
-    carry: Tree  # [lanes, ...]
+    carry: Tree  # [lanes, ...]; () where no lane keeps a client from one advance to the next
     slot: Int[Array, " lanes"]  # the cohort's slot in each lane; the number of clients where the lane is idle
     step: Int[Array, " lanes"]
 
@@ -45,11 +47,17 @@ def run_dry(local: Local, cohort: Client, rows: Tree, lanes: Callable[[Tree], in
     width = min(cohort.id.shape[0], lanes(carry))
     queue = jnp.argsort(-cohort.steps, stable=True).astype(jnp.int32)
     waiting = jnp.sum(cohort.steps > 0, dtype=jnp.int32)
-    # Rows are written one after another on a CPU in any case; where none are kept, lanes that are done together upload faster together.
-    one_by_one = forms.cpu() and width > 1 and bool(jax.tree.leaves(rows))
-    work = _Work(local, cohort, queue, waiting, width, step_by_step, one_by_one)
+    work = _Work(local, cohort, queue, waiting, width, step_by_step)
+    if width == 1 and not step_by_step:
+        advance = _advance_one
+    elif forms.cpu() and jax.tree.leaves(rows):
+        # Rows are written one after another on a CPU in any case; where none are kept, lanes that are done together upload faster together.
+        advance = _advance_then_one_by_one
+    else:
+        advance = _advance_together
     state = _begin(work, rows, jax.eval_shape(local.finish, *first, carry))
-    state = jax.lax.while_loop(lambda state: jnp.any(_busy(work, state.lanes)), partial(_advance, work), state)
+    state = state if advance is _advance_one else state._replace(lanes=_enter(work, rows, state.lanes.slot))
+    state = jax.lax.while_loop(lambda state: jnp.any(_busy(work, state.lanes)), partial(advance, work), state)
     return state.part if local.additive else local.collect(state.part, cohort), state.rows, state.metrics
 
 
@@ -62,14 +70,14 @@ class _Work(NamedTuple):
     waiting: Int[Array, ""]  # how many of them take any step
     width: int  # how many lanes there are
     step_by_step: bool
-    one_by_one: bool  # whether lanes that are done upload one after another
 
 
 def _begin(work: _Work, rows: Tree, shapes: Upload) -> _State:
-    """Put the first of the queue in the lanes; of uploads in these shapes none has come."""
+    """Give the lanes the first slots of the queue; of uploads in these shapes none has come."""
     stack = jax.tree.map(lambda s: jax.ShapeDtypeStruct((len(work.queue), *s.shape), s.dtype), shapes.message)
+    slots = _next_slots(work, jnp.arange(work.width, dtype=jnp.int32))
     return _State(
-        lanes=_enter(work, rows, _next_slots(work, jnp.arange(work.width, dtype=jnp.int32))),
+        lanes=_empty(slots),
         taken=jnp.int32(work.width),
         part=tree.zeros(jax.eval_shape(work.local.collect, stack, work.cohort) if work.local.additive else stack),
         rows=rows,
@@ -77,8 +85,45 @@ def _begin(work: _Work, rows: Tree, shapes: Upload) -> _State:
     )
 
 
-def _advance(work: _Work, state: _State) -> _State:
-    """Step until some lane is done, and flush those that are."""
+# In a loop that reads rows of clients who enter after it has written those of clients who are done, the compiler may join the two, and then
+# copies the rows of all clients for each. So reading is at the beginning of a loop that writes, or in a loop of its own.
+
+
+def _advance_one(work: _Work, state: _State) -> _State:
+    """Take the next client of the queue through the only lane."""
+    state = _train(work, state._replace(lanes=_enter(work, state.rows, state.lanes.slot)))
+    state, slots = _upload(work, state, state.lanes, jnp.array([True]))
+    return state._replace(lanes=_empty(slots))
+
+
+def _advance_then_one_by_one(work: _Work, state: _State) -> _State:
+    """Step until some lane is done; upload clients that are done, and then let clients enter, one after another."""
+
+    def upload(state):
+        lane = jnp.argmax(_done(work, state.lanes))[None]
+        after, slot = _upload(work, state, tree.take(state.lanes, lane), jnp.array([True]))
+        return after._replace(
+            lanes=state.lanes._replace(slot=state.lanes.slot.at[lane].set(slot), step=state.lanes.step.at[lane].set(OUTSIDE))
+        )
+
+    def enter(state):
+        lane = jnp.argmax(state.lanes.step == OUTSIDE)[None]
+        return state._replace(lanes=tree.put(state.lanes, lane, _enter(work, state.rows, state.lanes.slot[lane])))
+
+    state = jax.lax.while_loop(lambda state: jnp.any(_done(work, state.lanes)), upload, _train(work, state))
+    return jax.lax.while_loop(lambda state: jnp.any(state.lanes.step == OUTSIDE), enter, state)
+
+
+def _advance_together(work: _Work, state: _State) -> _State:
+    """Step until some lane is done, upload the clients that are, and put the next ones in their lanes."""
+    state = _train(work, state)
+    done = _done(work, state.lanes)
+    after, slots = _upload(work, state, state.lanes, done)
+    return after._replace(lanes=tree.where(done, _enter(work, state.rows, slots), state.lanes))
+
+
+def _train(work: _Work, state: _State) -> _State:
+    """Step until some lane is done, or once."""
     lanes = state.lanes
     trained, trained_rows = _gather(work, state.rows, lanes.slot)
     # An idle lane trains on, on a client of no interest: nothing of it is ever uploaded, and no select is paid.
@@ -88,28 +133,11 @@ def _advance(work: _Work, state: _State) -> _State:
         return jax.lax.fori_loop(0, steps, lambda j, carry: work.local.step(client, rows, carry, step + j), carry)
 
     carry = _lanewise(lanes, train)(trained, trained_rows, lanes.carry, lanes.step)
-    state = state._replace(lanes=lanes._replace(carry=carry, step=lanes.step + steps))
-    if work.one_by_one:
-        return jax.lax.while_loop(lambda state: jnp.any(_done(work, state.lanes)), partial(_flush_one, work), state)
-    return _flush(work, state, _done(work, state.lanes))
+    return state._replace(lanes=lanes._replace(carry=carry, step=lanes.step + steps))
 
 
-def _flush(work: _Work, state: _State, done: Bool[Array, " lanes"]) -> _State:
-    """Upload the clients that are done and put the next ones in their lanes."""
-    state, entered = _upload(work, state, state.lanes, done)
-    all_done = work.width == 1 and not work.step_by_step
-    return state._replace(lanes=entered if all_done else tree.where(done, entered, state.lanes))
-
-
-def _flush_one(work: _Work, state: _State) -> _State:
-    """Upload one client that is done and put the next one in its lane."""
-    lane = jnp.argmax(_done(work, state.lanes))[None]
-    after, entered = _upload(work, state, tree.take(state.lanes, lane), jnp.array([True]))
-    return after._replace(lanes=tree.put(state.lanes, lane, entered))
-
-
-def _upload(work: _Work, state: _State, lanes: _Lanes, done: Bool[Array, " lanes"]) -> tuple[_State, _Lanes]:
-    """Upload the clients in these lanes that are done, and return the lanes with the next of the queue in their place."""
+def _upload(work: _Work, state: _State, lanes: _Lanes, done: Bool[Array, " lanes"]) -> tuple[_State, Int[Array, " lanes"]]:
+    """Upload the clients in these lanes that are done, and return their lanes' next slots; the others keep theirs."""
     trained, trained_rows = _gather(work, state.rows, lanes.slot)
     upload = _lanewise(lanes, work.local.finish)(trained, trained_rows, lanes.carry)
     if work.local.additive:
@@ -119,20 +147,24 @@ def _upload(work: _Work, state: _State, lanes: _Lanes, done: Bool[Array, " lanes
         part = tree.put(state.part, jnp.where(done, lanes.slot, len(work.queue)), upload.message)
 
     order = state.taken + jnp.cumsum(done, dtype=jnp.int32) - 1
-    entered = _enter(work, state.rows, jnp.where(done, _next_slots(work, order), lanes.slot))
     after = state._replace(
         taken=state.taken + jnp.sum(done, dtype=jnp.int32),
         part=part,
         rows=tree.put(state.rows, jnp.where(done, row_of(trained), NO_LIMIT), upload.rows),
         metrics=jax.tree.map(jnp.add, state.metrics, total(upload.metrics, done)),
     )
-    return after, entered
+    return after, jnp.where(done, _next_slots(work, order), lanes.slot)
 
 
 def _enter(work: _Work, rows: Tree, slots: Int[Array, " lanes"]) -> _Lanes:
     """Make lanes in which the clients of these slots begin."""
-    begun = _Lanes((), slots, jnp.zeros_like(slots))
+    begun = _empty(slots)
     return begun._replace(carry=_lanewise(begun, work.local.start)(*_gather(work, rows, slots)))
+
+
+def _empty(slots: Int[Array, " lanes"]) -> _Lanes:
+    """Make lanes for the clients of these slots, who have not entered."""
+    return _Lanes((), slots, jnp.zeros_like(slots))
 
 
 def _busy(work: _Work, lanes: _Lanes) -> Bool[Array, " lanes"]:

@@ -108,9 +108,7 @@ def built(name, model):
     return getattr(fl.algorithms, name)(model if name == "fedlc" else fl.models.supervised(model), *arguments, **given)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ("fedadam", "feddyn") else pytest.param(name, marks=pytest.mark.deep) for name in METHODS]
-)
+@pytest.mark.parametrize("name", [name if name == "feddyn" else pytest.param(name, marks=pytest.mark.deep) for name in METHODS])
 def test_statistics_are_averaged_whatever_the_method_does_to_the_other_leaves(name):
     model, params = model_and_params()
     algorithm = built(name, model)
@@ -154,7 +152,8 @@ def renamed(params):
     return WithStatistics(*({names[name]: value for name, value in part.items()} for part in params))
 
 
-@pytest.mark.parametrize("statistics", ["averaged", pytest.param("frozen", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("statistics", ["averaged", "frozen"])
 def test_the_same_layers_of_nnx_train_to_the_same_model(statistics):
     linen, params = model_and_params(statistics)
     other = from_nnx(NetOfNnx, mask="real", statistics=statistics)
@@ -178,6 +177,7 @@ def test_dropout_of_nnx_is_on_in_training_and_other_for_each_client():
     assert (first != second).all()
 
 
+@pytest.mark.deep
 def test_statistics_of_bfloat16_steps_are_float32_and_a_variance_below_0_is_0():
     model, params = model_and_params()
     work = fl.sgd_work(fl.models.supervised(model), *SGD, precision="bfloat16")

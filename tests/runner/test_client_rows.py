@@ -92,7 +92,8 @@ def test_the_folder_has_them_and_the_summary_what_they_say(ended):
         assert told in page
 
 
-@pytest.mark.parametrize("of", ["host", pytest.param("disk", marks=pytest.mark.deep), pytest.param("both", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("of", ["host", "disk", "both"])
 def test_rows_in_host_memory_and_examples_on_disk_say_the_same(of, ended, tmp_path, monkeypatch):
     """In chunks of three clients, the last of one."""
     monkeypatch.setattr(clients, "CHUNK", 3)
@@ -103,6 +104,7 @@ def test_rows_in_host_memory_and_examples_on_disk_say_the_same(of, ended, tmp_pa
         np.testing.assert_allclose(found[name], column, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.deep
 def test_a_resumed_run_has_counted_from_the_start(ended, tmp_path):
     run(rounds=4, out=tmp_path, finetune=None, new_clients=None)
     longer = run(out=tmp_path, resume=True)
@@ -112,6 +114,7 @@ def test_a_resumed_run_has_counted_from_the_start(ended, tmp_path):
         np.testing.assert_allclose(again.clients[name], column, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.deep
 def test_of_a_private_run_no_rows_are_kept_and_its_fine_tuning_is_outside_the_guarantee(tmp_path):
     rule = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=0.4 * len(SIZES))
     algorithm = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=len(SIZES), aggregator=rule)

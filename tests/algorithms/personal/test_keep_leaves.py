@@ -79,7 +79,8 @@ def test_parts_see_what_travels_alone():
     assert [x.shape for x in jax.tree.leaves(seen[2].server.inner.optimizer) if x.ndim] == [begin()["body"].shape] * 2
 
 
-def test_privacy_is_of_what_travels_and_asks_for_clients_drawn_apart():
+@pytest.mark.deep
+def test_privacy_is_of_what_travels():
     """Clients clipped to 1e-3: the mean moves by at most that, whatever their heads did; epsilon is that of clients who keep nothing."""
     rate, poisson = 0.5, fl.sampling.poisson(0.5)
     silent = fl.aggregators.dp_mean(clip=1e-3, noise_multiplier=0.0, clients_per_round=rate * POPULATION)
@@ -88,13 +89,17 @@ def test_privacy_is_of_what_travels_and_asks_for_clients_drawn_apart():
     assert (history["update_norm"] <= most * (1 + 1e-5)).all() and (history["update_norm"] > 0.3 * most).any()
     heads = np.asarray(kept(aggregator=silent).models(state)["head"])
     assert np.abs(heads - np.asarray(begin()["head"])[None]).max() > 0.01  # what stays is neither clipped nor counted
+
+
+def test_a_private_aggregator_asks_for_clients_drawn_apart():
+    rate, poisson = 0.5, fl.sampling.poisson(0.5)
     noisy = fl.aggregators.dp_mean(1.0, 1.0, clients_per_round=rate * POPULATION)
     private, plain = kept(aggregator=noisy), fl.algorithms.fedavg(loss_fn, SGD, batches=BATCHES, population=POPULATION, aggregator=noisy)
     assert private.privacy.personal and not plain.privacy.personal
     spent = [fl.privacy.account(each.privacy, poisson, POPULATION, rounds=3, delta=1e-2) for each in (private, plain)]
     assert spent[0] == spent[1] and np.isfinite(spent[0].pld)
     for sampler in (fl.sampling.uniform(4), fl.sampling.poisson(0.5, capacity=4), fl.sampling.dropout(fl.sampling.uniform(4), 0.5)):
-        with pytest.raises(ValueError, match="clients keep models of their own.*: take fl.sampling.poisson"):
+        with pytest.raises(ValueError, match="clients keep models of their own.*; take fl.sampling.poisson"):
             fl.privacy.account(private.privacy, sampler, POPULATION, rounds=3, delta=1e-2)
     for sampler in (fl.sampling.everyone(), fl.sampling.cyclic(4)):
         fl.privacy.account(private.privacy, sampler, POPULATION, rounds=3, delta=1e-2)
