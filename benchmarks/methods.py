@@ -36,6 +36,8 @@ METHODS = {
     "fedsam": (True, {}),
     "fedspeed": (False, {}),
     "moon": (True, {}),
+    "fedper": (True, {"personal": "Dense_./bias"}),
+    "ditto": (True, {"lam": 0.1}),
     "fedlc": (True, {"classes": 10}),
     "fedrs": (True, {"classes": 10}),
     "fedexp": (True, {}),
