@@ -20,8 +20,7 @@ Whole = int | SupportsIndex  # a count that sets a shape: Python's, NumPy's or J
 
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
 
-# Rounds, client ids and local steps are below 2^31, so streams from here up never meet theirs. (In jax, split(key)[i] is
-# fold_in(key, i): low numbers may be taken by every function that gets the key.)
+# Above rounds, client ids and local steps; in jax split(key)[i] is fold_in(key, i), so low numbers may be taken by any function.
 HIGH_STREAM = 2**31
 _SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 

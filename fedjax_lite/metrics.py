@@ -110,12 +110,12 @@ def inside_guarantee(metric: str, central: bool) -> bool:
         metric: the metric's name; an unknown name is outside.
         central: True if no client holds the test examples.
 
-    >>> names = ("round", "loss", "update_norm", "clipped", "test_accuracy", "test_own_accuracy")
+    >>> names = ("round", "loss", "update_norm", "clipped", "test_accuracy", "test_own_accuracy", "test_new_accuracy")
     >>> [name for name in names if not inside_guarantee(name, central=True)]
-    ['loss', 'clipped', 'test_own_accuracy']
+    ['loss', 'clipped', 'test_own_accuracy', 'test_new_accuracy']
     """
     model_of = metric.removeprefix(TEST)
-    return metric in INSIDE or (central and metric.startswith(TEST) and of_global(model_of) == model_of)
+    return metric in INSIDE or (central and metric.startswith(TEST) and of_whom(model_of) == ("", "", model_of))
 
 
 def lower_is_better(metric: str, best: str | None = None) -> bool:

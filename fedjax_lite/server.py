@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import Number, Server, Shared, Tree
-from fedjax_lite.models.model import WithStatistics
+from fedjax_lite.models.model import WithStatistics, learned
 from fedjax_lite.optimizer_state import needs_value
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
@@ -58,7 +58,8 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
             raise ValueError(f"optimizer_server: no metric {value!r} to give as value; the round has {', '.join(info.metrics) or 'none'}")
         check_like(aggregate, state.params)
         extra = {"value": info.metrics[value]} if value in info.metrics else {}
-        gradient = tree.cast_like(optax.tree.scale(-1, aggregate), state.params)
+        # Running statistics move no optimizer either, such as one that clips by the norm of all leaves.
+        gradient = tree.cast_like(optax.tree.scale(-1, learned(aggregate)), state.params)
         with needs_value("optimizer_server", bool(extra)):
             updates, optimizer_state = optimizer_at(Clock(info.round)).update(
                 gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra

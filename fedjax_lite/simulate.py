@@ -70,7 +70,8 @@ def advance_counting(
     def body(carry, _):
         state, drawn = carry
         cohort = sampler(round_key(state), data.size, state.round)
-        drawn = drawn.at[jnp.where(cohort.weight > 0, cohort.id, data.population)].add(1, mode="drop")
+        there = (algorithm.layout.steps(cohort, state.round) if algorithm.layout else cohort).weight > 0  # and has examples
+        drawn = drawn.at[jnp.where(there, cohort.id, data.population)].add(1, mode="drop")
         state, metrics = algorithm.round(state, data, cohort)
         return (state, drawn), metrics
 

@@ -234,6 +234,13 @@ def test_rows_of_families_stay_on_the_device(tmp_path):
         run_of_models_that_stay(tmp_path / "host", 1, own_on_host=True)
 
 
+def test_models_of_several_architectures_are_not_fine_tuned(tmp_path):
+    with pytest.raises(ValueError, match="finetune: there are models of 2 architectures, of which no client has all"):
+        how = fl.FineTune(optax.sgd(0.1), fl.Batches(4))
+        run_of_models_that_stay(tmp_path / "tuned", 1, finetune=how, loss_fn=distill.mean_over_models(softmax_loss, softmax_loss))
+    assert not (tmp_path / "tuned").exists()
+
+
 def three_classes_and_four():
     wide = {"narrow": jnp.zeros((2, CLASSES + 1), jnp.float32)}
     digest = distill.lessons(optax.sgd(0.1), 2, batch_size=10)

@@ -23,7 +23,9 @@ from fedjax_lite.data.federated import FederatedData, Source
 from fedjax_lite.evaluation import evaluate_algorithm, evaluate_further, numbers
 from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
+from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.environment import environment
+from fedjax_lite.runner.fit import Setup
 from fedjax_lite.simulate import advance
 from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.epsilons import with_epsilons
@@ -74,6 +76,8 @@ def study_of(config: Config) -> Callable[..., Study]:
         private.append(made.algorithm.privacy is not None)
         with refusing(here):  # errors that only show when the parts meet
             check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
+            setup = Setup(*made[:1], source.train, *made[1:3], rounds, made.key, made.loss_fn, source.test, every)
+            check_clients(setup, made.finetune, source.new)
             return curves(made, source, rounds, every)
 
     def private_of(cell):

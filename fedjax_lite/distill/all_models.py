@@ -49,6 +49,8 @@ def mean_over_models(*loss_fns: LossFn) -> LossFn:
 
     if len(loss_fns) == 1:
         setattr(loss_fn, "of_one", loss_fns[0])
+    else:
+        setattr(loss_fn, "families", len(loss_fns))  # which no client could fine-tune
     return loss_fn
 
 
@@ -71,4 +73,5 @@ def mean_over_families(*loss_fns: LossFn) -> LossFn:
         stacks = jax.tree.map(lambda x: x[None], params)
         return of_stacks(stacks if len(loss_fns) > 1 else stacks[0], batch, key, mask)
 
+    setattr(loss_fn, "families", len(loss_fns))
     return loss_fn

@@ -55,7 +55,7 @@ def report(
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
-        _new(of_new),
+        _new(of_new, outside),
         clients_section(clients) if clients else "",
         f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"
         if summary.get("baselines")
@@ -119,11 +119,11 @@ def _together(final: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     return final | {name: final.get(name, {}) | x if isinstance(x, dict) else x for name, x in others.items()}
 
 
-def _new(evaluation: dict[str, Any]) -> str:
+def _new(evaluation: dict[str, Any], outside: Sequence[str]) -> str:
     """Write the evaluation on clients that never took part."""
     if not evaluation:
         return ""
-    numbers = {key: evaluation[key] for key in in_order(evaluation) if not isinstance(evaluation[key], dict)}
+    numbers = {_marked(key, outside): evaluation[key] for key in in_order(evaluation) if not isinstance(evaluation[key], dict)}
     spread = {parted(name)[1]: each for name, each in _spreads(evaluation).items()}
     return f"<h2>Clients that never took part</h2>{_pairs(numbers)}{_spread(spread)}"
 

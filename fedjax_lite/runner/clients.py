@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Mean, State
+from fedjax_lite.base import Key, Mean, State, Tree
 from fedjax_lite.data.arrays import check_alike, labels_of
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.store import Store
@@ -23,6 +24,7 @@ from fedjax_lite.runner.host_rows import Rows, Touched
 from fedjax_lite.runner.records import plain
 from fedjax_lite.runner.segments import first_rows
 from fedjax_lite.runner.stream import evaluated
+from fedjax_lite.tree import zero_where_not
 
 __all__ = ["Clients", "Seen", "check_clients", "clients_of"]
 
@@ -44,6 +46,11 @@ class Clients(NamedTuple):
     table: dict[str, np.ndarray]  # a column a name, one value a client
     beside: dict[str, Any]  # entries of the summary: evaluations of other models than the global one, and of new clients
 
+    @property
+    def evaluated(self) -> dict[str, float | None]:
+        """The values in `beside`, by the names of their metrics."""
+        return {name: x for part in self.beside.values() for name, x in part.items() if not isinstance(x, dict)}
+
 
 def check_clients(setup: Setup, finetune: Any, new: Any) -> None:
     """Refuse what cannot be fine-tuned, and new clients who are no clients such as the others.
@@ -58,30 +65,49 @@ def check_clients(setup: Setup, finetune: Any, new: Any) -> None:
         raise TypeError(f"{name} must be {wrong} or None, got {(new if finetune is None else finetune)!r}")
     if setup.loss_fn is None:
         raise ValueError(f"{name}: clients are evaluated by loss_fn, and there is none: give loss_fn")
+    if finetune is not None and (families := getattr(setup.loss_fn, "families", 1)) > 1:
+        raise ValueError(f"finetune: there are models of {families} architectures, of which no client has all: leave finetune out")
     if finetune is not None and setup.held_out.population != setup.data.population:
         raise ValueError(
             "finetune: each client is evaluated on examples of its own, and the test part is of no client: hold out examples of each, for "
             "instance with test=0.2 in place of a central test set"
         )
     for part in (new.train, new.test) if new is not None else ():
+        if not isinstance(part, FederatedData | None):
+            raise TypeError(f"new_clients: take data in memory, got a {type(part).__name__}")
         if part is not None:
             check_alike(setup.data, part)
     if new is not None and (new.test is None) != (setup.test is None):
         raise ValueError("new_clients: hold out examples of them as of the others: of both, or of neither")
+    if new is not None and new.test is not None and new.test.population != new.train.population:
+        raise ValueError(f"new_clients: train has {new.train.population} clients, test {new.test.population}: give both of the same ones")
+    if finetune is not None:  # what is wrong with it would show when all rounds are done
+        data = setup.data.shapes() if isinstance(setup.data, Store) else setup.data
+        jax.eval_shape(partial(_first_tuned, setup, finetune), setup.params, setup.key, data)
 
 
-def clients_of(setup: Setup, shapes: State, state: State, seen: Seen, finetune: FineTune | None, new: TrainTest | None) -> Clients:
+def _first_tuned(setup: Setup, finetune: FineTune, params: Tree, key: Key, data: FederatedData) -> Tree:
+    """Fine-tune the model that client 0 has before the first round."""
+    assert setup.loss_fn is not None
+    models = received(setup.algorithm, setup.loss_fn, setup.algorithm.init(params, key))
+    return fine_tuned(of_one_model(setup.loss_fn), models, data, finetune, key)(jnp.int32(0))
+
+
+def clients_of(
+    setup: Setup, shapes: State, state: State, seen: Seen, record: Mapping[str, Any], finetune: FineTune | None, new: TrainTest | None
+) -> Clients:
     """Evaluate what the last segment has not, and put all that is known of each client into one table; of a private run nothing is kept.
 
     Args:
         setup, shapes, state: what the run started from, the shapes of its state, and the last one.
         seen: what segments have seen of the clients.
+        record: of the last round, with what was evaluated after it.
         finetune: how clients fine-tune the global model; None: they don't.
         new: clients that never took part.
     """
     prefix, sums = prefix_of(setup.test), _evaluate_global(setup, state, seen)
     known = sums | _evaluate_others(setup, state, sums, finetune) if sums else {}
-    later = {name: value for name, value in known.items() if name not in seen.sums}
+    later = {name: value for name, value in known.items() if prefix + name not in record}
     of_new = {} if new is None else _evaluate_new(setup, state, finetune, new)
     beside = {"other_models": _summary(known, later, prefix)} if later else {}
     named = {NEW + name: value for name, value in of_new.items()}
@@ -114,7 +140,8 @@ def _evaluate_others(setup: Setup, state: State, known: Mapping[str, Mean], fine
         here = state._replace(own=rows.take(ids)[0] if rows else () if algorithm.models is None else state.own, uplink=())
         places, held_out = (np.arange(len(ids), dtype=np.int32) if rows else ids), _share(setup.held_out, ids)
         if algorithm.models is not None and not any(name.startswith(OWN) for name in known):
-            own.append(_real(_own(algorithm, setup.loss_fn, here, places, held_out), real))
+            trained = np.asarray(setup.data.size)[ids] > 0
+            own.append(_real(_own(algorithm, setup.loss_fn, here, places, trained, held_out), real))
         if finetune is not None:
             train = _share(setup.data, ids)
             tuned.append(_real(_tuned(algorithm, setup.loss_fn, finetune, here, places, key, ids, train, held_out), real))
@@ -138,9 +165,9 @@ def _evaluate_new(setup: Setup, state: State, finetune: FineTune | None, new: Tr
 
 
 @partial(Compiled, parts=2)
-def _own(algorithm, loss_fn, state, places, held_out) -> dict[str, Mean]:
-    """Evaluate the own model of each client of a chunk."""
-    return evaluate_each(of_one_model(loss_fn), lambda k: algorithm.models(state, places[k]), held_out)
+def _own(algorithm, loss_fn, state, places, trained, held_out) -> dict[str, Mean]:
+    """Evaluate the own model of each client of a chunk that has examples to train on."""
+    return zero_where_not(trained, evaluate_each(of_one_model(loss_fn), lambda k: algorithm.models(state, places[k]), held_out))
 
 
 @partial(Compiled, parts=3)

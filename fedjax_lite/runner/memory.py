@@ -163,7 +163,8 @@ def goes_to_host(wanted: bool | None, algorithm: Algorithm, state: Any, particip
         return bool(known and (untouched or (limit and rows > limit / 2)))
     if wanted and not known:
         raise ValueError(
-            "own_on_host=True needs an algorithm whose layout tells how each client starts: build it with fl.federate, and not of families"
+            "own_on_host=True needs an algorithm whose layout tells how each client starts: build it with fl.federate, not of families, "
+            "and of clients of whom some take part (in dpsgd and cfl all do)"
         )
     return wanted
 

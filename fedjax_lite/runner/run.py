@@ -153,12 +153,15 @@ def run(
             bar.update(history[-1])
         ended = status != "interrupted"
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
-        clients = clients_of(setup, shapes, state, seen, finetune, new_clients) if ended else Clients({}, {})
+        clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
         if folder:
-            totals = _totals(setup, shapes, delta, state, history) | ({"baselines": beside} if beside else {}) | clients.beside
+            totals = (
+                _totals(setup, shapes, delta, state, history, clients.evaluated)
+                | ({"baselines": beside} if beside else {})
+                | clients.beside
+            )
             folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
-    further = {name: x for part in clients.beside.values() for name, x in part.items() if not isinstance(x, dict)}
-    return Result(state, algorithm.params(state), history, status, beside, clients.table, further)
+    return Result(state, algorithm.params(state), history, status, beside, clients.table, clients.evaluated)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:
@@ -230,11 +233,13 @@ def _advance(
     return state, Seen(seen.drawn + drawn, sums)
 
 
-def _totals(setup: Setup, shapes: State, delta: float | None, state: State, history: Records) -> dict[str, Any]:
+def _totals(
+    setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Mapping[str, Any]
+) -> dict[str, Any]:
     """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic."""
     algorithm, population, hides = setup.algorithm, setup.data.population, hidden(shapes.own, shapes.uplink)
     central = is_central(setup.test)
-    names = list(dict.fromkeys(name for record in history for name in record if not inside_guarantee(name, central)))
+    names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
     return ({"privacy": told} if told else {}) | {"traffic": traffic(history, setup.params, algorithm.params(state))}
 

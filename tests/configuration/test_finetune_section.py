@@ -105,6 +105,14 @@ def test_mistakes_name_the_key(config, name):
         build(config(pair))
 
 
+@pytest.mark.parametrize("name", ["central", "new and central"])
+def test_a_study_refuses_what_a_run_does(config, name):
+    """It would leave fine-tuning out, or evaluate new clients on the examples that they were fine-tuned on."""
+    pair, message = MISTAKES[name]
+    with pytest.raises(ValueError, match=message):
+        study_of(config(pair, ("[run]", "[grid]\nclient.epochs = [1, 2]\nseeds = 1\n[run]")))(progress=False)
+
+
 @pytest.mark.deep
 def test_plan_and_privacy_take_the_same_configuration(config):
     rule = 'name = "dp_mean"\nclip = 1.0\nnoise_multiplier = 1.0\nclients_per_round = 3'

@@ -251,3 +251,19 @@ def test_layers_that_do_not_hear_and_state_that_cannot_be_averaged_are_refused()
     for adapt, of in ((from_linen, Net()), (from_nnx, NetOfNnx)):
         with pytest.raises(ValueError, match='statistics must be "averaged" or "frozen", got \'kept\''):
             adapt(of, statistics="kept")
+
+
+def test_a_server_that_clips_the_norm_of_all_leaves_does_not_see_statistics():
+    """The learned change is shorter than the bound, that of the statistics longer."""
+    model, params = model_and_params()
+    given = {"batches": fl.Batches(3), "population": 3}
+    work = fl.sgd_work(fl.models.supervised(model), optax.sgd(0.01))
+
+    def ended(server):
+        algorithm = fl.federate(work, fl.aggregators.mean(), fl.optimizer_server(server), **given)
+        return algorithm.params(after(algorithm, params))
+
+    plain = ended(optax.sgd(1.0))
+    learned, running = (optax.tree.norm(optax.tree.sub(*each)) for each in zip(plain, params, strict=True))
+    assert learned < 0.1 < running
+    close(ended(optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(1.0))), plain)

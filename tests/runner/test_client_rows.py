@@ -109,7 +109,9 @@ def test_a_resumed_run_has_counted_from_the_start(ended, tmp_path):
     run(rounds=4, out=tmp_path, finetune=None, new_clients=None)
     longer = run(out=tmp_path, resume=True)
     np.testing.assert_array_equal(longer.clients["rounds"], ended[0].clients["rounds"])
+    said = json.loads((tmp_path / "summary.json").read_text())["other_models"]
     again = run(out=tmp_path, resume=True)  # no round is left
+    assert again.further == longer.further and json.loads((tmp_path / "summary.json").read_text())["other_models"] == said
     for name, column in ended[0].clients.items():
         np.testing.assert_allclose(again.clients[name], column, rtol=1e-5, atol=1e-6)
 
@@ -120,7 +122,11 @@ def test_of_a_private_run_no_rows_are_kept_and_its_fine_tuning_is_outside_the_gu
     algorithm = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=len(SIZES), aggregator=rule)
     result = run(algorithm=algorithm, rounds=2, out=tmp_path / "private")
     assert result.clients == {} and not (tmp_path / "private" / "clients.csv").exists()
-    assert "test_finetuned_accuracy" in json.loads((tmp_path / "private" / "summary.json").read_text())["other_models"]
+    summary = json.loads((tmp_path / "private" / "summary.json").read_text())
+    assert "test_finetuned_accuracy" in summary["other_models"]
+    outside, page = ("test_accuracy", "test_finetuned_accuracy", "test_new_accuracy"), (tmp_path / "private" / "report.html").read_text()
+    assert set(outside) < set(summary["privacy"]["outside"])
+    assert all(f"{name.replace('_', ' ')} \N{DAGGER}" in page for name in outside)
 
 
 def test_what_cannot_be_evaluated_is_refused_before_the_first_round():
@@ -138,6 +144,33 @@ def test_what_cannot_be_evaluated_is_refused_before_the_first_round():
     wide = {"x": np.zeros((2, 9), np.float32), "y": np.zeros(2, int)}
     with pytest.raises(ValueError, match=r"leaf \['x'\] has the shape \[9\]"):
         run(new_clients=fl.TrainTest(fl.FederatedData.from_clients([wide]), NEW.test))
+
+
+@pytest.mark.parametrize(
+    "wrong, error, message",
+    [
+        ({"finetune": HOW._replace(leaves="neck")}, ValueError, "finetune: leaves='neck' chooses no leaf"),
+        ({"finetune": HOW._replace(optimizer=0.1)}, TypeError, "optimizer must be an optax transformation"),
+        ({"new_clients": NEW._replace(test=softmax_data((3,)))}, ValueError, "new_clients: train has 2 clients, test 1"),
+        ({"new_clients": fl.data.TrainTest("disk", NEW.test)}, TypeError, "new_clients: take data in memory, got a str"),
+    ],
+)
+def test_what_would_go_wrong_in_the_end_is_refused_before_the_first_round(tmp_path, wrong, error, message):
+    with pytest.raises(error, match=message):
+        run(out=tmp_path / "none", **wrong)
+    assert not (tmp_path / "none").exists()
+
+
+def test_clients_without_examples_have_no_own_model_and_take_no_part_wherever_rows_are():
+    data, everyone = softmax_data((0, *SIZES[1:]), empty=True), {"finetune": None, "new_clients": None}
+    tables = [fl.run(
+        DITTO, data, softmax_params(), fl.sampling.everyone(), rounds=2, key=KEY, loss_fn=softmax_loss, test=TEST, own_on_host=on_host,
+        progress=False, **everyone,
+    ).clients for on_host in (False, True)]  # fmt: skip
+    for table in tables:
+        assert table["rounds"].tolist() == [0] + [2] * (len(SIZES) - 1)
+        assert table["held_out"][0] == 3 and np.isnan(table["test_own_loss"][0]) and np.isfinite(table["test_loss"][0])
+    np.testing.assert_allclose(*(table["test_own_loss"] for table in tables), rtol=1e-5)
 
 
 def test_with_a_central_test_set_there_are_rows_without_numbers():

@@ -203,3 +203,12 @@ def test_new_rows_find_room_and_old_ones_their_place(memory, population, monkeyp
 def test_an_algorithm_that_does_not_say_how_clients_start_is_refused():
     with pytest.raises(ValueError, match="own_on_host=True needs an algorithm whose layout tells"):
         fl.run(ALGORITHM._replace(layout=None), softmax_data(), softmax_params(), SOME, rounds=1, key=jax.random.key(0), own_on_host=True)
+
+
+@pytest.mark.parametrize("name", ["cfl", "dpsgd"])
+def test_models_that_the_server_has_by_client_are_not_looked_up_by_row(name):
+    """Of their clients all take part, so rows in host memory would save nothing."""
+    build = {"cfl": fl.algorithms.cfl, "dpsgd": functools.partial(fl.algorithms.dpsgd, mixing=np.eye(len(SIZES)))}[name]
+    algorithm = build(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=len(SIZES))
+    with pytest.raises(ValueError, match="own_on_host=True needs .* some take part"):
+        fl.run(algorithm, softmax_data(), softmax_params(), fl.sampling.everyone(), rounds=1, key=jax.random.key(0), own_on_host=True)

@@ -103,7 +103,8 @@ def dpsgd(
             )
         return built.round(state, data, cohort)
 
-    return built._replace(round=round, models=lambda state, ids=None: tree.some(state.server.stack, ids))
+    layout = built.layout and built.layout._replace(rows=None)  # all take part, and their models are all here
+    return built._replace(round=round, models=lambda state, ids=None: tree.some(state.server.stack, ids), layout=layout)
 
 
 def on_own_models(work: ClientWork) -> ClientWork:

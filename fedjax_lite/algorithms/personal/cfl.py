@@ -127,7 +127,8 @@ def cfl(
             )
         return built.round(state, data, cohort)
 
-    return built._replace(round=round, params=params, models=models, loss_fn=mean_over_clusters(loss_fn))
+    layout = built.layout and built.layout._replace(rows=None)  # all take part, and the server has all models
+    return built._replace(round=round, params=params, models=models, loss_fn=mean_over_clusters(loss_fn), layout=layout)
 
 
 def _copies(params: Tree, copies: int) -> Tree:

@@ -67,7 +67,7 @@ def fedrod(
 
     Raises:
         ValueError: for a model without features, less than two classes, a gamma below 0, a rule that chooses no leaf or all, a server
-            rate that is not positive, a private aggregator.
+            rate that is not positive.
 
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.ones((4, 2)), "y": jnp.array([0, 0, 0, 1])}])
