@@ -41,7 +41,7 @@ def shape(
     loss_fn = fl.models.supervised(model)
     steps = {"learning_rate": 0.01} if method == "scaffold" else {"optimizer": optimizer or optax.sgd(0.01)}
     if method == "fedper":
-        parts["personal"] = fl.leaves.last_layer(model, {"x": np.zeros(FEATURES, np.float32)})
+        parts["personal"] = f"Dense_{len(hidden)}/.*"
     algorithm = getattr(fl.algorithms, method)(loss_fn, batches=fl.Batches(20), population=clients, **steps, **parts)
 
     def arguments(folder):
@@ -74,8 +74,8 @@ SHAPES = {
     "clients' state": lambda: shape(clients=500, examples=10, uplink=optax.trace(0.5)),
     "SCAFFOLD's rows": lambda: shape(method="scaffold", clients=1000, examples=10, on_host=False),
     "SCAFFOLD's rows in host memory": lambda: shape(method="scaffold", clients=1000, examples=10, on_host=True),
-    "heads of 10,000 clients": lambda: shape(hidden=(128,), clients=10_000, examples=2, method="fedper", on_host=False),
-    "heads in host memory": lambda: shape(hidden=(128,), clients=10_000, examples=2, method="fedper", on_host=True),
+    "heads of 10,000 clients": lambda: shape(hidden=(128,), clients=10_000, examples=10, method="fedper", on_host=False),
+    "heads in host memory": lambda: shape(hidden=(128,), clients=10_000, examples=10, method="fedper", on_host=True),
     "model": lambda: shape(hidden=(3000, 3000), cohort=10),
     "cohorts from disk": lambda: shape(clients=2000, cohort=1000, disk=True),
 }

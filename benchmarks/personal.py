@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 import optax
-from measure import device, peak_memory, report, use_devices
+from measure import device, report, use_devices
 
 import fedjax_lite as fl
 from fedjax_lite.runner.clients import Seen, clients_of
@@ -54,14 +54,14 @@ def main():
         state, _, sums, drawn = jax.block_until_ready(segment(algorithm, setup.sampler, loss_fn, ROUNDS, state, held_out=setup.held_out))
         evaluated = time.perf_counter() - start
         start = time.perf_counter()
-        found = clients_of(setup, shapes, state, Seen(np.asarray(drawn), jax.device_get(sums)), how, None)
+        found = clients_of(setup, shapes, state, Seen(np.asarray(drawn), jax.device_get(sums)), {}, how, None)
         for name, value in (("round", rounds / ROUNDS), ("segment", evaluated), ("end", time.perf_counter() - start)):
             seconds[name].append(value)
     assert {"test_own_accuracy", "test_finetuned_accuracy"} <= found.table.keys()
     report(
         clients=options.clients, head=int(sum(x.size for x in jax.tree.leaves(shapes.own)) / options.clients), rows=options.rows,
         kept_mb=round((needs["clients' state"] if host is None else host).bytes / 1e6, 1),
-        peak_mb=round(peak_memory() / 1e6), device=device(), **{f"{name}_s": round(min(values[1:]), 3) for name, values in seconds.items()},
+        device=device(), **{f"{name}_s": round(min(values[1:]), 3) for name, values in seconds.items()},
     )  # fmt: skip
 
 

@@ -4,10 +4,11 @@ The guarantee is for a sum to which each client adds a message of bounded norm. 
 earlier releases alone. The server may use the noisy sum in every way: optimizers, momentum, averages of models.
 
 Models that clients keep depend also on the rounds in which each was drawn. Where clients are drawn independently of each other, and anew in
-every round, the bound is the same. Tell an adversary the draws of all clients but k: they don't depend on k, so this can only help. What
-the others send is then a function of earlier releases. Under each of k's possible pasts, k's message in this round has a bounded norm and
-is there with probability q, whatever that past: the round is a mixture, over pasts, of pairs that the accountant's pair dominates.
-Divergences are jointly convex, so it dominates the mixture, and rounds compose, given the releases before, as always.
+every round, the bound is the same. Tell an adversary all draws of the clients but k, those of their rounds, batches and masks: they don't
+depend on k, so this can only help. What the others send is then a function of earlier releases. Under each of k's possible pasts, k's
+message in this round has a bounded norm and is there with probability q, whatever that past: the round is a mixture, over pasts, of pairs
+that the accountant's pair dominates. Divergences are jointly convex, so it dominates the mixture, and rounds compose, given the releases
+before, as always.
 """
 
 import jax
