@@ -34,12 +34,17 @@ def evaluate_each(
         {"loss": Mean(total [population], count [population]), ...}, for `fl.summarize`.
 
     Raises:
-        ValueError: for another number of models than of clients, and numbers below 1.
+        ValueError: for no models, another number of models than of clients, and numbers below 1.
 
     >>> data = FederatedData.from_clients([{"x": jnp.ones(3)}, {"x": jnp.full(2, 5.0)}])
     >>> evaluate_each(lambda params, batch, key: (batch["x"] - params) ** 2, jnp.array([1.0, 3.0]), data)["loss"].value().tolist()
     [0.0, 4.0]
     """
+    if models is None:
+        raise ValueError(
+            "evaluate_each: models is None, since this algorithm's clients have no models of their own: evaluate its params(state) with "
+            "fl.evaluate, or what each client makes of them with fl.fine_tuned"
+        )
     integer("evaluate_each", "batch", batch, 1)
     integer("evaluate_each", "lanes", lanes, 1)
     if not callable(models) and (number := jax.tree.leaves(models)[0].shape[0]) != data.population:

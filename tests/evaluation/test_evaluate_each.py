@@ -44,6 +44,8 @@ def test_of_an_algorithm_whose_models_stay(data):
 
 
 def test_what_is_refused(data):
+    with pytest.raises(ValueError, match="evaluate_each: models is None, since this algorithm's clients have no models of their own"):
+        fl.evaluate_each(softmax_loss, None, data)
     with pytest.raises(ValueError, match="evaluate_each: 3 models for 8 clients: give one for each"):
         fl.evaluate_each(softmax_loss, jnp.asarray(MODELS[:3]), data)
     for name in ("batch", "lanes"):

@@ -113,10 +113,18 @@ def fedproto(
         loss_fn = loss_term(supervised(model), _pull(model, lam))
         return _on_own_model(sgd_work(loss_fn, optimizer, learning_rate=learning_rate), model, nothing)
 
+    def begin(params):
+        found = [nothing(model, one).features.shape[1] for model, one in zip(models, params, strict=True)]
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"fedproto: the families have {found} features, and prototypes are of one number: make the last hidden layers equal"
+            )
+        return nothing(models[0], params[0])
+
     algorithm = federate(
         [Family(work_of(model), number) for model, number in zip(models, clients, strict=True)],
         from_sum(counting, lambda total: total, non_finite="drop"),
-        Server(lambda params: nothing(models[0], params[0]), lambda state: Shared((), extra=state), update, params=lambda state: ()),
+        Server(begin, lambda state: Shared((), extra=state), update, params=lambda state: ()),
         batches=batches._replace(before=0, after=1),
         population=sum(clients),
         engine=engine,
