@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Key, Mean, State, Tree
-from fedjax_lite.data.arrays import check_alike, labels_of
+from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData, TrainTest
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
@@ -18,6 +18,7 @@ from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import FINETUNED, NEW, OWN, SPREAD, prefix_of
 from fedjax_lite.models.loss_fn import of_one_model
+from fedjax_lite.runner.client_table import columns_of, facts_of, stacked
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.fit import Setup
 from fedjax_lite.runner.host_rows import Rows, Touched
@@ -29,7 +30,6 @@ from fedjax_lite.tree import zero_where_not
 __all__ = ["Clients", "Seen", "check_clients", "clients_of"]
 
 CHUNK = 256  # clients whose models are there at once, and whose examples are, where they are streamed
-MOST_LABELS = 100  # columns of label counts; of more classes there are none
 MOST_CLIENTS = 1_000_000  # rows of a table; of a larger population there is none
 
 
@@ -114,12 +114,12 @@ def clients_of(
     beside |= {"new_clients": _summary(named, named, prefix)} if of_new else {}
     if setup.data.population > MOST_CLIENTS or setup.algorithm.privacy is not None or hidden(shapes.own, shapes.uplink):
         return Clients({}, beside)  # rows of single clients have no place beside a guarantee
-    columns = _facts(setup.data, setup.held_out if known else None, seen.drawn, 0) | _columns(known, prefix)
+    columns = facts_of(setup.data, setup.held_out if known else None, seen.drawn, 0) | columns_of(known, prefix)
     if new is None:
         return Clients(columns, beside)
-    theirs = _facts(new.train, new.test or new.train, np.zeros(new.population, int), 1) | _columns(of_new, prefix)
+    theirs = facts_of(new.train, new.test or new.train, np.zeros(new.population, int), 1) | columns_of(of_new, prefix)
     theirs["id"] = theirs["id"] + setup.data.population
-    return Clients(_stacked(columns, theirs), beside)
+    return Clients(stacked(columns, theirs), beside)
 
 
 def _evaluate_global(setup: Setup, state: State, seen: Seen) -> dict[str, Mean]:
@@ -134,12 +134,15 @@ def _evaluate_global(setup: Setup, state: State, seen: Seen) -> dict[str, Mean]:
 def _evaluate_others(setup: Setup, state: State, known: Mapping[str, Mean], finetune: FineTune | None) -> dict[str, Mean]:
     """Evaluate the clients' own models, where a segment could not, and the models after fine-tuning."""
     algorithm, found = setup.algorithm, dict[str, Mean]()
+    own_left = algorithm.models is not None and not any(name.startswith(OWN) for name in known)
+    if not own_left and finetune is None:
+        return found
     rows = _rows_of(setup, state) if algorithm.models is not None else None
     key, own, tuned = finetune_key(setup.key), [], []
     for ids, real in _chunks(setup.data.population):
         here = state._replace(own=rows.take(ids)[0] if rows else () if algorithm.models is None else state.own, uplink=())
         places, held_out = (np.arange(len(ids), dtype=np.int32) if rows else ids), _share(setup.held_out, ids)
-        if algorithm.models is not None and not any(name.startswith(OWN) for name in known):
+        if own_left:
             trained = np.asarray(setup.data.size)[ids] > 0
             own.append(_real(_own(algorithm, setup.loss_fn, here, places, trained, held_out), real))
         if finetune is not None:
@@ -221,37 +224,3 @@ def _summary(sums: Mapping[str, Mean], names: Mapping[str, Any], prefix: str) ->
     if isinstance(spread, dict) and (kept := {name: each for name, each in spread.items() if name in names}):
         mine[prefix + SPREAD] = kept
     return plain(mine)
-
-
-def _facts(train: Any, held_out: Any, drawn: np.ndarray, new: int) -> dict[str, np.ndarray]:
-    """Return the columns of what each client is: its number, its examples and their labels, and its rounds."""
-    size, number = np.asarray(train.size, np.int64), train.population
-    columns = {"id": np.arange(number), "new": np.full(number, new), "examples": size, "rounds": np.asarray(drawn, np.int64)}
-    if held_out is not None:
-        columns["held_out"] = np.asarray(held_out.size, np.int64)
-    labels = labels_of(train.examples)
-    if labels is None or not len(labels) or not 0 <= labels.min() <= labels.max() < MOST_LABELS:
-        return columns
-    start = np.asarray(train.start, np.int64)
-    for label in range(int(labels.max()) + 1):
-        before = np.concatenate([[0], np.cumsum(labels == label)])  # how many examples have the label in front of each row
-        columns[f"label_{label}"] = before[start + size] - before[start]
-    return columns
-
-
-def _columns(sums: Mapping[str, Mean], prefix: str) -> dict[str, np.ndarray]:
-    """Return the columns of metrics; NaN for a client without a count."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = {name: [np.asarray(x, np.float64) for x in metric] for name, metric in sums.items()}
-        return {prefix + name: np.where(count > 0, total / count, np.nan) for name, (total, count) in each.items()}
-
-
-def _stacked(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Put rows under rows; NaN where a table lacks a column, for labels 0."""
-    rows = [len(table["id"]) for table in (first, then)]
-
-    def column(name: str) -> np.ndarray:
-        empty = 0 if name.startswith("label_") else np.nan
-        return np.concatenate([table.get(name, np.full(n, empty)) for table, n in zip((first, then), rows, strict=True)])
-
-    return {name: column(name) for name in [*first, *(name for name in then if name not in first)]}

@@ -14,7 +14,7 @@ from fedjax_lite.base import State, Tree
 from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
-from fedjax_lite.runner.client_file import save_table
+from fedjax_lite.runner.client_table import save_table
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
