@@ -412,7 +412,7 @@ IN_FOLDERS = (
         "jax.random.fold_in(key, ids[k])",
         "jax.random.fold_in(key, k)"),
     Fault("rounds of empty slots are counted", "simulate.py", "runner/test_client_rows.py",
-        "jnp.where(cohort.weight > 0, cohort.id, data.population)",
+        "jnp.where(there, cohort.id, data.population)",
         "cohort.id"),
     Fault("rows in host memory are taken for other clients'", "runner/clients.py", "runner/test_client_rows.py",
         "(np.arange(len(ids), dtype=np.int32) if rows else ids)",
