@@ -37,6 +37,7 @@ def test_pfedme_is_its_table():
     np.testing.assert_allclose(params, [(0.6535709964, 0.0893404662), (0.1220334564, 0.1056373421)], atol=1e-9)
 
 
+@pytest.mark.deep
 def test_pfedme_of_exact_points():
     _, params, _ = trajectory(pfedme(inner_steps=200), A5, 2)
     np.testing.assert_allclose(params, [(0.4048639345, 0.0779598971), (0.1523922067, 0.1378295097)], atol=1e-9)
