@@ -179,7 +179,7 @@ def test_a_configuration_names_them(tmp_path, capsys):
     assert cli.main(["run", str(tmp_path / "tiny.toml"), "--quiet", "--devices", "1", "--out", str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "run" / "summary.json").read_text())["baselines"]
-    assert "  centralised: train_accuracy " in printed and "  local only: train_accuracy " in printed
+    assert "  centralised: train_accuracy " in printed and "  local only: train_own_accuracy " in printed
     assert found["centralised"].keys() >= {"train_loss", "train_accuracy"}
 
 

@@ -103,7 +103,7 @@ def test_a_run_evaluates_both_predictions_beside_a_baseline_and_keeps_heads_on_t
     alone = fl.baselines.local_only(algorithm.loss_fn, optax.sgd(0.1), batches=fl.Batches(None), population=len(SIZES))
     options = {"rounds": 2, "key": jax.random.key(1), "progress": False, "loss_fn": algorithm.loss_fn, "test": softmax_data(SIZES[::-1])}
     on_device = fl.run(algorithm, softmax_data(), params, fl.sampling.uniform(4), baselines={"alone": alone}, **options)
-    assert {"test_loss", "test_own_loss"} <= on_device.history[-1].keys() and on_device.baselines["alone"]["test_loss"] > 0
+    assert {"test_loss", "test_own_loss"} <= on_device.history[-1].keys() and on_device.baselines["alone"]["test_own_loss"] > 0
     on_host = fl.run(algorithm, softmax_data(), params, fl.sampling.uniform(4), own_on_host=True, **options)
     ids, rows = on_host.state.own
     np.testing.assert_array_equal(rows.leaves.personal["head"], on_device.state.own.leaves.personal["head"][np.asarray(ids)])

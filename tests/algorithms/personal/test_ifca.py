@@ -141,7 +141,7 @@ def test_rows_in_host_memory_and_a_resumed_run_are_the_same_bits(tmp_path):
     algorithm = built(uplink=optax.trace(0.5))
     alone = fl.baselines.local_only(softmax_loss, optax.sgd(RATE), batches=fl.Batches(None), population=len(SIZES))
     whole = run(own_on_host=False, baselines={"alone": alone})
-    assert whole.baselines["alone"]["train_loss"] > 0  # evaluated with the loss of one model
+    assert whole.baselines["alone"]["train_own_loss"] > 0  # evaluated with the loss of one model
     run(rounds=2, own_on_host=True, out=tmp_path / "run")
     resumed = run(own_on_host=True, out=tmp_path / "run", resume=True)
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
