@@ -93,7 +93,7 @@ def test_quickstart(tmp_path):
     assert summary["status"] == "finished" and summary["rounds"] == 100
     assert summary["final"]["test_accuracy"] >= 0.93
     assert f"{summary['final']['test_accuracy']:.3f}"[:4] in printed
-    assert {"config.toml", "metrics.jsonl", "summary.json", "report.html", "params.safetensors", "checkpoints"} == set(
+    assert {"config.toml", "metrics.jsonl", "summary.json", "report.html", "clients.csv", "params.safetensors", "checkpoints"} == set(
         os.listdir(tmp_path / "run")
     )
 

@@ -113,7 +113,7 @@ def test_a_metric_that_only_some_cells_have(loaded, tmp_path):
     assert found.programs == 2 and found.axes[0].labels == ("label_flip", "ipm")
     found.save(tmp_path / "study")
     for study_ in (found, fl.Study.load(tmp_path / "study")):
-        assert study_.lacking == {"train_attack_success": (1,)}
+        assert study_.lacking == {f"train_{kind}attack_success": (1,) for kind in ("", "client_", "worst_")}
         first, second = study_.table("train_attack_success")
         assert first["seeds"] == 2 and (second["mean"], second["seeds"], second["diverged"], second["rank"]) == (None, 0, 0, 2)
         assert [row["seeds"] for row in study_.table("train_accuracy")] == [2, 2]
