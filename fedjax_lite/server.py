@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from fedjax_lite import tree
 from fedjax_lite.base import Number, Server, Shared, Tree
-from fedjax_lite.models.model import WithStatistics, learned
+from fedjax_lite.models.model import learned, with_statistics_of
 from fedjax_lite.optimizer_state import needs_value
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
 
@@ -64,11 +64,8 @@ def optimizer_server(optimizer: Any, *, learning_rate: Any = None, value: str = 
             updates, optimizer_state = optimizer_at(Clock(info.round)).update(
                 gradient, state.optimizer, state.params, round=info.round, key=info.key, **extra
             )
-        params = optax.apply_updates(state.params, updates)
-        if isinstance(params, WithStatistics):  # they are averaged, whatever the optimizer
-            after = optax.apply_updates(state.params.statistics, aggregate.statistics)
-            params = params._replace(statistics=after)
-        return OptimizerState(params, optimizer_state)
+        updates = with_statistics_of(aggregate, updates)  # they are averaged, whatever the optimizer
+        return OptimizerState(optax.apply_updates(state.params, updates), optimizer_state)
 
     return Server(init, broadcast, update)
 

@@ -11,7 +11,7 @@ from fedjax_lite.evaluation import FineTune
 
 __all__ = ["finetune_of"]
 
-KEYS = ("epochs", "steps", "batch_size", "shuffle", "optimizer", "leaves")
+KEYS = (*OF_BATCHES, "optimizer", "leaves")
 
 
 def finetune_of(sections: Sections) -> FineTune | None:

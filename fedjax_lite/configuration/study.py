@@ -76,7 +76,7 @@ def study_of(config: Config) -> Callable[..., Study]:
         private.append(made.algorithm.privacy is not None)
         with refusing(here):  # errors that only show when the parts meet
             check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
-            setup = Setup(*made[:1], source.train, *made[1:3], rounds, made.key, made.loss_fn, source.test, every)
+            setup = Setup(made.algorithm, source.train, made.params, made.sampler, rounds, made.key, made.loss_fn, source.test, every)
             check_clients(setup, made.finetune, source.new)
             return curves(made, source, rounds, every)
 

@@ -34,6 +34,21 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: 
     return TrainTest(train, _gather(examples, [part[:k] for part, k in zip(parts, held, strict=True)], classes))
 
 
+def number_of(argument: str, value: Any, total: int) -> int:
+    """Return how many of `total` a value asks for: a fraction, rounded down, or a whole number.
+
+    Raises:
+        ValueError: for neither; names the argument.
+
+    >>> number_of("hold_out: share", 0.29, 100), number_of("hold_out: share", 3, 100)
+    (29, 3)
+    """
+    whole = is_number(value) and not isinstance(value, float | np.floating)
+    if not (whole and value >= 1) and not (is_number(value) and 0 < value < 1):
+        raise ValueError(f"{argument} must be a fraction in (0, 1), or a whole number of at least 1, got {value!r}")
+    return int(value if whole else total * value + 1e-9)
+
+
 def generator(seed: Any) -> np.random.Generator:
     """Make NumPy's generator from a seed.
 

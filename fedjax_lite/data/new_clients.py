@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.base import Whole
-from fedjax_lite.data._split import generator
+from fedjax_lite.data._split import generator, number_of
 from fedjax_lite.data.federated import FederatedData, TrainTest
-from fedjax_lite.refuse import is_number
 
 __all__ = ["hold_out_clients"]
 
@@ -39,10 +38,7 @@ def hold_out_clients(data: Any, clients: Any, *, seed: Whole = 0) -> tuple[Train
             f"hold_out_clients: the test part has {data.test.population} clients, the population {data.population}: hold out examples of "
             "each client"
         )
-    whole = is_number(clients) and not isinstance(clients, float | np.floating)
-    if not (whole and clients >= 1) and not (is_number(clients) and 0 < clients < 1):
-        raise ValueError(f"hold_out_clients: clients must be a fraction in (0, 1), or a whole number of at least 1, got {clients!r}")
-    count = int(clients if whole else data.population * clients + 1e-9)
+    count = number_of("hold_out_clients: clients", clients, data.population)
     if not 1 <= count < data.population:
         raise ValueError(f"hold_out_clients: clients={clients} is {count} of {data.population} clients: at least one each must be left")
     apart = np.zeros(data.population, bool)

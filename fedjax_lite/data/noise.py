@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Number, Tree, Whole
-from fedjax_lite.data._split import generator
+from fedjax_lite.data._split import generator, number_of
 from fedjax_lite.data.arrays import stranger
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.refuse import a_count, is_number
+from fedjax_lite.refuse import a_count
 
 __all__ = ["class_counts", "hold_out", "noise"]
 
@@ -36,16 +36,13 @@ def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[Fe
     >>> int(rest.size.sum()), public.size.tolist()
     (7, [3])
     """
-    whole = is_number(share) and not isinstance(share, float | np.floating)
-    if not (whole and share >= 1) and not (is_number(share) and 0 < share < 1):
-        raise ValueError(f"hold_out: share must be a fraction in (0, 1), or a whole number of at least 1, got {share!r}")
     size, examples = np.asarray(data.size), jax.tree.map(np.asarray, data.examples)
     total = int(size.sum())
+    count = number_of("hold_out: share", share, total)
     owner = np.repeat(np.arange(data.population), size)
     order = generator(seed).permutation(total)
     last = total - 1 - np.unique(owner[order[::-1]], return_index=True)[1]  # the place in `order` of each client's last example
     spare = np.delete(order, last)
-    count = share if whole else int(total * share + 1e-9)
     if not 1 <= count <= len(spare):
         raise ValueError(f"hold_out: share={share} is {count} of {total} examples, of which {len(spare)} can be spared: change it")
     taken = np.zeros(total, bool)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Tree
-from fedjax_lite.models.model import Model, WithStatistics, leaf_of, refuse_changing, usable
+from fedjax_lite.models.model import Model, WithStatistics, is_frozen, leaf_of, refuse_changing, usable
 
 FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False}  # a call's flag -> its value in training
 
@@ -48,10 +48,10 @@ def from_linen(
     >>> jax.tree.map(jnp.shape, model.init(jax.random.key(0), {"x": jnp.zeros(64)}))
     {'bias': (10,), 'kernel': (64, 10)}
     """
-    _check(module, flag, mask, head, statistics)
+    _check(module, flag, mask, head)
     takes = inspect.signature(module.__call__).parameters
     flags = {name: FLAGS.get(name, True) for name in takes if name == flag or (flag is None and name in FLAGS)}
-    frozen = statistics == "frozen"
+    frozen = is_frozen("from_linen", statistics)
 
     def called(method: Callable, batch: Tree, training: bool, real: Any) -> Any:
         inputs = leaf_of(batch, "from_linen: input", input)
@@ -83,7 +83,7 @@ def from_linen(
     return model if head is None else _in_two(model, *head)
 
 
-def _check(module: Any, flag: Any, mask: Any, head: Any, statistics: Any) -> None:
+def _check(module: Any, flag: Any, mask: Any, head: Any) -> None:
     """Refuse arguments of `from_linen` that are none, or that the module's call lacks."""
     if head is not None and not (isinstance(head, tuple) and list(map(type, head[:1])) == [str] and isinstance(head[-1], nn.Module)):
         raise ValueError(f'from_linen: head must be a name and a module, such as ("Dense_2", nn.Dense(10)), got {head!r}')
@@ -98,8 +98,6 @@ def _check(module: Any, flag: Any, mask: Any, head: Any, statistics: Any) -> Non
         if name is not None and name not in takes:
             whose = f"{type(module).__name__}, whose call takes {', '.join(takes)}"
             raise ValueError(f"from_linen: {argument}={name!r} is no argument of {whose}")
-    if statistics not in ("averaged", "frozen"):
-        raise ValueError(f'from_linen: statistics must be "averaged" or "frozen", got {statistics!r}')
 
 
 def _variables(params: Tree) -> dict[str, Tree]:

@@ -84,6 +84,17 @@ def refuse_statistics(function: str, params: Tree, why: str) -> None:
         raise ValueError(f"{function}: {why}, and the model has running statistics: take layers without them (GroupNorm, LayerNorm)")
 
 
+def is_frozen(function: str, statistics: Any) -> bool:
+    """Return whether training leaves running statistics as they are.
+
+    Raises:
+        ValueError: for what is neither "averaged" nor "frozen"; names `function`.
+    """
+    if statistics not in ("averaged", "frozen"):
+        raise ValueError(f'{function}: statistics must be "averaged" or "frozen", got {statistics!r}')
+    return statistics == "frozen"
+
+
 def refuse_changing(params: Tree) -> None:
     """Refuse to train a model whose running statistics would be lost.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fedjax_lite.base import Key, Tree
-from fedjax_lite.models.model import Model, WithStatistics, leaf_of, refuse_changing, usable
+from fedjax_lite.models.model import Model, WithStatistics, is_frozen, leaf_of, refuse_changing, usable
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, input: str = "x", mask: str | None = None, statistics: str = "averaged") -> Model:
@@ -39,9 +39,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, input: str = "x", mask: 
     """
     if isinstance(make, nnx.Module) or not callable(make):
         raise TypeError(f"from_nnx: make must be a function rngs -> module, which gives other parameters for other keys, got {make!r}")
-    if statistics not in ("averaged", "frozen"):
-        raise ValueError(f'from_nnx: statistics must be "averaged" or "frozen", got {statistics!r}')
-    frozen = statistics == "frozen"
+    frozen = is_frozen("from_nnx", statistics)
 
     def parted(key: Key) -> tuple[Any, Any, Any, Any]:
         states: Any = nnx.split(_refuse_state(make(nnx.Rngs(key)), mask), nnx.Param, nnx.BatchStat, ...)

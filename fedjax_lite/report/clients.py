@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.metrics import EVALUATIONS, FINETUNED, OWN, headline, is_evaluation, lower_is_better, of_model
-from fedjax_lite.report.spread import Sample, _counted, histogram, points, sorted_curves
+from fedjax_lite.report.spread import Sample, counted, histogram, points, sorted_curves
 from fedjax_lite.report.strokes import STROKES
 
 MODELS = {"": "global model", OWN: "own models", FINETUNED: "global model after fine-tuning"}
@@ -90,13 +90,13 @@ def _hurt(worse: np.ndarray) -> str:
     """
     lose, gain, stay = (int(np.sum(of)) for of in (worse > 0, worse < 0, worse == 0))
     verbs = [f"{verb}{'s' if number == 1 else ''}" for number, verb in ((lose, "lose"), (gain, "gain"), (stay, "stay"))]
-    return f"{lose:,} of {_counted(lose + gain + stay)} {verbs[0]}, {gain:,} {verbs[1]}, {stay:,} {verbs[2]}"
+    return f"{lose:,} of {counted(lose + gain + stay)} {verbs[0]}, {gain:,} {verbs[1]}, {stay:,} {verbs[2]}"
 
 
 def _told(title: str, new: np.ndarray, values: np.ndarray) -> str:
     """Count the clients, the new clients, and the clients without a value, which is NaN for all samples."""
-    text = _counted(len(new))
+    text = counted(len(new))
     if new.any():
         text += f", {int(new.sum()):,} of them new: a new client never took part in training"
     missing = int(np.isnan(values).all(axis=0).sum())
-    return f"{text}." + (f" {_counted(missing)} without {title} {'is' if missing == 1 else 'are'} not drawn." if missing else "")
+    return f"{text}." + (f" {counted(missing)} without {title} {'is' if missing == 1 else 'are'} not drawn." if missing else "")

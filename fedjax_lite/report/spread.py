@@ -104,7 +104,7 @@ def points(title: str, across: str, samples: Sequence[Sample], sizes: np.ndarray
     if (most := max(map(len, pairs))) > MOST:
         notes.append(f"Of each model at most {MOST} of {most:,} clients are drawn, taken evenly by size.")
     if left_out := int(known.sum() - seen.sum()):
-        notes.append(f"{_counted(left_out)} without {across} {'is' if left_out == 1 else 'are'} not drawn.")
+        notes.append(f"{counted(left_out)} without {across} {'is' if left_out == 1 else 'are'} not drawn.")
     return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts, notes)
 
 
@@ -168,10 +168,10 @@ def _at_the_edge(up: Axis, curves: Sequence[Sequence[float]]) -> list[str]:
     return [f"Values beyond the axis lie on its edge: {beyond}."] if beyond else []
 
 
-def _counted(number: int) -> str:
+def counted(number: int) -> str:
     """Count clients.
 
-    >>> _counted(1), _counted(10_000)
+    >>> counted(1), counted(10_000)
     ('1 client', '10,000 clients')
     """
     return f"{number:,} client{'' if number == 1 else 's'}"
