@@ -10,6 +10,7 @@ from jaxtyping import Array
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
 from fedjax_lite.aggregators.non_finite import is_finite
+from fedjax_lite.algorithms.optimisation.pieces import of_everyone
 from fedjax_lite.base import NO_LIMIT, Algorithm, Client, ClientWork, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -96,15 +97,12 @@ def dpsgd(
     apart = from_stack(lambda changes, cohort: by_client(changes, cohort, population))
     built = federate(on_own_models(sgd), apart, server, batches=batches, population=population, uplink=uplink, engine=engine)
 
-    def round(state, data, cohort):
-        if (slots := cohort.id.shape[0]) < population:
-            raise ValueError(
-                f"dpsgd: {slots} of {population} clients take part, and mixing is of all of them: sample with fl.sampling.everyone()"
-            )
-        return built.round(state, data, cohort)
+    def refusal(slots):
+        return f"dpsgd: {slots} of {population} clients take part, and mixing is of all of them: sample with fl.sampling.everyone()"
 
     layout = built.layout and built.layout._replace(rows=None)  # all take part, and their models are all here
-    return built._replace(round=round, models=lambda state, ids=None: tree.some(state.server.stack, ids), layout=layout)
+    built = built._replace(models=lambda state, ids=None: tree.some(state.server.stack, ids), layout=layout)
+    return of_everyone(built, population, refusal)
 
 
 def on_own_models(work: ClientWork) -> ClientWork:

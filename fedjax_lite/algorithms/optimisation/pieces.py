@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lite.base import Aggregator, Algorithm, Batch, ClientWork, Info, Key, Mean, Number, Server, State, Tree
+from fedjax_lite.base import Aggregator, Algorithm, Batch, Client, ClientWork, Info, Key, Mean, Number, Server, State, Tree
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import plain, positive
 from fedjax_lite.schedules import Scheduled
@@ -53,6 +53,25 @@ def fitting(name: str, aggregator: Any, default: Aggregator, *, keeps: str = "",
     if aggregator.weighs and uniform:
         raise ValueError(f"{name}: {uniform}, so clients must all count the same: take fl.aggregators.mean() or another unweighted rule")
     return aggregator
+
+
+def of_everyone(algorithm: Algorithm, population: int, refusal: Callable[[int], str]) -> Algorithm:
+    """Let an algorithm refuse a cohort with fewer slots than there are clients, by what `refusal` says of their number.
+
+    >>> import fedjax_lite as fl
+    >>> built = fl.algorithms.fedsgd(lambda params, batch, key: params * batch["x"], population=2)
+    >>> whole = of_everyone(built, 2, lambda slots: f"{slots} of 2 clients take part")
+    >>> whole.round(None, None, fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(1)))
+    Traceback (most recent call last):
+    ValueError: 1 of 2 clients take part
+    """
+
+    def round(state: Any, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
+        if (slots := cohort.id.shape[0]) < population:
+            raise ValueError(refusal(slots))
+        return algorithm.round(state, data, cohort)
+
+    return algorithm._replace(round=round)
 
 
 def share_arrived(name: str, info: Info, population: int) -> Any:

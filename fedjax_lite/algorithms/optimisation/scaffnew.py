@@ -6,7 +6,7 @@ import jax
 import optax
 
 from fedjax_lite.aggregators import mean
-from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
+from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, of_everyone
 from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
@@ -88,15 +88,13 @@ def scaffnew(
     work = ClientWork(lambda params, key: Own(params), sgd.start, sgd.step, finish)
     algorithm = federate(work, aggregator, averaging("scaffnew", 1.0), batches=batches, population=population, uplink=uplink, engine=engine)
 
-    def round(state, data, cohort):
-        if cohort.id.shape[0] < population:
-            raise ValueError(
-                f"scaffnew: all clients must take part in every round, and the cohort has {cohort.id.shape[0]} of {population}: "
-                "take fl.sampling.everyone(), or fl.algorithms.scaffold, of which some can"
-            )
-        return algorithm.round(state, data, cohort)
+    def refusal(slots):
+        return (
+            f"scaffnew: all clients must take part in every round, and the cohort has {slots} of {population}: take "
+            "fl.sampling.everyone(), or fl.algorithms.scaffold, of which some can"
+        )
 
-    return algorithm._replace(round=round)
+    return of_everyone(algorithm, population, refusal)
 
 
 def _probability(batches: Batches, p: Number | None) -> Number:

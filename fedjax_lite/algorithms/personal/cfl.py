@@ -9,6 +9,7 @@ import optax
 from fedjax_lite import tree
 from fedjax_lite.aggregators.lift import from_stack
 from fedjax_lite.algorithms.decentralised.dpsgd import by_client, on_own_models
+from fedjax_lite.algorithms.optimisation.pieces import of_everyone
 from fedjax_lite.algorithms.personal.clusters import Clusters, mean_over_clusters
 from fedjax_lite.algorithms.personal.cuts import LINKAGES, Rule, Sent, State, cut, moved
 from fedjax_lite.base import Algorithm, Number, Server, Shared, Tree
@@ -119,16 +120,15 @@ def cfl(
     aggregator = apart._replace(finish=finish)
     built = federate(work, aggregator, server, batches=batches, population=population, uplink=uplink, engine=engine)
 
-    def round(state, data, cohort):
-        if (slots := cohort.id.shape[0]) < population:
-            raise ValueError(
-                f"cfl: {slots} of {population} clients take part, and clusters are found from the updates of all: sample with "
-                "fl.sampling.everyone(), or take fl.algorithms.ifca, of which some can"
-            )
-        return built.round(state, data, cohort)
+    def refusal(slots):
+        return (
+            f"cfl: {slots} of {population} clients take part, and clusters are found from the updates of all: sample with "
+            "fl.sampling.everyone(), or take fl.algorithms.ifca, of which some can"
+        )
 
     layout = built.layout and built.layout._replace(rows=None)  # all take part, and the server has all models
-    return built._replace(round=round, params=params, models=models, loss_fn=mean_over_clusters(loss_fn), layout=layout)
+    built = built._replace(params=params, models=models, loss_fn=mean_over_clusters(loss_fn), layout=layout)
+    return of_everyone(built, population, refusal)
 
 
 def _copies(params: Tree, copies: int) -> Tree:
