@@ -32,8 +32,9 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
-from fedjax_lite.data import partition
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data import partition, split
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.engine.over_runs import over_runs
 from fedjax_lite.evaluation import FineTune, evaluate, evaluate_each, fine_tuned, summarize
@@ -110,6 +111,7 @@ __all__ = [
     "sequential",
     "sgd_work",
     "simulate",
+    "split",
     "study",
     "summarize",
     "train_leaves",

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 import fedjax_lite as fl
-from fedjax_lite.data.idx import read_idx
+from fedjax_lite.data.formats.idx import read_idx
 
 pytestmark = pytest.mark.slow
 

@@ -30,7 +30,7 @@ from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
 from fedjax_lite.configuration.table import Config, Table
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 from fedjax_lite.evaluation import FineTune
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn

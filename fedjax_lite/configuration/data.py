@@ -12,8 +12,8 @@ from fedjax_lite.configuration.schema import is_path, parameters_of
 from fedjax_lite.configuration.table import Config, Table, dotted
 from fedjax_lite.data import FederatedData, hold_out, hold_out_clients, noise
 from fedjax_lite.data.arrays import client_of, shown, stranger
-from fedjax_lite.data.federated import Source, TrainTest
 from fedjax_lite.data.partition import iid
+from fedjax_lite.data.train_test import Source, TrainTest
 from fedjax_lite.distill.public_set import check_apart
 
 __all__ = ["load_data", "outputs_of", "paths_of"]

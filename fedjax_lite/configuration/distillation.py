@@ -15,7 +15,7 @@ from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data import class_counts
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 from fedjax_lite.distill.digest import consensus_server, digest_work
 from fedjax_lite.distill.distillation_server import distillation_server
 from fedjax_lite.distill.ensemble import Ensemble, by_accuracy, by_certainty, by_class_counts

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from fedjax_lite.base import Aggregator, Key, Tree
 from fedjax_lite.configuration.model import Architecture
 from fedjax_lite.configuration.table import Config, Table
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 
 __all__ = ["Sections"]
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
-from fedjax_lite.data.federated import FederatedData, Source, TrainTest
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import Source, TrainTest
 
 
 class SeedData(NamedTuple):

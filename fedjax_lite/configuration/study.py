@@ -19,7 +19,8 @@ from fedjax_lite.configuration.privacy import TARGET, automatic, settings_of, so
 from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.seeds import SeedData, stack_seeds
 from fedjax_lite.configuration.table import Config
-from fedjax_lite.data.federated import FederatedData, Source
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import Source
 from fedjax_lite.evaluation import evaluate_algorithm, evaluate_further, numbers
 from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central

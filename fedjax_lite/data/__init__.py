@@ -2,17 +2,21 @@
 
 from fedjax_lite.data import partition
 from fedjax_lite.data.digits import digits
-from fedjax_lite.data.federated import FederatedData, TrainTest
-from fedjax_lite.data.idx import mnist
-from fedjax_lite.data.leaf import leaf
+from fedjax_lite.data.error import DataError
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.formats.idx import mnist
+from fedjax_lite.data.formats.leaf import leaf
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
+from fedjax_lite.data.split import split
 from fedjax_lite.data.store import Store, store
 from fedjax_lite.data.synthetic import synthetic
 from fedjax_lite.data.table import table
+from fedjax_lite.data.train_test import TrainTest
 
 __all__ = [
+    "DataError",
     "FederatedData",
     "Store",
     "TrainTest",
@@ -25,6 +29,7 @@ __all__ = [
     "noise",
     "partition",
     "save",
+    "split",
     "store",
     "synthetic",
     "table",

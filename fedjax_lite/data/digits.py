@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
-from fedjax_lite.data._split import deal
-from fedjax_lite.data.federated import TrainTest
+from fedjax_lite.data.deal import deal
 from fedjax_lite.data.partition import Partition
+from fedjax_lite.data.train_test import TrainTest
 
 
 def digits(partition: Partition, *, seed: Whole = 0, test: Number = 1 / 6) -> TrainTest:

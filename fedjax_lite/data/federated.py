@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 
 from fedjax_lite.base import Client, Tree
 from fedjax_lite.data.arrays import check_examples, fingerprint, labels_of, length_of, on_host
+from fedjax_lite.data.names import Names, checked_names
 
 
 @jax.tree_util.register_dataclass
@@ -23,6 +24,7 @@ class FederatedData:
         size: int32 `[population]`, the number of each client's examples.
         largest: the largest size, a Python int (static under jit).
         words: the class names, where labels were words: label i was words[i] (static); or None.
+        names: the clients' names, row by row (static); or None.
     """
 
     examples: Tree
@@ -30,9 +32,12 @@ class FederatedData:
     size: Any
     largest: int = field(metadata={"static": True})
     words: tuple[str, ...] | None = field(default=None, metadata={"static": True})
+    names: Names | None = field(default=None, metadata={"static": True})
 
     @classmethod
-    def from_clients(cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False) -> "FederatedData":
+    def from_clients(
+        cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False, names: Sequence[str] | None = None
+    ) -> "FederatedData":
         """From one pytree of arrays `[examples of that client, ...]` a client, all of one structure.
 
         Args:
@@ -40,6 +45,7 @@ class FederatedData:
             classes: if given, every label in a leaf named "y" must be a whole number in [0, classes), or a truth value; labels of every
                 dtype become integers.
             allow_empty: admit clients without examples, as a held-out part may have; at least one client must have examples.
+            names: a name a client, each another, for tables and reports.
 
         Raises:
             ValueError: naming the client and the leaf: unequal lengths or structures, no examples, NaN or Inf, labels out of range, words,
@@ -58,11 +64,18 @@ class FederatedData:
                 raise ValueError(f"client {i} has the structure {jax.tree.structure(client)}, client 0 {structure}: make them equal")
         sizes = np.array([length_of(client, f"client {i}") for i, client in enumerate(clients)], np.int64)
         examples = jax.tree_util.tree_map_with_path(_concatenate, *clients)
-        return _build(examples, sizes, classes, allow_empty)
+        return _build(examples, sizes, classes, allow_empty, names)
 
     @classmethod
     def from_arrays(
-        cls, arrays: Tree, client_ids: Any, *, population: int | None = None, classes: int | None = None, allow_empty: bool = False
+        cls,
+        arrays: Tree,
+        client_ids: Any,
+        *,
+        population: int | None = None,
+        classes: int | None = None,
+        allow_empty: bool = False,
+        names: Sequence[str] | None = None,
     ) -> "FederatedData":
         """From arrays `[examples, ...]` and the client of each example; a client's examples keep their order.
 
@@ -70,7 +83,7 @@ class FederatedData:
             arrays: pytree of arrays of one length.
             client_ids: int `[examples]`, in [0, population).
             population: the number of clients; by default the largest id + 1.
-            classes, allow_empty: as in `from_clients`.
+            classes, allow_empty, names: as in `from_clients`.
 
         >>> data = FederatedData.from_arrays({"x": np.arange(4.0)}, [1, 0, 1, 0])
         >>> data.examples["x"].tolist()
@@ -96,7 +109,7 @@ class FederatedData:
             raise ValueError(f"client_ids must be in [0, {population}), got {client_ids.min()}..{client_ids.max()}")
         order = np.argsort(client_ids, kind="stable")
         sizes = np.bincount(client_ids, minlength=population)
-        return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty)
+        return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty, names)
 
     @property
     def population(self) -> int:
@@ -119,7 +132,8 @@ class FederatedData:
             raise ValueError(f"ids must name at least one client in [0, {self.population}), got {ids.tolist()}")
         rows = np.concatenate([np.arange(start[i], start[i] + size[i]) for i in ids])
         examples = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), self.examples)
-        return replace(_place(examples, size[ids]), words=self.words)
+        names = None if self.names is None or len(np.unique(ids)) < len(ids) else Names(self.names[i] for i in ids.tolist())
+        return replace(_place(examples, size[ids]), words=self.words, names=names)
 
     def client(self, id: SupportsIndex) -> Tree:
         """One client's examples."""
@@ -172,52 +186,6 @@ class Piece:
         return cohort._replace(place=cohort.place._replace(start=self.start, device=self.device))
 
 
-class TrainTest(NamedTuple):
-    """A training population and the examples held out of it; `test` is None where none are held out."""
-
-    train: Any  # a FederatedData, or a Store
-    test: FederatedData | None
-
-    @property
-    def population(self) -> int:
-        """The number of training clients."""
-        return self.train.population
-
-    @property
-    def example(self) -> Tree:
-        """One training example, without a batch axis."""
-        return self.train.example
-
-    @property
-    def words(self) -> tuple[str, ...] | None:
-        """The class names, where labels were words: label i was words[i]."""
-        return self.train.words
-
-
-class Source(NamedTuple):
-    """A run's data: a training population, the examples held out of it, and public examples."""
-
-    train: Any  # a FederatedData, or a Store
-    test: FederatedData | None
-    public: FederatedData | None = None
-    new: TrainTest | None = None  # clients that never take part
-
-    @property
-    def population(self) -> int:
-        """The number of training clients."""
-        return self.train.population
-
-    @property
-    def example(self) -> Tree:
-        """One training example, without a batch axis."""
-        return self.train.example
-
-    @property
-    def words(self) -> tuple[str, ...] | None:
-        """The class names, where labels were words: label i was words[i]."""
-        return self.train.words
-
-
 def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
     """Concatenate one leaf over clients; empty leaves do not decide the dtype, since np.array([]) is always float."""
     held = [(i, x) for i, x in enumerate(leaves) if len(x)] or [(0, leaves[0])]
@@ -231,13 +199,15 @@ def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
     return np.concatenate([x for _, x in held])
 
 
-def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool) -> FederatedData:
+def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool, names: Sequence[str] | None = None) -> FederatedData:
     """Check sorted host arrays and move them to the device."""
+    names = None if names is None else checked_names(names, len(sizes))
     if not sizes.any():
         raise ValueError("no client has an example: give one client some at least")
     if sizes.sum() >= 2**31:
         raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
-    return _place(jax.tree.map(jnp.array, check_examples(examples, sizes, classes, allow_empty)), sizes)
+    placed = _place(jax.tree.map(jnp.array, check_examples(examples, sizes, classes, allow_empty)), sizes)
+    return placed if names is None else replace(placed, names=names)
 
 
 def _place(examples: Tree, sizes: np.ndarray) -> FederatedData:

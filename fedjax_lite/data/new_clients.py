@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.base import Whole
-from fedjax_lite.data._split import generator, number_of
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.deal import generator, number_of
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 
 __all__ = ["hold_out_clients"]
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Number, Tree, Whole
-from fedjax_lite.data._split import generator, number_of
 from fedjax_lite.data.arrays import stranger
+from fedjax_lite.data.deal import generator, number_of
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.refuse import a_count
 
@@ -52,7 +52,8 @@ def hold_out(data: FederatedData, share: Number, *, seed: Whole = 0) -> tuple[Fe
         some = jax.tree.map(lambda x: x[:total][mask], examples)
         return replace(FederatedData.from_arrays(some, ids, population=population, allow_empty=True), words=data.words)
 
-    return part(~taken, owner[~taken], data.population), part(taken, np.zeros(count, np.int32), 1)
+    rest = replace(part(~taken, owner[~taken], data.population), names=data.names)
+    return rest, part(taken, np.zeros(count, np.int32), 1)
 
 
 def noise(example: Tree, examples: Whole, *, low: float = 0.0, high: float = 1.0, seed: Whole = 0) -> Tree:

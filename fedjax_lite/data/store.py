@@ -12,7 +12,8 @@ import numpy as np
 from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
 from fedjax_lite.data.facts import read_facts
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 
 
 @dataclass(frozen=True, eq=False)

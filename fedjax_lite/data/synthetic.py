@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
-from fedjax_lite.data._split import check_fraction, generator
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.deal import check_fraction, generator
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import a_count
 
 _FEATURES, _CLASSES = 60, 10

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 
 
 def table(clients: Sequence[dict[str, Any]]) -> TrainTest:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import HIGH_STREAM, Algorithm, Key, Mean, State
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.evaluation.each import evaluate_each, evaluate_models
 from fedjax_lite.evaluation.evaluate import evaluate
 from fedjax_lite.evaluation.fine_tune import FineTune, fine_tuned

@@ -11,8 +11,9 @@ import numpy as np
 
 from fedjax_lite.base import Key, Mean, State, Tree
 from fedjax_lite.data.arrays import check_alike
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
+from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune_key, received, summarize
 from fedjax_lite.guarantees import hidden

@@ -5,7 +5,7 @@ import numpy as np
 import fedjax_lite as fl
 from fedjax_lite.configuration.data import outputs_of
 from fedjax_lite.configuration.table import Config
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 
 
 def of_one_client(*labels):

@@ -18,7 +18,7 @@ from fedjax_lite.configuration.data import load_data
 from fedjax_lite.configuration.grid import grid_of
 from fedjax_lite.configuration.seeds import stack_seeds
 from fedjax_lite.configuration.study import curves, study_of
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 from fedjax_lite.runner.environment import environment
 
 GRID = """

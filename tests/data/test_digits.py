@@ -7,7 +7,7 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite.data import digits, partition
-from fedjax_lite.data._split import deal
+from fedjax_lite.data.deal import deal
 
 
 def rows(data):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedjax_lite.data import mnist, partition
-from fedjax_lite.data.idx import read_idx
+from fedjax_lite.data.formats.idx import read_idx
 
 TYPES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 

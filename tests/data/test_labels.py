@@ -12,7 +12,7 @@ import fedjax_lite as fl
 from fedjax_lite.configuration.data import load_data, outputs_of
 from fedjax_lite.configuration.table import Config, ConfigError
 from fedjax_lite.data import leaf, table
-from fedjax_lite.data.federated import Source
+from fedjax_lite.data.train_test import Source
 
 
 def shard(folder, name, **labels):

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
-from fedjax_lite.data._split import deal
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.deal import deal
+from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.partition import Partition
+from fedjax_lite.data.train_test import TrainTest
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # by the header's type byte
 _MOST_AXES, _AT_ONCE = 32, 2**24  # axes of an array; bytes read at a time, so that a false header takes no memory

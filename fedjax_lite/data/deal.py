@@ -1,12 +1,13 @@
 """Deal a central data set to clients, then hold out a share of each client's examples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedjax_lite.base import Whole
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import a_count, is_number
 
 
@@ -23,6 +24,16 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: 
     parts = _checked(partition(rng, examples["y"]), len(examples["y"]))
     if test == 0:
         return TrainTest(_gather(examples, parts, classes), None)
+    left, held = held_out(rng, parts, test)
+    return TrainTest(_gather(examples, left, classes), _gather(examples, held, classes))
+
+
+def held_out(rng: np.random.Generator, parts: Sequence[np.ndarray], test: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Permute each client's rows and hold the first floor(n_k * test) of them out; return the rows that are left, and those held out.
+
+    Raises:
+        ValueError: for a share that holds nothing out.
+    """
     parts = [rng.permutation(part) for part in parts]
     held = [int(len(part) * test + 1e-9) for part in parts]  # 100 * 0.29 is 28.999...
     if not any(held):
@@ -30,8 +41,7 @@ def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: 
             f"test={test:.3g} holds nothing out, the largest client has {max(map(len, parts))} examples: "
             "raise test, use fewer clients, or set test=0 to hold nothing out"
         )
-    train = _gather(examples, [part[k:] for part, k in zip(parts, held, strict=True)], classes)
-    return TrainTest(train, _gather(examples, [part[:k] for part, k in zip(parts, held, strict=True)], classes))
+    return [part[k:] for part, k in zip(parts, held, strict=True)], [part[:k] for part, k in zip(parts, held, strict=True)]
 
 
 def number_of(argument: str, value: Any, total: int) -> int:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.data.federated import FederatedData, TrainTest
+from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.table import joined, labels, numbered, rows
+from fedjax_lite.data.train_test import TrainTest
 
 
 def leaf(path: str | os.PathLike, *, invert: bool = False) -> TrainTest:
