@@ -237,5 +237,12 @@ def _list(options: argparse.Namespace) -> int:
 def _keys(factory, kind: str) -> str:
     """Write a factory's keys with their defaults; of an algorithm only keys that no other section gives."""
     parameters = own_keys(factory) if kind == "algorithm" else inspect.signature(factory).parameters.values()
-    keys = ", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none"
+    keys = ", ".join(_key(p) for p in parameters) or "none"
     return f"keys: {keys}; from other sections: {', '.join(others_keys(factory))}" if kind == "algorithm" else f"keys: {keys}"
+
+
+def _key(parameter: inspect.Parameter) -> str:
+    """Write a key with its default; other keys, which the function hands on, by their argument's name."""
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return f"and {parameter.name.replace('_', ' ')}"
+    return parameter.name if parameter.default is parameter.empty else f"{parameter.name} = {parameter.default}"

@@ -1,13 +1,16 @@
 """Data: where a population's examples come from, and how a central data set is dealt to clients."""
 
 from fedjax_lite.data import partition
+from fedjax_lite.data.cached import cached
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
+from fedjax_lite.data.load import load
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
+from fedjax_lite.data.recognise import Recognised, recognise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.split import split
 from fedjax_lite.data.store import Store, store
@@ -18,16 +21,20 @@ from fedjax_lite.data.train_test import TrainTest
 __all__ = [
     "DataError",
     "FederatedData",
+    "Recognised",
     "Store",
     "TrainTest",
+    "cached",
     "class_counts",
     "digits",
     "hold_out",
     "hold_out_clients",
     "leaf",
+    "load",
     "mnist",
     "noise",
     "partition",
+    "recognise",
     "save",
     "split",
     "store",

@@ -8,8 +8,8 @@ FORMAT, VERSION = "fedjax_lite store", 1
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; "words" where labels were words, and the
-    clients' "names" where they have some.
+    """Read the facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; "words" where labels were words, and
+    the clients' "names" where they have some.
 
     Raises:
         ValueError: if `file` is damaged or of another version, or names files outside its folder.

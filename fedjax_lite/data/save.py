@@ -52,9 +52,9 @@ def save(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # left by a writer that was killed
         partial.mkdir(parents=True)
-        held = isinstance(clients, FederatedData)
-        kept = {"words": clients.words if held else None, "names": clients.names if held and names is None else names}
-        _write(partial, _blocks(clients), allow_empty or held, kept)
+        held = clients if isinstance(clients, FederatedData) else None
+        words, own = (None, None) if held is None else (held.words, held.names)
+        _write(partial, _blocks(clients), allow_empty or held is not None, {"words": words, "names": own if names is None else names})
         partial.rename(path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)

@@ -76,5 +76,6 @@ def csv_of(table: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*([x if isinstance(x, str) or np.isfinite(x) else "" for x in column.tolist()] for column in table.values()), strict=True))
+    cells = ([x if isinstance(x, str) or np.isfinite(x) else "" for x in column.tolist()] for column in table.values())
+    writer.writerows(zip(*cells, strict=True))
     return text.getvalue()

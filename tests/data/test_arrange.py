@@ -25,7 +25,7 @@ def held(population):
 def test_natural_clients_are_sorted_and_hold_out_as_split_does():
     found = arrange(part(["10", "9", "10", "9", "10"]), share=0.5, seed=3, words=["a", "b"])
     whole = fl.FederatedData.from_clients(
-        [{"x": np.array([1.0, 3.0], np.float32), "y": np.array([1, 1])}, {"x": np.array([0.0, 2.0, 4.0], np.float32), "y": np.zeros(3, int)}],
+        [{"x": np.array(x, np.float32), "y": np.array(x, int) % 2} for x in ([1, 3], [0, 2, 4])],
         names=["9", "10"],
     )
     for ours, theirs in zip(found, fl.data.split(whole, 0.5, seed=3), strict=True):
