@@ -56,6 +56,5 @@ def load(
     if unknown := next((name for name in given if name not in takes), None):
         others = ", ".join(name for name in takes if name != "path")
         raise ValueError(f"{unknown}: {path} is read by {found.format} ({found.why}), which takes {others}: leave {unknown} out")
-    if "partition" in takes and takes["partition"].default is inspect.Parameter.empty and partition is None:
-        raise ValueError(f"partition: {path} is read by {found.format} ({found.why}), so give one, such as fl.partition.iid(clients=10)")
-    return cached(reader, path, cache=cache, **given | ({"seed": seed} if "seed" in takes else {}))
+    always = {name: x for name, x in (("partition", partition), ("seed", seed)) if name in takes}
+    return cached(reader, path, cache=cache, **given | always)
