@@ -10,6 +10,7 @@ from fedjax_lite.data.formats.leaf import leaf
 from fedjax_lite.data.load import load
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
+from fedjax_lite.data.picture import picture
 from fedjax_lite.data.recognise import Recognised, recognise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.split import split
@@ -34,6 +35,7 @@ __all__ = [
     "mnist",
     "noise",
     "partition",
+    "picture",
     "recognise",
     "save",
     "split",

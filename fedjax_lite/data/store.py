@@ -73,6 +73,8 @@ class Store:
             raise ValueError(f"{path / 'store.json'} is damaged ({error}): write the store again") from None
         return cls(path, examples, start, size, int(size.max()), written, words and tuple(words), names)
 
+    summary = FederatedData.summary
+
     @property
     def population(self) -> int:
         """The number of clients."""
