@@ -83,7 +83,7 @@ def _recognised(table: Table) -> tuple[Table, Recognised | None]:
     """Return the table under the name of the format that its path holds, and what tells it, where its name is "load"."""
     if table.get("name") != "load" or not isinstance(table.get("path"), str):
         return table, None
-    with refusing(table):
+    with refusing(table.at("path")):
         found = recognise(table.at("path").file())
     return table.also(name=found.format), found
 
@@ -108,8 +108,8 @@ def _cache_of(table: Table) -> Any:
     cache = table.get("cache", "auto" if table.get("name") == "load" else False)
     if cache is not False and (not isinstance(cache, str) or not cache):
         raise table.error(f'must be "auto", a folder, or false, got {cache!r}', "cache")
-    if cache and "path" not in table:
-        raise table.error("is for data that is read from a path: leave it out", "cache" if "cache" in table else "path")
+    if cache and "cache" in table and "path" not in table:
+        raise table.error("is for data that is read from a path: leave it out", "cache")
     return None if not cache else cache if cache == "auto" else table.at("cache").file()
 
 

@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from fedjax_lite.data.train_test import TrainTest
 
 __all__ = ["cached"]
 
-VERSION = 1  # of the layout; another one finds nothing
 SECONDS = 2.0  # "auto" keeps what took longer
 FOLDER = ".fedjax_lite"  # beside the files
 
@@ -32,8 +31,8 @@ def cached(reader: Callable[..., TrainTest], path: str | os.PathLike, *, cache: 
     """What a reader makes of a path, from the cache where it is there.
 
     An entry is found by the files' names, sizes and times of change (to the nanosecond), the reader, its arguments with the seed and the
-    partition, and the package's version. A file whose content changes while its size and its time stay is not noticed. Folders may be
-    deleted at any time; a damaged entry is, with a warning, and read anew. Two processes may write one entry at once.
+    partition, and the code of `fl.data`. A file whose content changes while its size and its time stay is not noticed. Folders may be
+    deleted at any time; a damaged entry is, with a warning, and the files are read anew. Two processes may write one entry at once.
 
     Args:
         reader: a function of `fl.data` such as `fl.data.leaf`.
@@ -127,8 +126,15 @@ def _write(folders: list[Path], key: str, data: TrainTest, must: bool) -> None:
 def _key(reader: Callable[..., Any], path: Path, arguments: dict[str, Any]) -> str:
     """Return an entry's name: the path's own, and a hash of all that its data depend on."""
     told = {name: _told(name, value) for name, value in sorted(arguments.items())}
-    facts = [VERSION, version("fedjax_lite"), jax.config.read("jax_enable_x64"), _told("reader", reader), _fingerprint(path), told]
+    facts = [_code(), jax.config.read("jax_enable_x64"), _told("reader", reader), _fingerprint(path), told]
     return f"{path.absolute().name}.{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+
+
+@once
+def _code() -> str:
+    """Return a hash of the modules that read, deal and save data."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
 
 
 def _told(name: str, value: Any) -> Any:

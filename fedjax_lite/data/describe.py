@@ -29,8 +29,9 @@ def populations(source: Source) -> dict[str, Any]:
 
 
 def data_text(source: Source) -> str:
-    """Describe all parts in letters."""
-    return "\n".join(f"{title}: {in_text(part)}" for title, part in populations(source).items())
+    """Describe all parts in letters, the training examples with who has what."""
+    parts = populations(source).items()
+    return "\n".join(f"{title}: {in_text(part) if part is source.train else part.summary()}" for title, part in parts)
 
 
 def data_page(name: str, found: Sequence[str], source: Source) -> str:

@@ -170,7 +170,7 @@ def _is_image(file: Path) -> bool:
 FORMATS = (
     _Format("store", r"store\.json", "the table of contents of a store"),
     _Format("leaf", r"((train|test)/)?[^/]+\.json", "a shard of LEAF", _is_leaf),
-    _Format("mnist", r"([^/]+/){0,2}(.*-)?(train|t10k|test)-(images|labels)[-.]idx\d-ubyte(\.gz)?", "one of MNIST's idx files"),
+    _Format("mnist", r"(([^/]+/)?raw/)?([^/]*-)?(train|t10k|test)-(images|labels)[-.]idx\d-ubyte(\.gz)?", "one of MNIST's idx files"),
     _Format("cifar", _CIFAR, "a batch of CIFAR", _is_cifar),
     _Format("pfllib", r"(train|test)/\d+\.npz", "one of PFLlib's clients", _zips(r"[^/]+\.npy")),
     _Format("tff_hdf5", r"[^/]+\.(h5|hdf5)", "an HDF5 file", _begins(b"\x89HDF\r\n\x1a\n"), 1),
