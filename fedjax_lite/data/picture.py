@@ -45,11 +45,11 @@ def in_text(data: Any) -> str:
       y: int32[]
       labels: 2 classes of 2 to 3 examples; 1.5 classes a client
       examples a client
-            1 to 1          ######################################## 1
-            4 to 4          ######################################## 1
+                1 to 1          ######################################## 1
+                4 to 4          ######################################## 1
       classes: a row a client, a column a label from 0; tenths of its examples, 9 for all, . for fewer than a tenth
-             0          4  55
-             1          1   9
+                 0          4  55
+                 1          1   9
     """
     return "\n".join([data.summary(), *_bars(np.asarray(data.size)), *_map(data)])
 
