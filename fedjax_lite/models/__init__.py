@@ -3,6 +3,7 @@
 from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
+from fedjax_lite.models.inputs import augmented, normalised
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.losses import supervised
 from fedjax_lite.models.model import Model, WithStatistics
@@ -14,6 +15,7 @@ from fedjax_lite.models.recurrent import char_lstm, lstm
 __all__ = [
     "Model",
     "WithStatistics",
+    "augmented",
     "char_lstm",
     "cifar_cnn",
     "emnist_cnn",
@@ -25,5 +27,6 @@ __all__ = [
     "matmul_conv",
     "max_pool",
     "mlp",
+    "normalised",
     "supervised",
 ]

@@ -345,6 +345,9 @@ IN_FOLDERS = (
         "1 / (1 + np.minimum(degree[:, None], degree[None]))"),
 
     # models
+    Fault("an augmented image is never cut out at the last place", "models/inputs.py", "models/test_inputs.py",
+        "0, 2 * pixels + 1)",
+        "0, 2 * pixels)"),
     Fault("a gradient through tanh is one through a sigmoid", "models/recurrent.py", "models/test_recurrent.py models/test_char_lstm.py",
         "i * (1 - g * g)",
         "i * g * (1 - g)"),
