@@ -1,7 +1,5 @@
 """The convolutional networks of two to four convolutions of federated learning's benchmarks."""
 
-import jax
-
 from fedjax_lite.base import Whole
 from fedjax_lite.models.model import Model
 from fedjax_lite.models.networks.plain import plain_cnn
@@ -24,7 +22,7 @@ def emnist_cnn(classes: Whole = 62, *, dropout: tuple[float, float] | None = (0.
     Source: Ro, Suresh and Wu, "FedJAX: Federated learning simulation with JAX" (2021), fedjax/models/emnist.py;
     Reddi et al., "Adaptive Federated Optimization" (2021), table 4.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(emnist_cnn().init, jax.random.key(0), {"x": jnp.zeros((28, 28, 1))})))
     1206590
     """
@@ -46,7 +44,7 @@ def mcmahan_cnn(classes: Whole = 10) -> Model:
     Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data" (2017), section 3: the CNN
     of 1,663,370 parameters.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(mcmahan_cnn().init, jax.random.key(0), {"x": jnp.zeros((28, 28, 1))})))
     1663370
     """
@@ -66,7 +64,7 @@ def cifar_cnn(classes: Whole = 10, *, dropout: tuple[float, float] | None = None
     Returns:
         A model of images `[32, 32, 3]`.
 
-    >>> import fedjax_lite as fl, jax.numpy as jnp
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
     >>> params = jax.eval_shape(fl.models.cifar_cnn().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})
     >>> sum(x.size for x in jax.tree.leaves(params))
     2168362
@@ -89,11 +87,11 @@ def feddyn_cnn(classes: Whole = 10) -> Model:
 
     Source: Acar et al., "Federated Learning Based on Dynamic Regularization" (2021), section 4, and its code.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(feddyn_cnn().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})))
     797962
     """
-    fields = {"window": 5, "padding": "VALID", "hidden": (384, 192), "image": (32, 32, 3)}
+    fields = {"window": 5, "padding": "VALID", "hidden": (384, 192), "image": (32, 32, 3), "apart": 1}
     return plain_cnn("feddyn_cnn", classes, blocks=((64,), (64,)), **fields)
 
 
@@ -114,9 +112,9 @@ def lenet5(classes: Whole = 10, *, padding: Whole = 0) -> Model:
     Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition" (1998), section II.B, there with tanh, trained
     subsampling and a sparse second convolution; in this form Li et al., "Federated Learning on Non-IID Data Silos" (2022), section V.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(lenet5().init, jax.random.key(0), {"x": jnp.zeros((28, 28, 1))})))
     44426
     """
-    fields = {"window": 5, "padding": "VALID", "margin": a_count("lenet5", "padding", padding, least=0)}
+    fields = {"window": 5, "padding": "VALID", "margin": a_count("lenet5", "padding", padding, least=0), "apart": 1}
     return plain_cnn("lenet5", classes, blocks=((6,), (16,)), hidden=(120, 84), **fields)

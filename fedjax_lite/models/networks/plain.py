@@ -32,7 +32,7 @@ class PlainCNN(nn.Module):
     kernel_init: Callable = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, x, train=False):
         images = as_images(x, self.image)
         around = ((0, 0), (self.margin, self.margin), (self.margin, self.margin), (0, 0))
         x = example_by_example(self.early, jnp.pad(images, around) if self.margin else images)

@@ -1,8 +1,6 @@
 """The field's recurrent networks: of characters, and of words."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from fedjax_lite.base import Whole
 from fedjax_lite.models.linen import from_linen
@@ -22,7 +20,7 @@ class _NextToken(nn.Module):
     spread: float  # standard deviation of the embedding at first
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         table = self.param("embedding", nn.initializers.normal(self.spread), (self.vocabulary, self.embedding))
         h = embed(self.name_of, table, x)
         for layer in range(self.layers):
@@ -35,7 +33,7 @@ def char_lstm(vocabulary: Whole = 90, *, embedding: Whole = 8, hidden: Whole = 2
     """The next-character network of federated Shakespeare: an embedding, LSTM layers and a linear output at every time step.
 
     Orthogonal recurrent weights for each gate, a forget bias of 1 (Jozefowicz et al., 2015), a standard normal embedding. By default
-    820,522 parameters; LEAF's has `vocabulary=80`, 814,272.
+    820,522 parameters; with the 80 characters of LEAF 817,872.
 
     Args:
         vocabulary: number of tokens, and of outputs.
@@ -50,6 +48,7 @@ def char_lstm(vocabulary: Whole = 90, *, embedding: Whole = 8, hidden: Whole = 2
     Raises:
         ValueError: a size below 1; when applied, tokens that are not integers `[batch, time]`.
 
+    >>> import jax, jax.numpy as jnp
     >>> model = char_lstm(hidden=16)
     >>> params = model.init(jax.random.key(0), {"x": jnp.zeros(80, jnp.int32)})
     >>> model.apply(params, {"x": jnp.zeros((4, 80), jnp.int32)}, None).shape
@@ -82,6 +81,7 @@ def word_lstm(vocabulary: Whole = 10_004, *, embedding: Whole = 96, hidden: Whol
     Raises:
         ValueError: a size below 1; when applied, tokens that are not integers `[batch, time]`.
 
+    >>> import jax, jax.numpy as jnp
     >>> params = jax.eval_shape(word_lstm().init, jax.random.key(0), {"x": jnp.zeros(20, jnp.int32)})
     >>> sum(x.size for x in jax.tree.leaves(params))
     4050748

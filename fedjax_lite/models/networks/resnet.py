@@ -31,7 +31,7 @@ class _Block(nn.Module):
     shortcut: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         y = nn.relu(GroupNorm(self.groups)(_conv(self.width, 3, self.stride)(x)))
         y = GroupNorm(self.groups)(_conv(self.width, 3, 1)(y))
         if x.shape == y.shape:
@@ -52,7 +52,7 @@ class _ResNet(nn.Module):
     apart: int  # stages that run on one example after another
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x):
         x = example_by_example(self.early, as_images(x))
         x = self._stages(x, self.apart, len(self.widths))
         return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
@@ -74,9 +74,7 @@ class _ResNet(nn.Module):
         return x
 
 
-def resnet18(
-    classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", widths: Sequence[Whole] = (64, 128, 256, 512)
-) -> Model:
+def resnet18(classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", widths: Sequence[Whole] = (64, 128, 256, 512)) -> Model:
     """ResNet-18 with group normalisation in place of batch normalisation.
 
         x -> relu(x + norm(conv(relu(norm(conv(x))))))
@@ -111,9 +109,7 @@ def resnet18(
     return _resnet("resnet18", classes, widths, 4, groups, blocks=2, shortcut="projection", stem=stem, apart=1)
 
 
-def resnet20(
-    classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding", widths: Sequence[Whole] = (16, 32, 64)
-) -> Model:
+def resnet20(classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding", widths: Sequence[Whole] = (16, 32, 64)) -> Model:
     """ResNet-20, the small residual network for CIFAR, with group normalisation in place of batch normalisation.
 
     A convolution 3x3, three stages of three blocks as in `resnet18`, the mean over pixels, a dense layer of `classes`. Of ten classes it

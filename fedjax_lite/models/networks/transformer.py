@@ -44,7 +44,7 @@ class _Block(nn.Module):
     spread: float  # of the layers whose results are added
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x, mask, train):
         width, normal = x.shape[-1], nn.initializers.normal
         drop = nn.Dropout(self.dropout, deterministic=not train)
         qkv = nn.Dense(3 * width, kernel_init=normal(_SPREAD))(nn.LayerNorm(epsilon=1e-5)(x))
@@ -67,12 +67,14 @@ class _Decoder(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, x, train=False):
         table = self.param("embedding", nn.initializers.normal(_SPREAD), (self.vocabulary, self.width))
         h, time = embed("transformer", table, x), x.shape[-1]
         if self.length:
             if time > self.length:
-                raise ValueError(f"transformer: sequences of {time} tokens are longer than length={self.length}: make it {time}, or cut them")
+                raise ValueError(
+                    f"transformer: sequences of {time} tokens are longer than length={self.length}: make it {time}, or cut them"
+                )
             positions = self.param("positions", nn.initializers.normal(_SPREAD), (self.length, self.width))
             h = h + positions[None, :time]
         mask = jnp.tri(time, dtype=bool)[None, None]

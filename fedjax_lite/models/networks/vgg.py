@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 
 from fedjax_lite.base import Whole
 from fedjax_lite.models.model import Model
@@ -43,7 +42,7 @@ def vgg11(
     one dense layer as is usual for CIFAR; Sattler et al., "Robust and Communication-Efficient Federated Learning from Non-i.i.d. Data"
     (2020), section VI.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(vgg11().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})))
     9225610
     """
