@@ -39,9 +39,7 @@ def class_shares(shares: Sequence[Sequence[float | int]]) -> Partition:
         counts = np.stack([in_proportion(column, len(rows)) for column, rows in zip(weights.T, members, strict=True)], axis=1)
         if not counts.any(axis=1).all():
             client = _first(~counts.any(axis=1))
-            raise ValueError(
-                f"class_shares: row {client} of shares is too small for an example of {len(labels)}: raise it, or leave it out"
-            )
+            raise ValueError(f"class_shares: row {client} of shares brings no example of {len(labels)}: raise it, or leave it out")
         return by_counts(rng, members, counts)
 
     return partition
@@ -82,8 +80,8 @@ def label_mix(inner: Any, mix: Sequence[Sequence[float | int]]) -> Partition:
         for label, (wanted, rows) in enumerate(zip(counts.sum(axis=0), members, strict=True)):
             if wanted > len(rows):
                 raise ValueError(
-                    f"label_mix: mix wants {wanted} examples of label {labels[rows[0]]}, there are {len(rows)}: lower column {label} of mix, "
-                    "or the sizes of inner"
+                    f"label_mix: mix wants {wanted} examples of label {labels[rows[0]]}, there are {len(rows)}: lower column {label} "
+                    "of mix, or the sizes of inner"
                 )
         return by_counts(rng, members, counts)
 

@@ -73,7 +73,7 @@ def growing_sizes(clients: int, growth: str = "linear") -> Partition:
 
     def partition(rng, labels):
         n = len(labels)
-        sizes = (weight / weight.sum() * n).astype(int)
+        sizes = (weight * n / weight.sum()).astype(int)
         sizes[-1] += n - sizes.sum()
         if not sizes.all():
             raise ValueError(
@@ -90,7 +90,7 @@ def lognormal_sizes(clients: int, sigma: float | int, min_size: int = 1) -> Part
 
     Args:
         clients: N.
-        sigma: standard deviation of log w_i; 0 is iid.
+        sigma: standard deviation of log w_i; 0 gives equal sizes, up to rounding.
         min_size: fewest examples a client may hold, at least 1.
 
     Raises:
@@ -99,7 +99,7 @@ def lognormal_sizes(clients: int, sigma: float | int, min_size: int = 1) -> Part
     >>> [len(part) for part in lognormal_sizes(clients=4, sigma=0.5)(np.random.default_rng(0), np.zeros(100))]
     [31, 24, 21, 24]
 
-    Source: Acar et al. 2021, "Federated Learning Based on Dynamic Regularization", section 4 (unbalanced data; its code's `unbalanced_sgm`).
+    Source: Acar et al. 2021, "Federated Learning Based on Dynamic Regularization" (FedDyn), section 4, unbalanced data.
     """
     integer("lognormal_sizes", "clients", clients, 1)
     positive("lognormal_sizes", "sigma", sigma, or_zero=True)
@@ -110,9 +110,8 @@ def lognormal_sizes(clients: int, sigma: float | int, min_size: int = 1) -> Part
         weight = np.exp(logarithm - logarithm.max())
         return weight / weight.sum()
 
-    return _random_sizes(
-        f"lognormal_sizes(clients={clients}, sigma={sigma}, min_size={min_size})", clients, min_size, shares, "lower sigma"
-    )
+    call = f"lognormal_sizes(clients={clients}, sigma={sigma}, min_size={min_size})"
+    return _random_sizes(call, clients, min_size, shares, "lower sigma")
 
 
 def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partition:
@@ -138,7 +137,8 @@ def quantity_skew(clients: int, beta: float | int, min_size: int = 1) -> Partiti
     def shares(rng):
         return rng.dirichlet(np.full(clients, beta))
 
-    return _random_sizes(f"quantity_skew(clients={clients}, beta={beta}, min_size={min_size})", clients, min_size, shares, "raise beta")
+    call = f"quantity_skew(clients={clients}, beta={beta}, min_size={min_size})"
+    return _random_sizes(call, clients, min_size, shares, "raise beta")
 
 
 def _random_sizes(call: str, clients: int, min_size: int, shares_fn: Any, remedy: str) -> Partition:
