@@ -56,7 +56,7 @@ def rotated(inner: Any, angles: Sequence[float | int]) -> TrainTest:
     """Turn every client's images by the client's angle.
 
     Client k turns by angles[k mod len(angles)], counterclockwise. Multiples of 90 degrees move pixels of square images exactly; other
-    angles interpolate linearly, and what comes from outside the image is 0.
+    angles interpolate bilinearly, with 0 outside the image.
 
     Args:
         inner: a population, or a TrainTest. Client k's test examples are turned alike; a central test set is not turned.
@@ -98,7 +98,7 @@ def _turn(images, angle) -> np.ndarray:
     """Turn images `[examples, height, width, ...]` counterclockwise by degrees."""
     if angle % 90 == 0 and images.shape[1] == images.shape[2]:
         return np.rot90(images, int(angle // 90), axes=(1, 2))
-    return ndimage.rotate(images, angle, axes=(2, 1), reshape=False, order=1)
+    return ndimage.rotate(images, angle, axes=(2, 1), reshape=False, order=1, mode="grid-constant")
 
 
 def _inputs_changed(function: str, data: Any, change_fn: Callable) -> TrainTest:
