@@ -7,7 +7,7 @@ import numpy as np
 
 from fedjax_lite.base import Whole
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.data.partition.by import By
+from fedjax_lite.data.partition.parts import By
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import a_count, is_number
 

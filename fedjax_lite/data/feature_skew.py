@@ -73,7 +73,7 @@ def rotated(inner: Any, angles: Sequence[float | int]) -> TrainTest:
     >>> rotated(data, [0, 90]).train.examples["x"].tolist()
     [[[1.0, 2.0], [3.0, 4.0]], [[2.0, 4.0], [1.0, 3.0]]]
 
-    Source: Ghosh et al. 2020, "An Efficient Framework for Clustered Federated Learning" (IFCA), section 6.1 (rotated MNIST).
+    Source: Ghosh et al. 2020, "An Efficient Framework for Clustered Federated Learning" (IFCA), section 6 (rotated MNIST).
     """
     if not len(angles):
         raise ValueError("rotated: angles is empty: give one angle a cluster of clients")

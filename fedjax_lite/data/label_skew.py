@@ -27,7 +27,7 @@ def label_skew(data: FederatedData) -> Any:
     >>> label_skew(FederatedData.from_clients([{"y": np.array([0, 0])}, {"y": np.array([0, 1])}])).tolist()
     [0.25, 0.25]
 
-    Source: Zhao et al. 2018, "Federated Learning with Non-IID Data", section 3.2, whose earth mover's distance is sum_y |p_k(y) - p(y)|,
+    Source: Zhao et al. 2018, "Federated Learning with Non-IID Data", section 3, whose earth mover's distance is sum_y |p_k(y) - p(y)|,
     twice this one.
     """
     counts = np.asarray(class_counts(data), float)

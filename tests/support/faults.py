@@ -210,7 +210,7 @@ IN_FOLDERS = (
         "(held < len(members) / clients) | (not balance)",
         "held <= len(members)"),
     Fault("clients fill up one after another, and not in turns", "data/partition/mixes.py", "data/partition/test_dirichlet.py",
-        "place = int(rng.integers(len(hungry)))",
+        "place = int(which * len(hungry))",
         "place = 0"),
     Fault("the concentration of Dir(alpha * 1) is shared out among the classes", "data/partition/mixes.py", "data/partition/test_dirichlet.py",
         "np.full(len(counts), float(alpha))",

@@ -1,28 +1,15 @@
 """Partitions by something else than labels: whose examples they are, a number that each has."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedjax_lite.data.names import in_order
-from fedjax_lite.data.partition.parts import Partition, by_owner, enough, one_each, word
+from fedjax_lite.data.partition.parts import By, Partition, by_owner, check_inner, enough, one_each, word
 from fedjax_lite.refuse import a_share, integer
 
 _MODES = ("allow-smaller", "allow-bigger", "drop-remainder", "strict")
-
-
-@dataclass(frozen=True)
-class By:
-    """A partition that is handed another leaf of the examples in the place of their labels."""
-
-    leaf: str
-    partition: Partition
-
-    def __call__(self, rng: np.random.Generator, labels: np.ndarray) -> list[np.ndarray]:
-        """Deal by `labels`, which are this leaf's values."""
-        return self.partition(rng, labels)
 
 
 def by(values: str | Sequence[Any] | np.ndarray, inner: Any) -> Partition:
@@ -37,8 +24,7 @@ def by(values: str | Sequence[Any] | np.ndarray, inner: Any) -> Partition:
     >>> [part.tolist() for part in sorted_by(np.random.default_rng(0), np.arange(4))]
     [[0, 3], [1, 2]]
     """
-    if not callable(inner) or isinstance(inner, By):
-        raise TypeError(f"by: inner must be a partition by labels, such as fl.partition.iid(clients=10), got {inner!r}")
+    check_inner("by", inner)
     if isinstance(values, str):
         return By(values, inner)
     fixed = np.asarray(values)

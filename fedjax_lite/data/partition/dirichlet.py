@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedjax_lite.data.partition.parts import Partition, enough, examples_by_class, proportional, until_filled
+from fedjax_lite.data.partition.parts import Partition, enough, examples_by_class, one_each, proportional, until_filled
 from fedjax_lite.refuse import integer, positive
 
 
@@ -74,13 +74,13 @@ def dirichlet_feddf(clients: int, alpha: float | int, group_size: int = 10, recu
     def partition(rng, labels):
         n = len(labels)
         enough("dirichlet_feddf", clients, n)
-        examples_by_class("dirichlet_feddf", labels)  # refuses several labels an example
+        labels = one_each("dirichlet_feddf", labels)
         groups = -(-clients // group_size)
         parts = []
         for group, rows in enumerate(np.split(rng.permutation(n), group_size * n // clients * np.arange(1, groups))):
             members = min(group_size, clients - group * group_size)
             min_size = max(1, len(rows) // (2 * members))
-            classes = [rows[places] for places in examples_by_class("dirichlet_feddf", np.asarray(labels)[rows])]
+            classes = [rows[places] for places in examples_by_class("dirichlet_feddf", labels[rows])]
             call = f"dirichlet_feddf(clients={clients}, alpha={alpha}, group_size={group_size})"
             parts += _dealt(rng, classes, members, alpha, True, min_size, call, "clients or group_size")
         return np.array_split(np.concatenate(parts), clients) if recut else parts

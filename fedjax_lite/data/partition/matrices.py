@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.data.partition.parts import Partition, by_counts, checked_sizes, examples_by_class, in_proportion
+from fedjax_lite.data.partition.parts import Partition, by_counts, check_inner, checked_sizes, examples_by_class, in_proportion
 
 
 def class_shares(shares: Sequence[Sequence[float | int]]) -> Partition:
@@ -64,6 +64,7 @@ def label_mix(inner: Any, mix: Sequence[Sequence[float | int]]) -> Partition:
 
     Source: Zhao et al. 2018, "Federated Learning with Non-IID Data", section 3, whose clients have given label distributions.
     """
+    check_inner("label_mix", inner)
     weights = _weights("label_mix", "mix", mix)
     if not weights.any(axis=1).all():
         raise ValueError(f"label_mix: row {_first(~weights.any(axis=1))} of mix is 0: every client needs a label")

@@ -1,10 +1,11 @@
 """Partitions whose clients each draw their own label mix from a Dirichlet distribution."""
 
+from bisect import bisect_right
 from typing import Any
 
 import numpy as np
 
-from fedjax_lite.data.partition.parts import Partition, checked_sizes, enough, examples_by_class, word
+from fedjax_lite.data.partition.parts import Partition, check_inner, checked_sizes, enough, examples_by_class, word
 from fedjax_lite.refuse import integer, positive
 
 
@@ -68,6 +69,7 @@ def inner_dirichlet(inner: Any, alpha: float | int, prior: str = "ones") -> Part
     Source: Acar et al. 2021, "Federated Learning Based on Dynamic Regularization" (FedDyn), section 4, and its code;
     `InnerDirichletPartitioner` of flwr-datasets 0.6.1.
     """
+    check_inner("inner_dirichlet", inner)
     positive("inner_dirichlet", "alpha", alpha)
     word("inner_dirichlet", "prior", prior, ("data", "ones"))
 
@@ -106,23 +108,21 @@ def _of_available(rng, share, concentration, available) -> np.ndarray:
 def _in_turns(rng, sizes, pools, concentration) -> list[np.ndarray]:
     """Give examples to random clients that are not full, one by one, each of a label drawn from the client's mix."""
     mixes = rng.dirichlet(concentration, len(sizes))
-    left, want = np.array([len(pool) for pool in pools]), sizes.copy()
+    left, wanted = np.array([len(pool) for pool in pools]), sizes.tolist()
     parts: list[list[int]] = [[] for _ in sizes]
-    hungry = np.flatnonzero(want).tolist()
-    edges = None
-    while hungry:
+    hungry, edges = np.flatnonzero(sizes).tolist(), None
+    for which, what in rng.random((sum(wanted), 2)).tolist():
         if edges is None:
             mixes = np.stack([_of_available(rng, mix, concentration, left > 0) for mix in mixes])
             edges = np.cumsum(mixes, axis=1)
-            edges /= edges[:, -1:]
-        place = int(rng.integers(len(hungry)))
+            edges = (edges / edges[:, -1:]).tolist()
+        place = int(which * len(hungry))
         client = hungry[place]
-        label = int(edges[client].searchsorted(rng.random(), side="right"))
+        label = bisect_right(edges[client], what)
         left[label] -= 1
-        want[client] -= 1
         parts[client].append(pools[label][left[label]])
-        if not want[client]:
+        if len(parts[client]) == wanted[client]:
             hungry.pop(place)
         if not left[label]:
-            edges = None
+            edges = None  # so that this class is removed
     return [np.array(part, int) for part in parts]

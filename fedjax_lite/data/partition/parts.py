@@ -1,14 +1,17 @@
 """What partitions are made of: examples by class, whole numbers in proportion, draws repeated until every client has enough."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 __all__ = [
+    "By",
     "Partition",
     "by_counts",
     "by_owner",
+    "check_inner",
     "checked_sizes",
     "enough",
     "examples_by_class",
@@ -22,6 +25,18 @@ __all__ = [
 Partition = Callable[[np.random.Generator, np.ndarray], list[np.ndarray]]
 
 _TRIES = 1000  # a draw that fails this often will practically never succeed
+
+
+@dataclass(frozen=True)
+class By:
+    """A partition that is handed another leaf of the examples in the place of their labels."""
+
+    leaf: str
+    partition: Partition
+
+    def __call__(self, rng: np.random.Generator, labels: np.ndarray) -> list[np.ndarray]:
+        """Deal by `labels`, which are this leaf's values."""
+        return self.partition(rng, labels)
 
 
 def examples_by_class(factory: str, labels: Any) -> list[np.ndarray]:
@@ -77,6 +92,12 @@ def until_filled(draw: Callable[[], np.ndarray], clients: int, min_size: int, ca
         if np.bincount(owner, minlength=clients).min() >= min_size:
             return by_owner(owner, clients)
     raise ValueError(f"{call}: {_TRIES} draws of {len(owner)} examples all left a client with fewer than {min_size}: {remedy}")
+
+
+def check_inner(factory: str, inner: Any) -> None:
+    """Refuse what is no partition by labels."""
+    if not callable(inner) or isinstance(inner, By):
+        raise TypeError(f"{factory}: inner must be a partition by labels, such as fl.partition.iid(clients=10), got {inner!r}")
 
 
 def checked_sizes(factory: str, inner: Any, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:

@@ -54,6 +54,9 @@ def test_a_partition_by_other_values_deals_by_them():
     for inner in (3, partition.natural("writer")):
         with pytest.raises(TypeError, match=r"by: inner must be a partition by labels, such as fl.partition.iid\(clients=10\), got"):
             partition.by("y", inner)
+        for make in (lambda inner: partition.inner_dirichlet(inner, 1.0), lambda inner: partition.label_mix(inner, [[1, 1]])):
+            with pytest.raises(TypeError, match="(inner_dirichlet|label_mix): inner must be a partition by labels"):
+                make(inner)
 
 
 def test_continuous_ranges_are_disjoint_and_blend_with_noise():

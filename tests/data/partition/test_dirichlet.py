@@ -89,6 +89,12 @@ def test_dirichlet_hsu_has_the_moments_of_its_prior():
     np.testing.assert_allclose(first.var(axis=0), variance, rtol=0.25)
 
 
+def test_dirichlet_hsu_of_equal_classes_has_two_names():
+    labels = np.repeat(np.arange(8), 50)
+    two = deal(partition.dirichlet_hsu(10, 4.0), labels), deal(partition.dirichlet_hsu(10, 0.5, prior="ones"), labels)
+    assert all(map(np.array_equal, *two))
+
+
 def test_inner_dirichlet_has_dirichlet_moments_and_the_sizes_of_inner():
     """As above, of clients so small that no class runs out; with the data's prior E[q] is the class shares."""
     alpha, size, clients = 0.5, 100, 10
