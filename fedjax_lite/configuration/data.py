@@ -54,12 +54,17 @@ def load_data(config: Config, seed: int) -> Source:
 
 def paths_of(config: Config) -> dict[str, str]:
     """Return the absolute paths of files and folders in [data], by the dotted key of each."""
-    tables = [table for table in (config.at("data"), config.at("data", "public")) if isinstance(table.value, dict) and "name" in table]
+    tables = [*_sets(config.at("data")), *_sets(config.at("data", "public"))]
     named = [(table, find(table, "data")[0]) for table in tables if table.get("name") != "noise"]
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
     ]
     return {dotted(each.path): str(each.file().resolve()) for each in paths}
+
+
+def _sets(table: Table) -> list[Table]:
+    """Return the table of a data set, and those of data sets inside it."""
+    return [table, *_sets(table.at("inner"))] if "name" in table else []
 
 
 def _named(table: Table, seed: int, **defaults: Any) -> Source:
