@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lite run CONFIG`, `plan CONFIG`, `privacy CONFIG`, `study CONFIG` and `list`."""
+"""The command line: `fedjax-lite run CONFIG`, `data CONFIG`, `plan CONFIG`, `privacy CONFIG`, `study CONFIG` and `list`."""
 
 import argparse
 import inspect
@@ -14,21 +14,23 @@ import jax
 
 from fedjax_lite.configuration.algorithm import others_keys, own_keys
 from fedjax_lite.configuration.build import build
-from fedjax_lite.configuration.config import load
+from fedjax_lite.configuration.config import load, seed_of
+from fedjax_lite.configuration.data import found_in, load_data
 from fedjax_lite.configuration.privacy import budgets
 from fedjax_lite.configuration.registry import KINDS, names
 from fedjax_lite.configuration.study import study_of
 from fedjax_lite.configuration.table import Config
+from fedjax_lite.data.describe import data_page, data_text, save_parts
 from fedjax_lite.engine.over_runs import RUNS_AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
 from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.privacy.budget import budget_table
-from fedjax_lite.runner.files import holds, resolve_folder, toml_text
+from fedjax_lite.runner.files import DATA_PAGE, holds, resolve_folder, toml_text, write
 from fedjax_lite.runner.folder import CHECKPOINTS
 from fedjax_lite.runner.hosts import join_hosts, leads
 from fedjax_lite.runner.model_file import named_leaves
 from fedjax_lite.runner.plan import plan
-from fedjax_lite.runner.progress import terminable
+from fedjax_lite.runner.progress import say, terminable
 from fedjax_lite.runner.run import Result
 from fedjax_lite.study.printed import ranking, target_of
 from fedjax_lite.study.unfinished import Unfinished
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
-        return {"list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}[options.command](options)
+        return {"data": _data, "list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}[options.command](options)
     except ValueError as error:
         return _failed(error, 2)
     except BrokenPipeError:  # of `| head`
@@ -79,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how many devices share the clients, or a study's runs (default: up to 8 cores of a CPU, or 1 accelerator)",
     )
     commands.add_parser("plan", parents=[both], help="what a configuration will cost: memory, steps, time of a round")
+    data = commands.add_parser("data", parents=[config], help="what a configuration's data is: who has how much of what")
+    data.add_argument("--save", type=Path, metavar="STORE", help="write the training part as a store, and the held-out part as STORE-test")
+    data.add_argument("--out", type=Path, help=f"the page to write (default: runs/NAME/{DATA_PAGE})")
     _add_run(commands.add_parser("run", parents=[both], help="run a configuration"))
     commands.add_parser("privacy", parents=[config], help="what a configuration gives away: epsilon by rounds")
     _add_study(commands.add_parser("study", parents=[both], help="run every combination of the values in a configuration's [grid]"))
@@ -139,12 +144,29 @@ def _run(options: argparse.Namespace) -> int:
     if options.hosts or not (options.coordinator is options.processes is options.process is None):
         jax.config.update("jax_num_cpu_devices", 1)  # with more in a process, overlapping programs can wait for each other for ever
         join_hosts(options.coordinator, options.processes, options.process, timeout=options.timeout)
+    for line in found_in(config):
+        say(line)
     with jax.set_mesh(_mesh(options.devices)):
         start = build(config)
         result = start(out=out, resume=options.resume, progress=not options.quiet)
     if leads():
         _print(result, out)
     return 130 if result.status == "interrupted" else 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    config = load(options.config, options.set)
+    found = found_in(config)
+    print("".join(f"{line}\n" for line in found), end="")
+    source = load_data(config, seed_of(config.at()))
+    print(data_text(source))
+    if options.save:
+        print(f"written to {options.save}; in a configuration:\n{save_parts(options.save, source)}")
+    out = options.out or Path("runs") / config.values["name"] / DATA_PAGE
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write(out, data_page(config.values["name"], found, source))
+    print(f"written to {out}")
+    return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -237,5 +259,12 @@ def _list(options: argparse.Namespace) -> int:
 def _keys(factory, kind: str) -> str:
     """Write a factory's keys with their defaults; of an algorithm only keys that no other section gives."""
     parameters = own_keys(factory) if kind == "algorithm" else inspect.signature(factory).parameters.values()
-    keys = ", ".join(p.name if p.default is p.empty else f"{p.name} = {p.default}" for p in parameters) or "none"
+    keys = ", ".join(_key(p) for p in parameters) or "none"
     return f"keys: {keys}; from other sections: {', '.join(others_keys(factory))}" if kind == "algorithm" else f"keys: {keys}"
+
+
+def _key(parameter: inspect.Parameter) -> str:
+    """Write a key with its default; other keys, which the function hands on, by their argument's name."""
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return f"and {parameter.name.replace('_', ' ')}"
+    return parameter.name if parameter.default is parameter.empty else f"{parameter.name} = {parameter.default}"

@@ -19,7 +19,7 @@ from fedjax_lite.configuration.baselines import baselines_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
 from fedjax_lite.configuration.code import check_unchanged, fingerprints
-from fedjax_lite.configuration.config import changed
+from fedjax_lite.configuration.config import changed, seed_of
 from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
 from fedjax_lite.configuration.distillation import distillation_of, soft_size
 from fedjax_lite.configuration.finetune import finetune_of
@@ -120,14 +120,15 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         config: from `fedjax_lite.configuration.config.load`, or with numbers replaced by `fedjax_lite.configuration.config.changed`.
         source: from `load_data`.
         outputs: from `outputs_of`.
-        seed: the seed of the run's key.
+        seed: the seed of the run's key, and of the first parameters unless [model] has its own.
         memory: bytes of the device; None where they are unknown.
     """
     key = jax.random.key(seed)
+    first_key = jax.random.key(seed_of(config.at("model"), seed))
     known, several = architectures(config, outputs, source.population)
     with refusing(config.at("model")):
-        check_model(jax.eval_shape(lambda: [one.model.init(key, source.example) for one in known]), memory)
-        first = [one.model.init(jax.random.fold_in(key, k), source.example) for k, one in enumerate(known)]
+        check_model(jax.eval_shape(lambda: [one.model.init(first_key, source.example) for one in known]), memory)
+        first = [one.model.init(jax.random.fold_in(first_key, k), source.example) for k, one in enumerate(known)]
     attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
     numbers = soft_size(config, source, outputs[0])
 
@@ -139,7 +140,8 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         with refusing(config.at("attack")):
             return attacks.attacked(attack, byzantine, work, aggregator)
 
-    sections = Sections(config, source, outputs, jax.random.fold_in(key, len(known)), known, first, rule_of, attacked if attack else None)
+    beside = jax.random.fold_in(first_key, len(known))
+    sections = Sections(config, source, outputs, beside, known, first, rule_of, attacked if attack else None)
     if "algorithm" in config.values:
         algorithm, params = algorithm_of(sections)
         model, loss_fn = known[0].model, algorithm.loss_fn or known[0].loss_fn

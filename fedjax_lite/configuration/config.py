@@ -14,7 +14,7 @@ from fedjax_lite.configuration.override import check_depth, override, set_value
 from fedjax_lite.configuration.table import Config, ConfigError, Origin, Override, Table
 from fedjax_lite.refuse import short
 
-__all__ = ["SECTIONS", "changed", "load", "nearest"]
+__all__ = ["SECTIONS", "changed", "load", "nearest", "seed_of"]
 
 # section -> whether a configuration must have that section
 SECTIONS = {
@@ -99,6 +99,18 @@ def nearest(name: Any, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def seed_of(table: Table, default: Any = 0) -> Any:
+    """Return the seed that a table gives, or a default; a study's may be a tracer.
+
+    >>> seed_of(Config({"data": {"seed": 3}}).at("data")), seed_of(Config({"data": {}}).at("data"), 7)
+    (3, 7)
+    """
+    seed = table.get("seed", default)
+    if isinstance(seed, bool | str | float | list | dict) or isinstance(seed, int) and not 0 <= seed < 2**32:
+        raise table.error(f"must be a whole number from 0 to 2^32 - 1, got {short(repr(seed))}", "seed")
+    return seed
+
+
 def _check_sections(config: Config) -> None:
     """Refuse sections that are unknown, missing or of a wrong type."""
     values = config.values
@@ -110,11 +122,11 @@ def _check_sections(config: Config) -> None:
         if required and section not in values and section not in brought:
             raise config.error((section,), "this section is missing")
     _check(config.at())
-    name, seed = values["name"], values.get("seed", 0)
+    name = values["name"]
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise config.error(("name",), f"must be 1 to 100 letters, digits, spaces and signs that can name a folder, got {short(repr(name))}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise config.error(("seed",), f"must be a whole number from 0 to 2^32 - 1, got {seed!r}")
+    for table in (config.at(), config.at("data"), config.at("model")):
+        seed_of(table)
     for section in ("client", "server", "run", "grid", "code"):
         if not isinstance(values.get(section, {}), dict):
             raise config.error((section,), f"must be a table, got {values[section]!r}")

@@ -1,32 +1,37 @@
 """The table [data] of a configuration: the population, the test part, and the public examples."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial, wraps
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.configuration.call import call, refusing
+from fedjax_lite.configuration.config import seed_of
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import is_path, parameters_of
-from fedjax_lite.configuration.table import Config, Table, dotted
-from fedjax_lite.data import FederatedData, hold_out, hold_out_clients, noise
+from fedjax_lite.configuration.table import Config, ConfigError, Table, dotted
+from fedjax_lite.data import FederatedData, Recognised, cached, hold_out, hold_out_clients, noise, recognise
 from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.data.partition import iid
 from fedjax_lite.data.train_test import Source, TrainTest
 from fedjax_lite.distill.public_set import check_apart
 
-__all__ = ["load_data", "outputs_of", "paths_of"]
+__all__ = ["found_in", "load_data", "outputs_of", "paths_of"]
 
-OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data] that no data set takes
+OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data] that no data set takes; beside them `seed` and `cache`
 
 
 def load_data(config: Config, seed: int) -> Source:
     """Load the data that [data] names.
 
-    `hold_out_clients` is taken out of the clients, and `central_test` and `public` out of the others' examples, in this order.
+    `hold_out_clients` is taken out of the clients, and `central_test` and `public` out of the others' examples, in this order. The `seed`
+    of [data] decides all that is drawn here; without it the given one, the run's, does.
     """
     table = config.at("data")
+    seed = seed_of(table, seed)
     source = _named(table.without(OURS), seed)
     if "hold_out_clients" in table:
         with refusing(table.at("hold_out_clients")):
@@ -54,29 +59,79 @@ def load_data(config: Config, seed: int) -> Source:
 
 def paths_of(config: Config) -> dict[str, str]:
     """Return the absolute paths of files and folders in [data], by the dotted key of each."""
-    tables = [*_sets(config.at("data")), *_sets(config.at("data", "public"))]
-    named = [(table, find(table, "data")[0]) for table in tables if table.get("name") != "noise"]
+    named = [(table, find(_recognised(table)[0], "data")[0]) for table in _tables(config)]
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
     ]
+    paths += [table.at("cache") for table in _tables(config) if isinstance(table.get("cache"), str) and table.get("cache") != "auto"]
     return {dotted(each.path): str(each.file().resolve()) for each in paths}
+
+
+def found_in(config: Config) -> list[str]:
+    """Return a line on each path whose format [data] leaves open: what is there, and why."""
+    found = [(table, _recognised(table)[1]) for table in _tables(config)]
+    return [f"{table.get('path')} is read by {what.format}: {what.why}" for table, what in found if what]
+
+
+def _tables(config: Config) -> list[Table]:
+    """Return the tables that name data sets: [data] and its public examples, with those inside."""
+    tops = config.at("data"), config.at("data", "public")
+    return [table for top in tops for table in _sets(top) if table.get("name") != "noise"]
 
 
 def _sets(table: Table) -> list[Table]:
     """Return the table of a data set, and those of data sets inside it."""
-    return [table, *_sets(table.at("inner"))] if "name" in table else []
+    return [table, *_sets(table.at("inner"))] if isinstance(table.value, dict) and "name" in table else []
+
+
+def _recognised(table: Table) -> tuple[Table, Recognised | None]:
+    """Return the table under the name of the format that its path holds, and what tells it, where its name is "load"."""
+    if table.get("name") != "load" or not isinstance(table.get("path"), str):
+        return table, None
+    with refusing(table.at("path")):
+        found = recognise(table.at("path").file())
+    return table.also(name=found.format), found
 
 
 def _named(table: Table, seed: int, **defaults: Any) -> Source:
-    """Load the data set that a table names, as a Source without public examples."""
-    source = make(table, "data", seed=seed, **defaults)
+    """Load the data set that a table names, as a Source without public examples; through the cache, where it has one."""
+    seed, cache = seed_of(table, seed), _cache_of(table)
+    table, found = _recognised(table.without(["seed", "cache"]))
+    try:
+        source = make(table, "data", around=partial(_kept, cache=cache) if cache else None, seed=seed, **defaults)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({table.get('path')} is read by {found.format}: {found.why})") if found else error from error
     return Source(source.train, source.test) if isinstance(source, TrainTest) else Source(source, None)
+
+
+def _cache_of(table: Table) -> Any:
+    """Return where what a table names is kept once it is read: a folder, "auto", or None for nowhere.
+
+    Raises:
+        ConfigError: for another value, and for data that is not read from a path.
+    """
+    cache = table.get("cache", "auto" if table.get("name") == "load" else False)
+    if cache is not False and (not isinstance(cache, str) or not cache):
+        raise table.error(f'must be "auto", a folder, or false, got {cache!r}', "cache")
+    if cache and "cache" in table and "path" not in table:
+        raise table.error("is for data that is read from a path: leave it out", "cache")
+    return None if not cache else cache if cache == "auto" else table.at("cache").file()
+
+
+def _kept(reader: Callable[..., Any], cache: Any) -> Callable[..., Any]:
+    """Return a reader's function of the same signature that looks into the cache first."""
+
+    @wraps(reader)
+    def read(path: Any, **arguments: Any) -> Any:
+        return cached(reader, path, cache=cache, **arguments)
+
+    return read
 
 
 def _public(table: Table, source: Source, seed: int) -> FederatedData:
     """Make public examples from another data set, or of noise."""
     if table.get("name") == "noise":
-        noisy = table.without(["name"]).also(seed=table.get("seed", seed))
+        noisy = table.without(["name"]).also(seed=seed_of(table, seed))
         return FederatedData.from_clients([call(noisy, noise, {"example": source.example})])
     other = _named(table, seed, partition=iid(1))
     if not isinstance(other.train, FederatedData):

@@ -25,7 +25,7 @@ class Architecture(NamedTuple):
 
 def architectures(config: Config, outputs: tuple[int, str], population: int) -> tuple[list[Architecture], bool]:
     """Build the models of [model]; also return whether they are families."""
-    table = config.at("model")
+    table = config.at("model").without(["seed"])
     if "families" not in table:
         return [Architecture(*model_of(table, outputs), population)], False
     families = table.at("families")

@@ -70,6 +70,8 @@ NOT_HERE = frozenset(
     "chain named_chain masked lbfgs scale_by_backtracking_linesearch scale_by_zoom_linesearch sophia scale_by_muon "
     "dpsgd differentially_private_aggregate freeze add_noise noisy_sgd".split()
 )
+# Functions of `fl.data` that need a population to make another one of.
+NEED_DATA = frozenset({"save", "split"})
 
 
 def names(kind: str) -> dict[str, Callable]:
@@ -82,7 +84,8 @@ def names(kind: str) -> dict[str, Callable]:
     if module is not None:
         found = {name: getattr(each, name) for each in (module, KINDS[kind].beside) if each is not None for name in each.__all__}
         if KINDS[kind].helpers:
-            found = {name: value for name, value in found.items() if get_type_hints(value).get("return") in returns}
+            made = {name: get_type_hints(value).get("return") for name, value in found.items()}
+            found = {name: value for name, value in found.items() if made[name] in returns and name not in NEED_DATA}
     else:
         both = {**vars(optax.contrib), **vars(optax)}
         found = {name: value for name, value in both.items() if kind == _kind_in_optax(name, value)}
@@ -109,12 +112,13 @@ def find(table: Table, kind: str) -> tuple[Callable, Table]:
     return known[name], table.without(["name"])
 
 
-def make(table: Table, kind: str, **defaults: Any) -> Any:
+def make(table: Table, kind: str, around: Callable[[Callable], Callable] | None = None, **defaults: Any) -> Any:
     """Build the part that a table describes, or the chain that a list of tables describes.
 
     Args:
         table: the table; tables inside, for instance `inner`, are built first.
         kind: the kind of the part.
+        around: is given the factory that the table names, and returns a function of the same signature to call in its place.
         defaults: arguments from other sections, for the factories that take them.
 
     Raises:
@@ -132,7 +136,7 @@ def make(table: Table, kind: str, **defaults: Any) -> Any:
         inside = make(arguments.at(key), INSIDE[key] or kind, **defaults | shared)
         arguments = arguments.also(**{key: inside})
     missing = {key: value for key, value in defaults.items() if key in accepted and key not in arguments}
-    made = call(arguments.also(**missing), factory)
+    made = call(arguments.also(**missing), around(factory) if around else factory)
     returns = KINDS[kind].returns
     if not (isinstance(made, returns) if returns else callable(made)):
         wanted = " or ".join(f"a{'n' * (each.__name__[0] in 'AE')} {each.__name__}" for each in returns) or "a function"

@@ -1,6 +1,7 @@
 """Data: where a population's examples come from, and how a central data set is dealt to clients."""
 
 from fedjax_lite.data import partition
+from fedjax_lite.data.cached import cached
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.feature_skew import feature_noise, rotated
@@ -8,8 +9,11 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
 from fedjax_lite.data.label_skew import label_skew
+from fedjax_lite.data.load import load
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
+from fedjax_lite.data.picture import picture
+from fedjax_lite.data.recognise import Recognised, recognise
 from fedjax_lite.data.save import save
 from fedjax_lite.data.split import split
 from fedjax_lite.data.store import Store, store
@@ -20,8 +24,10 @@ from fedjax_lite.data.train_test import TrainTest
 __all__ = [
     "DataError",
     "FederatedData",
+    "Recognised",
     "Store",
     "TrainTest",
+    "cached",
     "class_counts",
     "digits",
     "feature_noise",
@@ -29,9 +35,12 @@ __all__ = [
     "hold_out_clients",
     "label_skew",
     "leaf",
+    "load",
     "mnist",
     "noise",
     "partition",
+    "picture",
+    "recognise",
     "rotated",
     "save",
     "split",

@@ -8,7 +8,8 @@ FORMAT, VERSION = "fedjax_lite store", 1
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; and "words" where labels were words.
+    """Read the facts of a store: "leaves", each with its path, file, dtype and shape; "fingerprint"; "words" where labels were words, and
+    the clients' "names" where they have some.
 
     Raises:
         ValueError: if `file` is damaged or of another version, or names files outside its folder.
@@ -34,7 +35,7 @@ def _wrong(facts: Any) -> str:
     """Return the first difference from facts that `save` writes, or ""."""
     if not isinstance(facts, dict):
         return f"it holds a {type(facts).__name__}"
-    leaves, fingerprint, words = facts.get("leaves"), facts.get("fingerprint"), facts.get("words", [])
+    leaves, fingerprint = facts.get("leaves"), facts.get("fingerprint")
     if not isinstance(leaves, list) or not all(map(_is_leaf, leaves)):
         return "leaves must be a list of tables with path, file, dtype and shape"
     paths = [tuple(leaf["path"]) for leaf in leaves]
@@ -45,7 +46,10 @@ def _wrong(facts: Any) -> str:
     counts = {"clients": int, "examples": int, "sha256": str}
     if not isinstance(fingerprint, dict) or any(type(fingerprint.get(key)) is not kind for key, kind in counts.items()):
         return "fingerprint must have clients, examples and sha256"
-    return "" if isinstance(words, list) and all(isinstance(word, str) for word in words) else "words must be a list of text"
+    for key in ("words", "names"):
+        if not isinstance(texts := facts.get(key, []), list) or not all(isinstance(text, str) for text in texts):
+            return f"{key} must be a list of text"
+    return ""
 
 
 def _is_leaf(leaf: Any) -> bool:

@@ -152,6 +152,7 @@ class FederatedData:
         size = np.asarray(self.size)
         quantiles = f"min {size.min()}, median {np.median(size):.0f}, mean {size.mean():.1f}, max {size.max()}"
         lines = [f"{self.population} clients, {size.sum()} examples; examples a client: {quantiles}"]
+        lines += [] if self.names is None else [f"  names: {_some(self.names)}"]
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.examples):
             lines.append(f"  {jax.tree_util.keystr(path, simple=True, separator='/') or 'array'}: {leaf.dtype}{list(leaf.shape[1:])}")
         labels = labels_of(self.examples)
@@ -159,7 +160,10 @@ class FederatedData:
             counts = np.unique(labels, return_counts=True)[1]
             owner = np.repeat(np.arange(self.population), size)
             held = np.unique(np.stack([owner, labels]), axis=1).shape[1] / max((size > 0).sum(), 1)
-            lines.append(f"  labels: {len(counts)} classes of {counts.min()} to {counts.max()} examples; {held:.1f} classes a client")
+            named = "" if self.words is None else f" ({_some(self.words)})"
+            lines.append(
+                f"  labels: {len(counts)} classes{named} of {counts.min()} to {counts.max()} examples; {held:.1f} classes a client"
+            )
         return "\n".join(lines)
 
 
@@ -184,6 +188,11 @@ class Piece:
     def locate(self, cohort: Client) -> Client:
         """Return `cohort` with the row of each slot's first example here, and its device."""
         return cohort._replace(place=cohort.place._replace(start=self.start, device=self.device))
+
+
+def _some(texts: Sequence[str]) -> str:
+    """Write the first three texts."""
+    return ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
 
 
 def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:

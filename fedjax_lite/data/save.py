@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,10 +14,13 @@ from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import check_examples, fingerprint, length_of, on_host
 from fedjax_lite.data.facts import FORMAT, VERSION
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.names import checked_names
 from fedjax_lite.data.store import Store, nested
 
 
-def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False) -> Store:
+def save(
+    path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False, names: Sequence[str] | None = None
+) -> Store:
     """Write a store: a folder with one .npy file a leaf, `size.npy`, `start.npy` and `store.json`, which describes these files.
 
     The folder appears when it is whole; of a write that fails, nothing stays.
@@ -27,6 +30,7 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
         clients: a population, or an iterable (a generator) of one pytree of arrays a client: (nested) dicts of arrays
             `[examples of that client, ...]`, or one array. Only one client is in memory at a time.
         allow_empty: admit clients without examples.
+        names: a name a client, each another; by default those of the population.
 
     Returns:
         The store.
@@ -48,8 +52,9 @@ def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, al
     try:
         shutil.rmtree(partial, ignore_errors=True)  # left by a writer that was killed
         partial.mkdir(parents=True)
-        words = clients.words if isinstance(clients, FederatedData) else None
-        _write(partial, _blocks(clients), allow_empty or isinstance(clients, FederatedData), words)
+        held = clients if isinstance(clients, FederatedData) else None
+        words, own = (None, None) if held is None else (held.words, held.names)
+        _write(partial, _blocks(clients), allow_empty or held is not None, {"words": words, "names": own if names is None else names})
         partial.rename(path)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -74,8 +79,8 @@ def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.
         yield client, np.array([length_of(client, f"client {i}")])
 
 
-def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, words: tuple[str, ...] | None) -> None:
-    """Check blocks of clients and write their leaves, sizes, first rows and `store.json`."""
+def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, kept: dict[str, Sequence[str] | None]) -> None:
+    """Check blocks of clients and write their leaves, sizes, first rows and `store.json` with the texts that are `kept`."""
     files: dict[tuple[str, ...], _Growing] = {}
     sizes: list[np.ndarray] = []
     population = 0
@@ -96,6 +101,8 @@ def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty:
         size = np.concatenate(sizes).astype(np.int32)
         if not size.any():
             raise ValueError("no client has an example")
+        if (names := kept["names"]) is not None:
+            checked_names(names, population)
         for name, values in (("size", size), ("start", np.cumsum(size, dtype=np.int64) - size)):
             files[name,] = _Growing(folder / f"{name}.npy", values)
             files[name,].append(values, 0)
@@ -105,7 +112,7 @@ def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty:
     leaves = [{"path": keys, "file": f.path.name, "dtype": f.dtype.str, "shape": f.shape} for keys, f in files.items()]
     examples = nested({keys[1:]: np.load(f.path, mmap_mode="r") for keys, f in files.items() if keys[0] == "examples"})
     facts = {"format": FORMAT, "version": VERSION, "leaves": leaves, "fingerprint": fingerprint(examples, size)}
-    facts |= {} if words is None else {"words": words}
+    facts |= {name: list(texts) for name, texts in kept.items() if texts is not None}
     (folder / "store.json").write_text(json.dumps(facts, indent=1))
 
 

@@ -13,6 +13,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
 from fedjax_lite.data.facts import read_facts
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.names import Names, checked_names
 from fedjax_lite.data.train_test import TrainTest
 
 
@@ -27,6 +28,7 @@ class Store:
         size: int32 `[population]`, the number of each client's examples.
         largest: the largest size.
         words: the class names, where labels were words; or None.
+        names: the clients' names, row by row; or None.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Store:
     largest: int
     written: dict[str, Any]  # the fingerprint of the data as they were saved
     words: tuple[str, ...] | None = None
+    names: Names | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike, *, verify: bool = True) -> "Store":
@@ -63,7 +66,14 @@ class Store:
             raise ValueError(
                 f"{path} has changed since it was written (checksum {written['sha256']}, now {found['sha256']}): write it again"
             )
-        return cls(path, examples, start, size, int(size.max()), written, facts.get("words") and tuple(facts["words"]))
+        words, names = facts.get("words"), facts.get("names")
+        try:
+            names = None if names is None else checked_names(names, len(size))
+        except ValueError as error:
+            raise ValueError(f"{path / 'store.json'} is damaged ({error}): write the store again") from None
+        return cls(path, examples, start, size, int(size.max()), written, words and tuple(words), names)
+
+    summary = FederatedData.summary
 
     @property
     def population(self) -> int:
@@ -84,13 +94,13 @@ class Store:
         if self.written["examples"] >= 2**31:
             raise ValueError(f"{self.path} holds {self.written['examples']} examples, too many for one device's 32-bit rows: stream it")
         examples = jax.tree.map(jnp.array, self.examples)
-        return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest, self.words)
+        return FederatedData(examples, jnp.asarray(self.start, jnp.int32), jnp.array(self.size), self.largest, self.words, self.names)
 
     def shapes(self) -> FederatedData:
         """Return the shapes of `in_memory()`, to trace with."""
         examples = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.examples)
         numbers = jax.ShapeDtypeStruct(self.size.shape, jnp.int32)
-        return FederatedData(examples, numbers, numbers, self.largest, self.words)
+        return FederatedData(examples, numbers, numbers, self.largest, self.words, self.names)
 
     def held(self, ids: np.ndarray) -> np.ndarray:
         """Return the number of examples of each client in `ids`; 0 for an id outside the population."""

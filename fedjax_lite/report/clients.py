@@ -1,6 +1,6 @@
 """The clients in a run's report: how well each model does for each client, and who gains or loses by a model of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -9,20 +9,23 @@ import numpy as np
 from fedjax_lite.metrics import EVALUATIONS, FINETUNED, OWN, headline, is_evaluation, lower_is_better, of_model
 from fedjax_lite.report.spread import Sample, counted, histogram, points, sorted_curves
 from fedjax_lite.report.strokes import STROKES
+from fedjax_lite.report.who import who
 
 MODELS = {"": "global model", OWN: "own models", FINETUNED: "global model after fine-tuning"}
 
 
-def clients_section(columns: Mapping[str, Any]) -> str:
-    """Draw how well the models do for each client: sorted, as histograms, against its number of examples, and who gains or loses.
+def clients_section(columns: Mapping[str, Any], words: Sequence[str] = ()) -> str:
+    """Draw how well the models do for each client: sorted, as histograms, against its number of examples; list who gains least or loses.
 
     Args:
         columns: of a table with a row a client, all of one length, None where a client has no number. "new" is 1 at a client that never
             took part, "examples" counts its training examples; both may be absent. Names of metrics begin as an evaluation's, then with
-            `OWN` for each client's own model or `FINETUNED` for the global one after fine-tuning. Other columns are not drawn.
+            `OWN` for each client's own model or `FINETUNED` for the global one after fine-tuning. "id", "name" and the counts of labels
+            say who listed clients are. Other columns are not used.
+        words: the class names, by label.
 
     Returns:
-        A heading, a sentence and figures of the headline metric; "" if no client has a metric.
+        A heading, a sentence, figures of the headline metric and tables of clients; "" if no client has a metric.
 
     >>> clients_section({"new": [0, 0], "test_accuracy": [0.5, 1.0], "test_own_accuracy": [0.75, None]}).count("<figure>")
     3
@@ -37,7 +40,8 @@ def clients_section(columns: Mapping[str, Any]) -> str:
     prefix, _, name = of_model(metric)
     count, lower = len(next(iter(columns.values()))), lower_is_better(metric)
     new = _numbers(columns["new"]) == 1 if "new" in columns else np.zeros(count, bool)
-    samples = _samples({whose: values[full] for whose in MODELS if (full := prefix + whose + name) in values}, new)
+    by_model = {whose: values[full] for whose in MODELS if (full := prefix + whose + name) in values}
+    samples = _samples(by_model, new)
     plain, title = name.replace("_", " "), f"{name.replace('_', ' ')} on {EVALUATIONS[prefix]}"
     drawn = list(samples.values())
     figures = [
@@ -49,7 +53,8 @@ def clients_section(columns: Mapping[str, Any]) -> str:
         _gains(plain, samples, lower),
     ]
     told = _told(title, new, np.array([sample.values for sample in drawn]))
-    return f'<h2>Clients</h2><p>{escape(told)}</p><div class="figures">{"".join(figures)}</div>'
+    listed = who(columns, {MODELS[whose]: x for whose, x in by_model.items()}, lower, words) if "id" in columns else ""
+    return f'<h2>Clients</h2><p>{escape(told)}</p><div class="figures">{"".join(figures)}</div>{listed}'
 
 
 def _numbers(column: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
 from fedjax_lite.report.clients import clients_section
+from fedjax_lite.report.table import html_table
 
 MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
 STYLE = """
@@ -56,7 +57,7 @@ def report(
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
         _new(of_new, outside),
-        clients_section(clients) if clients else "",
+        clients_section(clients, summary.get("words", ())) if clients else "",
         f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"
         if summary.get("baselines")
         else "",
@@ -153,7 +154,7 @@ def _baselines(baselines: dict[str, dict[str, Any]]) -> str:
     numbers = [name for found in baselines.values() for name, x in found.items() if is_evaluation(name) and not isinstance(x, dict)]
     names = list(dict.fromkeys(numbers))
     rows = [[baseline.replace("_", " "), *(shown(name, found.get(name)) for name in names)] for baseline, found in baselines.items()]
-    return _table(rows, ["", *(name.replace("_", " ") for name in names)])
+    return html_table(rows, ["", *(name.replace("_", " ") for name in names)])
 
 
 def _travelled(traffic: dict[str, Any]) -> dict[str, Any]:
@@ -198,11 +199,11 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
 
     head, text = ["client by client", "mean", "std", "worst 10 %", "Gini", "hurt"], ""
     if many := rows("deciles"):
-        text += f'<div class="wide">{_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
+        text += f'<div class="wide">{html_table(many, [*head, *(f"{percent} %" for percent in range(10, 100, 10))])}</div>'
         text += "<small>Under 10 % to 90 %: what about that share of the clients is at or below, interpolated between two of them.</small>"
     if few := rows("values"):
         numbers = range(1, max(map(len, few)) - len(head) + 1)
-        text += f'<div class="wide">{_table(few, [*head, *map(str, numbers)])}</div>'
+        text += f'<div class="wide">{html_table(few, [*head, *map(str, numbers)])}</div>'
         text += "<small>Under 1, 2, ...: each client, from the lowest on. Their worst 10 % are rounded up to whole clients.</small>"
     if any("hurt" in x for x in spread.values()):
         text += "<p><small>Under hurt: the fraction of clients for whom the global model is better.</small></p>"
@@ -212,21 +213,7 @@ def _spread(spread: dict[str, dict[str, Any]]) -> str:
 def _pairs(values: dict[str, Any]) -> str:
     """Write a table of names and values."""
     rows = [[name.replace("_", " "), shown(name, value) if isinstance(value, float) else value] for name, value in values.items()]
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Write rows of cells as an HTML table."""
-    top = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
-    body = "".join("<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{top}{body}</table>"
-
-
-def _text(value: Any) -> str:
-    """Write a cell: "-" for None, 4 digits of a float."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return html_table(rows)
 
 
 def _duration(seconds: int | float) -> str:

@@ -14,8 +14,9 @@ from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.heat import heat_map, written
-from fedjax_lite.report.page import STYLE, _duration, _pairs, _table, axis_writer
+from fedjax_lite.report.page import STYLE, _duration, _pairs, axis_writer
 from fedjax_lite.report.strokes import STROKES
+from fedjax_lite.report.table import html_table
 
 MOST_FIGURES = 48  # figures of a metric's curves, at most
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
@@ -185,7 +186,7 @@ def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in sorted(table, key=lambda row: row["rank"])
     ]
-    return _table(rows, head)
+    return html_table(rows, head)
 
 
 def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,10 @@ MOST_LABELS = 100  # columns of label counts; of more classes there are none
 
 
 def facts_of(train: Any, held_out: Any, drawn: np.ndarray, new: int) -> dict[str, np.ndarray]:
-    """Return the columns of what each client is: its number, its examples and their labels, and its rounds."""
+    """Return the columns of what each client is: its number, its name, its examples and their labels, and its rounds."""
     size, number = np.asarray(train.size, np.int64), train.population
-    columns = {"id": np.arange(number), "new": np.full(number, new), "examples": size, "rounds": np.asarray(drawn, np.int64)}
+    columns = {"id": np.arange(number)} | ({} if train.names is None else {"name": np.array(train.names, object)})
+    columns |= {"new": np.full(number, new), "examples": size, "rounds": np.asarray(drawn, np.int64)}
     if held_out is not None:
         columns["held_out"] = np.asarray(held_out.size, np.int64)
     labels = labels_of(train.examples)
@@ -43,11 +44,11 @@ def columns_of(sums: Mapping[str, Mean], prefix: str) -> dict[str, np.ndarray]:
 
 
 def stacked(first: dict[str, np.ndarray], then: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Put rows under rows; NaN where a table lacks a column, for labels 0."""
+    """Put rows under rows; NaN where a table lacks a column, for labels 0, for names ""."""
     rows = [len(table["id"]) for table in (first, then)]
 
     def column(name: str) -> np.ndarray:
-        empty = 0 if name.startswith("label_") else np.nan
+        empty = "" if name == "name" else 0 if name.startswith("label_") else np.nan
         return np.concatenate([table.get(name, np.full(n, empty)) for table, n in zip((first, then), rows, strict=True)])
 
     return {name: column(name) for name in [*first, *(name for name in then if name not in first)]}
@@ -75,5 +76,6 @@ def csv_of(table: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*([x if np.isfinite(x) else "" for x in column.tolist()] for column in table.values()), strict=True))
+    cells = ([x if isinstance(x, str) or np.isfinite(x) else "" for x in column.tolist()] for column in table.values())
+    writer.writerows(zip(*cells, strict=True))
     return text.getvalue()

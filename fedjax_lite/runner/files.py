@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append", "check_room", "holds", "move_aside", "resolve_folder", "replacing", "toml_text", "write"]
+__all__ = ["DATA_PAGE", "append", "check_room", "holds", "move_aside", "resolve_folder", "replacing", "toml_text", "write"]
 
+DATA_PAGE = "data.html"  # what `fedjax-lite data` writes into the folder of a run to come
 RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # one of these in a folder marks its kind
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # invisible, or changes the direction of text
 
@@ -55,7 +56,7 @@ def check_room(out: Any, resume: bool = False) -> Path:
         if place.exists() and not place.is_dir():
             raise ValueError(f"out={out} is a file: name a folder")
         _try(place)
-        if resume or not place.exists() or not any(place.iterdir()):
+        if resume or not place.exists() or all(each.name == DATA_PAGE for each in place.iterdir()):
             return place
     except OSError as error:
         raise ValueError(f"out={out} cannot be made or written: {error.strerror}; name another folder") from None

@@ -23,6 +23,7 @@ from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
+from fedjax_lite.runner.client_table import MOST_LABELS
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
@@ -236,12 +237,14 @@ def _advance(
 def _totals(
     setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic."""
+    """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic; name the classes."""
     algorithm, population, hides = setup.algorithm, setup.data.population, hidden(shapes.own, shapes.uplink)
     central = is_central(setup.test)
     names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
-    return ({"privacy": told} if told else {}) | {"traffic": traffic(history, setup.params, algorithm.params(state))}
+    words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
+    known = {"words": list(words)} if words and len(words) <= MOST_LABELS else {}
+    return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
 
 
 def _explain(round: int, why: str, where: str, folder: RunFolder | None) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -186,3 +187,17 @@ def test_parquet_holds_the_same_where_pyarrow_is_installed(ended):
     read = parquet.read_table(ended[1] / "clients.parquet").to_pydict()
     for name, column in ended[0].clients.items():
         np.testing.assert_array_equal(np.array(read[name], float), column)
+
+
+def test_names_of_clients_and_classes_are_in_the_folder(tmp_path):
+    """Names are in the table of clients alone; the summary has the classes' words, and the report both."""
+    each = [{"x": np.eye(3, 6, dtype=np.float32), "y": np.arange(3)}] * len(SIZES)
+    data = replace(fl.FederatedData.from_clients(each, names=[f"n{k}" for k in range(len(SIZES))]), words=("cat", "dog", "eel"))
+    result = run(data, FEDAVG, 1, out=tmp_path / "out", test=None, finetune=None, new_clients=None)
+    assert result.clients["name"].tolist() == list(data.names)
+    with open(tmp_path / "out" / "clients.csv", newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == list(data.names)
+    summary = (tmp_path / "out" / "summary.json").read_text()
+    assert json.loads(summary)["words"] == ["cat", "dog", "eel"] and '"n1"' not in summary
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>n1</td>" in page and "cat 33 %, dog 33 %, eel 33 %" in page
