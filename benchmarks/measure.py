@@ -24,6 +24,10 @@ MODELS = {
     "mlp": lambda: fl.models.mlp((200, 200), classes=10),
     "emnist_cnn": lambda: fl.models.emnist_cnn(classes=62, dropout=None),
     "char_lstm": lambda: fl.models.char_lstm(90),
+    "lenet5": lambda: fl.models.lenet5(),
+    "vgg11": lambda: fl.models.vgg11(),
+    "resnet18": lambda: fl.models.resnet18(),
+    "transformer": lambda: fl.models.transformer(90),
 }
 
 

@@ -44,7 +44,101 @@ class CharLSTM(nn.Module):
         return self.dense(self.lstm(self.embedding(x))[0])
 
 
-MODELS = {"softmax": lambda: nn.Linear(60, 10), "mlp": MLP, "emnist_cnn": EmnistCNN, "char_lstm": CharLSTM}
+class Images(nn.Module):
+    """Layers of images `[batch, height, width, channels]`, whose flatten is in that order; dense layers with ReLU, and an output."""
+
+    def __init__(self, layers, dense):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.dense = nn.ModuleList(nn.Linear(*sizes) for sizes in zip(dense, dense[1:], strict=False))
+
+    def forward(self, x):
+        x = self.layers(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(1)
+        for layer in self.dense[:-1]:
+            x = F.relu(layer(x))
+        return self.dense[-1](x)
+
+
+def plain(blocks, window, padding, channels, dense):
+    """Convolutions with ReLU, max pooling after each block of them, dense layers."""
+    layers = []
+    for widths in blocks:
+        for width in widths:
+            layers += [nn.Conv2d(channels, width, window, padding=padding), nn.ReLU()]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return Images(layers, dense)
+
+
+class Residual(nn.Module):
+    """A block of ResNet-18, its normalisations of two groups."""
+
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+        self.norm1, self.norm2 = nn.GroupNorm(2, width), nn.GroupNorm(2, width)
+        self.norm = nn.GroupNorm(2, width) if channels != width else None
+
+    def forward(self, x):
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(y + (x if self.shortcut is None else self.norm(self.shortcut(x))))
+
+
+def resnet18():
+    layers, channels = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.GroupNorm(2, 64), nn.ReLU()], 64
+    for width in (64, 128, 256, 512):
+        layers += [Residual(channels, width, 1 if channels == width else 2), Residual(width, width, 1)]
+        channels = width
+    return Images([*layers, nn.AdaptiveAvgPool2d(1)], [512, 10])
+
+
+class Attending(nn.Module):
+    """A block of a decoder of four heads with rotary positions, normalised in front."""
+
+    def __init__(self, width=128, heads=4):
+        super().__init__()
+        self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.dense1, self.dense2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x, cos, sin):
+        def turned(x):
+            first, second = x.chunk(2, -1)
+            return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+        seen = F.scaled_dot_product_attention(turned(query), turned(key), value, is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        return x + self.dense2(F.gelu(self.dense1(self.norm2(x)), approximate="tanh"))
+
+
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.blocks, self.norm = nn.Embedding(90, 128), nn.ModuleList(Attending() for _ in range(2)), nn.LayerNorm(128)
+        angle = torch.arange(80)[:, None] * 10000.0 ** (-torch.arange(16) / 16)
+        self.cos, self.sin = angle.cos(), angle.sin()
+
+    def forward(self, x):
+        x = self.embedding(x)
+        for block in self.blocks:
+            x = block(x, self.cos, self.sin)
+        return self.norm(x) @ self.embedding.weight.t()
+
+
+VGG11 = (64,), (128,), (256, 256), (512, 512), (512, 512)
+MODELS = {
+    "softmax": lambda: nn.Linear(60, 10),
+    "mlp": MLP,
+    "emnist_cnn": EmnistCNN,
+    "char_lstm": CharLSTM,
+    "lenet5": lambda: plain(((6,), (16,)), 5, 0, 1, [256, 120, 84, 10]),
+    "vgg11": lambda: plain(VGG11, 3, 1, 3, [512, 10]),
+    "resnet18": resnet18,
+    "transformer": Transformer,
+}
 
 
 def build(workload, start=None):

@@ -1,6 +1,6 @@
 """This project and other programs on one workload, in turns on one machine.
 
-    python benchmarks/peers.py softmax|mlp|emnist_cnn|char_lstm [--pairs 5] [--rounds 3] [--only torch fedjax pfl]
+    python benchmarks/peers.py WORKLOAD [--pairs 5] [--rounds 3] [--only torch fedjax pfl]
         [--method fedprox|scaffold] [--torch-python PATH] [--fedjax-python PATH] [--pfl-python PATH]
 
 Every program trains the same clients from the same parameters, so the losses must agree. All are started and warmed up first
@@ -15,7 +15,8 @@ n rounds (`workload.cohorts(200)` in turn, over and over) and prints {"seconds":
 the examples of all local steps of the last of these rounds}. It ends with its input.
 The start holds the parameters in the order of the forward pass as arrays "0", "1", ... in flax's layouts: kernel `[in, out]` or
 `[height, width, in, out]`, then bias; images and their flatten in height, width, channels order; of an LSTM kernel, recurrent
-kernel and one bias with the gates in the order i, f, g, o.
+kernel and one bias with the gates in the order i, f, g, o. Of a block of layers convolutions come first, then normalisations (scale, then
+bias), then dense layers.
 """
 
 import argparse
@@ -44,7 +45,7 @@ VARIANTS = {  # the fastest settings of each peer, from measurements on 2 cores
         "softmax": [f"--variant vmap --procs {CORES}", f"--variant hand --procs {CORES}", f"--variant hand --threads {CORES}"],
         "mlp": [f"--variant seq --procs {CORES}", f"--variant seq --procs {CORES} --compile", f"--variant hand --procs {CORES}"],
         "emnist_cnn": [f"--variant seq --procs {CORES}"],
-        "char_lstm": [f"--variant seq --procs {CORES}"],
+        **dict.fromkeys(["char_lstm", "lenet5", "vgg11", "resnet18", "transformer"], [f"--variant seq --procs {CORES}"]),
     },
     "fedjax": {"softmax": [""], "mlp": [""], "emnist_cnn": ["--buckets 4"], "char_lstm": [""]},
     "pfl": dict.fromkeys(["softmax", "mlp", "emnist_cnn", "char_lstm"], [f"--procs {CORES}"]),
@@ -119,7 +120,7 @@ def commands(options, start):
             reason = found.stderr.strip().splitlines()[-1]
             print(f"{name} is skipped: {reason}\n  to run it: {INSTALL[name]}, then --{name}-python PATH", file=sys.stderr)
             continue
-        for variant in VARIANTS[name][options.workload]:
+        for variant in VARIANTS[name].get(options.workload, []):
             yield [
                 python,
                 str(HERE / f"peer_{name}.py"),

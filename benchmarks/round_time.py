@@ -1,6 +1,6 @@
 """Seconds a round, and how near that is to what the machine can do.
 
-    python benchmarks/round_time.py softmax|mlp|emnist_cnn|char_lstm [--devices 2] [--lanes 4|auto] [--precision bfloat16]
+    python benchmarks/round_time.py WORKLOAD [--devices 2] [--lanes 4|auto] [--precision bfloat16]
 
 One JSON line: seconds a round (median and fastest), clients, examples and GFLOP a second, the matmul peak of the same precision measured
 beside each timing and the share of it that was reached, the share of the lane-steps that trained a client, compile seconds, memory of the
@@ -146,13 +146,12 @@ def measured(workload, data, start, peak, *, devices=1, lanes=None, precision="f
 
 
 def in_forward_order(params):
-    """The leaves as a peer meets them in its forward pass: of each layer kernel, recurrent kernel, bias."""
-    layers, leaves = ["embedding", "LSTM", "Conv", "Dense"], ["kernel", "recurrent", "bias"]
+    """The leaves as a peer meets them: of a network and each of its blocks by kind of layer; of a layer kernel, recurrent kernel, bias."""
+    kinds = ["embedding", "LSTM", "Conv", "GroupNorm", "Block", "LayerNorm", "Dense", "kernel", "scale", "recurrent", "bias"]
 
     def place(item):
-        path = [key.key for key in item[0]]
-        layer = next(i for i, name in enumerate(layers) if path[0].startswith(name))
-        return layer, path[0], leaves.index(path[1]) if len(path) > 1 else 0
+        names = [key.key.strip("_").split("_") for key in item[0]]
+        return [(kinds.index(kind), int(*number or [0])) for kind, *number in names]
 
     return [np.asarray(leaf) for _, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=place)]
 

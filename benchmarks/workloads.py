@@ -35,7 +35,7 @@ class Workload(NamedTuple):
     def examples(self) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and labels of all clients in turn."""
         rng, total = np.random.default_rng(99), int(self.sizes.sum())
-        if self.name == "char_lstm":
+        if self.name in TEXTS:
             text = rng.integers(0, self.classes, (total, self.shape[0] + 1)).astype(np.int32)
             return text[:, :-1], text[:, 1:]
         centers = rng.standard_normal((self.classes, *self.shape)).astype(np.float32)
@@ -50,6 +50,7 @@ class Workload(NamedTuple):
         return np.stack([rng.choice(self.population, self.cohort, replace=False) for _ in range(rounds)])
 
 
+TEXTS = "char_lstm", "transformer"
 WORKLOADS = {
     workload.name: workload
     for workload in (
@@ -67,6 +68,30 @@ WORKLOADS = {
             "char_lstm", "embedding 8, LSTM 256, LSTM 256, dense 90, 80 characters",
             500, 10, 20, 1.0, 200, 4, 0.5, (80,), 90,
             80 * 2 * (4 * 256 * (8 + 256) + 4 * 256 * 512 + 256 * 90),
+        ),
+        Workload(
+            "lenet5", "conv 5x5x6, conv 5x5x16 (valid, ReLU, max pool 2x2 each), dense 120 ReLU, dense 84 ReLU, dense 10",
+            1000, 50, 100, 0.8, 400, 20, 0.05, (28, 28, 1), 10,
+            2 * (24 * 24 * 25 * 6 + 8 * 8 * 150 * 16 + 256 * 120 + 120 * 84 + 84 * 10),
+        ),
+        Workload(
+            "vgg11", "VGG-11 without normalisation, dense 10", 100, 6, 40, 0.5, 100, 20, 0.01, (32, 32, 3), 10,
+            2 * (
+                32**2 * 27 * 64 + 16**2 * 576 * 128 + 8**2 * (1152 + 2304) * 256
+                + 4**2 * (2304 + 4608) * 512 + 2**2 * 2 * 4608 * 512 + 5120
+            ),
+        ),
+        Workload(
+            "resnet18", "ResNet-18, group normalisation of 2 groups, first convolution 3x3",
+            100, 4, 40, 0.5, 100, 20, 0.01, (32, 32, 3), 10,
+            2 * (
+                32**2 * (27 + 4 * 576) * 64 + 16**2 * (576 + 3 * 1152 + 64) * 128
+                + 8**2 * (1152 + 3 * 2304 + 128) * 256 + 4**2 * (2304 + 3 * 4608 + 256) * 512 + 5120
+            ),
+        ),
+        Workload(
+            "transformer", "embedding 128, 2 blocks of 4 heads, rotary positions, tied output, 80 characters",
+            500, 10, 40, 1.0, 200, 10, 0.1, (80,), 90, 80 * 2 * (24 * 128**2 + 128 * 90 + 2 * 2 * 80 * 128),
         ),
     )
 }  # fmt: skip

@@ -19,6 +19,8 @@ CUTS = {
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
     "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
+    "docs/models.md": [],
+    "docs/partitions.md": [],
     "docs/personal.md": [("rounds=30", "rounds=10"), ("rounds=15", "rounds=2"), ("rounds=25", "rounds=5")],
     "docs/privacy.md": [],
     "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2"), ("rounds=10,", "rounds=2,")],
@@ -30,7 +32,15 @@ CUTS = {
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
-CHEAP = "docs/configurations.md", "docs/data.md", "docs/differentiable.md", "docs/schedules.md", "docs/speed.md"
+CHEAP = (
+    "docs/configurations.md",
+    "docs/data.md",
+    "docs/differentiable.md",
+    "docs/models.md",
+    "docs/partitions.md",
+    "docs/schedules.md",
+    "docs/speed.md",
+)
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),

@@ -74,9 +74,14 @@ def found_in(config: Config) -> list[str]:
 
 
 def _tables(config: Config) -> list[Table]:
-    """Return the tables that name data sets: [data], and its public examples."""
-    tables = [config.at("data"), config.at("data", "public")]
-    return [table for table in tables if isinstance(table.value, dict) and "name" in table and table.get("name") != "noise"]
+    """Return the tables that name data sets: [data] and its public examples, with those inside."""
+    tops = config.at("data"), config.at("data", "public")
+    return [table for top in tops for table in _sets(top) if table.get("name") != "noise"]
+
+
+def _sets(table: Table) -> list[Table]:
+    """Return the table of a data set, and those of data sets inside it."""
+    return [table, *_sets(table.at("inner"))] if isinstance(table.value, dict) and "name" in table else []
 
 
 def _recognised(table: Table) -> tuple[Table, Recognised | None]:

@@ -4,9 +4,11 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.cached import cached
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
+from fedjax_lite.data.feature_skew import feature_noise, rotated
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
+from fedjax_lite.data.label_skew import label_skew
 from fedjax_lite.data.load import load
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
@@ -28,8 +30,10 @@ __all__ = [
     "cached",
     "class_counts",
     "digits",
+    "feature_noise",
     "hold_out",
     "hold_out_clients",
+    "label_skew",
     "leaf",
     "load",
     "mnist",
@@ -37,6 +41,7 @@ __all__ = [
     "partition",
     "picture",
     "recognise",
+    "rotated",
     "save",
     "split",
     "store",

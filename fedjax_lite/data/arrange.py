@@ -33,7 +33,7 @@ def arrange(
 
     Args:
         train, test: what the files hold; test None: they have no test part.
-        partition: deals the training examples anew, whoever's they are; None: keep the natural clients.
+        partition: deals the training examples anew, by whose they are if it deals by "client"; None: keep the natural clients.
         share: of its examples that each client holds out where there is no test part.
         seed: of the partition, and of what is held out.
         words: the class names.
@@ -44,7 +44,8 @@ def arrange(
     check_fraction(share)
     words = None if words is None else tuple(words)
     if partition is not None:
-        dealt = deal(train.examples, partition, seed=seed, test=share if test is None else 0)
+        beside = {} if train.client is None else {"client": np.asarray(train.names)[train.client]}
+        dealt = deal(train.examples, partition, seed=seed, test=share if test is None else 0, beside=beside)
         parts = dealt if test is None else dealt._replace(test=_central(test))
     elif train.client is None:
         raise ValueError("partition: these files name no clients, so give a partition that deals their examples, such as iid(clients=10)")

@@ -1,27 +1,38 @@
 """Deal a central data set to clients, then hold out a share of each client's examples."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fedjax_lite.base import Whole
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.partition.parts import By
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import a_count, is_number
 
 
-def deal(examples: dict[str, np.ndarray], partition: Any, *, seed: Whole, test: Any, classes: int | None = None) -> TrainTest:
+def deal(
+    examples: dict[str, np.ndarray],
+    partition: Any,
+    *,
+    seed: Whole,
+    test: Any,
+    classes: int | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
+) -> TrainTest:
     """Deal `examples` to clients by `partition`, then hold out the share `test` of each client's; both parts have the same clients.
 
     default_rng(seed) draws first for `partition`, then one permutation of each client's examples, client after client. The first
-    floor(n_k * test) examples of a permutation are held out.
+    floor(n_k * test) examples of a permutation are held out. `beside` has values `[examples]` that a partition may deal by and clients do
+    not get, such as the names of whom examples are.
     """
     if not callable(partition):
         raise TypeError(f"partition must be a function such as fl.partition.iid(clients=10), got {partition!r}")
     check_fraction(test)
     rng = generator(seed)
-    parts = _checked(partition(rng, examples["y"]), len(examples["y"]))
+    values = _dealt_by(partition, examples, beside or {})
+    parts = _checked(partition(rng, values), len(next(iter(examples.values()))))
     if test == 0:
         return TrainTest(_gather(examples, parts, classes), None)
     left, held = held_out(rng, parts, test)
@@ -72,6 +83,14 @@ def check_fraction(test: Any) -> None:
     """Refuse a share `test` outside [0, 1)."""
     if not is_number(test) or not 0 <= test < 1:
         raise ValueError(f"test must be a fraction in [0, 1), got {test!r}; 0 holds nothing out")
+
+
+def _dealt_by(partition, examples, beside):
+    """Return the values by which a partition deals: a leaf that it names, or the labels."""
+    leaf, known = partition.leaf if isinstance(partition, By) else "y", {**beside, **examples}
+    if leaf not in known:
+        raise ValueError(f"partition deals by {leaf!r}, which the examples do not have; they have {', '.join(map(repr, known))}")
+    return known[leaf]
 
 
 def _gather(examples, parts, classes):

@@ -16,6 +16,8 @@ from jax import lax
 Pair = tuple[int, int]
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 _CACHE = 2**20  # bytes of the patches of a chunk of examples; measured with 2 MiB of cache a core
+_LARGE = 2 * _CACHE  # bytes of a kernel that is read so often that a whole batch is one product
+_FEW = 32  # channels of z below which XLA has no fast code for the gradient of a kernel
 
 
 class Form(NamedTuple):
@@ -64,12 +66,17 @@ def on_cpu(a, b, *, wanted, form, dtype):
 
 
 def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
-    """Call `compute` on chunks of one lane's examples whose patches fit `_CACHE`; sum the results if `wanted` is "w", else join them."""
+    """Call `compute` on chunks of one lane's examples whose patches fit `_CACHE`; sum the results if `wanted` is "w", else join them.
+
+    The patches may be as large as a kernel that is large itself: it is read once a chunk.
+    """
     a, b = a.astype(jnp.promote_types(a.dtype, b.dtype)), b.astype(jnp.promote_types(a.dtype, b.dtype))
     batch = (b if wanted == "x" else a).shape[0]
     channels = (a.shape[-2] if wanted == "x" else a.shape[-1]) * math.prod(form.window)
     each = math.prod(form.output) * channels * a.dtype.itemsize
-    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= _CACHE))
+    kernel = channels * b.shape[-1] * a.dtype.itemsize
+    most = kernel if kernel > _LARGE else _CACHE
+    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))
     if size == batch or math.prod(form.window) == 1:
         return compute(a, b, form)
 
@@ -87,8 +94,8 @@ def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
 
 def _output(x, w, form: Form):
     """Compute z from x and w."""
-    if math.prod(form.window) == 1:
-        return jnp.dot(_patches(x, form), w[0, 0], precision=form.precision)
+    if _is_product(form, w):
+        return jnp.dot(_patches(x, form), w.reshape(-1, w.shape[-1]), precision=form.precision)
     if x.shape[-1] in (2, 3):  # slow with 3 channels, fast with 4
         x, w = (jnp.pad(v, [(0, 4 - v.shape[axis]) if i == axis else (0, 0) for i in range(4)]) for v, axis in ((x, 3), (w, 2)))
     return _xla(x, w, form.strides, form.padding, form.dilation, form.precision)
@@ -99,7 +106,7 @@ def _image(w, z, form: Form):
 
     The convolution is faster; with unequal sizes it has more padding than XLA's fast library takes.
     """
-    if form.output != form.image or form.strides != (1, 1) or math.prod(form.window) == 1:
+    if form.output != form.image or form.strides != (1, 1) or _is_product(form, w):
         return _fold(jnp.dot(z, w.reshape(-1, w.shape[-1]).T, precision=form.precision), form)
     spans = [(k - 1) * d for k, d in zip(form.window, form.dilation)]
     padding = tuple((span - low, n - out + low) for span, (low, _), n, out in zip(spans, form.padding, form.image, form.output))
@@ -114,11 +121,16 @@ def _kernel(x, z, form: Form):
     one example needs no transpose.
     """
     batch, channels = x.shape[0], x.shape[-1]
-    if math.prod(form.window) == 1:
-        x, z = _patches(x, form).reshape(-1, channels), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
-        if x.size * x.dtype.itemsize > _CACHE:
-            return jnp.dot(x.T, z, precision=form.precision)[None, None]
-        return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision)
+    w = jax.ShapeDtypeStruct((*form.window, channels, z.shape[-1]), x.dtype)
+    if z.shape[-1] < _FEW or _is_product(form, w):
+        x, z = _patches(x, form).reshape(-1, math.prod(w.shape[:-1])), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
+        if z.shape[-1] < _FEW:
+            product = jnp.dot(lax.optimization_barrier(z.T), x, precision=form.precision).T
+        elif x.size * x.dtype.itemsize > _CACHE:
+            product = jnp.dot(x.T, z, precision=form.precision)
+        else:
+            product = _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision)
+        return product.reshape(w.shape)
     rows, columns = (
         (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
         for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)
@@ -129,6 +141,11 @@ def _kernel(x, z, form: Form):
     strides, steps = (form.dilation[0], 1), (form.strides[0], channels * form.strides[1])
     w = _xla(x, z, strides, (rows, columns), steps, form.precision)
     return w.reshape(form.window[0], -1, channels, w.shape[-1])[:, :: form.dilation[1]]
+
+
+def _is_product(form: Form, w) -> bool:
+    """Return whether a convolution with a kernel like `w` is faster as a product of patches: of one pixel, or large."""
+    return math.prod(form.window) == 1 or w.size * w.dtype.itemsize > _LARGE
 
 
 _CPU = {"x": _image, "w": _kernel, "z": _output}

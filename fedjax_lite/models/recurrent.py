@@ -1,4 +1,4 @@
-"""A recurrent layer that is fast at the small batches of federated learning, and the field's character network."""
+"""A recurrent layer that is fast at the small batches of federated learning."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fedjax_lite.models.linen import from_linen
-from fedjax_lite.models.model import Model
+__all__ = ["lstm"]
 
 
 def lstm(kernel: jax.Array, recurrent: jax.Array, bias: jax.Array, x: jax.Array) -> jax.Array:
@@ -117,7 +116,9 @@ def _transposed(x: jax.Array) -> jax.Array:
     return lax.optimization_barrier(x.T)
 
 
-class _LSTM(nn.Module):
+class LSTM(nn.Module):
+    """`lstm` as a layer: orthogonal recurrent weights for each gate, a forget bias of 1 (Jozefowicz et al., 2015)."""
+
     hidden: int
 
     @nn.compact
@@ -132,56 +133,3 @@ class _LSTM(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], 4 * self.hidden))
         recurrent = self.param("recurrent", orthogonal, (self.hidden, 4 * self.hidden))
         return lstm(kernel, recurrent, self.param("bias", forget_one, (4 * self.hidden,)), x)
-
-
-class _CharLSTM(nn.Module):
-    vocabulary: int
-    embedding: int
-    hidden: int
-    layers: int
-
-    @nn.compact
-    def __call__(self, x):
-        if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
-            raise ValueError(
-                f"char_lstm: x of an example must be integer tokens [time], got {x.dtype}{list(x.shape[1:])}: encode the text, or cast it"
-            )
-        table = self.param("embedding", nn.initializers.normal(1.0), (self.vocabulary, self.embedding))
-        # jnp.take gives NaN past the end, but counts a negative index from the end.
-        h = jnp.take(table, jnp.where(x < 0, self.vocabulary, x), axis=0)
-        for layer in range(self.layers):
-            h = _LSTM(self.hidden, name=f"LSTM_{layer}")(h)
-        return nn.Dense(self.vocabulary)(h)
-
-
-def char_lstm(vocabulary: int = 90, *, embedding: int = 8, hidden: int = 256, layers: int = 2) -> Model:
-    """The next-character network of federated Shakespeare: an embedding, LSTM layers and a linear output at every time step.
-
-    Orthogonal recurrent weights for each gate, a forget bias of 1 (Jozefowicz et al., 2015), a standard normal embedding.
-
-    Args:
-        vocabulary: number of tokens, and of outputs.
-        embedding: width of a token's vector.
-        hidden: units of each LSTM layer.
-        layers: LSTM layers.
-
-    Returns:
-        A model of examples `{"x": [time]}`, integers, with logits `[batch, time, vocabulary]`. A token outside the vocabulary makes its
-        sequence NaN from there on.
-
-    Raises:
-        ValueError: a size below 1; when applied, tokens that are not integers `[batch, time]`.
-
-    >>> model = char_lstm(hidden=16)
-    >>> params = model.init(jax.random.key(0), {"x": jnp.zeros(80, jnp.int32)})
-    >>> model.apply(params, {"x": jnp.zeros((4, 80), jnp.int32)}, None).shape
-    (4, 80, 90)
-
-    McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized Data, 2017; sizes as in Reddi et al.,
-    Adaptive Federated Optimization, 2021.
-    """
-    if min(vocabulary, embedding, hidden, layers) < 1:
-        raise ValueError(
-            f"char_lstm: sizes must be at least 1, got vocabulary={vocabulary}, embedding={embedding}, hidden={hidden}, layers={layers}"
-        )
-    return from_linen(_CharLSTM(vocabulary, embedding, hidden, layers))

@@ -16,8 +16,8 @@ from problems import CLASSES, FEATURES, SIZES
 import fedjax_lite as fl
 from fedjax_lite import forms, models
 
-# Eigenvectors (of caf) and QR (of power_sgd, and of char_lstm's start) are cuSOLVER's, which come with jaxlib's CUDA plugin, and the TPU
-# compiler's own.
+# Eigenvectors (of caf) and QR (of power_sgd, and of the start of char_lstm and word_lstm) are cuSOLVER's, which come with jaxlib's CUDA
+# plugin, and the TPU compiler's own.
 KNOWN = {"cusolver_syevd_ffi", "cusolver_geqrf_ffi", "cusolver_orgqr_ffi", "Eigh", "Qr", "ProductOfElementaryHouseholderReflectors"}
 KEY = jax.eval_shape(lambda: jax.random.key(0))
 
@@ -85,9 +85,18 @@ MODELS = {
     "mlp": (models.mlp((5,), classes=3), shaped(4)),
     "from_linen": (models.from_linen(nn.Dense(3)), shaped(4)),
     "from_nnx": (models.from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs)), shaped(4)),
+    "logistic": (models.logistic(3), shaped(4)),
     "emnist_cnn": (models.emnist_cnn(3), shaped(28, 28, 1)),
+    "mcmahan_cnn": (models.mcmahan_cnn(3), shaped(28, 28, 1)),
     "cifar_cnn": (models.cifar_cnn(3), shaped(32, 32, 3)),
+    "feddyn_cnn": (models.feddyn_cnn(3), shaped(32, 32, 3)),
+    "lenet5": (models.lenet5(3, padding=2), shaped(16, 16, 1)),
+    "vgg11": (models.vgg11(3, widths=(2,) * 8, groups=2), shaped(32, 32, 3)),
+    "resnet18": (models.resnet18(3, widths=(2, 2, 4, 4), stem="imagenet"), shaped(32, 32, 3)),
+    "resnet20": (models.resnet20(3, widths=(2, 2, 4)), shaped(8, 8, 3)),
     "char_lstm": (models.char_lstm(5, hidden=4), shaped(6, dtype=np.int32)),
+    "word_lstm": (models.word_lstm(5, embedding=2, hidden=4), shaped(6, dtype=np.int32)),
+    "transformer": (models.transformer(5, width=4, layers=1, heads=2), shaped(6, dtype=np.int32)),
 }
 
 
@@ -96,7 +105,7 @@ def test_every_model_has_its_line():
     assert sorted(made) == sorted(MODELS)
 
 
-@tiered("name", MODELS, ordinary=("emnist_cnn", "char_lstm"), group=FORMS)
+@tiered("name", MODELS, ordinary=("emnist_cnn", "resnet20", "char_lstm", "transformer"), group=FORMS)
 def test_models_lower(name):
     """From their start to a step of training, several clients' side by side."""
     model, example = MODELS[name]
@@ -109,7 +118,7 @@ def test_models_lower(name):
         example = jax.tree.map(lambda x: x[0, 0], batches)
         return jax.vmap(step)(jax.vmap(lambda key: model.init(key, example))(keys), batches, keys)
 
-    labels = shaped(3, 2, *example.shape, dtype=np.int32) if name == "char_lstm" else shaped(3, 2, dtype=np.int32)
+    labels = shaped(3, 2, *(example.shape if example.dtype == np.int32 else ()), dtype=np.int32)
     batches = {"x": shaped(3, 2, *example.shape, dtype=example.dtype), "y": labels}
     assert not lacking(start_and_step, batches, jax.eval_shape(lambda key: jax.random.split(key, 3), KEY))
 

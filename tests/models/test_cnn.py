@@ -12,7 +12,8 @@ from jax import lax
 
 from fedjax_lite import tree
 from fedjax_lite.models import example_by_example, supervised
-from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
+from fedjax_lite.models.networks.cnn import cifar_cnn, emnist_cnn, lenet5
+from fedjax_lite.models.networks.plain import plain_cnn
 
 
 def plain(params, x, blocks, padding):
@@ -22,16 +23,29 @@ def plain(params, x, blocks, padding):
         for _ in range(count):
             p = params[f"Conv_{layer}"]
             x = lax.conv_general_dilated(x, p["kernel"], (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            x, layer = jnp.maximum(x + p["bias"][None, None, None], 0), layer + 1
+            x = x + p["bias"][None, None, None]
+            if f"GroupNorm_{layer}" in params:
+                x = nn.GroupNorm(2, epsilon=1e-5).apply({"params": params[f"GroupNorm_{layer}"]}, x)
+            x, layer = jnp.maximum(x, 0), layer + 1
         x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
     x = x.reshape(len(x), -1)
-    x = jnp.maximum(x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None], 0)
-    return x @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None]
+    layers = sorted(name for name in params if name.startswith("Dense"))
+    for name in layers:
+        x = x @ params[name]["kernel"] + params[name]["bias"][None]
+        x = x if name == layers[-1] else jnp.maximum(x, 0)
+    return x
 
 
 MODELS = {
     "emnist": (emnist_cnn(10, dropout=None), (28, 28, 1), (2,), "VALID"),
     "cifar": (cifar_cnn(7), (32, 32, 3), (2, 2), "SAME"),
+    "lenet": (lenet5(7), (16, 16, 1), (1, 1), "VALID"),
+    "groups, the last blocks on the batch": (
+        plain_cnn("vgg", 7, blocks=((2,), (4, 4), (4,)), hidden=(), groups=2, apart=1),
+        (8, 8, 3),
+        (1, 2, 1),
+        "SAME",
+    ),
 }
 
 
@@ -44,7 +58,7 @@ def params_of(name):
     return jax.jit(MODELS[name][0].init)(jax.random.key(0), {"x": images(name)[0]})
 
 
-@pytest.mark.parametrize("backend, name", [("cpu", "emnist"), ("cpu", "cifar"), ("gpu", "emnist")])
+@pytest.mark.parametrize("backend, name", [*(("cpu", name) for name in MODELS), ("gpu", "emnist")])
 def test_outputs_and_gradients_are_those_of_plain_operations(backend, name, monkeypatch):
     """On a CPU one example after another, elsewhere the whole batch."""
     model, _, blocks, padding = MODELS[name]

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lite.models.cnn import _CNN
-from fedjax_lite.models.linen import from_linen
+from fedjax_lite.models.networks.plain import plain_cnn
 
 UNITS = 64  # of the dense layer, and outputs: each is shown as it is
 
 
 @pytest.mark.parametrize("rates", [(0.0, 0.75), (0.75, 0.0)])
 def test_the_second_rate_is_that_behind_the_dense_layer(rates):
-    model = from_linen(_CNN(((2,),), "VALID", UNITS, UNITS, rates, (4, 4, 1)))
+    model = plain_cnn("network", UNITS, rates, blocks=((2,),), padding="VALID", hidden=(UNITS,))
     batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 1)), jnp.float32)}
     params = model.init(jax.random.key(0), {"x": batch["x"][0]})
     params |= {"Dense_1": {"kernel": jnp.eye(UNITS), "bias": jnp.zeros(UNITS)}}

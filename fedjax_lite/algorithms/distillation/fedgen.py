@@ -19,7 +19,7 @@ from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.losses import of_logits
 from fedjax_lite.models.model import Model, in_two
-from fedjax_lite.models.networks import mlp
+from fedjax_lite.models.networks.linear import mlp
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
 from fedjax_lite.work import sgd_work

@@ -1,4 +1,4 @@
-"""Small networks."""
+"""Fully connected networks and linear models."""
 
 from collections.abc import Sequence
 
@@ -55,6 +55,35 @@ class _Linear(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dense(self.outputs, use_bias=self.bias, kernel_init=nn.initializers.zeros)(x.reshape(x.shape[0], -1))
+
+
+def logistic(classes: Whole = 10) -> Model:
+    """Softmax regression from zero, the convex model of the field's theory and first tables.
+
+        p(y | x) = softmax(x W + b)_y,   W = 0, b = 0 at first
+
+    The same function as `mlp(())`, which starts at random weights, and as `linear(classes)`, which by default has one output, for
+    regression. A convex loss has no use for a random start, and that of zeros is every class's equal chance.
+
+    Args:
+        classes: outputs.
+
+    Returns:
+        A model of examples of any shape, d numbers each, with (d + 1) classes parameters: 7,850 for MNIST; for Stack Overflow's tags
+        of 10,000 words and 500 tags 5,000,500 (Reddi et al., "Adaptive Federated Optimization", 2021, table 4). An example's numbers
+        are its features, as methods that look between have them.
+
+    >>> import fedjax_lite as fl, jax, jax.numpy as jnp
+    >>> model = fl.models.logistic(4)
+    >>> params = model.init(jax.random.key(0), {"x": jnp.zeros((28, 28))})
+    >>> sum(x.size for x in jax.tree.leaves(params)), model.apply(params, {"x": jnp.ones((1, 28, 28))}, None).tolist()
+    (3140, [[0.0, 0.0, 0.0, 0.0]])
+
+    Cox, "The Regression Analysis of Binary Sequences", 1958; federated by Li et al., "Federated Optimization in Heterogeneous
+    Networks", 2020, section 5.
+    """
+    outputs = a_count("logistic", "classes", classes)
+    return from_linen(_Linear(outputs, True), head=("Dense_0", nn.Dense(outputs)))
 
 
 def linear(outputs: Whole = 1, *, bias: bool = True) -> Model:

@@ -1,0 +1,1 @@
+"""The networks that published results of federated learning use."""
