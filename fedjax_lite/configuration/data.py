@@ -1,6 +1,6 @@
 """The table [data] of a configuration: the population, the test part, and the public examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
@@ -69,7 +69,12 @@ def paths_of(config: Config) -> dict[str, str]:
 
 def found_in(config: Config) -> list[str]:
     """Return a line on each path whose format [data] leaves open: what is there, and why."""
-    found = [(table, _recognised(table)[1]) for table in _tables(config)]
+    return _found(_tables(config))
+
+
+def _found(tables: Sequence[Table]) -> list[str]:
+    """Return a line on each of the tables whose format is left open."""
+    found = [(table, _recognised(table)[1]) for table in tables]
     return [f"{table.get('path')} is read by {what.format}: {what.why}" for table, what in found if what]
 
 
@@ -94,14 +99,20 @@ def _recognised(table: Table) -> tuple[Table, Recognised | None]:
 
 
 def _named(table: Table, seed: int, **defaults: Any) -> Source:
-    """Load the data set that a table names, as a Source without public examples; through the cache, where it has one."""
-    seed, cache = seed_of(table, seed), _cache_of(table)
-    table, found = _recognised(table.without(["seed", "cache"]))
+    """Load the data set that a table names, as a Source without public examples."""
+    seed = seed_of(table, seed)
     try:
-        source = make(table, "data", around=partial(_kept, cache=cache) if cache else None, seed=seed, **defaults)
+        source = make(table.without(["seed"]), "data", _prepared, seed=seed, **defaults)
     except ConfigError as error:
-        raise ConfigError(f"{error} ({table.get('path')} is read by {found.format}: {found.why})") if found else error from error
+        found = _found(_sets(table))
+        raise ConfigError(f"{error} ({'; '.join(found)})") if found else error from error
     return Source(source.train, source.test) if isinstance(source, TrainTest) else Source(source, None)
+
+
+def _prepared(table: Table) -> tuple[Table, Callable[[Callable], Callable]]:
+    """Return a data set's table under the name of its format, and what lets its reader look into the cache, where it has one."""
+    cache = _cache_of(table)
+    return _recognised(table.without(["cache"]))[0], partial(_kept, cache=cache)
 
 
 def _cache_of(table: Table) -> Any:
@@ -119,7 +130,9 @@ def _cache_of(table: Table) -> Any:
 
 
 def _kept(reader: Callable[..., Any], cache: Any) -> Callable[..., Any]:
-    """Return a reader's function of the same signature that looks into the cache first."""
+    """Return a reader that looks into the cache first, where there is one, of the same signature."""
+    if not cache:
+        return reader
 
     @wraps(reader)
     def read(path: Any, **arguments: Any) -> Any:

@@ -23,6 +23,8 @@ from fedjax_lite.engine import Engine
 
 __all__ = ["KINDS", "find", "make", "names"]
 
+Prepare = Callable[[Table], tuple[Table, Callable[[Callable], Callable]]]
+
 
 class Kind(NamedTuple):
     """A kind of part that a configuration names."""
@@ -112,13 +114,14 @@ def find(table: Table, kind: str) -> tuple[Callable, Table]:
     return known[name], table.without(["name"])
 
 
-def make(table: Table, kind: str, around: Callable[[Callable], Callable] | None = None, **defaults: Any) -> Any:
+def make(table: Table, kind: str, prepare: Prepare | None = None, **defaults: Any) -> Any:
     """Build the part that a table describes, or the chain that a list of tables describes.
 
     Args:
         table: the table; tables inside, for instance `inner`, are built first.
         kind: the kind of the part.
-        around: is given the factory that the table names, and returns a function of the same signature to call in its place.
+        prepare: is given the table, and every table inside of this kind; returns a table to build in its place, and a function that is
+            given the factory that this one names and returns a factory of the same signature.
         defaults: arguments from other sections, for the factories that take them.
 
     Raises:
@@ -129,11 +132,12 @@ def make(table: Table, kind: str, around: Callable[[Callable], Callable] | None 
         if not table.value:
             raise table.error("is an empty list: give at least one table, or leave it out")
         return optax.chain(*[make(each, kind, **defaults) for each in table.items()])
+    table, around = prepare(table) if prepare else (table, None)
     factory, arguments = find(table, kind)
     accepted = inspect.signature(factory).parameters
     for key in [key for key in INSIDE if key in arguments and key in accepted]:
         shared = {name: arguments.get(name) for name in ("num_byzantine",) if name in arguments}
-        inside = make(arguments.at(key), INSIDE[key] or kind, **defaults | shared)
+        inside = make(arguments.at(key), INSIDE[key] or kind, None if INSIDE[key] else prepare, **defaults | shared)
         arguments = arguments.also(**{key: inside})
     missing = {key: value for key, value in defaults.items() if key in accepted and key not in arguments}
     made = call(arguments.also(**missing), around(factory) if around else factory)

@@ -147,7 +147,7 @@ def _told(name: str, value: Any) -> Any:
         return [str(value), _fingerprint(Path(value).expanduser())]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.asarray(value).dtype.kind in "biuf":
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and np.asarray(value).dtype.kind in "biufU":
         return [str(np.asarray(value).dtype), np.asarray(value).tolist()]
     if isinstance(value, list | tuple):
         return [_told(name, each) for each in value]

@@ -62,6 +62,10 @@ def test_load_is_the_reader_of_what_is_there(configured, files):
     assert found_in(configured(IDX)) == ["idx is read by mnist: t10k-images-idx3-ubyte.gz is one of MNIST's idx files"]
     assert found_in(configured(DIGITS)) == []
     assert paths_of(configured(LEAF)) == {"data.path": str(files / "leaf")}
+    inner = f'{{ {LEAF.replace(chr(10), ", ")}, invert = true, cache = "kept" }}'
+    inside = configured(f'name = "feature_noise"\nsigma = 0.0\ninner = {inner}')
+    assert load_data(inside, 0).train.fingerprint() == found.train.fingerprint() and len(list((files / "kept").iterdir())) == 1
+    assert found_in(inside) and paths_of(inside) == {"data.inner.path": str(files / "leaf"), "data.inner.cache": str(files / "kept")}
     public = load_data(configured(f'{LEAF}\npublic = {{ name = "load", path = "leaf" }}'), 0).public
     assert public.population == 1 and public.size.tolist() == [80]
 
