@@ -212,7 +212,7 @@ IN_FOLDERS = (
     Fault("variances are taken for standard deviations", "data/synthetic.py", "data/test_synthetic.py",
         "np.arange(1, _FEATURES + 1) ** -0.6",
         "np.arange(1, _FEATURES + 1) ** -1.2"),
-    Fault("pixels are divided by 256", "data/formats/idx.py", "data/test_idx.py",
+    Fault("pixels are divided by 256", "data/formats/idx.py", "data/formats/test_idx.py",
         "x.astype(np.float32) / 255",
         "x.astype(np.float32) / 256"),
     Fault("what is held out can leave a client without an example", "data/noise.py", "data/test_noise.py",
