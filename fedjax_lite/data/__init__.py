@@ -4,8 +4,11 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.formats.cifar import cifar
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
+from fedjax_lite.data.formats.npz import npz
+from fedjax_lite.data.formats.pfllib import pfllib
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
@@ -20,6 +23,7 @@ __all__ = [
     "FederatedData",
     "Store",
     "TrainTest",
+    "cifar",
     "class_counts",
     "digits",
     "hold_out",
@@ -27,7 +31,9 @@ __all__ = [
     "leaf",
     "mnist",
     "noise",
+    "npz",
     "partition",
+    "pfllib",
     "save",
     "split",
     "store",

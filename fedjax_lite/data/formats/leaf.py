@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_lite.base import Whole
+from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.leaf_tasks import Decoded, decoder, in_numbers
@@ -26,7 +26,7 @@ def leaf(
     vocabulary: Whole = 10_000,
     length: Whole = 25,
     partition: Partition | None = None,
-    test: Any = 0.2,
+    test: Number = 0.2,
     seed: Whole = 0,
 ) -> TrainTest:
     """A LEAF data set: any number of *.json shards in path/train and path/test, or in `path` itself.
@@ -92,7 +92,7 @@ class _User(NamedTuple):
     y: Any
 
 
-def _in_parts(train: list[_User], held: list[_User], vocabulary: int, path: Path) -> tuple[list[Part], tuple[str, ...] | None]:
+def _in_parts(train: list[_User], held: list[_User], vocabulary: Whole, path: Path) -> tuple[list[Part], tuple[str, ...] | None]:
     """Number the users' words alike in both parts, and make the parts; return them with the class names."""
     users, owners = train + held, [user.owner for user in train + held]
     with reading(path):

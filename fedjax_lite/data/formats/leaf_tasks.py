@@ -22,8 +22,8 @@ _TWEET, _TEXT = 6, 4  # a tweet's fields: id, date, query, user, text, tag
 class Decoded(NamedTuple):
     """A user's examples: arrays of numbers, or lists of words, which have no numbers before all users are read."""
 
-    x: np.ndarray | list[list[str]]
-    y: np.ndarray | list[list[str]]
+    x: Any
+    y: Any
 
 
 def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, length: Any) -> Callable[[list, list, str], Decoded]:
@@ -123,7 +123,7 @@ def _tweet(fields: Any, owner: str, length: int) -> list[str]:
 
 def _sequences(x: list, y: list, owner: str) -> Decoded:
     """Return the sequences of all comments, and their next words."""
-    targets = [each.get("target_tokens") if isinstance(each, dict) else None for each in y]
+    targets: list[Any] = [each.get("target_tokens") if isinstance(each, dict) else None for each in y]
     for comment, target in zip(x, targets, strict=True):
         if not isinstance(comment, list) or not isinstance(target, list) or len(comment) != len(target):
             raise ValueError(f'x of {owner} must be sequences of words, and y as many in "target_tokens"')

@@ -14,9 +14,10 @@ _EXPANDS, _AT_LEAST = 100, 2**26  # a packed file may grow to so many times its 
 @contextmanager
 def reading(file: Any, *errors: type[Exception]) -> Iterator[None]:
     """Raise what is wrong with a file's content as a DataError that names `file`; `errors` are those of the library that reads."""
+    caught: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
         yield
-    except (ValueError, *errors) as error:
+    except caught as error:
         said = str(error) or type(error).__name__
         if isinstance(error, DataError) and str(file) in said:
             raise
