@@ -5,10 +5,13 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.formats.cifar import cifar
+from fedjax_lite.data.formats.fedjax_sqlite import fedjax_sqlite
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
 from fedjax_lite.data.formats.npz import npz
 from fedjax_lite.data.formats.pfllib import pfllib
+from fedjax_lite.data.formats.tff_hdf5 import tff_hdf5
+from fedjax_lite.data.formats.tff_sqlite import tff_sqlite
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
@@ -26,6 +29,7 @@ __all__ = [
     "cifar",
     "class_counts",
     "digits",
+    "fedjax_sqlite",
     "hold_out",
     "hold_out_clients",
     "leaf",
@@ -39,4 +43,6 @@ __all__ = [
     "store",
     "synthetic",
     "table",
+    "tff_hdf5",
+    "tff_sqlite",
 ]

@@ -57,6 +57,19 @@ def train_and_test(path: str | os.PathLike, endings: tuple[str, ...]) -> tuple[P
     return regular(pair[0][0]), regular(pair[1][0]) if pair[1] else None
 
 
+def one_file(path: str | os.PathLike, endings: tuple[str, ...]) -> Path:
+    """Return the file at `path`, or the one of a folder whose name has one of the `endings`."""
+    found = Path(path).expanduser()
+    if found.is_file():
+        return found
+    files = [file for file in sorted(folder(path, f"one *{endings[0]} file").iterdir()) if file.name.endswith(endings)]
+    if not files:
+        raise FileNotFoundError(f"{found} holds no file with the ending {' or '.join(endings)}")
+    if len(files) > 1:
+        raise DataError(f"{found} holds more than one data set ({', '.join(file.name for file in files)}): give one of these files")
+    return regular(files[0])
+
+
 def room(file: Path) -> int:
     """Return the bytes that a file may become in memory."""
     return max(_AT_LEAST, _EXPANDS * file.stat().st_size)

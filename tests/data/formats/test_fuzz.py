@@ -2,12 +2,17 @@
 
 import gzip
 import json
+import lzma
 import pickle
 import shutil
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
+import test_fedjax_sqlite
+import test_tff_hdf5
+import test_tff_sqlite
 from fuzz import fuzz
 from test_cifar import write_hundred
 from test_idx import write as write_idx
@@ -65,6 +70,42 @@ def read_object(folder):
     return fl.data.pfllib(folder / "set", test=0)
 
 
+def write_tff_hdf5(folder):
+    held = {"x": np.ones((3, 2), np.float32), "y": np.arange(3)}
+    test_tff_hdf5.write(folder / "a_train.h5", {"ann": held, "bob": held})
+
+
+TFF_ROWS = [
+    (split, name, test_tff_sqlite.example(x=[0.5, 1.0], y=[300]))
+    for split in ("train", "test")
+    for name in ("ann", "bob")
+    for _ in range(3)
+]
+
+
+def read_tff_packed(folder):
+    (folder / "packed.sqlite.lzma").write_bytes(lzma.compress((folder / "a.sqlite").read_bytes(), preset=0))
+    return fl.data.tff_sqlite(folder / "packed.sqlite.lzma")
+
+
+def read_example(folder):
+    example = (folder / "example").read_bytes()
+    return fl.data.tff_sqlite(test_tff_sqlite.write(folder / "a.sqlite", [("train", "ann", example)] * 2), test=0)
+
+
+FEDJAX_ROWS = [test_fedjax_sqlite.client(name, 4, **test_fedjax_sqlite.xy(4)) for name in (b"ann", b"bob")]
+
+
+def write_msgpack(folder):
+    table = test_fedjax_sqlite.table(**test_fedjax_sqlite.xy(2), snippets=test_fedjax_sqlite.texts([b"a", b"b"]))
+    (folder / "msgpack").write_bytes(table)
+
+
+def read_msgpack(folder):
+    row = (b"ann", zlib.compress((folder / "msgpack").read_bytes(), 1), 2)
+    return fl.data.fedjax_sqlite(test_fedjax_sqlite.write(folder / "a_train.sqlite", [row]), test=0)
+
+
 FORMATS = {
     "leaf": (lambda folder: fl.data.leaf(folder), write_leaf),
     "leaf tweets": (lambda folder: fl.data.leaf(folder, length=4, test=0), write_leaf_text),
@@ -79,6 +120,18 @@ FORMATS = {
         lambda folder: write_pfllib(folder, {"0": client(2), "1": client(1)}, protocol=4),
     ),
     "pickle in pfllib": (read_object, write_object),
+    "tff hdf5": (lambda folder: fl.data.tff_hdf5(folder, test=0), write_tff_hdf5),
+    "tff sqlite": (lambda folder: fl.data.tff_sqlite(folder), lambda folder: test_tff_sqlite.write(folder / "a.sqlite", TFF_ROWS)),
+    "tff sqlite in lzma": (read_tff_packed, lambda folder: test_tff_sqlite.write(folder / "a.sqlite", TFF_ROWS)),
+    "example in tff sqlite": (
+        read_example,
+        lambda folder: (folder / "example").write_bytes(test_tff_sqlite.example(x=[0.5, 1.0], y=[300, -1])),
+    ),
+    "fedjax sqlite": (
+        lambda folder: fl.data.fedjax_sqlite(folder, test=0),
+        lambda folder: test_fedjax_sqlite.write(folder / "a_train.sqlite", FEDJAX_ROWS),
+    ),
+    "msgpack in fedjax sqlite": (read_msgpack, write_msgpack),
 }
 
 
