@@ -53,7 +53,7 @@ def fedjax_sqlite(
         FileNotFoundError: no such path, or no file for training in it.
         DataError: naming the file and the client: damaged, another format, other features.
 
-    >>> import pathlib, sqlite3, tempfile, fedjax_lite as fl
+    >>> import msgpack, pathlib, sqlite3, tempfile, zlib, fedjax_lite as fl
     >>> array = lambda shape, dtype, data: msgpack.ExtType(1, msgpack.packb((shape, dtype, data)))
     >>> ann = {"x": array((3, 1), "uint8", bytes([0, 51, 255])), "y": array((3,), "int8", bytes([0, 1, 0]))}
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -56,8 +56,7 @@ def tff_hdf5(
         ImportError: without h5py.
         DataError: naming file and client: damaged, other features, values in another file, more of them than a file of this size holds.
 
-    >>> import pathlib, tempfile, fedjax_lite as fl
-    >>> h5py = extra("h5py", "h5py", "hdf5")
+    >>> import h5py, pathlib, tempfile, fedjax_lite as fl
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with h5py.File(pathlib.Path(folder, "tiny_train.h5"), "w") as file:
     ...         file["examples/ann/snippets"] = np.array([b"To be,", b"or not"])

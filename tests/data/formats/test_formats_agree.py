@@ -10,6 +10,8 @@ import test_tff_hdf5
 import test_tff_sqlite
 
 import fedjax_lite as fl
+from fedjax_lite.configuration.data import load_data
+from fedjax_lite.configuration.table import Config
 
 CLIENTS = {
     name: {"x": np.random.default_rng(seed).random((n, 3)).astype(np.float32), "y": np.arange(n, dtype=np.int64) % 4}
@@ -61,3 +63,12 @@ def test_the_same_clients_are_the_same_population(tmp_path, form):
     ordered = [CLIENTS[name] for name in ("9", "10", "101")]
     assert data.train.fingerprint() == fl.FederatedData.from_clients(ordered).fingerprint()
     assert form is store or data.names == ("9", "10", "101")
+
+
+def test_a_configuration_names_them(tmp_path):
+    file = test_tff_hdf5.write(tmp_path / "a.h5", {name: {"one": client["x"], "two": client["y"]} for name, client in CLIENTS.items()})
+    facts = {"name": "tff_hdf5", "path": str(file), "features": {"x": "one", "y": "two"}, "test": 0}
+    assert load_data(Config({"data": facts}), 0).names == ("9", "10", "101")
+    facts |= {"test": 0.5, "partition": {"name": "iid", "clients": 2}}
+    source = load_data(Config({"data": facts}), 0)
+    assert source.train.size.tolist() == source.test.size.tolist() == [3, 3] and source.names is None
