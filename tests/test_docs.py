@@ -29,6 +29,7 @@ CUTS = {
     "docs/aggregators.md": [],
     "docs/algorithms.md": [],
     "docs/data.md": [],
+    "docs/formats.md": [],
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
@@ -36,6 +37,7 @@ CHEAP = (
     "docs/configurations.md",
     "docs/data.md",
     "docs/differentiable.md",
+    "docs/formats.md",
     "docs/models.md",
     "docs/partitions.md",
     "docs/schedules.md",

@@ -6,8 +6,14 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.feature_skew import feature_noise, rotated
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.formats.cifar import cifar
+from fedjax_lite.data.formats.fedjax_sqlite import fedjax_sqlite
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
+from fedjax_lite.data.formats.npz import npz
+from fedjax_lite.data.formats.pfllib import pfllib
+from fedjax_lite.data.formats.tff_hdf5 import tff_hdf5
+from fedjax_lite.data.formats.tff_sqlite import tff_sqlite
 from fedjax_lite.data.label_skew import label_skew
 from fedjax_lite.data.load import load
 from fedjax_lite.data.new_clients import hold_out_clients
@@ -28,9 +34,11 @@ __all__ = [
     "Store",
     "TrainTest",
     "cached",
+    "cifar",
     "class_counts",
     "digits",
     "feature_noise",
+    "fedjax_sqlite",
     "hold_out",
     "hold_out_clients",
     "label_skew",
@@ -38,7 +46,9 @@ __all__ = [
     "load",
     "mnist",
     "noise",
+    "npz",
     "partition",
+    "pfllib",
     "picture",
     "recognise",
     "rotated",
@@ -47,4 +57,6 @@ __all__ = [
     "store",
     "synthetic",
     "table",
+    "tff_hdf5",
+    "tff_sqlite",
 ]

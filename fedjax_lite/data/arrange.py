@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lite.data.deal import check_fraction, deal
+from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.names import in_order
 from fedjax_lite.data.split import split
@@ -21,6 +22,7 @@ class Part(NamedTuple):
     examples: dict[str, np.ndarray]  # leaves [examples, ...]
     client: np.ndarray | None = None  # int [examples], the place of each example's client in `names`; None: the files name no clients
     names: Sequence[str] = ()
+    where: str = "the test part"  # the file or folder, for errors
 
 
 def arrange(
@@ -39,7 +41,8 @@ def arrange(
         words: the class names.
 
     Raises:
-        ValueError: for files that name no clients, without a partition; a test part of which only some clients train.
+        ValueError: for files that name no clients, without a partition.
+        DataError: for a test part of which only some clients train.
     """
     check_fraction(share)
     words = None if words is None else tuple(words)
@@ -82,8 +85,8 @@ def _aligned(test: Part, names: Sequence[str]) -> FederatedData:
     if len(strangers) == len(held):
         return _central(test)
     if strangers:
-        raise ValueError(
-            f"{len(strangers)} of {len(held)} clients of the test part, such as {strangers[0]!r}, are not in the training part: "
+        raise DataError(
+            f"{test.where}: {len(strangers)} of {len(held)} clients, such as {strangers[0]!r}, are not in the training part: "
             "add the files that are missing there, or move those clients' away"
         )
     return _named(test, names)
