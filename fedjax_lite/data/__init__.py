@@ -4,6 +4,7 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.formats.csv import csv
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.leaf import leaf
 from fedjax_lite.data.new_clients import hold_out_clients
@@ -21,6 +22,7 @@ __all__ = [
     "Store",
     "TrainTest",
     "class_counts",
+    "csv",
     "digits",
     "hold_out",
     "hold_out_clients",
