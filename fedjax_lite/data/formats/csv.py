@@ -106,28 +106,32 @@ def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:
 def _source(file: Path, header: bool, delimiter: str | None) -> Source:
     """Return a file with its columns' names and its delimiter, told by its first lines."""
     first = next(pieces(file), None)
-    if first is None or not first.text.strip():
+    if first is None or not any(map(str.strip, first.lines)):
         raise DataError(f"{file} is empty: give a table")
-    cut = _sniffed(first.text) if delimiter is None else delimiter
-    names = next(standard.reader(io.StringIO(first.text.lstrip("\n")), delimiter=cut, skipinitialspace=True))
-    names = [name.strip() for name in names] if header else [str(i) for i in range(len(names))]
-    return Source(file, names, partial(_below, file, header), cut)
+    cut = _sniffed(first.lines) if delimiter is None else delimiter
+    names, _ = _header(first, cut)
+    return Source(file, names if header else [str(i) for i in range(len(names))], partial(_below, file, cut if header else None), cut)
 
 
-def _below(file: Path, header: bool) -> Iterator[Piece]:
-    """Yield a file's lines, without the first that is not blank if it is a `header`."""
+def _header(piece: Piece, delimiter: str) -> tuple[list[str], int]:
+    """Return the cells of the first row that is not blank, and the number of lines up to its end."""
+    rows = standard.reader(io.StringIO("\n".join(piece.lines)), delimiter=delimiter, skipinitialspace=True)
+    names = next(cells for cells in rows if "".join(cells).strip())
+    return [name.strip() for name in names], rows.line_num
+
+
+def _below(file: Path, header: str | None) -> Iterator[Piece]:
+    """Yield a file's lines without its header, whose delimiter is `header`; None: it has none."""
     for piece in pieces(file):
-        if header and piece.text.strip():
-            rows, header = io.StringIO(piece.text, newline=""), False
-            lines = standard.reader(rows)
-            next(cells for cells in lines if cells)
-            piece = Piece(piece.line + lines.line_num, rows.read())
+        if header is not None and any(map(str.strip, piece.lines)):
+            number = _header(piece, header)[1]
+            piece, header = Piece(piece.line + number, piece.lines[number:]), None
         yield piece
 
 
-def _sniffed(text: str) -> str:
+def _sniffed(lines: Sequence[str]) -> str:
     """Return the delimiter that cuts the first lines into most cells, all lines into as many."""
-    lines = [line for line in text.split("\n", 50)[:50] if line.strip()]
+    lines = [line for line in lines[:50] if line.strip()]
 
     def cells(delimiter: str) -> tuple[bool, int]:
         counts = [len(cells) for cells in standard.reader(lines, delimiter=delimiter, skipinitialspace=True)]

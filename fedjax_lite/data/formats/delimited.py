@@ -1,11 +1,12 @@
-"""Cells between delimiters become numbers: by NumPy's parser where a piece of a file holds numbers alone, else cell by cell."""
+"""Cells between delimiters become numbers, and words places in a list of words; a cell that is neither is refused with its place."""
 
 import csv
+import functools
 import io
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.text_pieces import Piece
 from fedjax_lite.refuse import short
 
-__all__ = ["Source", "Words", "cells_of", "read"]
+__all__ = ["Source", "Words", "read"]
 
 _MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})  # of cells in lower case
 
@@ -23,7 +24,7 @@ class Source(NamedTuple):
 
     file: Path
     names: Sequence[str]  # of its columns
-    pieces: Callable[[], Iterable[Piece]]  # its lines below the header
+    pieces: Callable[[], Iterator[Piece]]  # its lines below the header
     delimiter: str = ","
     quote: str = '"'
 
@@ -56,8 +57,9 @@ def read(
     """
     while True:
         words = {column: Words(dict(known.place), known.why) for column, known in text.items()}
+        coders = {column: _coder(known.place, sources[0].quote) for column, known in words.items()}
         try:
-            found = [[_numbers(source, piece, wanted, words, drop, fill) for piece in source.pieces()] for source in sources]
+            found = [[_numbers(source, piece, wanted, coders, drop, fill) for piece in source.pieces()] for source in sources]
         except _IsText as stop:
             column, why = stop.args
             text = text | {column: Words({}, why)}
@@ -67,68 +69,15 @@ def read(
     return np.concatenate([nothing, *(part for parts in found for part in parts)]), [sum(map(len, parts)) for parts in found], words
 
 
-def cells_of(source: Source, piece: Piece) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's line and its cells, checked to be one a column."""
-    rows = csv.reader(io.StringIO(piece.text), delimiter=source.delimiter, quotechar=source.quote, skipinitialspace=True)
-    line, width = piece.line, len(source.names)
-    try:
-        for cells in rows:
-            if len(cells) > 1 or "".join(cells).strip():
-                if len(cells) != width:
-                    raise DataError(f"{source.file}, line {line}: {len(cells)} cells for {width} columns: give each column its cell")
-                yield line, cells
-            line = piece.line + rows.line_num
-    except csv.Error as error:
-        raise DataError(f"{source.file}, line {line}: {error}") from None
-
-
-def _numbers(source: Source, piece: Piece, wanted: Sequence[int], words: dict[int, Words], drop: bool, fill: Collection[int]) -> np.ndarray:
-    """Return a piece's values, float32 `[rows, wanted]`."""
-    if not piece.text.strip():
-        return np.zeros((0, len(wanted)), np.float32)
-    coders = {column: _coder(words[column].place, source.quote) for column in wanted if column in words}
-    converters: dict[int | str, Callable] = {column: len for column in range(len(source.names)) if column not in wanted}  # any quick number
-    try:
-        with np.errstate(over="ignore"):
-            values = np.loadtxt(
-                piece.text.split("\n"),
-                np.float32,
-                comments=None,
-                delimiter=source.delimiter,
-                quotechar=source.quote,
-                converters=converters | coders,
-                ndmin=2,
-            )
-        if values.shape[1] == len(source.names) and np.isfinite(values).all():
-            return values[:, wanted]
-    except ValueError:  # a word, a missing value or a mistake: look at each cell
-        pass
-    return _one_by_one(source, piece, wanted, coders, drop, fill)
-
-
-def _coder(place: dict[str, float], quote: str) -> Callable[[str], float]:
-    """Return a function from a cell to the place of its word, which it adds if it is new; NaN for a missing one."""
-    known: dict[str, float] = {}
-
-    def code(cell: str) -> float:
-        found = known.get(cell)
-        if found is None:
-            word = cell.strip().strip(quote)
-            found = known[cell] = math.nan if word.lower() in _MISSING else place.setdefault(word, float(len(place)))
-        return found
-
-    return code
-
-
-def _one_by_one(
+def _numbers(
     source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable], drop: bool, fill: Collection[int]
 ) -> np.ndarray:
-    """Return a piece's values, once each cell has been looked at."""
-    lines, rows = [], []
-    for line, cells in cells_of(source, piece):
-        lines.append(line)
-        rows.append([coders[at](cells[at]) if at in coders else _number(cells[at], source, line, at) for at in wanted])
-    values = np.array(rows, float).reshape(len(rows), len(wanted))
+    """Return a piece's values, float32 `[rows, wanted]`."""
+    if not any(piece.lines):
+        return np.zeros((0, len(wanted)), np.float32)
+    if (quick := _at_once(source, piece, wanted, coders)) is not None:
+        return quick
+    lines, values = _row_by_row(source, piece, wanted, coders)
     gone = np.isnan(values)
     stays = np.array([drop or (column in fill and column not in coders) for column in wanted])[None]
     if (wrong := (gone & ~stays) | (np.abs(values) > np.finfo(np.float32).max)).any():
@@ -137,7 +86,49 @@ def _one_by_one(
         if gone[row, at]:
             raise DataError(f"{place}: a value is missing: give missing='drop' to leave such rows out, or 'mean' to fill up features")
         raise DataError(f"{place}: {values[row, at]} is not finite in float32: clean or drop this row")
-    return values[~gone.any(axis=1)].astype(np.float32) if drop else values.astype(np.float32)
+    return (values[~gone.any(axis=1)] if drop else values).astype(np.float32)
+
+
+def _at_once(source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable]) -> np.ndarray | None:
+    """Return a piece's values by NumPy's parser, in C; None where it meets more than numbers and known text."""
+    others = {column: len for column in range(len(source.names)) if column not in wanted}  # any quick number
+    form: dict[str, Any] = {"delimiter": source.delimiter, "quotechar": source.quote, "converters": others | coders}
+    try:
+        with np.errstate(over="ignore"):
+            values = np.loadtxt(piece.lines, np.float32, comments=None, ndmin=2, **form)
+    except ValueError:
+        return None
+    return values[:, wanted] if values.shape[1] == len(source.names) and np.isfinite(values).all() else None
+
+
+def _row_by_row(source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable]) -> tuple[list[int], np.ndarray]:
+    """Return the lines and values of a piece's rows, each cell looked at."""
+    lines, values, width = [], [], len(source.names)
+    rows, line = (
+        csv.reader(io.StringIO("\n".join(piece.lines)), delimiter=source.delimiter, quotechar=source.quote, skipinitialspace=True),
+        piece.line,
+    )
+    try:
+        for cells in rows:
+            if len(cells) > 1 or "".join(cells).strip():
+                if len(cells) != width:
+                    raise DataError(f"{source.file}, line {line}: {len(cells)} cells for {width} columns: give each column its cell")
+                lines.append(line)
+                values.append([coders[at](cells[at]) if at in coders else _number(cells[at], source, line, at) for at in wanted])
+            line = piece.line + rows.line_num
+    except csv.Error as error:
+        raise DataError(f"{source.file}, line {line}: {error}") from None
+    return lines, np.array(values, float).reshape(len(values), len(wanted))
+
+
+def _coder(place: dict[str, float], quote: str) -> Callable[[str], float]:
+    """Return a function from a cell to the place of its word, which it adds if it is new; NaN for a missing one."""
+
+    def code(cell: str) -> float:
+        word = cell.strip().strip(quote)
+        return math.nan if word.lower() in _MISSING else place.setdefault(word, float(len(place)))
+
+    return functools.cache(code)
 
 
 def _number(cell: str, source: Source, line: int, column: int) -> float:

@@ -1,6 +1,6 @@
 """From a table's rows to a population: words become numbers, missing values are filled up, features standardised."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -111,20 +111,17 @@ def _fill(made: TrainTest) -> TrainTest:
 def _standardise(made: TrainTest, number: np.ndarray) -> TrainTest:
     """Give columns the mean 0 and, where they vary, the standard deviation 1 over the training examples."""
     x = np.asarray(made.train.examples["x"])
-    mean = np.where(number, x.mean(axis=0, dtype=float), 0)
-    deviation = np.sqrt(sum(((some - mean[None]) ** 2).sum(axis=0) for some in _some(x)) / len(x))
-    deviation = np.where(number & (deviation > 0), deviation, 1)
+    mean = np.where(number, x.mean(axis=0, dtype=float), 0).astype(np.float32)
+    squares = sum(((x[i : i + _AT_ONCE] - mean[None]) ** 2).sum(axis=0, dtype=float) for i in range(0, len(x), _AT_ONCE))
+    deviation = np.sqrt(squares / len(x))
+    deviation = np.where(number & (deviation > 0), deviation, 1).astype(np.float32)
 
     def scaled(part: Any) -> Any:
-        some = [((each - mean[None]) / deviation[None]).astype(np.float32) for each in _some(np.asarray(part.examples["x"]))]
-        return _with(part, np.concatenate(some))
+        x = np.asarray(part.examples["x"]) - mean[None]
+        x /= deviation[None]
+        return _with(part, x)
 
     return TrainTest(*(part and scaled(part) for part in made))
-
-
-def _some(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield `x` in a few rows at a time, since it is twice as large in float64."""
-    return (x[i : i + _AT_ONCE] for i in range(0, len(x), _AT_ONCE))
 
 
 def _with(part: Any, x: np.ndarray) -> Any:

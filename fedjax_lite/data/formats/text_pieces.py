@@ -10,7 +10,7 @@ from fedjax_lite.data.error import DataError
 
 __all__ = ["Piece", "pieces", "refuse_expansion"]
 
-_PIECE, _LONGEST = 2**18, 2**24  # bytes read at a time; bytes of the longest line
+_PIECE, _LONGEST = 2**16, 2**24  # bytes read at a time; bytes of the longest line
 _FREE, _RATIO = 2**28, 200  # bytes that every packed file may unpack to, and how many times its size a larger one
 
 
@@ -18,7 +18,7 @@ class Piece(NamedTuple):
     """Some whole lines of a file."""
 
     line: int  # the number of the first, from 1
-    text: str
+    lines: list[str]  # without their ends
 
 
 def pieces(file: Path) -> Iterator[Piece]:
@@ -37,8 +37,9 @@ def pieces(file: Path) -> Iterator[Piece]:
                 total += len(data)
                 if packed:
                     refuse_expansion(file, file.stat().st_size, total)
-                yield Piece(line, _decoded(bytes(data), file, line))
-                line += data.count(b"\n")
+                lines = _decoded(bytes(data), file, line).removesuffix("\n").split("\n")
+                yield Piece(line, lines)
+                line += len(lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
 
@@ -53,7 +54,7 @@ def _fill(data: bytearray, stream, file: Path, line: int) -> None:
     """Read on to the end of a line, and of a quoted cell."""
     more = stream.readline(_LONGEST)
     data += more
-    odd = data.count(b'"') % 2
+    odd = b'"' in data and data.count(b'"') % 2
     while odd and len(data) < _LONGEST and (more := stream.readline(_LONGEST)):
         data += more
         odd ^= more.count(b'"') % 2
