@@ -4,9 +4,12 @@ from fedjax_lite.data import partition
 from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.formats.arff import arff
 from fedjax_lite.data.formats.csv import csv
 from fedjax_lite.data.formats.idx import mnist
+from fedjax_lite.data.formats.images import images
 from fedjax_lite.data.formats.leaf import leaf
+from fedjax_lite.data.formats.text import text
 from fedjax_lite.data.new_clients import hold_out_clients
 from fedjax_lite.data.noise import class_counts, hold_out, noise
 from fedjax_lite.data.save import save
@@ -14,6 +17,7 @@ from fedjax_lite.data.split import split
 from fedjax_lite.data.store import Store, store
 from fedjax_lite.data.synthetic import synthetic
 from fedjax_lite.data.table import table
+from fedjax_lite.data.text import Vocabulary, decode, encode, tokens_of, vocabulary_of, windows
 from fedjax_lite.data.train_test import TrainTest
 
 __all__ = [
@@ -21,11 +25,16 @@ __all__ = [
     "FederatedData",
     "Store",
     "TrainTest",
+    "Vocabulary",
+    "arff",
     "class_counts",
     "csv",
+    "decode",
     "digits",
+    "encode",
     "hold_out",
     "hold_out_clients",
+    "images",
     "leaf",
     "mnist",
     "noise",
@@ -35,4 +44,8 @@ __all__ = [
     "store",
     "synthetic",
     "table",
+    "text",
+    "tokens_of",
+    "vocabulary_of",
+    "windows",
 ]

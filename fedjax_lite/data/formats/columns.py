@@ -97,7 +97,9 @@ def rows_of(
     if not len(values):
         raise DataError(f"{first.file} holds no rows{' without a missing value' if missing == 'drop' else ''}: give a file with examples")
     in_order = {
-        column: _in_order(values[:, at], words[column], declared or {}, column) for at, column in enumerate(roles.wanted) if column in words
+        column: _in_order(values[:, at], first, column, words[column], (declared or {}).get(column))
+        for at, column in enumerate(roles.wanted)
+        if column in words
     }
     for at, column in enumerate(roles.features):
         if column in words and len(in_order[column]) > _MOST_WORDS:
@@ -127,13 +129,21 @@ def stem(file: Path) -> str:
     return Path(file.name.removesuffix(".gz")).stem
 
 
-def _in_order(values: np.ndarray, words: Words, declared: dict[int, Words], column: int) -> list[str]:
+def _in_order(values: np.ndarray, source: Source, column: int, words: Words, declared: Words | None) -> list[str]:
     """Return a column's words, as declared or in their order as text, and make `values` places in these."""
-    if len(words.place) > _MOST_CLIENTS:
-        raise DataError(f"{len(words.place)} different words in one column, and {_MOST_CLIENTS} can be told apart: cut the file up")
-    ordered = list(words.place) if column in declared else sorted(words.place)
+    found = list(words.place)
+    if len(found) > _MOST_CLIENTS:
+        raise DataError(
+            f"column {source.names[column]!r} has {len(found)} different words, {_MOST_CLIENTS} can be told apart: cut the file up"
+        )
+    if declared is not None and len(found) > len(declared.place):
+        strange = found[len(declared.place)]
+        raise DataError(
+            f"column {source.names[column]!r} of {source.file}, or of a file beside it, holds {strange!r}, which is not declared"
+        )
+    ordered = sorted(found) if declared is None else found
     rank = {word: i for i, word in enumerate(ordered)}
-    values[:] = np.array([rank[word] for word in words.place], np.float32)[values.astype(int)]
+    values[:] = np.array([rank[word] for word in found], np.float32)[values.astype(int)]
     return ordered
 
 
