@@ -5,6 +5,7 @@ from fedjax_lite.data.digits import digits
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.formats.arff import arff
+from fedjax_lite.data.formats.arrow import arrow, parquet
 from fedjax_lite.data.formats.csv import csv
 from fedjax_lite.data.formats.idx import mnist
 from fedjax_lite.data.formats.images import images
@@ -27,6 +28,7 @@ __all__ = [
     "TrainTest",
     "Vocabulary",
     "arff",
+    "arrow",
     "class_counts",
     "csv",
     "decode",
@@ -38,6 +40,7 @@ __all__ = [
     "leaf",
     "mnist",
     "noise",
+    "parquet",
     "partition",
     "save",
     "split",

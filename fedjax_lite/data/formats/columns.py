@@ -11,7 +11,7 @@ from fedjax_lite.data.formats.delimited import Source, Words, read
 from fedjax_lite.data.formats.tabular import Rows
 from fedjax_lite.refuse import is_count, short
 
-__all__ = ["check_table_arguments", "roles_of", "rows_of", "stem"]
+__all__ = ["check_few_words", "check_table_arguments", "roles_of", "rows_of", "stem"]
 
 _MOST_WORDS, _MOST_CLIENTS = 100, 2**24  # different words of a feature; clients that float32 tells apart
 
@@ -102,11 +102,7 @@ def rows_of(
         if column in words
     }
     for at, column in enumerate(roles.features):
-        if column in words and len(in_order[column]) > _MOST_WORDS:
-            raise DataError(
-                f"column {first.names[column]!r} has {len(in_order[column])} different words, for instance {words[column].why}: "
-                f"mend a cell that is no number, or leave the column out by features="
-            )
+        check_few_words(first.names[column], in_order.get(column, ()), words[column].why if column in words else "")
     number = len(roles.features)
     owner, names, held = _whose(sources, counts) if roles.client is None else (values[:, -1].astype(np.int32), in_order[roles.client], None)
     return Rows(
@@ -158,6 +154,15 @@ def _whose(sources: Sequence[Source], counts: Sequence[int]) -> tuple[np.ndarray
         double = next(name for i, name in enumerate(stems) if name in stems[:i])
         raise DataError(f"two files are called {double!r}, and a file is a client: rename one, or name the column `client`")
     return np.repeat(np.arange(len(sources)), counts), stems, None
+
+
+def check_few_words(name: str, words: Sequence[str], why: str) -> None:
+    """Refuse a feature with many words, which is rather numbers with a mistake among them; `why` is its first word."""
+    if len(words) > _MOST_WORDS:
+        raise DataError(
+            f"column {name!r} has {len(words)} different words, for instance {why}: mend a cell that is no number, or leave the column out "
+            "by features="
+        )
 
 
 def check_table_arguments(missing: Any, text: Any) -> None:
