@@ -83,7 +83,7 @@ def _source(file: Path) -> tuple[Source, dict[int, Words]]:
         for number, line in enumerate(map(str.strip, piece.lines), piece.line):
             if line.lower() == "@data":
                 rows = partial(_below, file, number)
-                first = next((row for below in rows() for row in below.lines if row), "")
+                first = next((row for below in rows() for row in below.lines if row.strip()), "")
                 return Source(
                     file, names, rows, "\t" if "\t" in first and "," not in first else ",", "'" if "'" in first else '"'
                 ), declared
@@ -114,7 +114,7 @@ def _below(file: Path, header: int) -> Iterator[Piece]:
     """Yield the lines below the header's last, with comments blanked."""
     for piece in pieces(file):
         above = min(max(header + 1 - piece.line, 0), len(piece.lines))
-        lines = ["" if line.lstrip().startswith("%") else line for line in piece.lines[above:]]
+        lines = ["\n" if line.lstrip().startswith("%") else line for line in piece.lines[above:]]
         below = Piece(piece.line + above, lines)
         if sparse := [number for number, line in enumerate(lines, below.line) if line.lstrip().startswith("{")]:
             raise DataError(f"{file}, line {sparse[0]}: a row is written sparsely: convert it, for instance by Weka's SparseToNonSparse")

@@ -1,7 +1,6 @@
 """Tables of delimited text: CSV, TSV, and files of data without a header."""
 
 import csv as standard
-import io
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -77,6 +76,8 @@ def csv(
     Source: Shafranovich 2005, "Common Format and MIME Type for Comma-Separated Values (CSV) Files", RFC 4180.
     """
     check_table_arguments(missing, text)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     sources = [_source(file, header, delimiter) for file in files_of(path, _ENDS)]
     rows = rows_of(sources, label=label, client=client, features=features, missing=missing, classes=classes)
     return population(rows, text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed)
@@ -115,7 +116,7 @@ def _source(file: Path, header: bool, delimiter: str | None) -> Source:
 
 def _header(piece: Piece, delimiter: str) -> tuple[list[str], int]:
     """Return the cells of the first row that is not blank, and the number of lines up to its end."""
-    rows = standard.reader(io.StringIO("\n".join(piece.lines)), delimiter=delimiter, skipinitialspace=True)
+    rows = standard.reader(piece.lines, delimiter=delimiter, skipinitialspace=True)
     names = next(cells for cells in rows if "".join(cells).strip())
     return [name.strip() for name in names], rows.line_num
 

@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import io
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -73,7 +72,7 @@ def _numbers(
     source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable], drop: bool, fill: Collection[int]
 ) -> np.ndarray:
     """Return a piece's values, float32 `[rows, wanted]`."""
-    if not any(piece.lines):
+    if not any(map(str.strip, piece.lines)):
         return np.zeros((0, len(wanted)), np.float32)
     if (quick := _at_once(source, piece, wanted, coders)) is not None:
         return quick
@@ -105,7 +104,7 @@ def _row_by_row(source: Source, piece: Piece, wanted: Sequence[int], coders: dic
     """Return the lines and values of a piece's rows, each cell looked at."""
     lines, values, width = [], [], len(source.names)
     rows, line = (
-        csv.reader(io.StringIO("\n".join(piece.lines)), delimiter=source.delimiter, quotechar=source.quote, skipinitialspace=True),
+        csv.reader(piece.lines, delimiter=source.delimiter, quotechar=source.quote, skipinitialspace=True),
         piece.line,
     )
     try:

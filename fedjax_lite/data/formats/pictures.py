@@ -83,8 +83,9 @@ def _array(image: Any, name: str, data: bytes, size: tuple[int, int] | None, gre
             raise DataError(f"{name} is {picture.height} x {picture.width} pixels: scale it down")
         if picture.mode[0] in "IF":
             raise DataError(f"{name} has more than 8 bits a channel (mode {picture.mode}): save it with 8")
-        picture = picture.convert("L" if grey else "RGB")
-        if size is not None and picture.size != size[::-1]:
-            picture = picture.resize(size[::-1], image.Resampling.BILINEAR)
-        array = np.asarray(picture)
+        mode = "L" if grey else "RGB"
+        plain = picture if picture.mode == mode else picture.convert(mode)
+        if size is not None and plain.size != size[::-1]:
+            plain = plain.resize(size[::-1], image.Resampling.BILINEAR)
+        array = np.asarray(plain)
     return array.reshape(*array.shape[:2], -1)

@@ -102,7 +102,7 @@ def _texts(files: Sequence[Path], by: str) -> dict[str, str]:
                     found.setdefault(stem(file), []).append(line)
                 elif by == "line" and line.strip():
                     found[f"{file}, line {number}"] = [line]
-                elif by == "speaker" and begins and (named := _SPEAKER.fullmatch(line)):
+                elif by == "speaker" and begins and (named := _SPEAKER.fullmatch(line.strip())):
                     speaker = named[1]
                     found.setdefault(speaker, [])
                 elif by == "speaker" and line.strip():
@@ -110,7 +110,7 @@ def _texts(files: Sequence[Path], by: str) -> dict[str, str]:
                         raise DataError(f"{file}, line {number}: text before the first speaker, a line NAME: after an empty one: give by=")
                     found[speaker].append(line)
                 begins = not line.strip()
-    return {name: "\n".join(lines).strip() for name, lines in found.items()}
+    return {name: "".join(lines).strip() for name, lines in found.items()}
 
 
 def _numbered(known: Vocabulary, texts: Iterable[Sequence[str]]) -> list[np.ndarray]:

@@ -1,6 +1,7 @@
 """Text files in pieces of whole lines, plain or gzip, so that no file is in memory whole and none expands without bound."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ class Piece(NamedTuple):
     """Some whole lines of a file."""
 
     line: int  # the number of the first, from 1
-    lines: list[str]  # without their ends
+    lines: list[str]  # with their ends
 
 
 def pieces(file: Path) -> Iterator[Piece]:
@@ -37,7 +38,7 @@ def pieces(file: Path) -> Iterator[Piece]:
                 total += len(data)
                 if packed:
                     refuse_expansion(file, file.stat().st_size, total)
-                lines = _decoded(bytes(data), file, line).removesuffix("\n").split("\n")
+                lines = io.StringIO(_decoded(bytes(data), file, line)).readlines()
                 yield Piece(line, lines)
                 line += len(lines)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
