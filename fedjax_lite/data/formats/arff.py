@@ -83,10 +83,9 @@ def _source(file: Path) -> tuple[Source, dict[int, Words]]:
         for number, line in enumerate(map(str.strip, piece.lines), piece.line):
             if line.lower() == "@data":
                 rows = partial(_below, file, number)
-                first = next((row for below in rows() for row in below.lines if row.strip()), "")
-                return Source(
-                    file, names, rows, "\t" if "\t" in first and "," not in first else ",", "'" if "'" in first else '"'
-                ), declared
+                first = "".join(next((below.lines for below in rows()), []))
+                delimiter, quote = "\t" if "," not in first else ",", "'" if '"' not in first else '"'
+                return Source(file, names, rows, delimiter, quote), declared
             if found := _ATTRIBUTE.fullmatch(line):
                 name, kind = found[1].strip("'\""), found[2].strip()
                 if kind.startswith("{"):

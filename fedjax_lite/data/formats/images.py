@@ -81,7 +81,7 @@ def images(
     found = [file for file in (_in_folder(path) if path.is_dir() else _in_zip(path)) if file.name.lower().endswith(_ENDS)]
     if not found:
         raise DataError(f"{path} holds no images ({', '.join(_ENDS)})")
-    parts = _by_part(path, found)
+    parts = _by_part(found, 1 if layout is None else _LAYOUTS[layout])
     depth = _depth(path, [file for part in parts for file in part], layout)
     words = sorted({file.folders[depth - 1] for part in parts for file in part})
     made = [_part(part, depth, words, size, grey) for part in parts]
@@ -111,9 +111,9 @@ def _in_zip(path: Path) -> Iterator[File]:
             yield File(tuple(folders), f"{path}: {name}", read)
 
 
-def _by_part(path: Path, files: list[File]) -> list[list[File]]:
-    """Return the images of each part, train before test, without the folder of the part, and without folders that all share."""
-    while all(len(file.folders) > 1 for file in files) and len({file.folders[0] for file in files}) == 1:
+def _by_part(files: list[File], depth: int) -> list[list[File]]:
+    """Return the images of each part, train before test, without the folder of the part, and without those that all share above `depth`."""
+    while all(len(file.folders) > depth for file in files) and len({file.folders[0] for file in files}) == 1:
         files = [file._replace(folders=file.folders[1:]) for file in files]
     for at in (0, 1):
         kinds = [_PARTS.get(file.folders[at].lower()) if len(file.folders) > at else None for file in files]

@@ -112,4 +112,4 @@ def test_tiny_shakespeare(real_data):
     text = file.read_text()
     said = [block.partition("\n")[2] for block in text.strip().split("\n\n") if block.startswith("ROMEO:")]
     romeo = data.train.client(data.names.index("ROMEO"))
-    assert decode(Vocabulary(data.words), np.asarray(romeo["y"]).ravel()) == "\n".join(said).strip()
+    assert decode(Vocabulary(data.words), np.asarray(romeo["y"]).ravel()) == "\n".join(filter(None, said))
