@@ -230,6 +230,18 @@ IN_FOLDERS = (
     Fault("a sort by client mixes up its examples", "data/federated.py", "data/test_federated_data.py",
         'order = np.argsort(client_ids, kind="stable")',
         "order = np.argsort(client_ids[::-1])[::-1]"),
+    Fault("features are standardised by the held-out examples too", "data/formats/tabular.py", "data/formats/test_csv.py",
+        'x = np.asarray(made.train.examples["x"])\n    mean',
+        'x = np.concatenate([part.examples["x"] for part in made if part])\n    mean'),
+    Fault("a row's line is counted from the header's", "data/formats/delimited.py", "data/formats/test_csv_refusals.py",
+        "lines.append(line)",
+        "lines.append(line - 1)"),
+    Fault("windows of held-out text begin in the training text", "data/formats/text.py", "data/formats/test_plain_text.py",
+        "all_of[1 + cut[name] :]",
+        "all_of[cut[name] :]"),
+    Fault("padding is a target", "data/text/windows.py", "data/text",
+        "np.full(number * length + 1, PAD, np.int32)",
+        "np.full(number * length + 1, 3, np.int32)"),
 
     # distill
     Fault("the distillation loss is scaled by T and not by its square", "distill/student.py", "distill/test_ensemble.py distill/test_student.py",

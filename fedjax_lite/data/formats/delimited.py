@@ -83,7 +83,8 @@ def _numbers(
         row, at = np.argwhere(wrong)[0]
         place = f"{source.file}, line {lines[row]}, column {source.names[wanted[at]]!r}"
         if gone[row, at]:
-            raise DataError(f"{place}: a value is missing: give missing='drop' to leave such rows out, or 'mean' to fill up features")
+            also = "" if wanted[at] in coders else ", or 'mean' to fill numbers of features up"
+            raise DataError(f"{place}: a value is missing: give missing='drop' to leave such rows out{also}")
         raise DataError(f"{place}: {values[row, at]} is not finite in float32: clean or drop this row")
     return (values[~gone.any(axis=1)] if drop else values).astype(np.float32)
 

@@ -78,7 +78,7 @@ def _labels(rows: Rows, classes: Any) -> tuple[np.ndarray, Sequence[str] | None]
         )
     if words is not None and classes is not None and len(words) > classes:
         raise DataError(f"classes={classes}, and the labels are {len(words)} words, {short(', '.join(words))}: raise it")
-    return y.astype(np.float32 if stranger(np.abs(y)) else np.int32), words
+    return y.astype(np.float32 if stranger(np.abs(y), 2**31) else np.int32), words
 
 
 def _features(rows: Rows, text: str) -> tuple[np.ndarray, np.ndarray]:
