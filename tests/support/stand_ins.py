@@ -25,11 +25,13 @@ def leaf_shards(folder):
 
 
 def activities(folder):
-    """30 people of twelve examples each, as a CSV of UCI's Human Activity Recognition: each activity is a place, each person a bit beside."""
+    """30 people of twelve examples each, as a CSV of UCI's Human Activity Recognition: an activity is a place, a person a way from it."""
     rng = np.random.default_rng(0)
     names = "LAYING SITTING STANDING WALKING WALKING_DOWNSTAIRS WALKING_UPSTAIRS".split()
     person, activity = np.repeat(np.arange(1, 31), 12), np.tile(np.arange(6), 60)
     places, beside = rng.normal(size=(6, 561)), rng.normal(size=(31, 561))
     x = np.tanh(0.3 * (places[activity] + beside[person] + 2 * rng.normal(size=(360, 561))))
-    lines = [",".join([*(f"{value:.5f}" for value in row), str(who), names[what]]) for row, who, what in zip(x, person, activity, strict=True)]
+    lines = [
+        ",".join([*(f"{value:.5f}" for value in row), str(who), names[what]]) for row, who, what in zip(x, person, activity, strict=True)
+    ]
     (folder / "har.csv").write_text("\n".join([",".join([*(f"f{i}" for i in range(561)), "subject", "Activity"]), *lines]))

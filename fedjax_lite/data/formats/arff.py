@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.error import DataError
@@ -71,8 +72,16 @@ def arff(
         if [*other.items()] != [*declared.items()]:
             raise DataError(f"{file} declares other words than {files[0]}: make their @attribute lines equal")
     sources = [source for source, _ in read]
-    rows = rows_of(sources, label=label, client=client, features=features, missing=missing, classes=classes, declared=declared)
-    return population(rows, text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed)
+    columns: dict[str, Any] = {"label": label, "client": client, "features": features, "missing": missing, "classes": classes}
+    return population(
+        rows_of(sources, **columns, declared=declared),
+        text=text,
+        standardise=standardise,
+        classes=classes,
+        partition=partition,
+        test=test,
+        seed=seed,
+    )
 
 
 def _source(file: Path) -> tuple[Source, dict[int, Words]]:

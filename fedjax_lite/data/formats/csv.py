@@ -79,8 +79,10 @@ def csv(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(f"delimiter must be one character, got {delimiter!r}")
     sources = [_source(file, header, delimiter) for file in files_of(path, _ENDS)]
-    rows = rows_of(sources, label=label, client=client, features=features, missing=missing, classes=classes)
-    return population(rows, text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed)
+    columns: dict[str, Any] = {"label": label, "client": client, "features": features, "missing": missing, "classes": classes}
+    return population(
+        rows_of(sources, **columns), text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed
+    )
 
 
 def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:

@@ -17,6 +17,8 @@ __all__ = ["Source", "Words", "read"]
 
 _MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})  # of cells in lower case
 
+_ROOM = 2**24  # values
+
 
 class Source(NamedTuple):
     """A file of delimited cells."""
@@ -57,15 +59,29 @@ def read(
     while True:
         words = {column: Words(dict(known.place), known.why) for column, known in text.items()}
         coders = {column: _coder(known.place, sources[0].quote) for column, known in words.items()}
+        parts = (
+            (at, _numbers(source, piece, wanted, coders, drop, fill)) for at, source in enumerate(sources) for piece in source.pieces()
+        )
         try:
-            found = [[_numbers(source, piece, wanted, coders, drop, fill) for piece in source.pieces()] for source in sources]
+            return *_joined(parts, len(sources), len(wanted)), words
         except _IsText as stop:
             column, why = stop.args
             text = text | {column: Words({}, why)}
-        else:
-            break
-    nothing = np.zeros((0, len(wanted)), np.float32)
-    return np.concatenate([nothing, *(part for parts in found for part in parts)]), [sum(map(len, parts)) for parts in found], words
+
+
+def _joined(parts: Iterator[tuple[int, np.ndarray]], sources: int, width: int) -> tuple[np.ndarray, list[int]]:
+    """Join values as they come, each with the place of its source; return the rows of each source too."""
+    # Memory that nothing was written to yet is none, so that there is room without a second copy at the end.
+    joined, rows, counts = np.empty((_ROOM // width + 1, width), np.float32), 0, [0] * sources
+    for at, part in parts:
+        if rows + len(part) > len(joined):
+            more = np.empty((2 * rows + len(part), width), np.float32)
+            more[:rows] = joined[:rows]
+            joined = more
+        joined[rows : rows + len(part)] = part
+        rows += len(part)
+        counts[at] += len(part)
+    return joined[:rows], counts
 
 
 def _numbers(

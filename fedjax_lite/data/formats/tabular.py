@@ -49,8 +49,10 @@ def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partit
     if (missing := np.isnan(x)).any():
         examples |= {"x": np.where(missing, np.float32(0), x), "missing": missing}
     parts = [_part(rows, examples, slice(None))] if rows.held is None else [_part(rows, examples, each) for each in (~rows.held, rows.held)]
+    del rows, x, examples  # the population is a copy of them
     made = arrange(*parts, partition=partition, share=test, seed=seed, words=words)
-    if "missing" in examples:
+    del parts
+    if "missing" in made.train.examples:
         made = _fill(made)
     return _standardise(made, number) if standardise else made
 

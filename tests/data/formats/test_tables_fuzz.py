@@ -131,7 +131,7 @@ def test_damage_is_refused_by_name(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_much_damage_is_refused_by_name(name):
-    fuzz(name, 1_500)
+    fuzz(name, 10_000)
 
 
 def test_a_zip_that_says_false_things(tmp_path):
