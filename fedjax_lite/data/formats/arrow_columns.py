@@ -40,6 +40,8 @@ def rows_of_arrow(
     Raises:
         DataError: naming the column: not there, of another type, with missing values.
     """
+    if not len(table):
+        raise DataError(f"{where} holds no rows: give a file with examples")
     names = table.schema.names
     chosen = [name for name in names if name not in (label, client)] if features is None else list(features)
     for argument, wanted in (("label", [label]), ("client", [] if client is None else [client]), ("features", chosen)):

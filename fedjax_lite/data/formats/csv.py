@@ -108,18 +108,21 @@ def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:
 
 def _source(file: Path, header: bool, delimiter: str | None) -> Source:
     """Return a file with its columns' names and its delimiter, told by its first lines."""
-    first = next(pieces(file), None)
-    if first is None or not any(map(str.strip, first.lines)):
+    first = next(pieces(file), Piece(1, []))
+    try:
+        cut = _sniffed(first.lines) if delimiter is None else delimiter
+        names, _ = _header(first, cut)
+    except standard.Error as error:
+        raise DataError(f"{file}, line {first.line}: {error}") from None
+    if not names:
         raise DataError(f"{file} is empty: give a table")
-    cut = _sniffed(first.lines) if delimiter is None else delimiter
-    names, _ = _header(first, cut)
     return Source(file, names if header else [str(i) for i in range(len(names))], partial(_below, file, cut if header else None), cut)
 
 
 def _header(piece: Piece, delimiter: str) -> tuple[list[str], int]:
     """Return the cells of the first row that is not blank, and the number of lines up to its end."""
     rows = standard.reader(piece.lines, delimiter=delimiter, skipinitialspace=True)
-    names = next(cells for cells in rows if "".join(cells).strip())
+    names = next((cells for cells in rows if "".join(cells).strip()), [])
     return [name.strip() for name in names], rows.line_num
 
 
@@ -137,7 +140,7 @@ def _sniffed(lines: Sequence[str]) -> str:
     lines = [line for line in lines[:50] if line.strip()]
 
     def cells(delimiter: str) -> tuple[bool, int]:
-        counts = [len(cells) for cells in standard.reader(lines, delimiter=delimiter, skipinitialspace=True)]
+        counts = [len(cells) for cells in standard.reader(lines, delimiter=delimiter, skipinitialspace=True)] or [0]
         return len(set(counts)) == 1 and counts[0] > 1, counts[0]
 
     return max(",;\t|", key=cells)

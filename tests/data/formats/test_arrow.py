@@ -109,6 +109,7 @@ def test_missing_words_and_kinds_of_columns(tmp_path):
     ("columns", "arguments", "message"),
     [
         ({"x": [1, 2]}, {}, "label: .*t.parquet has no column 'label'; it has 'x'"),
+        ({"x": [], "label": []}, {}, "t.parquet holds no rows"),
         ({"x": [1, 2], "label": [0, 1]}, {"client": "who"}, "client: .* has no column 'who'"),
         ({"x": [1, 2], "label": [0, 1]}, {"features": ["z"]}, "features: .* has no column 'z'"),
         ({"label": [0, 1]}, {}, "must be different columns, and one at least a feature"),
@@ -126,7 +127,7 @@ def test_missing_words_and_kinds_of_columns(tmp_path):
         ({"x": [1, None], "label": [None, 1]}, {"missing": "drop"}, "holds no rows without a missing value"),
         ({"x": [str(i) + "x" for i in range(101)], "label": [0] * 101}, {}, "column 'x' has 101 different words"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_refusals(tmp_path, columns, arguments, message):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")

@@ -16,6 +16,7 @@ HEAD = "who,age,y\n"
     [
         ("", "bad.csv is empty"),
         (" \n\n", "bad.csv is empty"),
+        ('"' * 9, "bad.csv is empty"),
         (HEAD, "bad.csv holds no rows"),
         (HEAD + "a,1,0\nb,2\n", "bad.csv, line 3: 2 cells for 3 columns"),
         (HEAD + "a,1,0\nb,2,0,0\n", "bad.csv, line 3: 4 cells for 3 columns"),
@@ -38,7 +39,7 @@ HEAD = "who,age,y\n"
         ),
         (gzip.compress(HEAD.encode(), mtime=0)[:-9], "bad.csv cannot be unpacked"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_the_place_of_a_mistake_is_named(tmp_path, text, message):
     tmp_path.joinpath("bad.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
