@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from grouping import grouped
 from safetensors.numpy import load_file
-from stand_ins import idx_files, leaf_shards
+from stand_ins import activities, idx_files, leaf_shards
 from tiny import first_round
 
 from fedjax_lite import cli
@@ -26,6 +26,7 @@ CHANGES = {
     "dp_fedavg": [PATH, "aggregator.noise_multiplier=1.0", "grid={{}}"],
     "distill_small_student": [PATH],
     "femnist_mlp": [PATH],
+    "har": [PATH],
     "mcmahan_mnist": [PATH],
     "optimisers_mnist": [PATH],
     "personal_mnist": [PATH],
@@ -39,6 +40,7 @@ def stand_ins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     idx_files(folder)
     leaf_shards(folder)
+    activities(folder)
     return folder
 
 
@@ -111,6 +113,12 @@ def test_two_clients_end_at_the_least_squares_solution(tmp_path):
     assert summary["status"] == "converged"
     for value in solution.ravel():
         assert f"{value:.4f}"[:-1] in printed
+
+
+@pytest.mark.deep
+def test_har(tmp_path, stand_ins):
+    _, summary = run("har.toml", tmp_path / "run", "--set", f"data.path={stand_ins / 'har.csv'}")
+    assert summary["final"]["test_accuracy"] >= 0.9 and summary["data"]["clients"] == 30
 
 
 @pytest.mark.slow

@@ -4,14 +4,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.data.formats.images import read_image
-from fedjax_lite.data.formats.reading import folder
+from fedjax_lite.data.error import DataError
+from fedjax_lite.data.formats.pictures import check_size, decoded
+from fedjax_lite.data.formats.reading import folder, regular
 from fedjax_lite.data.table import labels, rows
 from fedjax_lite.refuse import a_count
 
@@ -30,7 +32,7 @@ def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, le
     """Return what turns a user's JSON lists x and y into arrays or words; an error names the user by its third argument."""
     where = None if images is None else folder(images, "the images that x names")
     length = a_count("leaf", "length", length)
-    size = None if size is None else a_count("leaf", "size", size)
+    both = check_size(size)
     taken: set[str] = set()
 
     def decode(x: list, y: list, owner: str) -> Decoded:
@@ -38,7 +40,7 @@ def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, le
             raise ValueError(f"invert=True is for numbers, x of {owner} is text")
         if all(isinstance(each, str) for each in x):
             if re.search(r"\.(jpe?g|png)$", x[0]):
-                return Decoded(_images(x, owner, where, size, taken), labels(y, owner))
+                return Decoded(_images(x, owner, where, both, taken), labels(y, owner))
             codes = _codes(x, owner)
             return Decoded(codes, _next_characters(y, owner, codes.shape[1]))
         if isinstance(y[0], dict):
@@ -97,20 +99,25 @@ def _next_characters(values: list, owner: str, characters: int) -> np.ndarray:
     return y
 
 
-def _images(names: list[str], owner: str, where: Path | None, size: int | None, taken: set[str]) -> np.ndarray:
+def _images(names: list[str], owner: str, where: Path | None, size: tuple[int, int] | None, taken: set[str]) -> np.ndarray:
     """Read a user's images; refuse one that another example has, since a short file could name a large image without end."""
     if where is None:
         raise ValueError(f"x of {owner} names image files ({names[0]!r}): give images=, the folder that holds them")
-    read = []
     for name in names:
         if name in taken:
             raise ValueError(f"x of {owner} names the image {name!r}, which an example before it has: remove one of them")
         taken.add(name)
-        read.append(read_image(where, name, size))
-        if read[-1].shape != read[0].shape:
-            shapes = f"{list(read[-1].shape)} and {names[0]!r} {list(read[0].shape)}"
-            raise ValueError(f"images of {owner} are not of one size: {name!r} is {shapes}: give size=84, for instance")
-    return np.stack(read)
+    return decoded([(str(where / name), partial(_bytes, where, name)) for name in names], len(names), size, grey=False)
+
+
+def _bytes(images: Path, name: str) -> bytes:
+    """Read a file of the folder `images`."""
+    file = images / name
+    if not file.resolve().is_relative_to(images.resolve()):
+        raise DataError(f"the image {name!r} is not in {images}: name files of that folder alone")
+    if not file.exists():
+        raise DataError(f"{images} has no image {name!r}: give the folder that holds it as images=")
+    return regular(file).read_bytes()
 
 
 def _tweet(fields: Any, owner: str, length: int) -> list[str]:
