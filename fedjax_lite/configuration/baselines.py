@@ -1,8 +1,9 @@
 """The table [baselines] of a configuration: the same local training on all examples together, and of each client alone."""
 
 from fedjax_lite.base import Algorithm
-from fedjax_lite.baselines.centralised import pooled
+from fedjax_lite.baselines.centralised import check_pooled, pooled
 from fedjax_lite.baselines.local_only import alone
+from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import BESIDE, batches_of
 from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.optimizer import CLOCKS, with_optimizer
@@ -44,6 +45,8 @@ def _made(sections: Sections, name: str) -> Algorithm:
     kept = {"loss_fn": sections.known[0].loss_fn, "keep_optimizer": True}
     work = with_optimizer(client.without([*BESIDE, "keep_optimizer"]), sgd_work, CLOCKS, kept, BESIDE)
     if name == "centralised":
+        with refusing(config.at("baselines")):
+            check_pooled(sections.known[0].loss_fn)
         return pooled(work, batches_of(client))
     engine = make(config.at("engine"), "engine") if "engine" in config.values else None
     return alone(work, batches_of(client), sections.source.population, engine)

@@ -124,11 +124,11 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         memory: bytes of the device; None where they are unknown.
     """
     key = jax.random.key(seed)
-    known, several = architectures(config, outputs, source.population)
+    known, several = architectures(config, outputs, source)
     with refusing(config.at("model")):
         check_model(jax.eval_shape(lambda: [one.model.init(key, source.example) for one in known]), memory)
         first = [one.model.init(jax.random.fold_in(key, k), source.example) for k, one in enumerate(known)]
-    attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
+    attack, byzantine, defaults = attack_of(config, max(outputs[0], 2) if outputs[1] == "binary" else outputs[0], source.population)
     numbers = soft_size(config, source, outputs[0])
 
     def rule_of(table: Table) -> Aggregator:
@@ -191,7 +191,7 @@ def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Ca
         table = with_noise(config, noise_multiplier).at("aggregator")
         return aggregator_of(table, defaults, source.population).privacy
 
-    model = architectures(config, outputs, source.population)[0][0].model
+    model = architectures(config, outputs, source)[0][0].model
     params = jax.eval_shape(model.init, jax.random.key(0), source.example)
     defaults = of_messages(config, params, soft_size(config, source, outputs[0]))
     return at

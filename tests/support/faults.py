@@ -348,7 +348,7 @@ IN_FOLDERS = (
     Fault("a gradient through tanh is one through a sigmoid", "models/recurrent.py", "models/test_recurrent.py models/test_char_lstm.py",
         "i * (1 - g * g)",
         "i * g * (1 - g)"),
-    Fault("positions that are ignored add to the loss", "models/losses.py", "models/test_models.py",
+    Fault("positions that are ignored add to the loss", "models/losses/positions.py", "models/test_models.py",
         "values = jnp.where(here, values, 0).reshape(len(values), -1)",
         "values = values.reshape(len(values), -1)"),
     Fault("pooling pads with zeros", "models/pooling.py", "models/test_convolution.py models/test_convolution_arguments.py models/test_pooling.py",
