@@ -6,8 +6,8 @@ from typing import Any
 
 __all__ = [
     "EVALUATIONS", "FINETUNED", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST",
-    "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model", "of_global", "of_model", "of_whom", "parted",
-    "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
+    "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model",
+    "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.

@@ -16,16 +16,8 @@ from fedjax_lite.models.loss_fn import LossFn
 
 __all__ = ["Architecture", "architectures", "model_of"]
 
-OF_LOSS = (
-    "loss",
-    "ignore",
-    "mean",
-    "top",
-    "class_weights",
-    "label_smoothing",
-    "focal",
-    "class_counts",
-)  # keys of a model's table that its loss takes
+# Keys of a model's table that its loss takes.
+OF_LOSS = ("loss", "ignore", "mean", "top", "class_weights", "label_smoothing", "focal", "class_counts")
 
 
 class Architecture(NamedTuple):
@@ -92,9 +84,8 @@ def _counts_of(table: Table, classes: int, source: Source) -> Any:
     if not isinstance(wanted, str):
         return wanted
     if wanted not in ("own", "all"):
-        raise table.error(
-            f'must be "own", each client\'s, "all", of all clients together, or a list of numbers, got {wanted!r}', "class_counts"
-        )
+        kinds = '"own", each client\'s, "all", of all clients together, or a list of numbers'
+        raise table.error(f"must be {kinds}, got {wanted!r}", "class_counts")
     labels, size = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.size)
     owner = jnp.repeat(jnp.arange(source.population), size, total_repeat_length=len(labels)).reshape(-1, *[1] * (labels.ndim - 1))
     there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))

@@ -181,10 +181,7 @@ def test_perplexity_is_the_exponential_of_the_mean_over_tokens():
     summary = fl.summarize(sums)
     assert summary["test_perplexity"] == pytest.approx(np.exp(each.mean()), rel=1e-5)
     assert summary["test_log_perplexity"] == summary["test_loss"]
-    assert summary.keys().isdisjoint({"test_own_perplexity"}) and fl.summarize({"loss": sums["loss"]}).keys() == {
-        "test_loss",
-        "test_clients",
-    }
+    assert fl.summarize({"loss": sums["loss"]}).keys() == {"test_loss", "test_clients"}
 
 
 REFUSED = [

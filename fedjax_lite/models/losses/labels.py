@@ -27,11 +27,9 @@ def check_data(options: Options, params: Tree, data: Any, name: str) -> None:
         raise ValueError(
             f"{name}: label {shown(labels, row)} of client {client_of(data, row)} is out of range: {has} ({number} such examples)"
         )
-    if options.class_counts is not None and options.class_counts.ndim == 2 and len(options.class_counts) != data.population:
-        if name == "data":
-            raise ValueError(
-                f"supervised: class_counts has {len(options.class_counts)} rows for {data.population} clients: give one for each"
-            )
+    counts = options.class_counts
+    if name == "data" and counts is not None and counts.ndim == 2 and len(counts) != data.population:
+        raise ValueError(f"supervised: class_counts has {len(counts)} rows for {data.population} clients: give one for each")
 
 
 def check_labels(loss_fn: Any, params: Tree, data: Any, name: str) -> None:

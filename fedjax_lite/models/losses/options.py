@@ -40,9 +40,7 @@ def checked(options: Options) -> Options:
     if loss not in LOSSES:
         raise ValueError(f"supervised: loss must be one of {', '.join(map(repr, LOSSES))}, got {loss!r}")
     if options.ignore is not None and loss == "squared":
-        raise ValueError(
-            f'supervised: ignore={options.ignore} is a label, so it needs loss="softmax", "binary" or "multilabel", got {loss!r}'
-        )
+        raise ValueError(f'supervised: ignore={options.ignore} is a label, so it needs loss="softmax" or another of classes, got {loss!r}')
     if options.mean not in ("sequences", "tokens") or (options.mean != "sequences" and loss == "squared"):
         raise ValueError(f'supervised: mean must be "sequences", or "tokens" where loss="softmax", got {options.mean!r} and {loss!r}')
     if not isinstance(options.top, Sequence) or not all(is_count(k, 2) for k in options.top) or len(set(options.top)) < len(options.top):

@@ -1,7 +1,5 @@
 """How sure a model is of each class, for evaluations that need the scores of all examples at once."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 

@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from fedjax_lite.base import Number, Tree
+from fedjax_lite.models.loss_fn import LossFn, facts_asked, with_facts
 from fedjax_lite.models.losses.labels import check_data
 from fedjax_lite.models.losses.options import Options, ask, checked
 from fedjax_lite.models.losses.scores import scores_of
 from fedjax_lite.models.losses.sigmoid import sigmoid
 from fedjax_lite.models.losses.softmax import softmax
-from fedjax_lite.models.loss_fn import LossFn, facts_asked, with_facts
 from fedjax_lite.models.model import Model
 
 
@@ -39,7 +39,7 @@ def supervised(
     focal g: -(1 - p_y)^g log p_y;  class_counts n: -log softmax(z + log n)_y.
 
     Args:
-        model: its outputs are logits `[batch, ..., classes]` for "softmax", predictions `[batch, outputs]` for "squared", one logit for each
+        model: its outputs are logits `[batch, ..., classes]` for "softmax", predictions `[batch, outputs]` for "squared", a logit for each
             label, `[batch]` or `[batch, 1]`, for "binary", logits `[batch, classes]` for "multilabel".
         loss: "softmax", cross-entropy with labels `[batch, ...]`, which also reports "accuracy"; labels are whole numbers from 0 of any
             dtype, or truth values. "squared", half of the squared distance to targets `[batch]` or `[batch, outputs]`. "binary", of labels
