@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "FINETUNED", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST",
-    "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model",
+    "AUC", "BALANCED", "EVALUATIONS", "FINETUNED", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD",
+    "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model",
     "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
 ]  # fmt: skip
 
@@ -24,6 +24,7 @@ ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "st
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
 INSIDE = frozenset({"round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy"})
 
+AUC, BALANCED = "auc", "balanced_accuracy"  # means over classes, of all examples together
 LOG_PERPLEXITY = "log_perplexity"  # a mean over tokens, whose exponential is shown beside it
 # Whole words of a name: "abnormal_recall" and "normalised_score" do not have the word "norm".
 LOWER = frozenset(

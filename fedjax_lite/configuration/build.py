@@ -35,6 +35,7 @@ from fedjax_lite.evaluation import FineTune
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.baselines import check_baselines
+from fedjax_lite.runner.classes import check_classification
 from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
@@ -93,6 +94,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         check_guarantee(setup, shapes, converge)
         check_baselines(setup, shapes, baselines)
         check_clients(setup, finetune, source.new)
+        check_classification(setup, options.get("classification", False))
         trace(setup, converge)
     return partial(
         function,
