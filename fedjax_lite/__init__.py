@@ -16,6 +16,7 @@ from fedjax_lite import (
     schedules,
     uplink,
 )
+from fedjax_lite.algorithms.freeze import freeze
 from fedjax_lite.algorithms.in_turn import in_turn
 from fedjax_lite.base import (
     Aggregator,
@@ -97,6 +98,7 @@ __all__ = [
     "evaluate_each",
     "federate",
     "fine_tuned",
+    "freeze",
     "gradient_term",
     "in_turn",
     "join_hosts",

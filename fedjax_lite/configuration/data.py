@@ -54,12 +54,14 @@ def load_data(config: Config, seed: int) -> Source:
 
 
 def paths_of(config: Config) -> dict[str, str]:
-    """Return the absolute paths of files and folders in [data], by the dotted key of each."""
+    """Return the absolute paths of files and folders in [data] and of [model] start, by the dotted key of each."""
     tables = [table for table in (config.at("data"), config.at("data", "public")) if isinstance(table.value, dict) and "name" in table]
     named = [(table, find(table, "data")[0]) for table in tables if table.get("name") != "noise"]
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
     ]
+    start = config.at("model", "start")
+    paths += [each for each in (start, start.at("path")) if isinstance(each.value, str)]
     return {dotted(each.path): str(each.file().resolve()) for each in paths}
 
 

@@ -14,10 +14,12 @@ from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.train_test import Source
 from fedjax_lite.models.loss_fn import LossFn
 
-__all__ = ["Architecture", "architectures", "model_of"]
+__all__ = ["Architecture", "architectures", "loss_of", "model_of"]
 
 # Keys of a model's table that its loss takes.
 OF_LOSS = ("loss", "ignore", "mean", "top", "class_weights", "label_smoothing", "focal", "class_counts")
+
+OF_START = ("start", "frozen")  # keys of a model's table that its first parameters take
 
 
 class Architecture(NamedTuple):
@@ -26,13 +28,14 @@ class Architecture(NamedTuple):
     model: models.Model
     loss_fn: LossFn
     clients: int
+    table: Table  # which describes them
 
 
-def architectures(config: Config, outputs: tuple[int, str], source: Source) -> tuple[list[Architecture], bool]:
-    """Build the models of [model]; also return whether they are families."""
+def architectures(config: Config, outputs: tuple[int, str], source: Source) -> list[Architecture]:
+    """Build the models of [model], one, or one for each family of clients."""
     table, population = config.at("model"), source.population
     if "families" not in table:
-        return [Architecture(*model_of(table, outputs, source), population)], False
+        return [Architecture(*model_of(table, outputs, source), population, table)]
     families = table.at("families")
     if not isinstance(families.value, list) or not families.value or len(table.value) > 1:
         raise families.error('must be a list of models with their clients, such as [{ name = "mlp", hidden = [100], clients = 4 }], alone')
@@ -41,10 +44,12 @@ def architectures(config: Config, outputs: tuple[int, str], source: Source) -> t
         clients = family.get("clients")
         if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
             raise family.error(f"give clients, a whole number of at least 1, got {clients!r}")
-        built.append(Architecture(*model_of(family.without(["clients"]), outputs, source), clients))
+        if "frozen" in family:
+            raise family.error("is for one model, and these are several: leave it out", "frozen")
+        built.append(Architecture(*model_of(family.without(["clients"]), outputs, source), clients, family))
     if (total := sum(one.clients for one in built)) != population:
         raise families.error(f"have {total} clients, the data {population}: make them equal")
-    return built, True
+    return built
 
 
 def model_of(table: Table, outputs: tuple[int, str], source: Source | None = None) -> tuple[models.Model, LossFn]:
@@ -56,12 +61,13 @@ def model_of(table: Table, outputs: tuple[int, str], source: Source | None = Non
         given = table.get(name, most)
         if usual == "softmax" and isinstance(given, int) and given < most:
             raise table.error(f"labels out of range: {name}={given}, the data has a label {most - 1}", name)
-    model = make(table.without(OF_LOSS), "model", classes=most, outputs=most)
-    return model, _loss_of(table, model, outputs, source)
+    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most)
+    return model, loss_of(table, model, outputs, source)
 
 
-def _loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source: Source | None) -> LossFn:
+def loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source: Source | None) -> LossFn:
     """Build the loss that a model's table names; a user's function gets the model, and the keys of the loss's own table."""
+    table = table.named()
     own = table.at("loss").named()
     if not isinstance(own.value, dict) or not is_code(own.get("name")):
         counts = {} if source is None or "class_counts" not in table else {"class_counts": _counts_of(table, outputs[0], source)}

@@ -9,6 +9,7 @@ from fedjax_lite.models.model import Model, WithStatistics
 from fedjax_lite.models.networks import linear, mlp
 from fedjax_lite.models.nnx import from_nnx
 from fedjax_lite.models.pooling import max_pool
+from fedjax_lite.models.pretrained import pretrained
 from fedjax_lite.models.recurrent import char_lstm, lstm
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "matmul_conv",
     "max_pool",
     "mlp",
+    "pretrained",
     "supervised",
 ]
