@@ -60,18 +60,21 @@ def test_what_learns_is_as_if_the_others_had_no_gradient(name):
         close(frozen.models(state, jnp.int32(2)), jax.tree.map(lambda x: x[2], reference.models(plain)))
 
 
-def test_messages_states_and_noise_have_the_leaves_that_learn_alone():
+@tiered("rule", ["mean", "private"], ["mean"], group="freeze")
+def test_messages_states_and_noise_have_the_leaves_that_learn_alone(rule):
+    private = rule == "private"
+
     def make(model):
-        work = fl.sgd_work(supervised(model), optax.adam(0.1), keep_optimizer=True)
-        rule = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=4)
-        return fl.federate(work, rule, fl.optimizer_server(optax.adam(0.1)), **OPTIONS)
+        work = fl.sgd_work(supervised(model), optax.adam(0.1), keep_optimizer=not private)
+        mean = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=4) if private else fl.aggregators.mean()
+        return fl.federate(work, mean, fl.optimizer_server(optax.adam(0.1)), **OPTIONS)
 
     algorithm = fl.freeze(FROZEN, MODEL, PARAMS, make)
     state, history = simulated(algorithm)
     assert history["uplink_bits"].tolist() == history["downlink_bits"].tolist() == [4 * 32 * 21] * 2
     shapes = {x.shape for x in jax.tree.leaves((state.server.inner, state.own, state.uplink, state.aggregator))}
     assert not shapes & {(4, 6), (4, 4, 6)} and (6, 3) in shapes
-    assert algorithm.privacy is not None
+    assert (algorithm.privacy is not None) == private
     assert (algorithm.params(state)["Dense_0"]["bias"] == PARAMS["Dense_0"]["bias"]).all()
 
 
