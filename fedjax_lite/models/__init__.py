@@ -2,7 +2,10 @@
 
 from fedjax_lite.models.cnn import cifar_cnn, emnist_cnn
 from fedjax_lite.models.convolution import matmul_conv
+from fedjax_lite.models.equinox import from_equinox
 from fedjax_lite.models.examples import example_by_example
+from fedjax_lite.models.functions import from_functions
+from fedjax_lite.models.haiku import from_haiku
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.losses import supervised
 from fedjax_lite.models.model import Model, WithStatistics
@@ -19,6 +22,9 @@ __all__ = [
     "cifar_cnn",
     "emnist_cnn",
     "example_by_example",
+    "from_equinox",
+    "from_functions",
+    "from_haiku",
     "from_linen",
     "from_nnx",
     "linear",
