@@ -11,12 +11,14 @@ import numpy as np
 
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.extra import extra
+from fedjax_lite.data.formats.reading import within
 from fedjax_lite.refuse import is_count
 
 __all__ = ["check_size", "decoded"]
 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # none that runs a program
 _MOST_PIXELS = 2**26
+_EXPANDS, _AT_LEAST = 1000, 2**20  # a picture may grow to so many times its file's size, or to so many bytes: blank pages do
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -79,6 +81,7 @@ def _array(image: Any, name: str, data: bytes, size: tuple[int, int] | None, gre
     with image.open(io.BytesIO(data), formats=_FORMATS) as picture:
         if picture.width * picture.height > _MOST_PIXELS:
             raise DataError(f"{name} is {picture.height} x {picture.width} pixels: scale it down")
+        within(max(_AT_LEAST, _EXPANDS * len(data)), 3 * picture.width * picture.height, name)
         if picture.mode[0] in "IF":
             raise DataError(f"{name} has more than 8 bits a channel (mode {picture.mode}): save it with 8")
         mode = "L" if grey else "RGB"

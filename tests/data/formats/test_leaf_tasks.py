@@ -119,7 +119,7 @@ def test_images_that_cannot_be_had_are_named(faces):
         leaf(data, images=images)
     (images / "000002.png").write_bytes((images / "000000.png").read_bytes()[:60])
     write(data, ann={"x": ["000002.png"], "y": [1]})
-    with pytest.raises(DataError, match="000002.png: .*it is cut off, damaged or of another form"):
+    with pytest.raises(DataError, match="000002.png cannot be read as an image .*it is damaged, copy it again"):
         leaf(data, images=images)
 
 
@@ -128,7 +128,7 @@ def test_images_of_two_sizes_need_one(faces):
     from PIL import Image
 
     Image.new("RGB", (5, 5)).save(tmp_path / "images" / "000000.png")
-    with pytest.raises(DataError, match=r"images of user 'ann' .* are not of one size: '000000.png' is \[5, 5, 3\] .*: give size=84"):
+    with pytest.raises(DataError, match=r"000000.png and .*000002.png are 5 x 5 and 4 x 2 pixels: give size="):
         leaf(tmp_path / "data", images=tmp_path / "images")
     assert leaf(tmp_path / "data", images=tmp_path / "images", size=3, test=0).train.example["x"].shape == (3, 3, 3)
 
@@ -137,8 +137,8 @@ def test_a_short_file_that_is_a_vast_image_is_refused(faces):
     tmp_path, _ = faces
     from PIL import Image
 
-    Image.new("1", (9000, 9000)).save(tmp_path / "images" / "000000.png")
-    with pytest.raises(DataError, match="an image has 972000000 bytes unpacked, too many for a file of this size"):
+    Image.new("1", (8000, 8000)).save(tmp_path / "images" / "000000.png")
+    with pytest.raises(DataError, match="000000.png has 192000000 bytes unpacked, too many for a file of this size"):
         leaf(tmp_path / "data", images=tmp_path / "images")
 
 
