@@ -21,7 +21,9 @@ OF_LANES = [(lanes, rule) for lanes in (1, 2, 5, 99) for rule in ("weighted_mean
 FEW = (2, "weighted_mean"), (99, "median")
 
 
-@pytest.mark.parametrize("lanes, aggregator", [*FEW, *(pytest.param(*case, marks=pytest.mark.deep) for case in OF_LANES if case not in FEW)])
+@pytest.mark.parametrize(
+    "lanes, aggregator", [*FEW, *(pytest.param(*case, marks=pytest.mark.deep) for case in OF_LANES if case not in FEW)]
+)
 def test_lanes_do_not_matter(lanes, aggregator):
     data, results = contract_data(), []
     for engine in (fl.packed(lanes), fl.sequential()):

@@ -19,7 +19,8 @@ TEST = softmax_data((3, 0, 4, 1, 6, 2, 5), seed=1, empty=True)
 NEW = fl.TrainTest(softmax_data((4, 2), seed=2), softmax_data((3, 3), seed=3))
 SAMPLER, KEY = fl.sampling.poisson(0.4), jax.random.key(0)
 HOW = fl.FineTune(optax.sgd(0.5), fl.Batches(2, epochs=2))
-DITTO = fl.algorithms.ditto(softmax_loss, optax.sgd(0.1), lam=0.5, batches=fl.Batches(2), population=len(SIZES))
+GIVEN = {"batches": fl.Batches(2), "population": len(SIZES), "engine": fl.padded()}  # an engine that is soon compiled
+DITTO = fl.algorithms.ditto(softmax_loss, optax.sgd(0.1), lam=0.5, **GIVEN)
 
 
 def run(data=DATA, algorithm=DITTO, rounds=4, **options):
@@ -189,7 +190,7 @@ def test_with_a_central_test_set_there_are_rows_without_numbers():
     assert found["rounds"].tolist() == drawn(2)[: len(SIZES)].tolist() and not any(name.startswith("test_") for name in found)
 
 
-FEDAVG = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=len(SIZES))
+FEDAVG = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), **GIVEN)
 
 
 def test_parquet_holds_the_same_where_pyarrow_is_installed(ended):

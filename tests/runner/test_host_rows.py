@@ -134,8 +134,9 @@ KEPT = {
 
 
 FEW = (("own and uplink", True, False),)
-MORE = ("own and uplink", False, True), ("own and uplink", True, True), *((name, first, not first) for name in list(KEPT)[1:] for first in (True, False))
-REST = [x for x in itertools.product(KEPT, (True, False), (True, False)) if x not in FEW + MORE]
+MORE = [("own and uplink", False, True), ("own and uplink", True, True)]
+MORE += [(name, first, not first) for name in list(KEPT)[1:] for first in (True, False)]
+REST = [x for x in itertools.product(KEPT, (True, False), (True, False)) if x not in (*FEW, *MORE)]
 TIERS = (*FEW, *(pytest.param(*x, marks=pytest.mark.deep) for x in MORE), *(pytest.param(*x, marks=pytest.mark.slow) for x in REST))
 
 
