@@ -30,7 +30,7 @@ CUTS = {
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
-CHEAP = "docs/configurations.md", "docs/data.md", "docs/differentiable.md", "docs/schedules.md", "docs/speed.md"
+CHEAP = "docs/configurations.md", "docs/data.md", "docs/schedules.md", "docs/speed.md"
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [
     ("jax.random.split(jax.random.key(1), 5), jnp.array([0.03, 0.1, 0.3])", "jax.random.split(jax.random.key(1), 2), jnp.array([0.1])"),

@@ -120,6 +120,7 @@ def test_examples_on_disk_too(tmp_path, whole):
     same(trained(True, data=fl.data.save(tmp_path / "s", softmax_data())), whole)
 
 
+@pytest.mark.deep
 def test_on_several_devices(whole):
     with jax.set_mesh(mesh_of(jax.devices()[:2])):
         np.testing.assert_allclose(trained(True).params, whole.params, rtol=1e-5, atol=1e-6)
