@@ -37,7 +37,6 @@ CUTS = {
 CHEAP = (
     "docs/configurations.md",
     "docs/data.md",
-    "docs/differentiable.md",
     "docs/formats.md",
     "docs/models.md",
     "docs/partitions.md",

@@ -42,7 +42,7 @@ def shaped(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"), deep=ONE_OF_EACH, group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("nnm", "rlr", "secure_mean", "dp_ftrl"), deep=ONE_OF_EACH, group=FORMS)
 def test_aggregators_lower(name):
     aggregator = AGGREGATORS[name]
 
