@@ -65,6 +65,7 @@ def rows_of_arrow(
     else:
         x = np.stack([column.values[kept] for column in scalars.values()], axis=1)
     rows = Rows(
+        where=where,
         x=_in_float32(x, where),
         words={at: column.words for at, column in enumerate(scalars.values()) if column.words is not None},
         y=y.values[kept],

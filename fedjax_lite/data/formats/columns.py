@@ -41,7 +41,7 @@ def roles_of(where: Any, names: Sequence[str], label: Any, client: Any, features
     at = _place(where, names, "label", label)
     owner = None if client is None else _place(where, names, "client", client)
     if owner == at:
-        raise DataError(f"client: {client!r} is the label's column too: give another")
+        raise DataError(f"client: {client!r} is the label's column of {where} too: give another")
     if features is not None and (isinstance(features, str) or not isinstance(features, Sequence)):
         raise ValueError(f"features must be a list of columns, got {features!r}")
     others = [i for i in range(len(names)) if i not in (at, owner)]
@@ -90,26 +90,26 @@ def rows_of(
         if list(other.names) != list(first.names):
             raise DataError(f"{other.file} has the columns {_listed(other.names)}, {first.file} {_listed(first.names)}: make them equal")
     roles = roles_of(first.file, first.names, label, client, features)
-    known = {roles.label: Words({})} if classes is not None and not is_count(classes) else {}
-    known |= (declared or {}) | ({} if roles.client is None else {roles.client: Words({})})
-    fill = roles.features if missing == "mean" else ()
-    values, counts, words = read(sources, roles.wanted, known, drop=missing == "drop", fill=fill)
+    declared = declared or {}
+    text = {roles.label: Words({})} if classes is not None and not is_count(classes) else {}
+    text |= declared | ({} if roles.client is None else {roles.client: Words({})})
+    values, counts, words = read(sources, roles.wanted, text, drop=missing == "drop", fill=roles.features if missing == "mean" else ())
     if not len(values):
         raise DataError(f"{first.file} holds no rows{' without a missing value' if missing == 'drop' else ''}: give a file with examples")
-    in_order = {
-        column: _in_order(values[:, at], first, column, words[column], (declared or {}).get(column))
-        for at, column in enumerate(roles.wanted)
-        if column in words
-    }
-    for at, column in enumerate(roles.features):
-        check_few_words(first.names[column], in_order.get(column, ()), words[column].why if column in words else "")
+    named: dict[int, Sequence[str]] = {}
+    for at, column in enumerate(roles.wanted):
+        if column in words:
+            named[column] = _in_order(values[:, at], first, column, words[column], declared.get(column))
+        if column in words and column in roles.features:
+            check_few_words(first.names[column], named[column], words[column].why or f"{named[column][0]!r} in {first.file}")
     number = len(roles.features)
-    owner, names, held = _whose(sources, counts) if roles.client is None else (values[:, -1].astype(np.int32), in_order[roles.client], None)
+    owner, names, held = _whose(sources, counts) if roles.client is None else (values[:, -1].astype(np.int32), named[roles.client], None)
     return Rows(
+        where=str(first.file),
         x=values[:, :number],
-        words={at: in_order[column] for at, column in enumerate(roles.features) if column in words},
+        words={at: named[column] for at, column in enumerate(roles.features) if column in words},
         y=values[:, number],
-        classes=in_order.get(roles.label),
+        classes=named.get(roles.label),
         client=owner,
         clients=names,
         held=held,
@@ -130,7 +130,7 @@ def _in_order(values: np.ndarray, source: Source, column: int, words: Words, dec
     found = list(words.place)
     if len(found) > _MOST_CLIENTS:
         raise DataError(
-            f"column {source.names[column]!r} has {len(found)} different words, {_MOST_CLIENTS} can be told apart: cut the file up"
+            f"column {source.names[column]!r} of {source.file} has {len(found)} words, and {_MOST_CLIENTS} can be told apart: cut it up"
         )
     if declared is not None and len(found) > len(declared.place):
         strange = found[len(declared.place)]
@@ -152,7 +152,9 @@ def _whose(sources: Sequence[Source], counts: Sequence[int]) -> tuple[np.ndarray
         return None, (), np.repeat([name == "test" for name in stems], counts)
     if len(set(stems)) < len(stems):
         double = next(name for i, name in enumerate(stems) if name in stems[:i])
-        raise DataError(f"two files are called {double!r}, and a file is a client: rename one, or name the column `client`")
+        raise DataError(
+            f"two files beside {sources[0].file} are called {double!r}, and a file is a client: rename one, or name the column `client`"
+        )
     return np.repeat(np.arange(len(sources)), counts), stems, None
 
 

@@ -21,6 +21,7 @@ _AT_ONCE = 2**14  # rows
 class Rows(NamedTuple):
     """A table's examples."""
 
+    where: str  # their file, for errors
     x: np.ndarray  # float32 [rows, features]; NaN where a value is missing
     words: dict[int, Sequence[str]]  # of the features that are text, by place: their values are places in these
     y: np.ndarray  # [rows]
@@ -49,11 +50,12 @@ def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partit
     if (missing := np.isnan(x)).any():
         examples |= {"x": np.where(missing, np.float32(0), x), "missing": missing}
     parts = [_part(rows, examples, slice(None))] if rows.held is None else [_part(rows, examples, each) for each in (~rows.held, rows.held)]
+    where = rows.where
     del rows, x, examples  # the population is a copy of them
     made = arrange(*parts, partition=partition, share=test, seed=seed, words=words)
     del parts
     if "missing" in made.train.examples:
-        made = _fill(made)
+        made = _fill(made, where)
     return _standardise(made, number) if standardise else made
 
 
@@ -70,16 +72,16 @@ def _labels(rows: Rows, classes: Any) -> tuple[np.ndarray, Sequence[str] | None]
     if isinstance(classes, Sequence) and not isinstance(classes, str):
         place = {word: i for i, word in enumerate(classes)}
         if strange := [word for word in words or () if word not in place]:
-            raise DataError(f"classes: the label {strange[0]!r} is none of {short(list(classes))}: add it")
+            raise DataError(f"classes: the label {strange[0]!r} in {rows.where} is none of {short(list(classes))}: add it")
         return np.array([place[word] for word in words or ()], np.int32)[y.astype(int)], list(classes)
     if classes is not None and not is_count(classes, least=1):
         raise ValueError(f"classes must be a whole number of at least 1, or a list of words, got {classes!r}")
     if words is None and classes is not None and (found := stranger(y, classes)):
         raise DataError(
-            f"classes={classes} admits the labels 0 to {classes - 1}, got {y[found[0]]:g}: raise it, or list the labels as words"
+            f"classes={classes} admits the labels 0 to {classes - 1}, {rows.where} has {y[found[0]]:g}: raise it, or list labels as words"
         )
     if words is not None and classes is not None and len(words) > classes:
-        raise DataError(f"classes={classes}, and the labels are {len(words)} words, {short(', '.join(words))}: raise it")
+        raise DataError(f"classes={classes}, and the labels in {rows.where} are {len(words)} words, {short(words)}: raise it")
     return y.astype(np.float32 if stranger(np.abs(y), 2**31) else np.int32), words
 
 
@@ -95,12 +97,12 @@ def _features(rows: Rows, text: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(columns, axis=1, dtype=np.float32), np.array(number)
 
 
-def _fill(made: TrainTest) -> TrainTest:
+def _fill(made: TrainTest, where: str) -> TrainTest:
     """Fill missing values up by the mean of those that the training examples have in that column."""
     x, gone = (np.asarray(made.train.examples[name]) for name in ("x", "missing"))
     number = (~gone).sum(axis=0)
     if not number.all():
-        raise DataError(f"no training example has a value of feature {int(np.argmin(number))}: leave this column out by features=")
+        raise DataError(f"{where}: no training example has a value of feature {int(np.argmin(number))}: leave this column out by features=")
     mean = (x.sum(axis=0, dtype=float) / number).astype(np.float32)
 
     def filled(part: Any) -> Any:
