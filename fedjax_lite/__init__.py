@@ -16,6 +16,7 @@ from fedjax_lite import (
     schedules,
     uplink,
 )
+from fedjax_lite.algorithms.freeze import freeze
 from fedjax_lite.algorithms.in_turn import in_turn
 from fedjax_lite.base import (
     Aggregator,
@@ -37,7 +38,16 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.engine import packed, padded, sequential
 from fedjax_lite.engine.over_runs import over_runs
-from fedjax_lite.evaluation import FineTune, evaluate, evaluate_each, fine_tuned, summarize
+from fedjax_lite.evaluation import (
+    Classification,
+    FineTune,
+    class_scores,
+    classification,
+    evaluate,
+    evaluate_each,
+    fine_tuned,
+    summarize,
+)
 from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
@@ -56,6 +66,7 @@ __all__ = [
     "Algorithm",
     "Batch",
     "Batches",
+    "Classification",
     "Client",
     "ClientWork",
     "Convergence",
@@ -79,12 +90,15 @@ __all__ = [
     "attacks",
     "baselines",
     "checks",
+    "class_scores",
+    "classification",
     "data",
     "distill",
     "evaluate",
     "evaluate_each",
     "federate",
     "fine_tuned",
+    "freeze",
     "gradient_term",
     "in_turn",
     "join_hosts",

@@ -12,6 +12,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.models import Model
 from fedjax_lite.models.model import in_two
 from fedjax_lite.refuse import short
+from fedjax_lite.tree import paths_of
 
 __all__ = ["Rule", "besides", "chosen", "last_layer", "merge", "paths_of", "split"]
 
@@ -21,22 +22,6 @@ NAMED = {
     "none": "(?!)",
     "norm layers": r"(.*/)?([^/]*norm[^/]*|bn[0-9_]*)(/.*)?",
 }
-
-
-def paths_of(params: Tree) -> list[str]:
-    """Return the paths of a model's leaves, in order.
-
-    Raises:
-        ValueError: if two have the same path.
-
-    >>> paths_of({"Dense_0": {"bias": 0.0, "kernel": 0.0}}), paths_of(0.0)
-    (['Dense_0/bias', 'Dense_0/kernel'], ['params'])
-    """
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
-    return names
 
 
 def chosen(where: str, rule: Any, params: Tree, some: bool = True) -> Tree:

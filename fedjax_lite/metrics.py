@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "EVALUATIONS", "FINETUNED", "INSIDE", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD", "TEST", "check_names", "headline",
-    "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model", "of_global", "of_model", "of_whom", "parted",
-    "prefix_of", "readable", "scale_of", "shown",
+    "AUC", "BALANCED", "EVALUATIONS", "FINETUNED", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD",
+    "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model",
+    "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -24,6 +24,8 @@ ON_PUBLIC = {"teacher_accuracy": "teacher", "ensemble_accuracy": "ensemble", "st
 # Inside a privacy guarantee: functions of the noisy aggregates, of settings, and of labels of public examples alone.
 INSIDE = frozenset({"round", "update_norm", "clip_norm", "ensemble_accuracy", "student_accuracy"})
 
+AUC, BALANCED = "auc", "balanced_accuracy"  # means over classes, of all examples together
+LOG_PERPLEXITY = "log_perplexity"  # a mean over tokens, whose exponential is shown beside it
 # Whole words of a name: "abnormal_recall" and "normalised_score" do not have the word "norm".
 LOWER = frozenset(
     "loss losses error errors norm norms mse rmse mae mape smape msle rmsle mase residual deviance perplexity perplexities ppl nll bpc bpd "
@@ -160,6 +162,24 @@ def headline(metrics: Iterable[str]) -> str:
     """
     known = in_order(metrics)
     return next((name for of in ("accuracy", "loss") for prefix in EVALUATIONS if (name := prefix + of) in known), known[0])
+
+
+def top_accuracy(k: Any) -> str:
+    """Return the name of the share of examples whose label is among the k highest logits.
+
+    >>> top_accuracy(5)
+    'top5_accuracy'
+    """
+    return f"top{k}_accuracy"
+
+
+def exponentials(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of logarithms of a perplexity, and of each the name of its exponential, which is no mean over examples.
+
+    >>> exponentials(["loss", "own_log_perplexity"])
+    {'own_log_perplexity': 'own_perplexity'}
+    """
+    return {name: name.removesuffix(LOG_PERPLEXITY) + LOG_PERPLEXITY[4:] for name in names if name.endswith(LOG_PERPLEXITY)}
 
 
 def check_names(names: Iterable[str], whose: str, taken: Set[str] = frozenset()) -> None:

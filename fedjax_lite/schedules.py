@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int
 
@@ -92,6 +94,8 @@ def transformation_at(optimizer, learning_rate) -> Callable[[Clock], optax.Gradi
         raise ValueError(
             f"learning_rate is a schedule without a clock ({learning_rate!r}): wrap it in fl.on_round, fl.on_step or fl.on_client_step"
         )
+    if not isinstance(learning_rate, Scheduled | jax.Array | np.ndarray) and not is_number(learning_rate):
+        raise ValueError(f"learning_rate must be a number, an array or a schedule with its clock, got {learning_rate!r}")
     if is_number(learning_rate) and not 0 <= learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be finite and not negative, got {learning_rate}")
 

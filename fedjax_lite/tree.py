@@ -9,6 +9,22 @@ from jaxtyping import Array, Bool, Float, Int
 from fedjax_lite.base import Tree
 
 
+def paths_of(params: Tree) -> list[str]:
+    """Return the paths of a model's leaves, in order.
+
+    Raises:
+        ValueError: if two have the same path.
+
+    >>> paths_of({"Dense_0": {"bias": 0.0, "kernel": 0.0}}), paths_of(0.0)
+    (['Dense_0/bias', 'Dense_0/kernel'], ['params'])
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "params" for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
+    return names
+
+
 def take(stack: Tree, index: Int[Array, "..."]) -> Tree:
     """Return rows of a stack; an index past the end gives the last row."""
     return jax.tree.map(lambda x: jnp.take(x, index, axis=0, mode="clip"), stack)

@@ -1,5 +1,6 @@
 """Strict numerics for every test: rank promotion raises, warnings are errors, eight CPU devices to find sharding mistakes."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def pytest_configure(config):
     except RuntimeError as error:
         raise pytest.UsageError(str(error)) from None
     jax.devices()
+    gc.set_threshold(50_000)  # tracing makes many objects that stay: by default a fourteenth of the CPU seconds goes into looking at them
     config.pluginmanager.register(costs.Costs(), "costs")
 
 

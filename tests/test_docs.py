@@ -26,20 +26,23 @@ CUTS = {
     "docs/running.md": [("rounds=40", "rounds=4"), ("evaluate_every=10", "evaluate_every=2"), ("rounds=10,", "rounds=2,")],
     "docs/scale.md": [],
     "docs/studies.md": [],
+    "docs/tables_and_text.md": [],
     "docs/aggregators.md": [],
     "docs/algorithms.md": [],
     "docs/data.md": [],
+    "docs/formats.md": [],
     "docs/schedules.md": [],
     "docs/speed.md": [],
 }
 CHEAP = (
     "docs/configurations.md",
     "docs/data.md",
-    "docs/differentiable.md",
+    "docs/formats.md",
     "docs/models.md",
     "docs/partitions.md",
     "docs/schedules.md",
     "docs/speed.md",
+    "docs/tables_and_text.md",
 )
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"
 README = [

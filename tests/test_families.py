@@ -175,6 +175,7 @@ def under_attack(robust):
     return optax.tree.norm(optax.tree.sub(attacked, clean)) / optax.tree.norm(clean)
 
 
+@pytest.mark.deep
 def test_a_median_bears_attackers_of_both_families():
     assert 0 < under_attack(robust=True) < 1
 

@@ -34,6 +34,9 @@ def centralised(loss_fn: LossFn, optimizer: Any, *, batches: Batches, learning_r
     Returns:
         An `Algorithm` whose `params(state)` is the model. Its examples must be in memory.
 
+    Raises:
+        ValueError: for a loss with class counts of each client.
+
     >>> import fedjax_lite as fl
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
     >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2
@@ -42,7 +45,18 @@ def centralised(loss_fn: LossFn, optimizer: Any, *, batches: Batches, learning_r
     >>> round(float(algorithm.params(state)), 4)  # two steps toward the mean of all examples, 4: to 2, to 3
     3.0
     """
+    check_pooled(loss_fn)
     return pooled(sgd_work(loss_fn, optimizer, learning_rate=learning_rate, keep_optimizer=True, **options), batches)
+
+
+def check_pooled(loss_fn: LossFn) -> None:
+    """Refuse a loss that depends on whose an example is.
+
+    Raises:
+        ValueError: saying what to take.
+    """
+    if getattr(loss_fn, "of_whole_client", False):
+        raise ValueError("centralised: loss_fn has class_counts of each client, and here all examples are one's: give the counts of all")
 
 
 def pooled(work: ClientWork, batches: Batches) -> Algorithm:

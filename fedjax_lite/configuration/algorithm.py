@@ -19,7 +19,7 @@ from fedjax_lite.configuration.client import OF_BATCHES, batches_of, uplink_of
 from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.distillation import lessons_of, public_examples
 from fedjax_lite.configuration.leaves import leaves_of
-from fedjax_lite.configuration.model import OF_LOSS, model_of
+from fedjax_lite.configuration.model import OF_LOSS, OF_START, model_of
 from fedjax_lite.configuration.optimizer import CLOCKS, optimizer_of, schedule_of
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.sections import Sections
@@ -214,6 +214,9 @@ def _learning_rate(table: Table) -> Any:
 def _model(sections: Sections, table: Table, example: Tree) -> tuple[Model, Tree]:
     """Build a model and its first parameters."""
     _refuse_loss(table.named(), "a model that learns soft labels or features")
+    for key in OF_START:
+        if key in table.named():
+            raise table.error("is for the clients' model: leave it out", key)
     model, _ = model_of(table, sections.outputs)
     with refusing(table):
         return model, model.init(sections.key, example)

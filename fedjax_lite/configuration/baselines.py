@@ -1,8 +1,12 @@
 """The table [baselines] of a configuration: the same local training on all examples together, and of each client alone."""
 
+from collections.abc import Callable
+from functools import partial
+
 from fedjax_lite.base import Algorithm
-from fedjax_lite.baselines.centralised import pooled
+from fedjax_lite.baselines.centralised import check_pooled, pooled
 from fedjax_lite.baselines.local_only import alone
+from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import BESIDE, batches_of
 from fedjax_lite.configuration.config import nearest
 from fedjax_lite.configuration.optimizer import CLOCKS, with_optimizer
@@ -15,8 +19,8 @@ __all__ = ["baselines_of"]
 NAMES = ("centralised", "local_only")
 
 
-def baselines_of(sections: Sections, algorithm: Algorithm) -> dict[str, Algorithm]:
-    """Build the baselines that [baselines] switches on, of the optimizer and the batches of [client].
+def baselines_of(sections: Sections, algorithm: Algorithm) -> dict[str, Callable[[Sections], Algorithm]]:
+    """Return the functions that build the baselines which [baselines] switches on, of the optimizer and the batches of [client].
 
     Raises:
         ConfigError: for other keys and values, and an algorithm whose clients train another model, or by another loss.
@@ -35,15 +39,17 @@ def baselines_of(sections: Sections, algorithm: Algorithm) -> dict[str, Algorith
         raise table.error("are of the model of [model] and its loss, and here others are trained or evaluated: leave them out")
     if wanted and "batch_size" not in config.at("client"):
         raise table.error("take their batches from [client] batch_size, which the algorithm has no use for: leave them out")
-    return {name: _made(sections, name) for name in wanted}
+    return {name: partial(_made, name) for name in wanted}
 
 
-def _made(sections: Sections, name: str) -> Algorithm:
+def _made(name: str, sections: Sections) -> Algorithm:
     """Build one baseline."""
     config, client = sections.config, sections.config.at("client")
     kept = {"loss_fn": sections.known[0].loss_fn, "keep_optimizer": True}
     work = with_optimizer(client.without([*BESIDE, "keep_optimizer"]), sgd_work, CLOCKS, kept, BESIDE)
     if name == "centralised":
+        with refusing(config.at("baselines")):
+            check_pooled(sections.known[0].loss_fn)
         return pooled(work, batches_of(client))
     engine = make(config.at("engine"), "engine") if "engine" in config.values else None
     return alone(work, batches_of(client), sections.source.population, engine)

@@ -29,12 +29,14 @@ from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
-from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.configuration.start import freezing, frozen_of, others_of, started, where_learning
+from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.train_test import Source
 from fedjax_lite.evaluation import FineTune
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.baselines import check_baselines
+from fedjax_lite.runner.classes import check_classification
 from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
@@ -93,6 +95,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         check_guarantee(setup, shapes, converge)
         check_baselines(setup, shapes, baselines)
         check_clients(setup, finetune, source.new)
+        check_classification(setup, options.get("classification", False))
         trace(setup, converge)
     return partial(
         function,
@@ -125,39 +128,49 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
     """
     key = jax.random.key(seed)
     first_key = jax.random.key(seed_of(config.at("model"), seed))
-    known, several = architectures(config, outputs, source.population)
+    known = architectures(config, outputs, source)
     with refusing(config.at("model")):
         check_model(jax.eval_shape(lambda: [one.model.init(first_key, source.example) for one in known]), memory)
-        first = [one.model.init(jax.random.fold_in(first_key, k), source.example) for k, one in enumerate(known)]
-    attack, byzantine, defaults = attack_of(config, outputs[0], source.population)
-    numbers = soft_size(config, source, outputs[0])
-
-    def rule_of(table: Table) -> Aggregator:
-        return aggregator_of(table, defaults | of_messages(config, first[0], numbers), source.population)
+        first = [started(one.table, one.model.init(jax.random.fold_in(first_key, k), source.example)) for k, one in enumerate(known)]
+    attack, byzantine, defaults = attack_of(config, 2 if outputs[1] == "binary" else outputs[0], source.population)
+    frozen = frozen_of(config, known[0].model, source.example, first[0])
+    defaults |= of_messages(config, others_of(frozen, first[0]), soft_size(config, source, outputs[0]))
 
     def attacked(work: Any, aggregator: Aggregator) -> tuple[Any, Aggregator]:
         assert attack is not None
         with refusing(config.at("attack")):
             return attacks.attacked(attack, byzantine, work, aggregator)
 
-    beside = jax.random.fold_in(first_key, len(known))
-    sections = Sections(config, source, outputs, beside, known, first, rule_of, attacked if attack else None)
-    if "algorithm" in config.values:
-        algorithm, params = algorithm_of(sections)
-        model, loss_fn = known[0].model, algorithm.loss_fn or known[0].loss_fn
+    rule_of = partial(aggregator_of, defaults=defaults, population=source.population)
+    others_key = jax.random.fold_in(first_key, len(known))
+    sections = Sections(config, source, outputs, others_key, known, first, rule_of, attacked if attack else None)
+    if frozen is None:
+        algorithm, params, model, loss_fn = _compose(sections)
     else:
-        algorithm, params, model, loss_fn = _composed(sections, several)
+        algorithm, params, model = freezing(sections, frozen, lambda sections: _compose(sections)[0]), first[0], known[0].model
+        loss_fn = algorithm.loss_fn or known[0].loss_fn
     if attack is not None and ("algorithm" not in config.values or algorithm.loss_fn is None):
         loss_fn = attacks.measured(loss_fn, attack, model)
     sampler = sampler_of(config)
     with refusing(config.at("sampling")):
         jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
-    return Parts(algorithm, params, sampler, loss_fn, key, baselines_of(sections, algorithm), finetune_of(sections))
+    compose = (lambda build: build(sections)) if frozen is None else partial(freezing, sections, frozen)
+    beside = {name: compose(build) for name, build in baselines_of(sections, algorithm).items()}
+    return Parts(algorithm, params, sampler, loss_fn, key, beside, where_learning(finetune_of(sections), frozen))
 
 
-def _composed(sections: Sections, several: bool) -> tuple[Algorithm, Tree, Any, LossFn]:
+def _compose(sections: Sections) -> tuple[Algorithm, Tree, Any, LossFn]:
+    """Build the algorithm of [algorithm], or of the other sections; also return its first params, model and loss."""
+    if "algorithm" not in sections.config.values:
+        return _composed(sections)
+    algorithm, params = algorithm_of(sections)
+    return algorithm, params, sections.known[0].model, algorithm.loss_fn or sections.known[0].loss_fn
+
+
+def _composed(sections: Sections) -> tuple[Algorithm, Tree, Any, LossFn]:
     """Compose the algorithm of [client], [aggregator], [server] and [distillation]; also return its first params, model and loss."""
     config, known, first = sections.config, sections.known, sections.params
+    several = "families" in config.at("model")
     client = config.at("client")
     works = [work_of(client, one.loss_fn) for one in known]
     batches = batches_of(client)
@@ -193,9 +206,10 @@ def mechanism_of(config: Config, source: Source, outputs: tuple[int, str]) -> Ca
         table = with_noise(config, noise_multiplier).at("aggregator")
         return aggregator_of(table, defaults, source.population).privacy
 
-    model = architectures(config, outputs, source.population)[0][0].model
-    params = jax.eval_shape(model.init, jax.random.key(0), source.example)
-    defaults = of_messages(config, params, soft_size(config, source, outputs[0]))
+    known = architectures(config, outputs, source)
+    params = jax.eval_shape(known[0].model.init, jax.random.key(0), source.example)
+    frozen = frozen_of(config, known[0].model, source.example, params)
+    defaults = of_messages(config, others_of(frozen, params), soft_size(config, source, outputs[0]))
     return at
 
 

@@ -21,6 +21,7 @@ from fedjax_lite.distill.public_set import check_apart
 
 __all__ = ["found_in", "load_data", "outputs_of", "paths_of"]
 
+OF_CLASSES = ("softmax", "binary", "multilabel")  # losses whose labels are classes
 OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data] that no data set takes; beside them `seed` and `cache`
 
 
@@ -58,12 +59,14 @@ def load_data(config: Config, seed: int) -> Source:
 
 
 def paths_of(config: Config) -> dict[str, str]:
-    """Return the absolute paths of files and folders in [data], by the dotted key of each."""
+    """Return the absolute paths of files and folders in [data] and of [model] start, by the dotted key of each."""
     named = [(table, find(_recognised(table)[0], "data")[0]) for table in _tables(config)]
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
     ]
     paths += [table.at("cache") for table in _tables(config) if isinstance(table.get("cache"), str) and table.get("cache") != "auto"]
+    start = config.at("model", "start")
+    paths += [each for each in (start, start.at("path")) if isinstance(each.value, str)]
     return {dotted(each.path): str(each.file().resolve()) for each in paths}
 
 
@@ -182,12 +185,12 @@ def meaning(config: Config, source: Source) -> str | None:
     labels, losses = config.at("data", "labels"), losses_of(config)
     if labels.value not in (None, "classes", "numbers"):
         raise labels.error(f'must be "classes" or "numbers", got {labels.value!r}')
-    for loss, other in (("squared", "classes"), ("softmax", "numbers")):
+    for loss, other in (("squared", "classes"), *((loss, "numbers") for loss in OF_CLASSES)):
         if labels.value == other and loss in losses:
             raise labels.error(f"are {other}, which is not what the loss {loss!r} is for: change one of them")
     if not isinstance(source.example, dict) or "y" not in source.example:
         return None
-    if labels.value or "squared" in losses or "softmax" in losses:
+    if labels.value or "squared" in losses or any(loss in OF_CLASSES for loss in losses):
         return labels.value or ("numbers" if "squared" in losses else "classes")
     parts = [np.asarray(part.examples["y"]) for part in (source.train, source.test) if part is not None and "y" in part.examples]
     whole = [y.ndim == 1 and (np.issubdtype(y.dtype, np.integer) or not stranger(y)) for y in parts]
@@ -201,6 +204,8 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
         return 1, "softmax"
     if kind == "numbers":
         return int(np.size(source.example["y"])), "squared"
+    if sigmoid := [loss for loss in losses_of(config) if loss in OF_CLASSES[1:]]:
+        return (1 if sigmoid[0] == "binary" else int(np.size(source.example["y"]))), sigmoid[0]
     ignored = next((table.get("ignore") for table in _models(config) if isinstance(table.get("ignore"), int)), None)
     highest, owner = 0, ""
     named = [("the data", source.train), ("the test part", source.test)]

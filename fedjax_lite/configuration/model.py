@@ -1,6 +1,9 @@
 """The table [model] of a configuration: one model for all clients, or one for each family of clients."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from fedjax_lite import models
 from fedjax_lite.configuration.call import call
@@ -8,11 +11,15 @@ from fedjax_lite.configuration.code import function_of, is_code
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import parameters_of
 from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.data.train_test import Source
 from fedjax_lite.models.loss_fn import LossFn
 
-__all__ = ["Architecture", "architectures", "model_of"]
+__all__ = ["Architecture", "architectures", "loss_of", "model_of"]
 
-OF_LOSS = ("loss", "ignore", "mean")  # keys of a model's table that its loss takes
+# Keys of a model's table that its loss takes.
+OF_LOSS = ("loss", "ignore", "mean", "top", "class_weights", "label_smoothing", "focal", "class_counts")
+
+OF_START = ("start", "frozen")  # keys of a model's table that its first parameters take
 
 
 class Architecture(NamedTuple):
@@ -21,13 +28,14 @@ class Architecture(NamedTuple):
     model: models.Model
     loss_fn: LossFn
     clients: int
+    table: Table  # which describes them
 
 
-def architectures(config: Config, outputs: tuple[int, str], population: int) -> tuple[list[Architecture], bool]:
-    """Build the models of [model]; also return whether they are families."""
-    table = config.at("model").without(["seed"])
+def architectures(config: Config, outputs: tuple[int, str], source: Source) -> list[Architecture]:
+    """Build the models of [model], one, or one for each family of clients."""
+    table, population = config.at("model").without(["seed"]), source.population
     if "families" not in table:
-        return [Architecture(*model_of(table, outputs), population)], False
+        return [Architecture(*model_of(table, outputs, source), population, table)]
     families = table.at("families")
     if not isinstance(families.value, list) or not families.value or len(table.value) > 1:
         raise families.error('must be a list of models with their clients, such as [{ name = "mlp", hidden = [100], clients = 4 }], alone')
@@ -36,13 +44,15 @@ def architectures(config: Config, outputs: tuple[int, str], population: int) -> 
         clients = family.get("clients")
         if not isinstance(clients, int) or isinstance(clients, bool) or clients < 1:
             raise family.error(f"give clients, a whole number of at least 1, got {clients!r}")
-        built.append(Architecture(*model_of(family.without(["clients"]), outputs), clients))
+        if "frozen" in family:
+            raise family.error("is for one model, and these are several: leave it out", "frozen")
+        built.append(Architecture(*model_of(family.without(["clients"]), outputs, source), clients, family))
     if (total := sum(one.clients for one in built)) != population:
         raise families.error(f"have {total} clients, the data {population}: make them equal")
-    return built, True
+    return built
 
 
-def model_of(table: Table, outputs: tuple[int, str]) -> tuple[models.Model, LossFn]:
+def model_of(table: Table, outputs: tuple[int, str], source: Source | None = None) -> tuple[models.Model, LossFn]:
     """Build a model and its loss; by default the data decide both: `outputs` is the number of outputs and the usual loss."""
     most, usual = outputs
     table = table.named()
@@ -51,16 +61,18 @@ def model_of(table: Table, outputs: tuple[int, str]) -> tuple[models.Model, Loss
         given = table.get(name, most)
         if usual == "softmax" and isinstance(given, int) and given < most:
             raise table.error(f"labels out of range: {name}={given}, the data has a label {most - 1}", name)
-    model = make(table.without(OF_LOSS), "model", classes=most, outputs=most)
-    return model, _loss_of(table, model, usual)
+    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most)
+    return model, loss_of(table, model, outputs, source)
 
 
-def _loss_of(table: Table, model: models.Model, usual: str) -> LossFn:
+def loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source: Source | None) -> LossFn:
     """Build the loss that a model's table names; a user's function gets the model, and the keys of the loss's own table."""
+    table = table.named()
     own = table.at("loss").named()
     if not isinstance(own.value, dict) or not is_code(own.get("name")):
-        return call(table.only(OF_LOSS).also(loss=table.get("loss", usual)), models.supervised, {"model": model})
-    for key in ("ignore", "mean"):
+        counts = {} if source is None or "class_counts" not in table else {"class_counts": _counts_of(table, outputs[0], source)}
+        return call(table.only(OF_LOSS).also(loss=table.get("loss", outputs[1]), **counts), models.supervised, {"model": model})
+    for key in OF_LOSS[1:]:
         if key in table:
             raise table.error("is for the library's losses: put it in the loss's own table, if it takes it", key)
     factory, given = function_of(own.at("name")), {"model": model}
@@ -70,3 +82,19 @@ def _loss_of(table: Table, model: models.Model, usual: str) -> LossFn:
     if not callable(loss_fn):
         raise own.error(f"must make a function (params, batch, key) -> losses, and makes {type(loss_fn).__name__}", "name")
     return loss_fn
+
+
+def _counts_of(table: Table, classes: int, source: Source) -> Any:
+    """Return the numbers of examples of each class: those written, or the training data's own, of each client or of all together."""
+    wanted = table.get("class_counts")
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in ("own", "all"):
+        kinds = '"own", each client\'s, "all", of all clients together, or a list of numbers'
+        raise table.error(f"must be {kinds}, got {wanted!r}", "class_counts")
+    labels, size = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.size)
+    owner = jnp.repeat(jnp.arange(source.population), size, total_repeat_length=len(labels)).reshape(-1, *[1] * (labels.ndim - 1))
+    there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))
+    place = jnp.where(there, jnp.broadcast_to(owner, labels.shape) * classes + labels, source.population * classes)  # past the end: dropped
+    counts = jax.ops.segment_sum(jnp.ones(place.size), place.reshape(-1), source.population * classes).reshape(-1, classes)
+    return counts if wanted == "own" else jnp.sum(counts, axis=0)

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.data.deal import check_fraction, deal
+from fedjax_lite.data.deal import check_fraction, deal, gather, generator, held_out
+from fedjax_lite.data.error import DataError
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.names import in_order
-from fedjax_lite.data.split import split
 from fedjax_lite.data.train_test import TrainTest
 
 __all__ = ["Part", "arrange"]
@@ -21,6 +21,7 @@ class Part(NamedTuple):
     examples: dict[str, np.ndarray]  # leaves [examples, ...]
     client: np.ndarray | None = None  # int [examples], the place of each example's client in `names`; None: the files name no clients
     names: Sequence[str] = ()
+    where: str = "the test part"  # the file or folder, for errors
 
 
 def arrange(
@@ -39,7 +40,8 @@ def arrange(
         words: the class names.
 
     Raises:
-        ValueError: for files that name no clients, without a partition; a test part of which only some clients train.
+        ValueError: for files that name no clients, without a partition.
+        DataError: for a test part of which only some clients train.
     """
     check_fraction(share)
     words = None if words is None else tuple(words)
@@ -51,8 +53,7 @@ def arrange(
         raise ValueError("partition: these files name no clients, so give a partition that deals their examples, such as iid(clients=10)")
     else:
         names = in_order(_held(train))
-        population = _named(train, names)
-        parts = split(population, share, seed=seed) if test is None else TrainTest(population, _aligned(test, names))
+        parts = TrainTest(_named(train, names), _aligned(test, names)) if test is not None else _split(train, names, share, seed)
     return TrainTest(*(part and replace(part, words=words) for part in parts))
 
 
@@ -63,9 +64,26 @@ def _held(part: Part) -> list[str]:
 
 def _named(part: Part, names: Sequence[str]) -> FederatedData:
     """Make a population with the clients `names`; one that the part lacks has 0 examples."""
+    return FederatedData.from_arrays(part.examples, _rows(part, names), population=len(names), allow_empty=True, names=names)
+
+
+def _rows(part: Part, names: Sequence[str]) -> np.ndarray:
+    """Return the place of each example's client in `names`."""
     row = {name: i for i, name in enumerate(names)}
-    rows = np.array([row.get(name, -1) for name in part.names])[np.asarray(part.client)]
-    return FederatedData.from_arrays(part.examples, rows, population=len(names), allow_empty=True, names=names)
+    return np.array([row.get(name, -1) for name in part.names])[np.asarray(part.client)]
+
+
+def _split(part: Part, names: Sequence[str], share: Any, seed: Any) -> TrainTest:
+    """Hold a share of each client's examples out: `split` of the population, without a copy of it."""
+    if share == 0:
+        return TrainTest(_named(part, names), None)
+    rows = _rows(part, names)
+    of_clients = np.split(np.argsort(rows, kind="stable"), np.cumsum(np.bincount(rows))[:-1])
+
+    def some(rows: list[np.ndarray]) -> FederatedData:
+        return gather(part.examples, rows, names=names)
+
+    return TrainTest(*map(some, held_out(generator(seed), of_clients, share)))
 
 
 def _central(part: Part) -> FederatedData:
@@ -82,8 +100,8 @@ def _aligned(test: Part, names: Sequence[str]) -> FederatedData:
     if len(strangers) == len(held):
         return _central(test)
     if strangers:
-        raise ValueError(
-            f"{len(strangers)} of {len(held)} clients of the test part, such as {strangers[0]!r}, are not in the training part: "
+        raise DataError(
+            f"{test.where}: {len(strangers)} of {len(held)} clients, such as {strangers[0]!r}, are not in the training part: "
             "add the files that are missing there, or move those clients' away"
         )
     return _named(test, names)

@@ -34,9 +34,9 @@ def deal(
     values = _dealt_by(partition, examples, beside or {})
     parts = _checked(partition(rng, values), len(next(iter(examples.values()))))
     if test == 0:
-        return TrainTest(_gather(examples, parts, classes), None)
+        return TrainTest(gather(examples, parts, classes), None)
     left, held = held_out(rng, parts, test)
-    return TrainTest(_gather(examples, left, classes), _gather(examples, held, classes))
+    return TrainTest(gather(examples, left, classes), gather(examples, held, classes))
 
 
 def held_out(rng: np.random.Generator, parts: Sequence[np.ndarray], test: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -93,12 +93,14 @@ def _dealt_by(partition, examples, beside):
     return known[leaf]
 
 
-def _gather(examples, parts, classes):
+def gather(
+    examples: dict[str, np.ndarray], parts: Sequence[np.ndarray], classes: int | None = None, names: Sequence[str] | None = None
+) -> FederatedData:
     """Make the population whose client i has the examples `parts[i]`."""
     ids = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     rows = np.concatenate(parts)
     arrays = {name: array[rows] for name, array in examples.items()}
-    return FederatedData.from_arrays(arrays, ids, population=len(parts), classes=classes, allow_empty=True)
+    return FederatedData.from_arrays(arrays, ids, population=len(parts), classes=classes, allow_empty=True, names=names)
 
 
 def _checked(parts, n):

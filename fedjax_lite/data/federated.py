@@ -107,9 +107,10 @@ class FederatedData:
                 )
         if client_ids.min() < 0 or client_ids.max() >= population:
             raise ValueError(f"client_ids must be in [0, {population}), got {client_ids.min()}..{client_ids.max()}")
-        order = np.argsort(client_ids, kind="stable")
-        sizes = np.bincount(client_ids, minlength=population)
-        return _build(jax.tree.map(lambda x: x[order], arrays), sizes, classes, allow_empty, names)
+        if (client_ids[1:] < client_ids[:-1]).any():
+            order = np.argsort(client_ids, kind="stable")
+            arrays = jax.tree.map(lambda x: x[order], arrays)
+        return _build(arrays, np.bincount(client_ids, minlength=population), classes, allow_empty, names)
 
     @property
     def population(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,15 @@ def table(clients: Sequence[dict[str, Any]]) -> TrainTest:
 
 def rows(values: Any, field: str, owner: str) -> np.ndarray:
     """Turn nested lists, one row an example, into an array of numbers that fit float32; integers stay integers if all are."""
+    if stranger := _stranger(values):  # before NumPy gives every number the room of the longest text
+        raise ValueError(f"{field} of {owner} must be a list of numbers, got {stranger}")
     try:
         array = np.asarray(values)
     except ValueError:
         raise ValueError(f"{field} of {owner} is ragged: every example needs the same shape") from None
     if array.ndim == 0 or array.dtype.kind not in "biuf":
-        raise ValueError(f"{field} of {owner} must be a list of numbers, got {_stranger(values) or 'integers beyond 64 bits'}")
+        found = "one number" if array.ndim == 0 else "integers beyond 64 bits"
+        raise ValueError(f"{field} of {owner} must be a list of numbers, got {found}")
     if not array.size:
         raise ValueError(f"{field} of {owner} is empty: give it examples, or drop {owner}")
     if not (np.abs(array) <= np.finfo(np.float32).max).all():
@@ -61,13 +65,13 @@ def rows(values: Any, field: str, owner: str) -> np.ndarray:
 def labels(values: Any, owner: str) -> np.ndarray:
     """Return an array of words if all values are text, else `rows` of them."""
     if isinstance(values, list | tuple) and values and all(isinstance(value, str) for value in values):
-        return np.asarray(values)
+        return np.asarray(values, object)  # not each with the room of the longest
     return rows(values, "y", owner)
 
 
 def numbered(y: Sequence[np.ndarray], names: Sequence[str]) -> tuple[list[np.ndarray], tuple[str, ...] | None]:
     """Number all clients' labels if they are words, and return the words: label i was words[i]; None if labels are numbers."""
-    texts = [array.dtype.kind == "U" for array in y]
+    texts = [array.dtype.kind == "O" for array in y]
     if not any(texts):
         return list(y), None
     if not all(texts):
@@ -92,8 +96,13 @@ def joined(x: Sequence[np.ndarray], y: Sequence[np.ndarray], names: Sequence[str
     return [{"x": a, "y": b.astype(dtype)} for a, b in zip(x, y, strict=True)]
 
 
-def _stranger(values) -> str | None:
+def _stranger(values: Any) -> str | None:
     """Return the type of the first value in nested lists that is no number, or None."""
-    if isinstance(values, list | tuple):
-        return next(filter(None, map(_stranger, values)), None)
-    return None if isinstance(values, int | float) else type(values).__name__
+    level = [values]
+    while level:
+        kinds = dict.fromkeys(map(type, level))
+        for kind in kinds:
+            if issubclass(kind, str) or not issubclass(kind, list | tuple | int | float | np.generic | np.ndarray):
+                return kind.__name__
+        level = list(chain.from_iterable(each for each in level if isinstance(each, list | tuple)))
+    return None

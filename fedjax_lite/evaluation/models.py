@@ -14,7 +14,7 @@ from fedjax_lite.evaluation.each import evaluate_each, evaluate_models
 from fedjax_lite.evaluation.evaluate import evaluate
 from fedjax_lite.evaluation.fine_tune import FineTune, fine_tuned
 from fedjax_lite.evaluation.summary import fairness
-from fedjax_lite.metrics import FINETUNED, NEW, OWN
+from fedjax_lite.metrics import FINETUNED, NEW, OWN, exponentials
 from fedjax_lite.models.loss_fn import LossFn, of_one_model
 
 __all__ = ["evaluate_algorithm", "evaluate_further", "finetune_key", "numbers", "received"]
@@ -72,4 +72,5 @@ def finetune_key(key: Key) -> Key:
 def numbers(sums: dict[str, Mean]) -> dict[str, Float[Array, ""]]:
     """Return the values over all examples, and where there are several clients the mean over them and over the worst tenth; pure."""
     values = {name: jax.tree.map(jnp.sum, metric).value() for name, metric in sums.items()}
+    values |= {name: jnp.exp(values[log]) for log, name in exponentials(sums).items()}
     return values | fairness({name: metric for name, metric in sums.items() if len(metric.count) > 1})

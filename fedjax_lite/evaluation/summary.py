@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Mean
-from fedjax_lite.metrics import SPREAD, TEST, lower_is_better, of_global, of_whom
+from fedjax_lite.metrics import SPREAD, TEST, exponentials, lower_is_better, of_global, of_whom
 
 __all__ = ["fairness", "summarize"]
 
@@ -27,11 +27,11 @@ def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str]
     Returns:
         {"test_loss": float, ..., "test_clients": {"loss": {"mean", "std", "deciles" (10 % to 90 %, interpolated between two clients),
         "worst_decile", "gini"}, ...}}; of fewer than 20 clients "values", each client's from the lowest on, instead of "deciles".
-        A global value is sum total / sum count, None where no example was counted. A metric's spread is over the clients with a count
-        above 0, at least two; "worst_decile" is the mean over the worst tenth of these clients (rounded up),
-        worst being the highest where lower is better, else the lowest. "gini" is sum_kl |a_k - a_l| / (2 N sum_k a_k), 0 where all are
-        equal; None where a value is below 0. Of another model than the global one (own, fine-tuned) "hurt" is the fraction of clients for
-        which the global model is better.
+        A global value is sum total / sum count, None where no example was counted; beside a "log_perplexity" stands its exponential. A
+        metric's spread is over the clients with a count above 0, at least two; "worst_decile" is the mean over the worst tenth of these
+        clients (rounded up), worst being the highest where lower is better, else the lowest. "gini" is sum_kl |a_k - a_l| /
+        (2 N sum_k a_k), 0 where all are equal; None where a value is below 0. Of another model than the global one (own, fine-tuned)
+        "hurt" is the fraction of clients for which the global model is better.
 
     >>> sums = {"loss": Mean(np.array([2.0, 9.0]), np.array([2, 3]))}
     >>> summarize(sums)["test_loss"], summarize(sums)["test_clients"]["loss"]["mean"]
@@ -46,6 +46,10 @@ def summarize(sums: dict[str, Mean], prefix: str = TEST, best: Mapping[str, str]
         if len(each) > 1:
             lower = lower_is_better(name, (best or {}).get(name))
             spread[name] = _spread(each, lower) | _hurt(sums, name, lower)
+    for log, name in exponentials(sums).items():
+        total, count = (x.sum() for x in sums[log])
+        with np.errstate(over="ignore"):
+            summary[prefix + name] = float(np.exp(total / count)) if count > 0 else None
     return summary | ({prefix + SPREAD: spread} if spread else {})
 
 

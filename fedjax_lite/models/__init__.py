@@ -1,7 +1,10 @@
 """Models: pairs of pure functions `init` and `apply`; the networks here are flax."""
 
 from fedjax_lite.models.convolution import matmul_conv
+from fedjax_lite.models.equinox import from_equinox
 from fedjax_lite.models.examples import example_by_example
+from fedjax_lite.models.functions import from_functions
+from fedjax_lite.models.haiku import from_haiku
 from fedjax_lite.models.inputs import augmented, normalised
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.losses import supervised
@@ -15,6 +18,7 @@ from fedjax_lite.models.networks.vgg import vgg11
 from fedjax_lite.models.nnx import from_nnx
 from fedjax_lite.models.normalisation import group_norm
 from fedjax_lite.models.pooling import max_pool
+from fedjax_lite.models.pretrained import pretrained
 from fedjax_lite.models.recurrent import lstm
 
 __all__ = [
@@ -26,6 +30,9 @@ __all__ = [
     "emnist_cnn",
     "example_by_example",
     "feddyn_cnn",
+    "from_equinox",
+    "from_functions",
+    "from_haiku",
     "from_linen",
     "from_nnx",
     "group_norm",
@@ -38,6 +45,7 @@ __all__ = [
     "mcmahan_cnn",
     "mlp",
     "normalised",
+    "pretrained",
     "resnet18",
     "resnet20",
     "supervised",

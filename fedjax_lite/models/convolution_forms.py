@@ -17,7 +17,7 @@ Pair = tuple[int, int]
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 _CACHE = 2**20  # bytes of the patches of a chunk of examples; measured with 2 MiB of cache a core
 _LARGE = 2 * _CACHE  # bytes of a kernel that is read so often that a whole batch is one product
-_FEW = 32  # channels of z below which XLA has no fast code for the gradient of a kernel
+_FEWEST = 32  # channels of z for which XLA has fast code for the gradient of a kernel
 
 
 class Form(NamedTuple):
@@ -121,16 +121,15 @@ def _kernel(x, z, form: Form):
     one example needs no transpose.
     """
     batch, channels = x.shape[0], x.shape[-1]
+    if z.shape[-1] < _FEWEST:
+        more = [(0, 0)] * 3 + [(0, _FEWEST - z.shape[-1])]
+        return _kernel(x, jnp.pad(z, more), form)[..., : z.shape[-1]]
     w = jax.ShapeDtypeStruct((*form.window, channels, z.shape[-1]), x.dtype)
-    if z.shape[-1] < _FEW or _is_product(form, w):
+    if _is_product(form, w):
         x, z = _patches(x, form).reshape(-1, math.prod(w.shape[:-1])), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
-        if z.shape[-1] < _FEW:
-            product = jnp.dot(lax.optimization_barrier(z.T), x, precision=form.precision).T
-        elif x.size * x.dtype.itemsize > _CACHE:
-            product = jnp.dot(x.T, z, precision=form.precision)
-        else:
-            product = _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision)
-        return product.reshape(w.shape)
+        if x.size * x.dtype.itemsize > _CACHE:
+            return jnp.dot(x.T, z, precision=form.precision).reshape(w.shape)
+        return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision).reshape(w.shape)
     rows, columns = (
         (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
         for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)

@@ -1,7 +1,7 @@
 """The contract of loss functions: they return losses and metrics of each example, which the library masks and averages."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import wraps
 from typing import Any
 
@@ -36,6 +36,14 @@ def facts_asked(function: Callable) -> set[str]:
         return BESIDE & inspect.signature(function).parameters.keys()
     except ValueError:
         return set()
+
+
+def with_facts(function: LossFn, facts: Set[str]) -> LossFn:
+    """Give a loss function written with `**beside` the signature of one that takes these facts."""
+    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "batch", "key")]
+    named += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in sorted(facts)]
+    setattr(function, "__signature__", inspect.Signature(named))
+    return function
 
 
 def facts_for(function: Callable, **facts: Any) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def record_level(clip: Number, noise_multiplier: Number, batch_size: Number, mic
         integer("record_level", "microbatch", microbatch, least=1)
 
     def gradients(loss_fn, params, batch, key):
+        if getattr(loss_fn, "of_whole_client", False):
+            raise ValueError(
+                "record_level: the loss of an example depends on its client's other examples, by its class_counts: give the counts of a "
+                "public set, [classes]"
+            )
+
         def of_example(example, mask):
             alone = batch._replace(examples=jax.tree.map(lambda x: x[None], example), mask=mask[None])
             (_, sums), gradient = loss_and_gradient(loss_fn, params, alone, key)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
 from fedjax_lite.report.chart import Series, line_chart
+from fedjax_lite.report.classes import classes_section
 from fedjax_lite.report.clients import clients_section
 from fedjax_lite.report.table import html_table
 
@@ -46,6 +47,7 @@ def report(
     spread = {parted(name)[1]: each for name, each in _spreads(final).items()}
     numbers = {key: final[key] for key in in_order(final) if not isinstance(final[key], dict)}
     outside = (summary.get("privacy") or {}).get("outside", [])
+    numbers |= {key: x for key, x in (summary.get("classification") or {}).items() if is_evaluation(key)}
     measured = list(filter(is_evaluation, numbers))
     evaluated = {_marked(key, outside): numbers[key] for key in measured}
     trained = {_marked(key, outside): value for key, value in numbers.items() if key not in measured and key != "round"}
@@ -56,6 +58,7 @@ def report(
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
+        classes_section(summary["classification"], final["round"], _table) if summary.get("classification") else "",
         _new(of_new, outside),
         clients_section(clients, summary.get("words", ())) if clients else "",
         f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"

@@ -32,13 +32,14 @@ def check_run(
     checkpoint_every: Any = None,
     converge: Any = None,
     own_on_host: Any = None,
+    classification: Any = False,
 ) -> tuple[int, int]:
     """Check all arguments of a run; return `rounds` and `evaluate_every` as Python integers.
 
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host)
+    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host, classification)
     check_parts(algorithm, params, sampler, key)
     check_kinds(data, test)
     return operator.index(rounds), operator.index(evaluate_every)
@@ -78,7 +79,12 @@ def check_kinds(data: Any, test: Any) -> None:
 
 
 def check_options(
-    rounds: Any, evaluate_every: Any = 10, checkpoint_every: Any = None, converge: Any = None, own_on_host: Any = None
+    rounds: Any,
+    evaluate_every: Any = 10,
+    checkpoint_every: Any = None,
+    converge: Any = None,
+    own_on_host: Any = None,
+    classification: Any = False,
 ) -> None:
     """Refuse values of `rounds`, `evaluate_every` and the other options that no run can use.
 
@@ -94,6 +100,8 @@ def check_options(
         )
     if not isinstance(own_on_host, bool | None):
         raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
+    if not isinstance(classification, bool):
+        raise ValueError(f"classification must be True or False, got {classification!r}")
     if not isinstance(converge, Convergence | None):
         raise TypeError(f"converge must be a fl.Convergence or None, got {converge!r}: fl.Convergence('test_loss', patience=5)")
     if converge:

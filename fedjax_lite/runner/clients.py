@@ -73,6 +73,8 @@ def check_clients(setup: Setup, finetune: Any, new: Any) -> None:
             "finetune: each client is evaluated on examples of its own, and the test part is of no client: hold out examples of each, for "
             "instance with test=0.2 in place of a central test set"
         )
+    if finetune is not None and new is not None and getattr(setup.loss_fn, "of_whole_client", False):
+        raise ValueError("new_clients: loss_fn has class_counts of the clients that train, and new ones have none: leave finetune out")
     for part in (new.train, new.test) if new is not None else ():
         if not isinstance(part, FederatedData | None):
             raise TypeError(f"new_clients: take data in memory, got a {type(part).__name__}")

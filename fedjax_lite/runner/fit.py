@@ -11,7 +11,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.guarantees import hidden
-from fedjax_lite.metrics import OF_ROUND, check_names, prefix_of
+from fedjax_lite.metrics import OF_ROUND, check_names, exponentials, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, is_central
@@ -100,7 +100,7 @@ def trace(setup: Setup, converge: Convergence | None) -> None:
         error.add_note(f"while a round was traced of params {_shapes(setup.params)} and examples such as {_shapes(example)}")
         raise
     check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
-    names = [*measured, *(f"{prefix_of(test)}{name}" for name in sums)]
+    names = [*measured, *(f"{prefix_of(test)}{name}" for name in (*sums, *exponentials(sums).values()))]
     if converge and converge.metric not in names:
         raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
 

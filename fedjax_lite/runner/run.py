@@ -14,7 +14,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluation import summarize
+from fedjax_lite.evaluation import Classification, summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
@@ -23,6 +23,7 @@ from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
+from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
 from fedjax_lite.runner.client_table import MOST_LABELS
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
@@ -51,7 +52,8 @@ class Result(NamedTuple):
     status: str  # "finished", "converged" or "interrupted"
     baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
     clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or interrupted
-    further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_new_accuracy" and the like
+    further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_auc" and the like
+    classification: Classification | None = None  # where it was asked for, and the run was not interrupted
 
 
 def run(
@@ -74,6 +76,7 @@ def run(
     baselines: Baselines | None = None,
     finetune: Any = None,
     new_clients: Any = None,
+    classification: bool = False,
     progress: bool = True,
     config: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
@@ -108,6 +111,9 @@ def run(
             client's: "test_finetuned_accuracy" and the like, in the summary and in `clients`.
         new_clients: clients that never took part, such as `fl.data.hold_out_clients` keeps apart; when the run has ended, the global
             model is evaluated on theirs, and again after they have fine-tuned it.
+        classification: when the run has ended, compare the global model's scores of all held-out examples with their labels: a confusion
+            matrix, recall, precision and the area under the curve of each class, in the summary, the report and the result. It is one
+            more pass over these examples, and one more compiled program.
         progress: show a bar if the output is a terminal.
         config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
             "engine", "data" and "baselines", which do not change what a round computes. Without them it is compared of what functions the
@@ -131,7 +137,7 @@ def run(
     >>> result.status, round(float(result.params), 4), round(result.history[-1]["train_loss"], 4)
     ('finished', 4.0, 2.5)
     """
-    given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host)
+    given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host, classification)
     rounds, evaluate_every = check_run(*given)
     config, notes = plain_settings(config), plain_settings(notes, "notes")
     out = _check_folder(out, resume, delta, params)
@@ -141,6 +147,7 @@ def run(
     check_guarantee(setup, shapes, converge)
     check_baselines(setup, shapes, baselines)
     check_clients(setup, finetune, new_clients)
+    check_classification(setup, classification)
     setup = to_devices(setup)
     trace(setup, converge)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None)
@@ -155,14 +162,13 @@ def run(
         ended = status != "interrupted"
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
         clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
+        classes = classified(setup, state) if ended and classification else None
+        evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
         if folder:
-            totals = (
-                _totals(setup, shapes, delta, state, history, clients.evaluated)
-                | ({"baselines": beside} if beside else {})
-                | clients.beside
-            )
+            totals = _totals(setup, shapes, delta, state, history, evaluated) | ({"baselines": beside} if beside else {}) | clients.beside
+            totals |= {"classification": summary_of(classes, setup)} if classes else {}
             folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
-    return Result(state, algorithm.params(state), history, status, beside, clients.table, clients.evaluated)
+    return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:

@@ -1,6 +1,5 @@
 """Terms on the local gradient and on the local loss: most methods of federated optimisation are FedAvg with one of them."""
 
-import inspect
 from collections.abc import Callable, Set
 from functools import wraps
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite.base import Mean, Tree
-from fedjax_lite.models.loss_fn import LossFn, call_loss, facts_asked, losses_and_metrics
+from fedjax_lite.models.loss_fn import LossFn, call_loss, facts_asked, losses_and_metrics, with_facts
 
 __all__ = ["gradient_term", "in_front", "loss_term"]
 
@@ -94,11 +93,7 @@ def loss_term(loss_fn: LossFn, term: LossFn) -> LossFn:
 
 def asking(function: LossFn, facts: Set[str], like: LossFn) -> LossFn:
     """Give a loss function written with `**beside` the signature of one that takes these facts, and the attributes of `like`."""
-    named = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("params", "batch", "key")]
-    named += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in sorted(facts)]
-    made = wraps(like)(function)
-    setattr(made, "__signature__", inspect.Signature(named))
-    return made
+    return with_facts(wraps(like)(function), facts)
 
 
 def _plus(losses: Any, more: Any) -> Any:

@@ -24,8 +24,11 @@ def cohort():
 
 
 def aggregate(rule, stack=STACK):
-    state = rule.init(jax.tree.map(lambda x: jnp.asarray(x[0]), stack))
-    return rule.finish(rule.collect(jax.tree.map(jnp.asarray, stack), cohort(), state), state, jax.random.key(1))
+    def whole(stack, cohort):
+        state = rule.init(jax.tree.map(lambda x: x[0], stack))
+        return rule.finish(rule.collect(stack, cohort, state), state, jax.random.key(1))
+
+    return jax.jit(whole)(jax.tree.map(jnp.asarray, stack), cohort())
 
 
 @pytest.mark.parametrize("control", ["mean", "median"])

@@ -85,6 +85,7 @@ def by_hand(clients, cohorts):
     return x, m
 
 
+@pytest.mark.deep
 def test_mime_is_the_papers_loop(x64):
     data, sampler, key = softmax_data(), fl.sampling.uniform(3), jax.random.key(5)
     run = partial(fl.simulate, fl.in_turn(asking(), training()), sampler=sampler, rounds=ROUNDS, key=key)
@@ -101,6 +102,7 @@ def test_mime_is_the_papers_loop(x64):
     assert history["uplink_bits"].tolist() == [3 * 2 * FEATURES * 64] * ROUNDS
 
 
+@pytest.mark.deep
 def test_a_run_of_it_resumes(tmp_path):
     algorithm, options = fl.in_turn(asking(), training()), {"key": jax.random.key(0), "evaluate_every": 1, "progress": False}
     parts = algorithm, softmax_data(), jnp.zeros(FEATURES), fl.sampling.uniform(3)

@@ -112,7 +112,7 @@ def test_every_name_has_its_configuration_here():
     assert NAMES.keys() == names("algorithm").keys() and {"mean", "Generator", "split_loss"}.isdisjoint(names("algorithm"))
 
 
-@tiered("name", list(NAMES), ("fedavg", "fedsgd", "fd", "fedgen", "fedgkt", "fedprox", "scaffold", "moon", "agnostic_fedavg", "dpsgd"))
+@tiered("name", list(NAMES), ("fedavg", "fedsgd", "fd", "fedgkt", "scaffold", "moon", "dpsgd"))
 def test_every_name_fits_together_with_the_other_sections(config, name):
     """Traced, with its evaluation, as fl.run and fl.plan begin; what it is evaluated with has an accuracy."""
     start = build(config(*of_name(name)))

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from grouping import grouped
 from safetensors.numpy import load_file
-from stand_ins import idx_files, leaf_shards
+from stand_ins import activities, idx_files, leaf_shards
 from tiny import first_round
 
 from fedjax_lite import cli
@@ -26,6 +26,7 @@ CHANGES = {
     "dp_fedavg": [PATH, "aggregator.noise_multiplier=1.0", "grid={{}}"],
     "distill_small_student": [PATH],
     "femnist_mlp": [PATH],
+    "har": [PATH],
     "mcmahan_mnist": [PATH],
     "optimisers_mnist": [PATH],
     "personal_mnist": [PATH],
@@ -39,6 +40,7 @@ def stand_ins(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     idx_files(folder)
     leaf_shards(folder)
+    activities(folder)
     return folder
 
 
@@ -55,11 +57,26 @@ def test_each_says_how_to_run_it(name):
 
 @grouped("name", list(CONFIGS), deep=("robustness", "distill_families"))
 def test_its_parts_fit_together(name, stand_ins):
-    """A round is traced, of a study as often as it takes for each table of its grid to have its turn; nothing is compiled."""
-    config = load(CONFIGS[name], [change.format(stand_ins) for change in CHANGES.get(name, [])])
-    for here in turns(config) if config.values.get("grid") else [config]:
-        params, _ = jax.eval_shape(*first_round(here))
-        assert all(0 < leaf.size < 200_000 for leaf in jax.tree.leaves(params))
+    """A round is traced, of a study its first cell; nothing is compiled."""
+    traced(next(cells(name, stand_ins)))
+
+
+@pytest.mark.deep
+@grouped("name", [name for name in CONFIGS if "[grid]" in CONFIGS[name].read_text()])
+def test_every_table_of_its_grid_fits(name, stand_ins):
+    for cell in cells(name, stand_ins):
+        traced(cell)
+
+
+def traced(config):
+    params, _ = jax.eval_shape(*first_round(config))
+    assert all(0 < leaf.size < 200_000 for leaf in jax.tree.leaves(params))
+
+
+def cells(name, folder):
+    """The configuration itself, or of a study's as many cells as it takes for each table of its grid to have its turn."""
+    config = load(CONFIGS[name], [change.format(folder) for change in CHANGES.get(name, [])])
+    return turns(config) if config.values.get("grid") else iter([config])
 
 
 def turns(config):
@@ -111,6 +128,12 @@ def test_two_clients_end_at_the_least_squares_solution(tmp_path):
     assert summary["status"] == "converged"
     for value in solution.ravel():
         assert f"{value:.4f}"[:-1] in printed
+
+
+@pytest.mark.deep
+def test_har(tmp_path, stand_ins):
+    _, summary = run("har.toml", tmp_path / "run", "--set", f"data.path={stand_ins / 'har.csv'}")
+    assert summary["final"]["test_accuracy"] >= 0.9 and summary["data"]["clients"] == 30
 
 
 @pytest.mark.slow

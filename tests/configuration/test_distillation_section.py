@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from grouping import tiered
 from tiny import after_a_round, edited
 
 import fedjax_lite as fl
@@ -68,7 +69,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+@tiered("name", KINDS, ("models travel, their mean is taught", "models stay"))
 def test_what_travels(config, name):
     replace, up, down = KINDS[name]
     _, told = after_a_round(config(*replace, overrides=QUICK))

@@ -218,7 +218,7 @@ def test_a_study_keeps_the_hash(folder):
 
 
 LEAF = '{"users": ["a"], "num_samples": [2], "user_data": {"a": {"x": [[0.0, 1.0], [1.0, 0.0]], "y": [0, 1]}}}'
-OF_LEAF = (OF_DATA, '[data]\nname = "leaf"\npath = "shards"\n'), ("clients = 2", "clients = 1")
+OF_LEAF = (OF_DATA, '[data]\nname = "leaf"\npath = "shards"\ntest = 0\n'), ("clients = 2", "clients = 1")
 
 
 def with_shards(folder, name="shards"):

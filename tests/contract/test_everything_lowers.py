@@ -42,7 +42,7 @@ def shaped(*shape, dtype=np.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-@tiered("name", AGGREGATORS, ordinary=("caf", "nnm", "rlr", "secure_mean", "dp_ftrl"), deep=ONE_OF_EACH, group=FORMS)
+@tiered("name", AGGREGATORS, ordinary=("nnm", "rlr", "secure_mean", "dp_ftrl"), deep=ONE_OF_EACH, group=FORMS)
 def test_aggregators_lower(name):
     aggregator = AGGREGATORS[name]
 
@@ -105,7 +105,7 @@ def test_every_model_has_its_line():
     assert sorted(made) == sorted(MODELS)
 
 
-@tiered("name", MODELS, ordinary=("emnist_cnn", "resnet20", "char_lstm", "transformer"), group=FORMS)
+@tiered("name", MODELS, ordinary=("emnist_cnn", "char_lstm", "transformer"), group=FORMS)
 def test_models_lower(name):
     """From their start to a step of training, several clients' side by side."""
     model, example = MODELS[name]

@@ -17,8 +17,13 @@ def a_cohort(state, ids=(2, 0, 6, 4, 1)):
     return fl.sampling.cohort(fl.round_key(state), contract_data().size, jnp.asarray(ids))
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5, 99])
-@pytest.mark.parametrize("aggregator", ["weighted_mean", "median"])
+OF_LANES = [(lanes, rule) for lanes in (1, 2, 5, 99) for rule in ("weighted_mean", "median")]
+FEW = (2, "weighted_mean"), (99, "median")
+
+
+@pytest.mark.parametrize(
+    "lanes, aggregator", [*FEW, *(pytest.param(*case, marks=pytest.mark.deep) for case in OF_LANES if case not in FEW)]
+)
 def test_lanes_do_not_matter(lanes, aggregator):
     data, results = contract_data(), []
     for engine in (fl.packed(lanes), fl.sequential()):

@@ -25,7 +25,7 @@ def shard(folder, name, **labels):
 
 def config(folder=None, labels=None, **model):
     said = {} if labels is None else {"labels": labels}
-    return Config({"data": {"name": "leaf", "path": str(folder)} | said, "model": {"name": "linear"} | model})
+    return Config({"data": {"name": "leaf", "path": str(folder), "test": 0} | said, "model": {"name": "linear"} | model})
 
 
 def test_words_are_classes_by_a_vocabulary_of_both_parts(tmp_path):

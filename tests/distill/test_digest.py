@@ -92,6 +92,7 @@ def test_clients_digest_the_consensus_and_revisit_their_own(each_round, rule, en
     assert history["update_norm"].tolist() == [0, 0, 0]  # of the global model, which there is none of
 
 
+@pytest.mark.deep
 def test_dsfl_has_a_student_that_learns_what_clients_do():
     some = distill.public_set(EXAMPLES, LABELS, each_round=8)
     dsfl = fl.algorithms.dsfl(

@@ -203,6 +203,7 @@ def test_a_round_without_clients_teaches_nothing():
     np.testing.assert_array_equal(state.server.clients.params, softmax_params().astype(np.float32))
 
 
+@pytest.mark.deep
 def test_seeds_are_vmapped_and_share_the_public_examples():
     data = softmax_data()
 

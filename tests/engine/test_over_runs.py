@@ -32,7 +32,7 @@ def one_by_one(several, keys, rates):
     return jax.tree.map(lambda *x: np.stack(x), *(jax.tree.map(lambda *x: np.stack(x), *row) for row in results))
 
 
-@pytest.mark.parametrize(("backend", "devices"), [("cpu", 1), ("gpu", 1), deep("gpu", 2)])
+@pytest.mark.parametrize(("backend", "devices"), [("cpu", 1), deep("gpu", 1), deep("gpu", 2)])
 def test_a_study_is_its_runs(backend, devices, on):
     """Vmapped over rates, and over keys with data of their own."""
     on(backend)

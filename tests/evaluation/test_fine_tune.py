@@ -21,11 +21,15 @@ def loss_fn(params, batch, key):
     return (params["body"] * params["head"] - batch["t"]) ** 2 / 2
 
 
+def deep(*values):
+    return pytest.param(*values, marks=pytest.mark.deep)
+
+
 @pytest.mark.parametrize(
     ("make", "leaves", "expected"),
     [
-        (fl.algorithms.fedavg, "all", FEDAVG),
-        (lambda *args, **given: fl.algorithms.fedbabu(*args, fixed="head", **given), "all", FEDBABU),
+        deep(fl.algorithms.fedavg, "all", FEDAVG),
+        deep(lambda *args, **given: fl.algorithms.fedbabu(*args, fixed="head", **given), "all", FEDBABU),
         (lambda *args, **given: fl.algorithms.fedbabu(*args, fixed="head", **given), "head", FEDBABU_HEAD),
     ],
     ids=["fedavg", "fedbabu", "fedbabu, the head"],

@@ -58,7 +58,10 @@ def params_of(name):
     return jax.jit(MODELS[name][0].init)(jax.random.key(0), {"x": images(name)[0]})
 
 
-@pytest.mark.parametrize("backend, name", [*(("cpu", name) for name in MODELS), ("gpu", "emnist")])
+@pytest.mark.parametrize(
+    "backend, name",
+    [*(pytest.param("cpu", name, marks=[pytest.mark.deep] * (name != "emnist")) for name in MODELS), ("gpu", "emnist")],
+)
 def test_outputs_and_gradients_are_those_of_plain_operations(backend, name, monkeypatch):
     """On a CPU one example after another, elsewhere the whole batch."""
     model, _, blocks, padding = MODELS[name]

@@ -22,12 +22,6 @@ ORDINARY = (  # each takes another way, or meets another edge
 )
 
 
-@pytest.fixture(autouse=True)
-def as_of_many_channels(monkeypatch):
-    """The cases have few channels, which go another way: it is asked for below."""
-    monkeypatch.setattr(convolution_forms, "_FEW", 0)
-
-
 @pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in ORDINARY else pytest.mark.deep) for case in CASES])
 def test_value_and_gradients_are_those_of_a_plain_loop(case):
     x, w = operands(case)
@@ -118,11 +112,10 @@ def test_the_batched_matmuls_of_other_backends_agree(case):
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=() if case == "all of it" else pytest.mark.deep) for case in CASES])
-@pytest.mark.parametrize("change", [{"_FEW": 99}, {"_LARGE": 0, "_CACHE": 1}], ids=["few channels", "large kernel"])
-def test_few_channels_and_large_kernels_are_products_of_patches(monkeypatch, change, case):
+def test_large_kernels_are_products_of_patches(monkeypatch, case):
     """With a cache of one byte the patches of a chunk are as large as the kernel, and more than the cache."""
-    for name, value in change.items():
-        monkeypatch.setattr(convolution_forms, name, value)
+    monkeypatch.setattr(convolution_forms, "_LARGE", 0)
+    monkeypatch.setattr(convolution_forms, "_CACHE", 1)
     x, w = operands(case)
     found = jax.jit(lambda x, w: with_gradients(of_case(case, matmul_conv), x, w))(x, w)
     agree(found, Plain(case).with_gradients(x, w), dtype=np.float32)

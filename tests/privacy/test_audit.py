@@ -141,7 +141,7 @@ def test_dp_mean_is_between_a_fifth_of_the_accountants_bound_and_all_of_it():
 
 @pytest.mark.parametrize(
     "aggregator",
-    [home_made(np.inf, lambda clients: CLIENTS), home_made(CLIP, lambda clients: clients)],
+    [home_made(np.inf, lambda clients: CLIENTS), pytest.param(home_made(CLIP, lambda clients: clients), marks=pytest.mark.deep)],
     ids=["the clip left out", "sum and noise scaled by the real cohort"],
 )
 def test_broken_mechanisms_are_caught(aggregator):

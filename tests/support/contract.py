@@ -395,8 +395,10 @@ BY_TABLE = [name for name in (*OPTIMISATION, *PERSONAL) if name not in ONE_OF_EA
 ALIKE += BY_TABLE
 # What has a near relative that every run asks is asked in the deeper tests.
 RELATED = (
-    "multi_krum", "bulyan", "caf", "meamed", "sign_majority", "rlr", "work momentum", "work adam", "work measured", "own weights",
-    "adam server", "plateau", "fedavg", "fd", "fedgen", *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
+    "multi_krum", "bulyan", "caf", "mda", "monna", "trimmed_mean", "meamed", "norm_bounding", "sign_majority", "rlr", "bucketing", "arc",
+    "ddgauss", "dp_mean", "work momentum", "work adam", "work measured", "work scheduled", "own weights", "adam server", "plateau",
+    "fedavg", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
+    *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
 )  # fmt: skip
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
-SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "fedgkt"  # what has most to do with each other
+SIX = "work sgd", "fedavgm", "random at every place", "uplink top_k", "distilled", "scaffold"  # what has most to do with each other

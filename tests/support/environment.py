@@ -10,11 +10,13 @@ from pathlib import Path
 
 import jax
 
-# Eight devices find sharding mistakes. Tests spend their time compiling, not running, so programs are compiled with few optimisations.
+# Eight devices find sharding mistakes. Tests spend their time compiling, not running, so programs are compiled with few optimisations, and
+# in one piece: the compiler's threads cost a fifth more CPU seconds than they save here, where both cores have a worker.
 # AVX has no fused multiply-add, with which the last bit of a result would depend on what is compiled into one kernel.
 WANTED = (
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
+    "--xla_cpu_parallel_codegen_split_count=1",
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_max_isa=AVX",
 )

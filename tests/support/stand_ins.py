@@ -1,4 +1,4 @@
-"""Files of the forms that shipped configurations read: as many examples as they deal out, and nothing to learn."""
+"""Files of the forms that shipped configurations read: as many examples as they deal out, and nothing to learn but of activities."""
 
 import json
 
@@ -22,3 +22,16 @@ def leaf_shards(folder):
         users = [f"f{i:04}" for i in range(25)]
         shard = {"users": users, "num_samples": [examples] * 25, "user_data": {user: {"x": [x] * examples, "y": y} for user in users}}
         (folder / part / "all.json").write_text(json.dumps(shard))
+
+
+def activities(folder):
+    """30 people of twelve examples each, as a CSV of UCI's Human Activity Recognition: an activity is a place, a person a way from it."""
+    rng = np.random.default_rng(0)
+    names = "LAYING SITTING STANDING WALKING WALKING_DOWNSTAIRS WALKING_UPSTAIRS".split()
+    person, activity = np.repeat(np.arange(1, 31), 12), np.tile(np.arange(6), 60)
+    places, beside = rng.normal(size=(6, 561)), rng.normal(size=(31, 561))
+    x = np.tanh(0.3 * (places[activity] + beside[person] + 2 * rng.normal(size=(360, 561))))
+    lines = [
+        ",".join([*(f"{value:.5f}" for value in row), str(who), names[what]]) for row, who, what in zip(x, person, activity, strict=True)
+    ]
+    (folder / "har.csv").write_text("\n".join([",".join([*(f"f{i}" for i in range(561)), "subject", "Activity"]), *lines]))

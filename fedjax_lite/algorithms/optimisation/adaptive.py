@@ -38,7 +38,7 @@ def scale_by_fedadagrad(b1: Number = 0.0, tau: Number = 1e-3, convention: str = 
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2.
     """
-    return _adaptive("fedadagrad", lambda v, square: v + square, (b1, None), tau, convention)
+    return _adaptive("fedadagrad", lambda v, square: v + square, {"b1": b1}, tau, convention)
 
 
 def scale_by_fedadam(b1: Number = 0.9, b2: Number = 0.99, tau: Number = 1e-3, convention: str = "paper") -> optax.GradientTransformation:
@@ -61,7 +61,7 @@ def scale_by_fedadam(b1: Number = 0.9, b2: Number = 0.99, tau: Number = 1e-3, co
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2.
     """
-    return _adaptive("fedadam", lambda v, square: b2 * v + (1 - b2) * square, (b1, b2), tau, convention)
+    return _adaptive("fedadam", lambda v, square: b2 * v + (1 - b2) * square, {"b1": b1, "b2": b2}, tau, convention)
 
 
 def scale_by_fedyogi(b1: Number = 0.9, b2: Number = 0.99, tau: Number = 1e-3, convention: str = "paper") -> optax.GradientTransformation:
@@ -81,17 +81,17 @@ def scale_by_fedyogi(b1: Number = 0.9, b2: Number = 0.99, tau: Number = 1e-3, co
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2.
     """
-    return _adaptive("fedyogi", lambda v, square: v - (1 - b2) * square * jnp.sign(v - square), (b1, b2), tau, convention)
+    return _adaptive("fedyogi", lambda v, square: v - (1 - b2) * square * jnp.sign(v - square), {"b1": b1, "b2": b2}, tau, convention)
 
 
-def _adaptive(name: str, accumulate: Callable, b: tuple, tau: Number, convention: str) -> optax.GradientTransformation:
+def _adaptive(name: str, accumulate: Callable, b: dict[str, Number], tau: Number, convention: str) -> optax.GradientTransformation:
     """Make the transformation g -> m / (sqrt(v) + tau) whose v moves by `accumulate(v, g^2)`."""
-    for argument, value in zip(("b1", "b2"), b, strict=True):
-        value is None or a_share(name, argument, value, "[0, 1)")
+    for argument, value in b.items():
+        a_share(name, argument, value, "[0, 1)")
     positive(name, "tau", tau)
     if convention not in ("paper", "keras", "flower"):
         raise ValueError(f'{name}: convention must be "paper", "keras" or "flower", got {convention!r}')
-    b1, b2 = b
+    b1, b2 = b["b1"], b.get("b2")
 
     def init(params):
         first = tau**2 if convention == "paper" else 0.0

@@ -23,6 +23,8 @@ def averaging(name: str, server_learning_rate: Any, optimizer: Callable[[Any], o
     >>> float(server.update(jnp.array(2.0), server.init(jnp.array(1.0)), fl.Info(0, None, {})).params)
     2.0
     """
+    if callable(server_learning_rate) and not isinstance(server_learning_rate, Scheduled):
+        raise ValueError(f"{name}: server_learning_rate is a schedule without a clock ({server_learning_rate!r}): wrap it in fl.on_round")
     if not isinstance(server_learning_rate, Scheduled):
         positive(name, "server_learning_rate", server_learning_rate)
     return optimizer_server(optimizer, learning_rate=server_learning_rate)
@@ -59,15 +61,16 @@ def of_everyone(algorithm: Algorithm, population: int, refusal: Callable[[int], 
     """Let an algorithm refuse a cohort with fewer slots than there are clients, by what `refusal` says of their number.
 
     >>> import fedjax_lite as fl
+    >>> data = fl.FederatedData.from_clients([{"x": jnp.array([2.0])}, {"x": jnp.array([8.0])}])
     >>> built = fl.algorithms.fedsgd(lambda params, batch, key: params * batch["x"], population=2)
     >>> whole = of_everyone(built, 2, lambda slots: f"{slots} of 2 clients take part")
-    >>> whole.round(None, None, fl.sampling.cohort(jax.random.key(0), jnp.ones(2, int), jnp.arange(1)))
+    >>> whole.round(None, data, fl.sampling.cohort(jax.random.key(0), data.size, jnp.arange(1)))
     Traceback (most recent call last):
     ValueError: 1 of 2 clients take part
     """
 
     def round(state: Any, data: Any, cohort: Client) -> tuple[State, dict[str, Any]]:
-        if (slots := cohort.id.shape[0]) < population:
+        if (slots := cohort.id.shape[0]) < population == data.population:  # of other data the round says so itself
             raise ValueError(refusal(slots))
         return algorithm.round(state, data, cohort)
 

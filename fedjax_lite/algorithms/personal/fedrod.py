@@ -14,7 +14,7 @@ from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.leaves import Rule, chosen, merge, split
-from fedjax_lite.models.losses import of_logits, supervised
+from fedjax_lite.models.losses import balanced, of_logits, supervised
 from fedjax_lite.models.model import Model, in_two
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.work import keep_leaves, sgd_work
@@ -115,14 +115,3 @@ def fedrod(
     )  # fmt: skip
     begun = starting_from(lambda params, key: TwoHeads(params, jax.tree.map(jnp.zeros_like, heads(params)[0])), built)
     return begun._replace(models=kept.models, loss_fn=plain)
-
-
-def balanced(logits: Any, labels: Any, counts: Any, gamma: Number) -> Any:
-    """Return logits raised by gamma times the logarithm of the counts; -inf for classes without any, but for the label's own.
-
-    >>> balanced(jnp.zeros((1, 3)), jnp.array([0]), jnp.array([1.0, 0.0, 1.0]), 1.0).tolist()
-    [[0.0, -inf, 0.0]]
-    """
-    counts = jnp.broadcast_to(counts, logits.shape)
-    held = (counts > 0) | jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)  # a label's own class too, before it is counted
-    return jnp.where(held, logits + gamma * jnp.log(jnp.maximum(counts, 1)), -jnp.inf)

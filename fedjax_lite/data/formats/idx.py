@@ -13,16 +13,27 @@ from typing import Any
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
-from fedjax_lite.data.deal import deal
-from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.arrange import Part, arrange
+from fedjax_lite.data.error import DataError
+from fedjax_lite.data.formats.parts import central
+from fedjax_lite.data.formats.reading import folder
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.train_test import TrainTest
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # by the header's type byte
+_ROOTS = ("MNIST", "FashionMNIST", "KMNIST", "QMNIST", "EMNIST")  # torchvision's folders
 _MOST_AXES, _AT_ONCE = 32, 2**24  # axes of an array; bytes read at a time, so that a false header takes no memory
 
 
-def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, test: Number = 1 / 6, flat: bool = False) -> TrainTest:
+def mnist(
+    path: str | os.PathLike,
+    *,
+    partition: Partition | None = None,
+    seed: Whole = 0,
+    test: Number = 1 / 6,
+    flat: bool = False,
+    upright: bool | None = None,
+) -> TrainTest:
     """Images and labels from a folder of idx files, dealt to clients.
 
     With train and t10k files, train is dealt to the clients and t10k is one central test set (population 1). With one complete
@@ -31,18 +42,22 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
 
     Args:
         path: folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same for t10k (EMNIST: `emnist-<set>-train-...`
-            and `...-test-...`, one set a folder); with a dot for the second dash or not, .gz or not.
+            and `...-test-...`, one set a folder); with a dot for the second dash or not, .gz or not. Or torchvision's root around
+            it, which holds one of MNIST/raw, FashionMNIST/raw, KMNIST/raw, QMNIST/raw, EMNIST/raw.
         partition: deals examples to clients, for instance `fl.partition.shards(clients=100)`: a function of (rng, labels).
         seed: `default_rng(seed)` draws the partition and then, if clients hold out, one permutation a client.
         test: share of its examples that each client holds out, in [0, 1); not used where there is a t10k pair beside train.
         flat: give x as `[pixels]`.
+        upright: swap the axes of the images. EMNIST's files hold them lying on their side; None: swap those of files whose names begin
+            with emnist-.
 
     Returns:
-        TrainTest. Examples: "x" float32 `[height, width, 1]` in [0, 1], "y" int32. EMNIST's images lie on their side, as on disk.
+        TrainTest. Examples: "x" float32 `[height, width, 1]` in [0, 1], "y" int32.
 
     Raises:
         FileNotFoundError: no such folder, or no complete pair in it.
-        ValueError: a damaged or empty file, images and labels of unequal number, two sets in one folder.
+        ValueError: no partition.
+        DataError: a damaged or empty file, images and labels of unequal number, two sets in one folder.
 
     >>> import pathlib, tempfile, fedjax_lite as fl
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,9 +69,7 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits".
     """
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        raise FileNotFoundError(f"path={str(path)!r} is not a folder: give the one that holds the idx files")
+    path = _raw(folder(path, "the idx files"))
     splits = [_files(path, split) for split in ("train", "(?:t10k|test)")]
     whole = [None not in pair for pair in splits]
     alone = [file.name for pair, both in zip(splits, whole, strict=True) if not both for file in pair if file is not None]
@@ -69,10 +82,8 @@ def mnist(path: str | os.PathLike, *, partition: Partition, seed: Whole = 0, tes
     if alone:
         used = " and ".join(file.name for file in pair if file is not None)
         warnings.warn(f"{path}: {', '.join(alone)} stands alone and is not read; {used} are dealt to the clients", stacklevel=2)
-    if not all(whole):
-        return deal(_pair(pair, flat), partition, seed=seed, test=test)
-    dealt = deal(_pair(pair, flat), partition, seed=seed, test=0)
-    return dealt._replace(test=FederatedData.from_clients([_pair(splits[1], flat)]))
+    parts = [_pair(each, flat, upright) for each in (splits if all(whole) else [pair])]
+    return arrange(*parts, partition=partition, share=test, seed=seed)
 
 
 def read_idx(file: str | os.PathLike) -> np.ndarray:
@@ -85,7 +96,7 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
         uint8, int8, int16, int32, float32 or float64, in the machine's byte order.
 
     Raises:
-        ValueError: naming the file: not idx, or shorter or longer than its header says.
+        DataError: naming the file: not idx, or shorter or longer than its header says.
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits", section "File formats".
     """
@@ -95,19 +106,19 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
         with gzip.open(file) if packed else open(file, "rb") as stream:
             return _read(file, stream)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+        raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
 
 
 def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
     """Read an array from `stream`, at most one byte more than its header says. A packed file may expand without bound."""
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not 1 <= head[3] <= _MOST_AXES:
-        raise ValueError(
+        raise DataError(
             f"{file} is not an idx file: it starts with {head.hex(' ') or 'nothing'}, expected 00 00, a type and a number of axes"
         )
     lengths = stream.read(4 * head[3])
     if len(lengths) < 4 * head[3]:
-        raise ValueError(f"{file} ends within its header of {head[3]} axes: it is cut off, copy it again")
+        raise DataError(f"{file} ends within its header of {head[3]} axes: it is cut off, copy it again")
     shape, dtype = struct.unpack(f">{head[3]}I", lengths), np.dtype(_TYPES[head[2]])
     expected = math.prod(shape) * dtype.itemsize
     values = bytearray()
@@ -116,38 +127,49 @@ def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
     if len(values) != expected:
         start = len(head) + len(lengths)
         found = f"{start + len(values)}" if len(values) < expected else f"more than {start + expected}"
-        raise ValueError(
+        raise DataError(
             f"{file} has {found} bytes, its header ({dtype.name}, {list(shape)}) says {start + expected}: "
             "it is cut off or damaged, copy it again"
         )
     return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _files(folder, split) -> tuple[Path | None, Path | None]:
+def _raw(path: Path) -> Path:
+    """Return the folder with the files, where `path` is torchvision's root around it."""
+    inside = [path / name / "raw" for name in _ROOTS if (path / name / "raw").is_dir()]
+    if len(inside) > 1:
+        raise DataError(f"{path} holds more than one data set ({', '.join(str(each) for each in inside)}): give one of these folders")
+    return inside[0] if inside else path
+
+
+def _files(path: Path, split: str) -> tuple[Path | None, Path | None]:
     """Find the files of images and of labels of one split; None for a missing file."""
-    return _find(folder, f"{split}-images"), _find(folder, f"{split}-labels")
+    return _find(path, f"{split}-images"), _find(path, f"{split}-labels")
 
 
-def _pair(files, flat) -> dict[str, np.ndarray]:
+def _pair(files: tuple[Path | None, Path | None], flat: bool, upright: bool | None) -> Part:
     """Read and check images and labels of one split: "x" float32 in [0, 1], "y" int32."""
     images, labels = files
+    assert images and labels
     x, y = read_idx(images), read_idx(labels)
     if y.ndim != 1 or x.ndim != 3 or len(x) != len(y):
-        raise ValueError(f"{images} has the shape {list(x.shape)} and {labels} {list(y.shape)}: they are not images and their labels")
+        raise DataError(f"{images} has the shape {list(x.shape)} and {labels} {list(y.shape)}: they are not images and their labels")
     if not len(x):
-        raise ValueError(f"{images} and {labels} hold no examples")
+        raise DataError(f"{images} and {labels} hold no examples")
+    if upright or upright is None and images.name.startswith("emnist-"):
+        x = x.transpose(0, 2, 1)
     x = x.astype(np.float32) / 255
-    return {"x": x.reshape(len(x), -1) if flat else x[..., None], "y": y.astype(np.int32)}
+    return central({"x": x.reshape(len(x), -1) if flat else x[..., None], "y": y}, f"{images} and {labels}")
 
 
-def _find(folder, stem) -> Path | None:
+def _find(path: Path, stem: str) -> Path | None:
     """Find the idx file called `stem`, perhaps after a prefix; prefer the plain file to its .gz; None if missing."""
     named = re.compile(rf"(.*-)?{stem}[-.]idx\d-ubyte(\.gz)?")
     matches = [
         (match[1] or "", len(file.name), file)
-        for file in sorted(folder.iterdir())
+        for file in sorted(path.iterdir())
         if file.is_file() and (match := named.fullmatch(file.name))
     ]
     if len({prefix for prefix, _, _ in matches}) > 1:
-        raise ValueError(f"{folder} holds more than one data set ({', '.join(file.name for _, _, file in matches)}): keep one a folder")
+        raise DataError(f"{path} holds more than one data set ({', '.join(file.name for _, _, file in matches)}): keep one a folder")
     return min(matches)[2] if matches else None

@@ -91,8 +91,8 @@ def feddyn_cnn(classes: Whole = 10) -> Model:
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(feddyn_cnn().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})))
     797962
     """
-    fields = {"window": 5, "padding": "VALID", "hidden": (384, 192), "image": (32, 32, 3), "apart": 1}
-    return plain_cnn("feddyn_cnn", classes, blocks=((64,), (64,)), **fields)
+    blocks, hidden, image = ((64,), (64,)), (384, 192), (32, 32, 3)
+    return plain_cnn("feddyn_cnn", classes, blocks=blocks, window=5, padding="VALID", hidden=hidden, image=image, apart=1)
 
 
 def lenet5(classes: Whole = 10, *, padding: Whole = 0) -> Model:
@@ -116,5 +116,5 @@ def lenet5(classes: Whole = 10, *, padding: Whole = 0) -> Model:
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(lenet5().init, jax.random.key(0), {"x": jnp.zeros((28, 28, 1))})))
     44426
     """
-    fields = {"window": 5, "padding": "VALID", "margin": a_count("lenet5", "padding", padding, least=0), "apart": 1}
-    return plain_cnn("lenet5", classes, blocks=((6,), (16,)), hidden=(120, 84), **fields)
+    margin = a_count("lenet5", "padding", padding, least=0)
+    return plain_cnn("lenet5", classes, blocks=((6,), (16,)), window=5, padding="VALID", margin=margin, hidden=(120, 84), apart=1)

@@ -1,11 +1,13 @@
 """Convolutional networks without shortcuts: blocks of convolutions, each with its pooling, then dense layers."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fedjax_lite.base import Whole
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.models.linen import from_linen
@@ -72,7 +74,7 @@ class PlainCNN(nn.Module):
         return x
 
 
-def plain_cnn(name: str, classes: int, dropout: Sequence[float] | None = None, **fields) -> Model:
+def plain_cnn(name: str, classes: Whole, dropout: Sequence[float] | None = None, **fields: Any) -> Model:
     """Check the arguments of a network and make its model, with the last dense layer as its head."""
     rates = (0.0, 0.0) if dropout is None else tuple(dropout)
     if len(rates) != 2 or not all(0 <= rate < 1 for rate in rates):

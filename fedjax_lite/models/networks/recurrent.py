@@ -1,5 +1,7 @@
 """The field's recurrent networks: of characters, and of words."""
 
+from typing import Any
+
 import flax.linen as nn
 
 from fedjax_lite.base import Whole
@@ -94,7 +96,7 @@ def word_lstm(vocabulary: Whole = 10_004, *, embedding: Whole = 96, hidden: Whol
 
 def _next_token(name: str, projection: Whole, spread: float, **sizes: Whole) -> Model:
     """Check the sizes of a network and make its model, with the last dense layer as its head."""
-    counts = {key: a_count(name, key, size) for key, size in sizes.items()}
+    counts: dict[str, Any] = {key: a_count(name, key, size) for key, size in sizes.items()}
     layers, outputs = counts["layers"], counts["vocabulary"]
     network = _NextToken(name_of=name, projection=int(projection), spread=spread, **counts)
     return from_linen(network, head=(f"Dense_{layers if projection else 0}", nn.Dense(outputs)))

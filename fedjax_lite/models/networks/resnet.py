@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,7 @@ from fedjax_lite.models.pooling import max_pool
 from fedjax_lite.refuse import a_count
 
 
-def _conv(width: int, window: int, stride: int, **more) -> nn.Conv:
+def _conv(width: int, window: int, stride: int, **more: Any) -> nn.Conv:
     """Make a convolution without bias, its start as He et al. (2015) have it."""
     init, margin = nn.initializers.variance_scaling(2.0, "fan_out", "normal"), window // 2
     return nn.Conv(width, (window, window), stride, margin, use_bias=False, kernel_init=init, conv_general_dilated=matmul_conv, **more)
@@ -87,7 +88,7 @@ def resnet18(classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", wid
         classes: outputs.
         groups: groups of channels normalised together.
         stem: the first convolution. "cifar": 3x3. "imagenet": 7x7 with stride 2, then max pooling 3x3 with stride 2, as in torchvision
-            and, for 32x32 images too, in many published tables; eight times as fast or more.
+            and, for 32x32 images too, in many published tables; a fifteenth of the products.
         widths: channels of the four stages.
 
     Returns:
@@ -136,17 +137,17 @@ def resnet20(classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding
     """
     if shortcut not in ("padding", "projection"):
         raise ValueError(f'resnet20: shortcut must be "padding" or "projection", got {shortcut!r}')
-    if shortcut == "padding" and list(widths) != sorted(widths):
-        raise ValueError(f'resnet20: widths that fall cannot be padded, got {tuple(widths)}: let them rise, or take shortcut="projection"')
-    return _resnet("resnet20", classes, widths, 3, groups, blocks=3, shortcut=shortcut, stem="cifar", apart=3)
+    return _resnet("resnet20", classes, widths, 3, groups, blocks=3, shortcut=shortcut, stem="cifar", apart=0)
 
 
-def _resnet(name: str, classes: Whole, widths: Sequence[Whole], stages: int, groups: Whole, **fields) -> Model:
+def _resnet(name: str, classes: Whole, widths: Sequence[Whole], stages: int, groups: Whole, **fields: Any) -> Model:
     """Check the arguments of a network and make its model, with the dense layer as its head."""
     sizes = tuple(a_count(name, "widths", width) for width in widths)
     if len(sizes) != stages:
         raise ValueError(f"{name}: widths must be those of {stages} stages, got {len(sizes)}: {sizes}")
-    check_groups(name, a_count(name, "groups", groups), sizes)
-    outputs = a_count(name, "classes", classes)
-    network = _ResNet(widths=sizes, classes=outputs, groups=int(groups), **fields)
+    if fields["shortcut"] == "padding" and list(sizes) != sorted(sizes):
+        raise ValueError(f'{name}: widths that fall cannot be padded, got {sizes}: let them rise, or take shortcut="projection"')
+    number, outputs = a_count(name, "groups", groups), a_count(name, "classes", classes)
+    check_groups(name, number, sizes)
+    network = _ResNet(widths=sizes, classes=outputs, groups=number, **fields)
     return from_linen(network, head=("Dense_0", nn.Dense(outputs)))

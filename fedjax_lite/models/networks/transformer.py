@@ -1,5 +1,7 @@
 """A small decoder of transformer blocks for the next token."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -132,8 +134,8 @@ def transformer(
     Models are Unsupervised Multitask Learners, 2019 (GPT-2); Su et al., RoFormer, 2021; Press and Wolf, Using the Output Embedding to
     Improve Language Models, 2017.
     """
-    sizes = {"vocabulary": vocabulary, "width": width, "layers": layers, "heads": heads, "length": length}
-    sizes = {key: a_count("transformer", key, size) for key, size in sizes.items()}
+    given = {"vocabulary": vocabulary, "width": width, "layers": layers, "heads": heads, "length": length}
+    sizes: dict[str, Any] = {key: a_count("transformer", key, size) for key, size in given.items()}
     if positions not in ("rotary", "learned"):
         raise ValueError(f'transformer: positions must be "rotary" or "learned", got {positions!r}')
     if sizes["width"] % sizes["heads"] or (positions == "rotary" and sizes["width"] // sizes["heads"] % 2):

@@ -49,15 +49,15 @@ def vgg11(
     sizes = [a_count("vgg11", "widths", width) for width in widths]
     if len(sizes) != sum(_BLOCKS):
         raise ValueError(f"vgg11: widths must be those of eight convolutions, got {len(sizes)}: {tuple(widths)}")
-    if a_count("vgg11", "groups", groups, least=0):
-        check_groups("vgg11", groups, sizes)
+    if number := a_count("vgg11", "groups", groups, least=0):
+        check_groups("vgg11", number, sizes)
     ends = [sum(_BLOCKS[:k]) for k in range(len(_BLOCKS) + 1)]
     return plain_cnn(
         "vgg11",
         classes,
         blocks=tuple(tuple(sizes[begin:end]) for begin, end in zip(ends, ends[1:])),
         hidden=tuple(a_count("vgg11", "hidden", width) for width in hidden),
-        groups=int(groups),
+        groups=number,
         apart=2,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
     )

@@ -1,5 +1,7 @@
 """The adaptive servers: the paper's equations and the two other conventions in use, against NumPy."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,3 +52,9 @@ def test_half_precision_stays():
     params = jnp.ones(3, jnp.bfloat16)
     update, state = rule.update(params, rule.init(params))
     assert update.dtype == state.m.dtype == state.v.dtype == jnp.bfloat16
+
+
+def test_a_moment_without_its_number_is_refused():
+    """None is not "without": FedAdagrad alone has no b2, and no such argument."""
+    with pytest.raises(ValueError, match=r"fedadam: b2 must be in \[0, 1\), got None"):
+        inspect.unwrap(fl.algorithms.scale_by_fedadam)(b2=None)

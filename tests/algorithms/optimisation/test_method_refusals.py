@@ -36,7 +36,9 @@ def test_a_server_rate_that_is_not_positive(name, rate):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_server_rate_on_a_clients_clock(name):
+def test_a_server_rate_on_no_clock_or_a_clients(name):
+    with pytest.raises(ValueError, match=f"{name}: server_learning_rate is a schedule without a clock .*: wrap it in fl.on_round"):
+        build(name, server_learning_rate=lambda t: 1.0)
     with pytest.raises(ValueError, match="give fl.on_round, not 'step'"):
         build(name, server_learning_rate=fl.on_step(lambda t: 1.0))
 
@@ -51,6 +53,8 @@ MISTAKES = [
     ("fednova", {"mu": -1.0}, "fednova: mu must be finite and not negative, got -1.0"),
     ("fednova", {"tau_eff": "K"}, 'fednova: tau_eff must be "normalised" or "steps", got \'K\''),
     ("fedadam", {"b2": 1.0}, r"fedadam: b2 must be in \[0, 1\), got 1.0"),
+    ("scaffold", {"learning_rate": "fast"}, "learning_rate must be a number, an array or a schedule with its clock, got 'fast'"),
+    ("feddyn", {"learning_rate": True}, "learning_rate must be a number, an array or a schedule with its clock, got True"),
     ("fedyogi", {"tau": 0.0}, "fedyogi: tau must be positive and finite, got 0.0"),
     ("fedadagrad", {"convention": "torch"}, 'fedadagrad: convention must be "paper", "keras" or "flower", got \'torch\''),
 ]

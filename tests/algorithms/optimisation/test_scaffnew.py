@@ -101,6 +101,9 @@ def test_refusals(name):
         build(**arguments)
 
 
-def test_a_cohort_of_some_is_refused():
+def test_a_cohort_of_some_is_refused_and_data_of_another_population():
     with pytest.raises(ValueError, match="scaffnew: all clients must take part.*cohort has 2 of 3: take fl.sampling.everyone"):
         jax.eval_shape(lambda: fl.simulate(build(), A4.data(), jnp.zeros(2), fl.sampling.uniform(2), rounds=1, key=jax.random.key(0)))
+    with pytest.raises(ValueError, match="the algorithm was built for population=4, the data has 3 clients: make them equal"):
+        built = build(population=4)
+        jax.eval_shape(lambda: fl.simulate(built, A4.data(), jnp.zeros(2), fl.sampling.everyone(), rounds=1, key=jax.random.key(0)))

@@ -30,7 +30,7 @@ def along(params, batch, key):
 def started(updates=UPDATES, numbers=NUMBERS, rounds=1, **more):
     """The algorithm, and the state and history of some rounds of clients that send these updates."""
     data = fl.FederatedData.from_clients([{"d": np.tile(d, (n, 1))} for d, n in zip(updates, numbers, strict=True)], allow_empty=True)
-    given = dict(batches=fl.Batches(None), population=len(updates), eps1=0.2, eps2=1.0, first_round=0, max_clusters=4)
+    given = dict(batches=fl.Batches(None), population=len(updates), eps1=0.2, eps2=1.0, first_round=0, max_clusters=4, engine=fl.padded())
     algorithm = fl.algorithms.cfl(along, optax.sgd(1.0), **given | more)
     return algorithm, *simulate(algorithm, data, jnp.zeros(updates.shape[1]), ALL, rounds=rounds, key=jax.random.key(0))
 
@@ -44,7 +44,7 @@ def of_the_table(by_examples, relative, linkage):
     def run(eps1, eps2, gamma):
         algorithm = fl.algorithms.cfl(
             along, optax.sgd(1.0), batches=fl.Batches(None), population=5, eps1=eps1, eps2=eps2, gamma=gamma, first_round=0, max_clusters=2,
-            by_examples=by_examples, relative=relative, linkage=linkage,
+            by_examples=by_examples, relative=relative, linkage=linkage, engine=fl.padded(),
         )  # fmt: skip
         state, _ = fl.simulate(algorithm, data, jnp.zeros(2), ALL, rounds=1, key=jax.random.key(0))
         return state.server.number, state.server.cluster, algorithm.models(state)

@@ -10,8 +10,8 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss
 from ragged import LOST, RATE
 
 import fedjax_lite as fl
-from fedjax_lite.algorithms.personal.fedrod import TwoHeads, balanced
-from fedjax_lite.models.losses import of_logits
+from fedjax_lite.algorithms.personal.fedrod import TwoHeads
+from fedjax_lite.models.losses import balanced, of_logits
 
 pytestmark = pytest.mark.usefixtures("x64")
 SERVER_RATE, GAMMA, WIDTH = 0.5, 0.5, 4

@@ -94,6 +94,7 @@ def squares(params, batch, key):
     return 0.5 * (batch["x"] @ params - batch["y"]) ** 2
 
 
+@pytest.mark.deep
 def test_separated_linear_regressions_end_at_each_groups_pooled_least_squares():
     clients = list(regressions(2, 6, np.random.default_rng(0)))
     data = fl.FederatedData.from_clients(clients)

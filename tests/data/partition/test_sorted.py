@@ -35,6 +35,8 @@ def test_shards_that_the_examples_do_not_make():
     with pytest.raises(ValueError, match="clients=15 with shard_size=70 need 15 shards, 1000 examples make 14"):
         deal(partition.shards(15, shard_size=70))
     assert len(deal(partition.shards(15, shard_size=70, keep_incomplete=True))) == 15
+    with pytest.raises(ValueError, match="clients=5 with shard_size=70 need 15 shards, 1000 examples make 14"):
+        deal(partition.shards(5, 3, shard_size=70, keep_incomplete=True))  # which is for shard_size alone
 
 
 def test_similarity_is_iid_and_sorted_in_its_shares():

@@ -8,7 +8,7 @@ from inspect import unwrap
 import numpy as np
 import pytest
 
-from fedjax_lite.data import mnist, partition
+from fedjax_lite.data import DataError, mnist, partition
 from fedjax_lite.data.formats.idx import read_idx
 
 TYPES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
@@ -76,7 +76,7 @@ GOOD = encode(np.arange(6, dtype=np.int32).reshape(2, 3))
 )
 def test_damaged_files_are_named(tmp_path, data, message):
     (tmp_path / "some-file").write_bytes(data)
-    with pytest.raises(ValueError, match="some-file " + message):
+    with pytest.raises(DataError, match="some-file " + message):
         read_idx(tmp_path / "some-file")
 
 
@@ -100,12 +100,16 @@ def test_train_is_dealt_and_t10k_is_central(tmp_path, names):
     data = mnist(tmp_path, partition=partition.shards(5), seed=2)
     assert data.train.size.tolist() == [6] * 5
     assert data.test.population == 1
+    if "emnist" in names:  # whose images lie on their side
+        images, held_images = images.transpose(0, 2, 1), held_images.transpose(0, 2, 1)
     np.testing.assert_array_equal(data.test.examples["x"], held_images[..., None].astype(np.float32) / 255)
     np.testing.assert_array_equal(data.test.examples["y"], held_labels)
     parts = partition.shards(5)(np.random.default_rng(2), labels)
     np.testing.assert_array_equal(np.round(data.train.client(3)["x"][..., 0] * 255), images[parts[3]])
     np.testing.assert_array_equal(data.train.client(3)["y"], labels[parts[3]])
-    assert data.example["x"].shape == (4, 3, 1) and data.example["x"].dtype == np.float32 and data.example["y"].dtype == np.int32
+    assert (
+        data.example["x"].shape == (*images.shape[1:], 1) and data.example["x"].dtype == np.float32 and data.example["y"].dtype == np.int32
+    )
 
 
 @pytest.mark.parametrize("split", ["train", "t10k"])
@@ -115,6 +119,25 @@ def test_a_single_pair_is_dealt_with_a_hold_out(tmp_path, split):
     assert (data.train.size.tolist(), data.test.size.tolist()) == ([9] * 5, [3] * 5)
     assert data.example["x"].shape == (12,)
     assert mnist(tmp_path, partition=partition.iid(5), test=0).test is None
+
+
+@pytest.mark.parametrize(
+    ("name", "upright", "turned"), [("{}", None, 0), ("{}", True, 1), ("emnist-x-{}", None, 1), ("emnist-x-{}", False, 0)]
+)
+def test_emnist_lies_on_its_side(tmp_path, name, upright, turned):
+    images, _ = write(tmp_path, "train", 1, f"{name}-images-idx3-ubyte {name}-labels-idx1-ubyte")
+    x = mnist(tmp_path, partition=partition.iid(1), test=0, upright=upright).example["x"][..., 0]
+    np.testing.assert_array_equal(x, (images[0].T if turned else images[0]).astype(np.float32) / 255)
+
+
+def test_torchvisions_roots(tmp_path):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    write(raw, "train", 30)
+    assert mnist(tmp_path, partition=partition.iid(3)).population == 3
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds more than one data set .*MNIST/raw, .*FashionMNIST/raw.: give one of these folders"):
+        mnist(tmp_path, partition=partition.iid(3))
 
 
 def test_labels_without_images_are_no_pair(tmp_path):
@@ -137,7 +160,7 @@ def test_labels_without_images_are_no_pair(tmp_path):
 
 def test_an_empty_pair_is_named(tmp_path):
     write(tmp_path, "train", 0)
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte and .*train-labels-idx1-ubyte hold no examples"):
+    with pytest.raises(DataError, match="train-images-idx3-ubyte and .*train-labels-idx1-ubyte hold no examples"):
         mnist(tmp_path, partition=partition.iid(5))
 
 
@@ -147,7 +170,7 @@ def test_a_packed_file_is_unpacked_no_further_than_its_header_says(tmp_path, len
     file, zeros = tmp_path / "bomb.gz", bytes(2**26)
     file.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + struct.pack(">3I", *lengths) + zeros, 1))
     tracemalloc.start()
-    with pytest.raises(ValueError, match="bomb.gz has (more than 336|67108880) bytes, its header .* says"):
+    with pytest.raises(DataError, match="bomb.gz has (more than 336|67108880) bytes, its header .* says"):
         read_idx(file)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -168,10 +191,10 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(TypeError, match="partition must be a function"):
         unwrap(mnist)(tmp_path, partition=3)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(encode(np.zeros(29, np.uint8)))
-    with pytest.raises(ValueError, match=r"images.*\[30, 4, 3\].*labels.*\[29\]: they are not images and their labels"):
+    with pytest.raises(DataError, match=r"images.*\[30, 4, 3\].*labels.*\[29\]: they are not images and their labels"):
         mnist(tmp_path, partition=partition.iid(3))
     write(tmp_path, "train", 30, "emnist-mnist-{}-images-idx3-ubyte emnist-mnist-{}-labels-idx1-ubyte")
-    with pytest.raises(ValueError, match="holds more than one data set .*emnist-mnist-train-images.*keep one a folder"):
+    with pytest.raises(DataError, match="holds more than one data set .*emnist-mnist-train-images.*keep one a folder"):
         mnist(tmp_path, partition=partition.iid(3))
 
 

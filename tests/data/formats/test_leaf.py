@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fedjax_lite.data import leaf
+from fedjax_lite.data import DataError, leaf
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,13 @@ def test_shards_are_joined_and_users_sorted_by_name(tmp_path):
     assert data.train.examples["x"].dtype == np.float32 and data.train.examples["y"].dtype == np.int32
 
 
-def test_a_folder_of_shards_has_no_test_part(tmp_path):
+def test_a_folder_of_shards_has_no_test_part_and_each_client_holds_out(tmp_path):
     write(tmp_path, a=user(2))
     (tmp_path / "notes.txt").write_text("not read")
-    assert leaf(tmp_path).test is None
-    write(tmp_path / "set" / "train", a=user(2))
-    assert leaf(tmp_path / "set").test is None
+    assert leaf(tmp_path, test=0).test is None
+    write(tmp_path / "set" / "train", a=user(10), b=user(2))
+    data = leaf(tmp_path / "set")
+    assert data.train.size.tolist() == [8, 2] and data.test.size.tolist() == [2, 0]
 
 
 def test_a_user_may_be_missing_or_empty_in_test(tmp_path):
@@ -70,27 +71,25 @@ def test_unseen_test_users_become_one_central_set(tmp_path):
 def test_some_unseen_test_users_mean_missing_shards(tmp_path):
     write(tmp_path / "train", a=user(2))
     write(tmp_path / "test", a=user(1), b=user(1), c=user(1))
-    with pytest.raises(
-        ValueError, match="2 of 3 users of the test part, such as 'b', are not in the train part: add the missing train shards"
-    ):
+    with pytest.raises(DataError, match="test: 2 of 3 clients, such as 'b', are not in the training part: add the files that are missing"):
         leaf(tmp_path)
 
 
 def test_invert(tmp_path):
     write(tmp_path, a=user(1, 0.25))
-    assert leaf(tmp_path, invert=True).train.examples["x"].tolist() == [[0.75, 1.0]]
+    assert leaf(tmp_path, invert=True, test=0).train.examples["x"].tolist() == [[0.75, 1.0]]
 
 
 def test_targets_are_floats_if_any_is(tmp_path):
     write(tmp_path, a={"x": [[1], [2]], "y": [1, 2]}, b={"x": [[3]], "y": [0.5]})
-    data = leaf(tmp_path).train
+    data = leaf(tmp_path, test=0).train
     assert data.examples["y"].dtype == np.float32 and data.examples["y"].tolist() == [1, 2, 0.5]
     assert data.examples["x"].dtype == np.float32
 
 
 def test_text_becomes_code_points(tmp_path):
     write(tmp_path, role={"x": ["To be", "o be "], "y": [" ", "ö"], "raw": "ignored"})
-    examples = leaf(tmp_path).train.examples
+    examples = leaf(tmp_path, test=0).train.examples
     assert examples["x"].tolist() == [[84, 111, 32, 98, 101], [111, 32, 98, 101, 32]]
     assert examples["y"].tolist() == [32, 246]
     assert examples["x"].dtype == examples["y"].dtype == np.int32
@@ -98,37 +97,40 @@ def test_text_becomes_code_points(tmp_path):
 
 def test_text_of_several_characters_as_target(tmp_path):
     write(tmp_path, role={"x": ["ab"], "y": ["bc"]})
-    assert leaf(tmp_path).train.examples["y"].tolist() == [[98, 99]]
+    assert leaf(tmp_path, test=0).train.examples["y"].tolist() == [[98, 99]]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"x": ["abc", "ab"], "y": ["d", "c"]}, "x of user 'u' is text of unequal lengths or empty"),
-        ({"x": [""], "y": [1]}, "x of user 'u' is text of unequal lengths or empty"),
-        ({"x": ["000001.jpg"], "y": [1]}, "x of user 'u' names image files .'000001.jpg'.: read the images"),
-        ({"x": [["id", "text"]], "y": [1]}, "x of user 'u' must be a list of numbers, got str"),
+        ({"x": ["abc", "ab"], "y": ["d", "c"]}, "x of user 'u' in .*shard.json is text of unequal lengths or empty"),
+        ({"x": [""], "y": [1]}, "x of user 'u' in .*shard.json is text of unequal lengths or empty"),
+        (
+            {"x": ["000001.jpg"], "y": [1]},
+            "x of user 'u' in .*shard.json names image files .'000001.jpg'.: give images=, the folder that holds them",
+        ),
+        ({"x": [["id", "text"]], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got str"),
         ({"x": [[1.0], "a"], "y": [1, 2]}, "x of user 'u'"),
-        ({"x": [[None]], "y": [1]}, "x of user 'u' must be a list of numbers, got NoneType"),
-        ({"x": [{"a": 1}], "y": [1]}, "x of user 'u' must be a list of numbers, got dict"),
-        ({"x": [[1.0], [1.0, 2.0]], "y": [1, 2]}, "x of user 'u' is ragged"),
-        ({"x": [[float("nan")]], "y": [1]}, "x of user 'u' holds NaN, Inf"),
+        ({"x": [[None]], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got NoneType"),
+        ({"x": [{"a": 1}], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got dict"),
+        ({"x": [[1.0], [1.0, 2.0]], "y": [1, 2]}, "x of user 'u' in .*shard.json is ragged"),
+        ({"x": [[float("nan")]], "y": [1]}, "x of user 'u' in .*shard.json holds NaN, Inf"),
         ({"x": [[1.0]], "y": {"target_tokens": [1]}}, 'user \'u\' in .*shard.json must have a list "x" and a list "y"'),
-        ({"x": [[1.0]], "y": [2**40]}, "y of user 'u' goes from 1099511627776"),
+        ({"x": [[1.0]], "y": [2**40]}, "y of user 'u' in .*shard.json goes from 1099511627776"),
         ({"x": [], "y": []}, "user 'u' in .*shard.json has no examples: remove it"),
         ({"x": [[1.0], [2.0]], "y": [1]}, "user 'u' in .*shard.json has 2 x and 1 y, num_samples says 1: the file is damaged"),
-        ({"x": [[1.0, 2.0]], "y": [1]}, r"x has the shape \[2\] at user 'u' and \[1\] at user 'a'"),
+        ({"x": [[1.0, 2.0]], "y": [1]}, r"x has the shape \[2\] at user 'u' in .* and \[1\] at user 'a'"),
     ],
 )
 def test_bad_users_are_named(tmp_path, data, message):
     write(tmp_path, a={"x": [[1.0]], "y": [1]}, u=data)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         leaf(tmp_path)
 
 
 def test_invert_of_text(tmp_path):
     write(tmp_path, a={"x": ["abc"], "y": ["d"]})
-    with pytest.raises(ValueError, match="invert=True is for numbers, x of user 'a' is text"):
+    with pytest.raises(DataError, match="invert=True is for numbers, x of user 'a' in .*shard.json is text"):
         leaf(tmp_path, invert=True)
 
 
@@ -137,13 +139,13 @@ def test_a_file_cut_off_at_any_byte_is_named(tmp_path):
     whole = file.read_bytes()
     for end in range(0, len(whole), 7):
         file.write_bytes(whole[:end])
-        with pytest.raises(ValueError, match=r"shard.json is not complete JSON .*: it is cut off or damaged, copy it again"):
+        with pytest.raises(DataError, match=r"shard.json is not complete JSON .*: it is cut off or damaged, copy it again"):
             leaf(tmp_path)
 
 
 def test_binary_rubbish_is_named(tmp_path):
     write(tmp_path, a=user(2)).write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(ValueError, match="shard.json is not complete JSON"):
+    with pytest.raises(DataError, match="shard.json is not complete JSON"):
         leaf(tmp_path)
 
 
@@ -169,37 +171,37 @@ def test_binary_rubbish_is_named(tmp_path):
 )
 def test_damaged_shards_are_named(tmp_path, change, message):
     edit(write(tmp_path, a=user(2), b=user(1)), change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         leaf(tmp_path)
 
 
 def test_json_that_is_no_shard(tmp_path):
     (tmp_path / "list.json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match="list.json is not a LEAF file: it holds a list"):
+    with pytest.raises(DataError, match="list.json is not a LEAF file: it holds a list"):
         leaf(tmp_path)
     (tmp_path / "list.json").write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(ValueError, match="list.json is not a LEAF file: it is nested too deeply"):
+    with pytest.raises(DataError, match="list.json is not a LEAF file: it is nested too deeply"):
         leaf(tmp_path)
 
 
 def test_a_user_in_two_shards(tmp_path):
     write(tmp_path, "one.json", a=user(2))
     write(tmp_path, "two.json", a=user(1))
-    with pytest.raises(ValueError, match="user 'a' is both in .*one.json and in .*two.json: remove one of them"):
+    with pytest.raises(DataError, match="user 'a' is both in .*one.json and in .*two.json: remove one of them"):
         leaf(tmp_path)
 
 
 def test_folders_that_are_not_there_or_empty(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path='.*nowhere' is not a folder: give the one that holds train/ and test/"):
         leaf(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"holds no \*.json files"):
+    with pytest.raises(DataError, match=r"holds no \*.json files"):
         leaf(tmp_path)
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match=r"train holds no \*.json files"):
+    with pytest.raises(DataError, match=r"train holds no \*.json files"):
         leaf(tmp_path)
     write(tmp_path / "train", a=user(1))
     write(tmp_path / "test", a=user(0))
-    with pytest.raises(ValueError, match="test holds no examples"):
+    with pytest.raises(DataError, match="test holds no examples"):
         leaf(tmp_path)
 
 

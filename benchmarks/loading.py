@@ -1,0 +1,104 @@
+"""How long do readers of files take, beside those that people know? Prints a table; made-up files in a temporary folder.
+
+    python benchmarks/loading.py [--rows 1000000] [--pairs 3]
+
+A CSV of 16 columns beside pandas' parser alone, LEAF's JSON beside json and orjson, a zip of JPEG beside Pillow's decoding alone; what is
+not installed is left out. Seconds are of this process's CPU, the least of the pairs.
+"""
+
+import argparse
+import importlib.util
+import io
+import json
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import fedjax_lite as fl
+
+
+def seconds(call: Callable, pairs: int) -> float:
+    """Return the least CPU seconds of some calls."""
+    found = []
+    for _ in range(pairs):
+        start = time.process_time()
+        call()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def there(package: str) -> bool:
+    """Return whether a package is installed."""
+    return importlib.util.find_spec(package) is not None
+
+
+def tables(folder: Path, rows: int) -> dict[str, Callable]:
+    """A CSV of a client, 14 numbers and a label."""
+    rng = np.random.default_rng(0)
+    table = np.concatenate([rng.integers(0, 100, (rows, 1)), rng.normal(size=(rows, 14)), rng.integers(0, 6, (rows, 1))], axis=1)
+    np.savetxt(folder / "t.csv", table, ["%d", *["%.5f"] * 14, "%d"], ",", header=",".join("abcdefghijklmnop"), comments="")
+    calls: dict[str, Callable] = {"csv": lambda: fl.data.csv(folder / "t.csv", client="a", label="p")}
+    if there("pandas"):
+        import pandas
+
+        calls["csv, pandas.read_csv alone"] = lambda: pandas.read_csv(folder / "t.csv")
+    return calls
+
+
+def shards(folder: Path) -> dict[str, Callable]:
+    """LEAF's JSON, 50 MB: 60 writers of 165 images."""
+    rng = np.random.default_rng(0)
+    users = {f"f{i}": {"x": rng.random((165, 784)).round(4).tolist(), "y": rng.integers(0, 62, 165).tolist()} for i in range(60)}
+    (folder / "leaf").mkdir()
+    file = folder / "leaf" / "all.json"
+    file.write_text(json.dumps({"users": [*users], "num_samples": [165] * 60, "user_data": users}))
+    calls: dict[str, Callable] = {"leaf": lambda: fl.data.leaf(folder / "leaf"), "leaf, json alone": lambda: json.loads(file.read_bytes())}
+    if there("orjson"):
+        import orjson
+
+        calls["leaf, orjson alone"] = lambda: orjson.loads(file.read_bytes())
+    return calls
+
+
+def pictures(folder: Path) -> dict[str, Callable]:
+    """2,000 JPEG of 32 x 32 pixels in a zip."""
+    if not there("PIL"):
+        return {}
+    from PIL import Image
+
+    rng, stream = np.random.default_rng(0), io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(stream, "JPEG")
+    with zipfile.ZipFile(folder / "i.zip", "w") as archive:
+        for i in range(2000):
+            archive.writestr(f"{i % 10}/{i}.jpg", stream.getvalue())
+
+    def alone() -> np.ndarray:
+        with zipfile.ZipFile(folder / "i.zip") as archive:
+            return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()])
+
+    return {"images": lambda: fl.data.images(folder / "i.zip", partition=fl.partition.iid(clients=10)), "images, Pillow alone": alone}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--pairs", type=int, default=3)
+    options = parser.parse_args()
+    jax.devices()
+    with tempfile.TemporaryDirectory() as name:
+        for made in (tables(Path(name), options.rows), shards(Path(name)), pictures(Path(name))):
+            first = None
+            for what, call in made.items():
+                found = seconds(call, options.pairs)
+                first = first or found
+                print(f"| {what} | {found:.2f} s | {first / found:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Cells between delimiters become numbers, and words places in a list of words; a cell that is neither is refused with its place."""
+
+import csv
+import functools
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_lite.data.error import DataError
+from fedjax_lite.data.formats.text_pieces import Piece
+from fedjax_lite.refuse import short
+
+__all__ = ["Source", "Words", "read"]
+
+_MISSING = frozenset({"", "?", "na", "n/a", "nan", "null"})  # of cells in lower case
+
+_ROOM = 2**24  # values
+
+
+class Source(NamedTuple):
+    """A file of delimited cells."""
+
+    file: Path
+    names: Sequence[str]  # of its columns
+    pieces: Callable[[], Iterator[Piece]]  # its lines below the header
+    delimiter: str = ","
+    quote: str = '"'
+
+
+class Words(NamedTuple):
+    """The words of a text column."""
+
+    place: dict[str, float]  # by word
+    why: str = ""  # the cell that made the column one of text
+
+
+class _IsText(Exception):
+    """A column was taken for numbers and holds a word."""
+
+
+def read(
+    sources: Sequence[Source], wanted: Sequence[int], text: dict[int, Words], *, drop: bool = False, fill: Collection[int] = ()
+) -> tuple[np.ndarray, list[int], dict[int, Words]]:
+    """Read columns as float32 `[rows, wanted]`; return the rows of each source too, and the words whose places text columns hold.
+
+    Args:
+        sources: files with the same columns.
+        wanted: places of columns.
+        text: the columns that are known to be text; others are found.
+        drop: leave rows out in which a value is missing.
+        fill: columns of numbers in which a missing value is NaN; in others it is refused.
+
+    Raises:
+        DataError: naming file, line and column: rows of unequal length, missing values, infinite ones.
+    """
+    while True:
+        words = {column: Words(dict(known.place), known.why) for column, known in text.items()}
+        coders = {column: _coder(known.place, sources[0].quote) for column, known in words.items()}
+        parts = (
+            (at, _numbers(source, piece, wanted, coders, drop, fill)) for at, source in enumerate(sources) for piece in source.pieces()
+        )
+        try:
+            return *_joined(parts, len(sources), len(wanted)), words
+        except _IsText as stop:
+            column, why = stop.args
+            text = text | {column: Words({}, why)}
+
+
+def _joined(parts: Iterator[tuple[int, np.ndarray]], sources: int, width: int) -> tuple[np.ndarray, list[int]]:
+    """Join values as they come, each with the place of its source; return the rows of each source too."""
+    # Memory that nothing was written to yet is none, so that there is room without a second copy at the end.
+    joined, rows, counts = np.empty((_ROOM // width + 1, width), np.float32), 0, [0] * sources
+    for at, part in parts:
+        if rows + len(part) > len(joined):
+            more = np.empty((2 * rows + len(part), width), np.float32)
+            more[:rows] = joined[:rows]
+            joined = more
+        joined[rows : rows + len(part)] = part
+        rows += len(part)
+        counts[at] += len(part)
+    return joined[:rows], counts
+
+
+def _numbers(
+    source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable], drop: bool, fill: Collection[int]
+) -> np.ndarray:
+    """Return a piece's values, float32 `[rows, wanted]`."""
+    if not any(map(str.strip, piece.lines)):
+        return np.zeros((0, len(wanted)), np.float32)
+    if (quick := _at_once(source, piece, wanted, coders)) is not None:
+        return quick
+    lines, values = _row_by_row(source, piece, wanted, coders)
+    gone = np.isnan(values)
+    stays = np.array([drop or (column in fill and column not in coders) for column in wanted])[None]
+    if (wrong := (gone & ~stays) | (np.abs(values) > np.finfo(np.float32).max)).any():
+        row, at = np.argwhere(wrong)[0]
+        place = f"{source.file}, line {lines[row]}, column {source.names[wanted[at]]!r}"
+        if gone[row, at]:
+            also = "" if wanted[at] in coders else ", or 'mean' to fill numbers of features up"
+            raise DataError(f"{place}: a value is missing: give missing='drop' to leave such rows out{also}")
+        raise DataError(f"{place}: {values[row, at]} is not finite in float32: clean or drop this row")
+    return (values[~gone.any(axis=1)] if drop else values).astype(np.float32)
+
+
+def _at_once(source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable]) -> np.ndarray | None:
+    """Return a piece's values by NumPy's parser, in C; None where it meets more than numbers and known text."""
+    others = {column: len for column in range(len(source.names)) if column not in wanted}  # any quick number
+    form: dict[str, Any] = {"delimiter": source.delimiter, "quotechar": source.quote, "converters": others | coders}
+    try:
+        with np.errstate(over="ignore"):
+            values = np.loadtxt(piece.lines, np.float32, comments=None, ndmin=2, **form)
+    except ValueError:
+        return None
+    return values[:, wanted] if values.shape[1] == len(source.names) and np.isfinite(values).all() else None
+
+
+def _row_by_row(source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable]) -> tuple[list[int], np.ndarray]:
+    """Return the lines and values of a piece's rows, each cell looked at."""
+    lines, values, width = [], [], len(source.names)
+    rows, line = (
+        csv.reader(piece.lines, delimiter=source.delimiter, quotechar=source.quote, skipinitialspace=True),
+        piece.line,
+    )
+    try:
+        for cells in rows:
+            if len(cells) > 1 or "".join(cells).strip():
+                if len(cells) != width:
+                    raise DataError(f"{source.file}, line {line}: {len(cells)} cells for {width} columns: give each column its cell")
+                lines.append(line)
+                values.append([coders[at](cells[at]) if at in coders else _number(cells[at], source, line, at) for at in wanted])
+            line = piece.line + rows.line_num
+    except csv.Error as error:
+        raise DataError(f"{source.file}, line {line}: {error}") from None
+    return lines, np.array(values, float).reshape(len(values), len(wanted))
+
+
+def _coder(place: dict[str, float], quote: str) -> Callable[[str], float]:
+    """Return a function from a cell to the place of its word, which it adds if it is new; NaN for a missing one."""
+
+    def code(cell: str) -> float:
+        word = cell.strip().strip(quote)
+        return math.nan if word.lower() in _MISSING else place.setdefault(word, float(len(place)))
+
+    return functools.cache(code)
+
+
+def _number(cell: str, source: Source, line: int, column: int) -> float:
+    """Return a cell's number; NaN where it is missing."""
+    try:
+        if "_" not in cell:  # which Python passes over within a number
+            return float(cell)
+    except ValueError:
+        if cell.strip().lower() in _MISSING:
+            return math.nan
+    raise _IsText(column, f"{short(repr(cell), 40)} in line {line} of {source.file}")

@@ -1,0 +1,133 @@
+"""From a table's rows to a population: words become numbers, missing values are filled up, features standardised."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lite.data.arrange import Part, arrange
+from fedjax_lite.data.arrays import stranger
+from fedjax_lite.data.error import DataError
+from fedjax_lite.data.train_test import TrainTest
+from fedjax_lite.refuse import is_count, short
+
+__all__ = ["Rows", "population"]
+
+_AT_ONCE = 2**14  # rows
+
+
+class Rows(NamedTuple):
+    """A table's examples."""
+
+    where: str  # their file, for errors
+    x: np.ndarray  # float32 [rows, features]; NaN where a value is missing
+    words: dict[int, Sequence[str]]  # of the features that are text, by place: their values are places in these
+    y: np.ndarray  # [rows]
+    classes: Sequence[str] | None  # the words of labels that are text
+    client: np.ndarray | None  # int [rows]
+    clients: Sequence[str]  # their names
+    held: np.ndarray | None = None  # bool [rows]: those of the test part; None: there is none
+
+
+def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partition: Any, test: Any, seed: Any) -> TrainTest:
+    """Make a population of a table's rows.
+
+    Args:
+        rows: of all parts.
+        text: "one-hot", or "codes": a word becomes its place in the order of words as text.
+        standardise: whether columns of numbers get the mean 0 and the standard deviation 1 over the training examples.
+        classes: a number of classes, or the words of labels in their order, or None.
+        partition, test, seed: as in `arrange`.
+
+    Raises:
+        DataError: naming the column: labels that are none of the classes, too many words, no value among the training examples.
+    """
+    y, words = _labels(rows, classes)
+    x, number = _features(rows, text)
+    examples = {"x": x, "y": y}
+    if (missing := np.isnan(x)).any():
+        examples |= {"x": np.where(missing, np.float32(0), x), "missing": missing}
+    parts = [_part(rows, examples, slice(None))] if rows.held is None else [_part(rows, examples, each) for each in (~rows.held, rows.held)]
+    where = rows.where
+    del rows, x, examples  # the population is a copy of them
+    made = arrange(*parts, partition=partition, share=test, seed=seed, words=words)
+    del parts
+    if "missing" in made.train.examples:
+        made = _fill(made, where)
+    return _standardise(made, number) if standardise else made
+
+
+def _part(rows: Rows, examples: dict[str, np.ndarray], which: Any) -> Part:
+    """Return the rows `which` as a part."""
+    return Part(
+        {name: array[which] for name, array in examples.items()}, rows.client if rows.client is None else rows.client[which], rows.clients
+    )
+
+
+def _labels(rows: Rows, classes: Any) -> tuple[np.ndarray, Sequence[str] | None]:
+    """Return labels, int32 where all are whole, and the words of those that are text."""
+    y, words = rows.y, rows.classes
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        place = {word: i for i, word in enumerate(classes)}
+        if strange := [word for word in words or () if word not in place]:
+            raise DataError(f"classes: the label {strange[0]!r} in {rows.where} is none of {short(list(classes))}: add it")
+        return np.array([place[word] for word in words or ()], np.int32)[y.astype(int)], list(classes)
+    if classes is not None and not is_count(classes, least=1):
+        raise ValueError(f"classes must be a whole number of at least 1, or a list of words, got {classes!r}")
+    if words is None and classes is not None and (found := stranger(y, classes)):
+        raise DataError(
+            f"classes={classes} admits the labels 0 to {classes - 1}, {rows.where} has {y[found[0]]:g}: raise it, or list labels as words"
+        )
+    if words is not None and classes is not None and len(words) > classes:
+        raise DataError(f"classes={classes}, and the labels in {rows.where} are {len(words)} words, {short(words)}: raise it")
+    return y.astype(np.float32 if stranger(np.abs(y), 2**31) else np.int32), words
+
+
+def _features(rows: Rows, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return features with words as numbers, and which of their columns were numbers, bool `[columns]`."""
+    if not rows.words or text == "codes":
+        return rows.x, np.array([i not in rows.words for i in range(rows.x.shape[1])])
+    columns, number = [], []
+    for i, column in enumerate(rows.x.T):
+        known = rows.words.get(i)
+        columns.append(column[:, None] if known is None else column[:, None] == np.arange(len(known))[None])
+        number += [known is None] * columns[-1].shape[1]
+    return np.concatenate(columns, axis=1, dtype=np.float32), np.array(number)
+
+
+def _fill(made: TrainTest, where: str) -> TrainTest:
+    """Fill missing values up by the mean of those that the training examples have in that column."""
+    x, gone = (np.asarray(made.train.examples[name]) for name in ("x", "missing"))
+    number = (~gone).sum(axis=0)
+    if not number.all():
+        raise DataError(f"{where}: no training example has a value of feature {int(np.argmin(number))}: leave this column out by features=")
+    mean = (x.sum(axis=0, dtype=float) / number).astype(np.float32)
+
+    def filled(part: Any) -> Any:
+        x, gone = (np.asarray(part.examples[name]) for name in ("x", "missing"))
+        return _with(part, np.where(gone, mean[None], x))
+
+    return TrainTest(*(part and filled(part) for part in made))
+
+
+def _standardise(made: TrainTest, number: np.ndarray) -> TrainTest:
+    """Give columns the mean 0 and, where they vary, the standard deviation 1 over the training examples."""
+    x = np.asarray(made.train.examples["x"])
+    mean = np.where(number, x.mean(axis=0, dtype=float), 0).astype(np.float32)
+    squares = sum(((x[i : i + _AT_ONCE] - mean[None]) ** 2).sum(axis=0, dtype=float) for i in range(0, len(x), _AT_ONCE))
+    deviation = np.sqrt(squares / len(x))
+    deviation = np.where(number & (deviation > 0), deviation, 1).astype(np.float32)
+
+    def scaled(part: Any) -> Any:
+        x = np.asarray(part.examples["x"]) - mean[None]
+        x /= deviation[None]
+        return _with(part, x)
+
+    return TrainTest(*(part and scaled(part) for part in made))
+
+
+def _with(part: Any, x: np.ndarray) -> Any:
+    """Return a population with other features."""
+    return replace(part, examples={"x": jnp.asarray(x), "y": part.examples["y"]})

@@ -1,0 +1,76 @@
+"""Text files in pieces of whole lines, plain or gzip, so that no file is in memory whole and none expands without bound."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from fedjax_lite.data.error import DataError
+
+__all__ = ["Piece", "pieces", "refuse_expansion"]
+
+_PIECE, _LONGEST = 2**16, 2**24  # bytes read at a time; bytes of the longest line
+_FREE, _RATIO = 2**28, 200  # bytes that every packed file may unpack to, and how many times its size a larger one
+
+
+class Piece(NamedTuple):
+    """Some whole lines of a file."""
+
+    line: int  # the number of the first, from 1
+    lines: list[str]  # with their ends
+
+
+def pieces(file: Path) -> Iterator[Piece]:
+    """Yield a file's lines in order, as UTF-8 text with line ends alone between them; a quoted cell is never cut.
+
+    Raises:
+        DataError: a file that is not UTF-8 text, that cannot be unpacked or unpacks to too much, a quote or a line without an end.
+    """
+    with open(file, "rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    line, total = 1, 0
+    try:
+        with gzip.open(file) if packed else open(file, "rb") as stream:
+            while data := bytearray(stream.read(_PIECE)):
+                _fill(data, stream, file, line)
+                total += len(data)
+                if packed:
+                    refuse_expansion(file, file.stat().st_size, total)
+                lines = io.StringIO(_decoded(bytes(data), file, line)).readlines()
+                yield Piece(line, lines)
+                line += len(lines)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+
+
+def refuse_expansion(file: Path | str, size: int, unpacked: int) -> None:
+    """Refuse `size` packed bytes that unpack to far more, as files that are made to fill a memory do."""
+    if unpacked > max(_FREE, _RATIO * size):
+        raise DataError(f"{file} unpacks to more than {_RATIO} times its {size:,} bytes: if you trust it, unpack it and read what it holds")
+
+
+def _fill(data: bytearray, stream, file: Path, line: int) -> None:
+    """Read on to the end of a line, and of a quoted cell."""
+    more = stream.readline(_LONGEST)
+    data += more
+    odd = b'"' in data and data.count(b'"') % 2
+    while odd and len(data) < _LONGEST and (more := stream.readline(_LONGEST)):
+        data += more
+        odd ^= more.count(b'"') % 2
+    if len(data) >= _LONGEST and (odd or not more.endswith(b"\n")):
+        what = "a quote is opened that is" if odd else "a line begins that is"
+        raise DataError(f"{file}, line {line} or later: {what} not ended within {_LONGEST >> 20} MiB: this is no table")
+
+
+def _decoded(data: bytes, file: Path, line: int) -> str:
+    """Decode a piece; all line ends become one character."""
+    try:
+        text = data.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        place = line + data[: error.start].count(b"\n")
+        raise DataError(f"{file}, line {place}: byte {data[error.start]:#04x} is not UTF-8 text: save the file as UTF-8") from None
+    if "\0" in text:
+        raise DataError(f"{file}, line {line + text[: text.index(chr(0))].count(chr(10))}: a NUL byte: save the file as UTF-8 text")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
