@@ -49,7 +49,7 @@ MISTAKES = {
         r"tiny.toml:4: data.name: unknown data 'tabel'; did you mean 'table'\?; see fedjax-lite list data",
     ),
     "data key": (('name = "table"', 'name = "table"\npath = "x"'), r"tiny.toml:5: data.path: unknown key; there are clients"),
-    "no name": (('name = "table"', ""), r"tiny.toml:3: data: give name: one of digits, leaf"),
+    "no name": (('name = "table"', ""), r"tiny.toml:3: data: give name: one of .*digits, .*load, "),
     "data rejects": (
         ("[[0.5, 0.5]]", "[[0.5, 0.5, 0.5]]"),
         r"tiny.toml:3: data: an example.s x has the shape \[3\] at client 1 .*make them equal",
