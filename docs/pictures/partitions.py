@@ -40,8 +40,8 @@ def sheet(pictures: dict[str, str]) -> str:
         inside = picture.replace("<svg ", f'<svg x="{x}" y="{y + 24}" width="{WIDTH - 20}" height="{HEIGHT - 40}" ', 1)
         places.append(f'<text x="{x}" y="{y + 14}" font-weight="bold">{name}</text>{inside}')
     height = HEIGHT * -(-len(pictures) // COLUMNS)
-    frame = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH * COLUMNS} {height}" font-family="system-ui, sans-serif" font-size="13">'
-    return f"{frame}{''.join(places)}</svg>\n"
+    view = f'viewBox="0 0 {WIDTH * COLUMNS} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {view} font-family="system-ui, sans-serif" font-size="13">{"".join(places)}</svg>\n'
 
 
 if __name__ == "__main__":
