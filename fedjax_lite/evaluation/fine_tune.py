@@ -54,7 +54,7 @@ def fine_tuned(loss_fn: LossFn, params: Tree, data: FederatedData, how: FineTune
     work, received = sgd_work(loss_fn, optimizer), params if callable(params) else lambda k: params
     if how.leaves != "all":
         chosen("finetune: leaves", how.leaves, jax.eval_shape(received, jnp.int32(0)))
-    steps, ids = how.batches.steps_of(data.size), jnp.arange(data.population) if ids is None else ids
+    steps, ids = how.batches.steps_of(data.size), jnp.arange(data.population) if ids is None else jnp.asarray(ids)
 
     def model_of(k):
         client = Client(k, jax.random.fold_in(key, ids[k]), data.size[k], steps[k], jnp.ones(()))
