@@ -24,7 +24,6 @@ from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
-from fedjax_lite.runner.client_table import MOST_LABELS
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
@@ -249,7 +248,7 @@ def _totals(
     names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
-    known = {"words": list(words)} if words and len(words) <= MOST_LABELS else {}
+    known = {"words": list(words)} if words else {}
     return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
 
 
