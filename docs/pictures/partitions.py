@@ -1,4 +1,4 @@
-"""Draw each partition of docs/partitions.md: labels by client of the bundled digits, in docs/pictures/partition_NAME.svg."""
+"""Draw each partition of docs/partitions.md: labels by client of the bundled digits, and sizes, in docs/pictures/partitions.svg."""
 
 from pathlib import Path
 
@@ -29,7 +29,21 @@ PARTITIONS = {
     "by": p.by("y", p.shards(20)),
 }
 
+COLUMNS, WIDTH, HEIGHT = 3, 420, 350  # of a sheet with a place for each
+
+
+def sheet(pictures: dict[str, str]) -> str:
+    """Put pictures beside and below each other, each under its name."""
+    places = []
+    for k, (name, picture) in enumerate(pictures.items()):
+        x, y = WIDTH * (k % COLUMNS), HEIGHT * (k // COLUMNS)
+        inside = picture.replace("<svg ", f'<svg x="{x}" y="{y + 24}" width="{WIDTH - 20}" height="{HEIGHT - 40}" ', 1)
+        places.append(f'<text x="{x}" y="{y + 14}" font-weight="bold">{name}</text>{inside}')
+    height = HEIGHT * -(-len(pictures) // COLUMNS)
+    view = f'viewBox="0 0 {WIDTH * COLUMNS} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {view} font-family="system-ui, sans-serif" font-size="13">{"".join(places)}</svg>\n'
+
+
 if __name__ == "__main__":
-    for name, partition in PARTITIONS.items():
-        picture = fl.data.picture(fl.data.digits(partition, test=0).train)
-        Path(__file__).with_name(f"partition_{name}.svg").write_text(picture)
+    drawn = {name: fl.data.picture(fl.data.digits(partition, test=0).train) for name, partition in PARTITIONS.items()}
+    Path(__file__).with_suffix(".svg").write_text(sheet(drawn))

@@ -81,6 +81,9 @@ def classification(scores: Any, labels: Any) -> Classification:
         labels: `[examples]`; or `[examples, classes]` of 0 and 1, a label for each class, whose scores are on the label's side of 0 where
             they are right. A negative label does not count.
 
+    Raises:
+        ValueError: for shapes that do not fit each other, and labels that are no whole numbers below the number of classes.
+
     >>> found = classification([[2.0, -1.0], [0.5, 0.0], [-1.0, 1.0]], [0, 1, 1])
     >>> found.confusion.tolist(), found.recall.tolist(), found.macro_auc
     ([[1, 0], [1, 1]], [1.0, 0.5], 1.0)
@@ -89,6 +92,7 @@ def classification(scores: Any, labels: Any) -> Classification:
     "An introduction to ROC analysis", sections 7 and 9 (each class against the rest, here with equal weights).
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    _check(scores, labels)
     if labels.ndim == 2:
         return _of_many(scores, labels)
     there = labels >= 0
@@ -99,6 +103,19 @@ def classification(scores: Any, labels: Any) -> Classification:
     confusion = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
     auc = np.array([_area(scores[:, c], labels == c) for c in range(classes)])
     return Classification(*_rates(np.diag(confusion), confusion.sum(1), confusion.sum(0)), auc, confusion)
+
+
+def _check(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse scores and labels that do not fit each other."""
+    if scores.ndim != 2 or labels.shape not in (scores.shape[:1], scores.shape):
+        raise ValueError(
+            f"classification: scores {list(scores.shape)} for labels {list(labels.shape)}: give scores [examples, classes], and labels "
+            "[examples] or [examples, classes]"
+        )
+    classes = 2 if labels.ndim == 2 else max(2, scores.shape[1])
+    if not np.issubdtype(labels.dtype, np.integer) or (labels >= classes).any():
+        highest = labels.max(initial=0)
+        raise ValueError(f"classification: labels must be whole numbers below {classes}, got {labels.dtype} up to {highest}: map them")
 
 
 def _of_many(scores: np.ndarray, labels: np.ndarray) -> Classification:

@@ -54,8 +54,9 @@ def numbers_of(found: Classification, test: Any) -> dict[str, float | None]:
 
 def summary_of(found: Classification, setup: Setup) -> dict[str, Any]:
     """Return the entry of a run's summary: the numbers, a row a class, and the confusion matrix."""
-    words = getattr(setup.data, "words", None) or [str(c) for c in range(len(found.examples))]
-    columns = {"classes": list(words), "examples": found.examples, "recall": found.recall, "precision": found.precision, "auc": found.auc}
+    numbers, words = [str(c) for c in range(len(found.examples))], list(setup.data.words or ())
+    words = numbers if found.confusion is None else words + numbers[len(words) :]
+    columns = {"classes": words, "examples": found.examples, "recall": found.recall, "precision": found.precision, "auc": found.auc}
     columns |= {} if found.confusion is None else {"confusion": found.confusion}
     return numbers_of(found, setup.test) | plain({name: np.asarray(x).tolist() for name, x in columns.items()})
 

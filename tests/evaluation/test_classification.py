@@ -97,6 +97,11 @@ def test_refused():
         fl.class_scores(supervised(AS_GIVEN, "squared"), (), data)
     with pytest.raises(ValueError, match="class_scores: batch must be an int of at least 1, got 0"):
         fl.class_scores(supervised(AS_GIVEN), (), data, batch=0)
+    with pytest.raises(ValueError, match=r"classification: scores \[2, 3\] for labels \[3\]: give scores"):
+        fl.classification(np.zeros((2, 3)), [0, 1, 2])
+    for labels, said in (([0, 3], "int64 up to 3"), ([0.0, 1.0], "float64 up to 1.0")):
+        with pytest.raises(ValueError, match=f"classification: labels must be whole numbers below 3, got {said}"):
+            fl.classification(np.zeros((2, 3)), labels)
     words = data_of(np.zeros((2, 4, 3)), np.zeros((2, 4), int))
     with pytest.raises(ValueError, match=r"classification: labels have the shape \[4\] an example: it is for one label an example"):
         fl.class_scores(supervised(AS_GIVEN), (), words)

@@ -67,12 +67,12 @@ def test_padding_in_front_is_not_seen():
 
 
 def test_products_of_turned_vectors_depend_on_distances(x64):
-    x = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 1, 2, 6)), (1, 8, 2, 6))
+    x = np.broadcast_to(np.random.default_rng(0).normal(size=(1, 2, 1, 6)), (1, 2, 8, 6))
     y = np.asarray(rotate(jnp.asarray(x)))
-    products = np.einsum("sd,td->st", y[0, :, 0], y[0, :, 1])
+    products = y[0, 0] @ y[0, 1].T
     for distance in range(-7, 8):
         np.testing.assert_allclose(np.diag(products, distance), np.diag(products, distance)[0], rtol=1e-10)
-    np.testing.assert_allclose(y[0, 5, 1], networks.turned(x[0, 5, 1], 5), rtol=1e-10)
+    np.testing.assert_allclose(y[0, 1, 5], networks.turned(x[0, 1, 5], 5), rtol=1e-10)
     assert len(np.unique(np.round(products, 6))) == 15
 
 

@@ -2,6 +2,7 @@
 
 import resource
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,18 @@ def _read(reader: Callable[[Path], Any], folder: Path) -> None:
         assert str(folder) in str(error) and len(str(error)) < LONGEST, str(error)[:LONGEST]
     except FileNotFoundError:
         pass
+
+
+@contextmanager
+def taking_at_most(most: int) -> Iterator[None]:
+    """Fail if Python and NumPy take more than `most` bytes at once."""
+    tracemalloc.start()
+    try:
+        yield
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert taken < most, f"{taken} bytes were taken"
 
 
 def edited(data: bytes, kind: str, place: float, length: int, new: bytes) -> bytes:

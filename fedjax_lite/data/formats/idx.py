@@ -16,7 +16,7 @@ from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.parts import central
-from fedjax_lite.data.formats.reading import folder
+from fedjax_lite.data.formats.reading import folder, room, within
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.train_test import TrainTest
 
@@ -96,7 +96,7 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
         uint8, int8, int16, int32, float32 or float64, in the machine's byte order.
 
     Raises:
-        DataError: naming the file: not idx, or shorter or longer than its header says.
+        DataError: naming the file: not idx, or shorter or longer than its header says, or packed beyond reason.
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits", section "File formats".
     """
@@ -120,7 +120,7 @@ def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:
     if len(lengths) < 4 * head[3]:
         raise DataError(f"{file} ends within its header of {head[3]} axes: it is cut off, copy it again")
     shape, dtype = struct.unpack(f">{head[3]}I", lengths), np.dtype(_TYPES[head[2]])
-    expected = math.prod(shape) * dtype.itemsize
+    expected = within(room(Path(file)), math.prod(shape) * dtype.itemsize, str(file))
     values = bytearray()
     while len(values) <= expected and (more := stream.read(min(_AT_ONCE, expected + 1 - len(values)))):
         values += more

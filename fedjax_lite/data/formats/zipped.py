@@ -27,9 +27,11 @@ def members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
         raise DataError(f"{path} is neither a folder nor a whole zip ({error}): copy it again") from None
     total = 0
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        if info.is_dir():
-            continue
         name = info.filename
+        if name.endswith("/"):
+            continue
+        if not name or info.compress_size > path.stat().st_size:
+            raise DataError(f"{path}: the entry of {name!r} says {info.compress_size:,} bytes: the zip is damaged, copy it again")
         if name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
             raise DataError(f"{path}: {name!r} leads out of the zip: pack it again")
         if stat.S_ISLNK(info.external_attr >> 16):

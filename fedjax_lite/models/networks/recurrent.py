@@ -7,6 +7,7 @@ import flax.linen as nn
 from fedjax_lite.base import Whole
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.model import Model
+from fedjax_lite.models.networks.rows import by_rows
 from fedjax_lite.models.networks.tokens import embed
 from fedjax_lite.models.recurrent import LSTM
 from fedjax_lite.refuse import a_count
@@ -27,8 +28,8 @@ class _NextToken(nn.Module):
         h = embed(self.name_of, table, x)
         for layer in range(self.layers):
             h = LSTM(self.hidden, name=f"LSTM_{layer}")(h)
-            h = nn.Dense(self.projection)(h) if self.projection else h
-        return nn.Dense(self.vocabulary)(h)
+            h = nn.Dense(self.projection, dot_general=by_rows)(h) if self.projection else h
+        return nn.Dense(self.vocabulary, dot_general=by_rows)(h)
 
 
 def char_lstm(vocabulary: Whole = 90, *, embedding: Whole = 8, hidden: Whole = 256, layers: Whole = 2) -> Model:
@@ -99,4 +100,4 @@ def _next_token(name: str, projection: Whole, spread: float, **sizes: Whole) -> 
     counts: dict[str, Any] = {key: a_count(name, key, size) for key, size in sizes.items()}
     layers, outputs = counts["layers"], counts["vocabulary"]
     network = _NextToken(name_of=name, projection=int(projection), spread=spread, **counts)
-    return from_linen(network, head=(f"Dense_{layers if projection else 0}", nn.Dense(outputs)))
+    return from_linen(network, head=(f"Dense_{layers if projection else 0}", nn.Dense(outputs, dot_general=by_rows)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fedjax_lite.base import Whole
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.model import Model
+from fedjax_lite.models.networks.rows import by_rows
 from fedjax_lite.models.networks.tokens import embed
 from fedjax_lite.refuse import a_count, is_number
 
@@ -22,7 +23,7 @@ def rotate(x: jax.Array) -> jax.Array:
         (x_j, x_{j+d/2}) -> (x_j cos - x_{j+d/2} sin, x_j sin + x_{j+d/2} cos),   angle t 10000^(-2j/d)
 
     Args:
-        x: `[batch, time, heads, d]`, d even.
+        x: `[batch, heads, time, d]`, d even.
 
     Returns:
         x turned, of the same shape and dtype.
@@ -32,11 +33,25 @@ def rotate(x: jax.Array) -> jax.Array:
 
     Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021, equation 34.
     """
-    time, half = x.shape[1], x.shape[-1] // 2
+    time, half = x.shape[2], x.shape[-1] // 2
     angle = jnp.arange(time)[:, None] * _BASE ** (-jnp.arange(half) / half)[None]
-    cos, sin = (jnp.expand_dims(turn(angle), (0, 2)).astype(x.dtype) for turn in (jnp.cos, jnp.sin))
+    cos, sin = (jnp.expand_dims(turn(angle), (0, 1)).astype(x.dtype) for turn in (jnp.cos, jnp.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1)
+
+
+def _attention(query, key, value, mask):
+    """Return each query's mean over values: `[batch, heads, time, d]`."""
+    # Thrice as fast on a CPU as jax.nn.dot_product_attention, which has the heads behind the time.
+    scores = jnp.einsum("bhtd,bhsd->bhts", query, key) * query.shape[-1] ** -0.5
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    weights = jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), axis=-1)
+    return jnp.einsum("bhts,bhsd->bhtd", weights.astype(value.dtype), value)
+
+
+def _dense(width: int, spread: float) -> nn.Dense:
+    """Make a dense layer whose weights start normal."""
+    return nn.Dense(width, kernel_init=nn.initializers.normal(spread), dot_general=by_rows)
 
 
 class _Block(nn.Module):
@@ -47,16 +62,16 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask, train):
-        width, normal = x.shape[-1], nn.initializers.normal
+        batch, time, width = x.shape
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        qkv = nn.Dense(3 * width, kernel_init=normal(_SPREAD))(nn.LayerNorm(epsilon=1e-5)(x))
-        query, key, value = jnp.split(qkv.reshape(*x.shape[:2], 3 * self.heads, -1), 3, axis=2)
+        qkv = _dense(3 * width, _SPREAD)(nn.LayerNorm(epsilon=1e-5)(x))
+        query, key, value = jnp.split(qkv.reshape(batch, time, 3 * self.heads, -1).swapaxes(1, 2), 3, axis=1)
         if self.rotary:
             query, key = rotate(query), rotate(key)
-        seen = jax.nn.dot_product_attention(query, key, value, mask=mask).reshape(x.shape)
-        x = x + drop(nn.Dense(width, kernel_init=normal(self.spread))(seen))
-        y = nn.gelu(nn.Dense(4 * width, kernel_init=normal(_SPREAD))(nn.LayerNorm(epsilon=1e-5)(x)))
-        return x + drop(nn.Dense(width, kernel_init=normal(self.spread))(y))
+        seen = _attention(query, key, value, mask).swapaxes(1, 2).reshape(x.shape)
+        x = x + drop(_dense(width, self.spread)(seen))
+        y = nn.gelu(_dense(4 * width, _SPREAD)(nn.LayerNorm(epsilon=1e-5)(x)))
+        return x + drop(_dense(width, self.spread)(y))
 
 
 class _Decoder(nn.Module):
@@ -147,6 +162,6 @@ def transformer(
     body = from_linen(_Decoder(padding=padding, dropout=float(dropout), **sizes))
 
     def head(params, features):
-        return features @ params["embedding"].T
+        return by_rows(features, params["embedding"].T, None)
 
     return Model(body.init, lambda params, batch, key=None: head(params, body.apply(params, batch, key)), body.apply, head)

@@ -137,6 +137,6 @@ FORMATS = {
 
 @pytest.mark.filterwarnings("ignore:.*stands alone")
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("examples", [30, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [20, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damage_is_named(name, examples):
     fuzz(*FORMATS[name], examples)

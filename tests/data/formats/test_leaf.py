@@ -205,6 +205,14 @@ def test_folders_that_are_not_there_or_empty(tmp_path):
         leaf(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere", "."])
+def test_a_link_to_what_is_no_file(tmp_path, target):
+    write(tmp_path, a=user(2))
+    (tmp_path / "b.json").symlink_to(target)
+    with pytest.raises(DataError, match="b.json is no regular file: put the file itself there"):
+        leaf(tmp_path)
+
+
 @pytest.mark.deep
 def test_real_femnist(femnist):
     data = leaf(femnist)

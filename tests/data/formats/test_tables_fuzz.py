@@ -98,6 +98,8 @@ def test_a_zip_that_says_false_things(tmp_path):
     at = whole.index(b"PK\x01\x02")
     changes = {
         "unpacks to more than": (24, (2**32 - 2).to_bytes(4, "little")),
+        "says 2,147,483,647 bytes": (20, b"\xff\xff\xff\x7f"),
+        "the entry of '' says": (28, b"\0\0\0\0\x0b\0"),  # its name is taken for a remark
         "is encrypted": (8, b"\x01\x00"),
         "is a link": (38, ((stat.S_IFLNK | 0o777) << 16).to_bytes(4, "little")),
         "cannot be unpacked": (10, b"\x63\x00"),
