@@ -53,7 +53,7 @@ def cached(reader: Callable[..., TrainTest], path: str | os.PathLike, *, cache: 
     >>> shard = {"users": ["ann"], "num_samples": [2], "user_data": {"ann": {"x": [[0.0], [1.0]], "y": [0, 1]}}}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "shard.json").write_text(json.dumps(shard))
-    ...     first, again = (cached(fl.data.leaf, folder, cache=folder + "/.kept", invert=True) for _ in range(2))
+    ...     first, again = (cached(fl.data.leaf, folder, cache=folder + "/.kept", test=0) for _ in range(2))
     >>> first.train.fingerprint() == again.train.fingerprint()
     True
     """

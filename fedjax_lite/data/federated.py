@@ -36,7 +36,7 @@ class FederatedData:
 
     @classmethod
     def from_clients(
-        cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False, names: Sequence[str] | None = None
+        cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False, names: Any = None
     ) -> "FederatedData":
         """From one pytree of arrays `[examples of that client, ...]` a client, all of one structure.
 
@@ -75,7 +75,7 @@ class FederatedData:
         population: int | None = None,
         classes: int | None = None,
         allow_empty: bool = False,
-        names: Sequence[str] | None = None,
+        names: Any = None,
     ) -> "FederatedData":
         """From arrays `[examples, ...]` and the client of each example; a client's examples keep their order.
 
@@ -209,7 +209,7 @@ def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
     return np.concatenate([x for _, x in held])
 
 
-def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool, names: Sequence[str] | None = None) -> FederatedData:
+def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool, names: Any = None) -> FederatedData:
     """Check sorted host arrays and move them to the device."""
     names = None if names is None else checked_names(names, len(sizes))
     if not sizes.any():
