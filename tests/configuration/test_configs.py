@@ -112,7 +112,7 @@ def test_quickstart(tmp_path):
     assert f"{summary['final']['test_accuracy']:.3f}"[:4] in printed
     assert {"config.toml", "metrics.jsonl", "summary.json", "report.html", "clients.csv", "params.safetensors", "checkpoints"} == set(
         os.listdir(tmp_path / "run")
-    )
+    ) - {"clients.parquet"}  # which needs pyarrow
 
 
 @pytest.mark.deep
