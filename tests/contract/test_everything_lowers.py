@@ -84,6 +84,8 @@ MODELS = {
     "linear": (models.linear(3), shaped(4)),
     "mlp": (models.mlp((5,), classes=3), shaped(4)),
     "from_linen": (models.from_linen(nn.Dense(3)), shaped(4)),
+    "augmented": (models.augmented(models.logistic(3)), shaped(8, 8, 1)),
+    "normalised": (models.normalised(models.logistic(3), 0.5, 2.0), shaped(4)),
     "from_nnx": (models.from_nnx(lambda rngs: nnx.Linear(4, 3, rngs=rngs)), shaped(4)),
     "logistic": (models.logistic(3), shaped(4)),
     "emnist_cnn": (models.emnist_cnn(3), shaped(28, 28, 1)),
