@@ -104,10 +104,12 @@ def rows_of(
             check_few_words(first.names[column], named[column], words[column].why or f"{named[column][0]!r} in {first.file}")
     number = len(roles.features)
     held = _held(sources, counts)
+    owner: np.ndarray | None = None
+    names: Sequence[str] = ()
     if roles.client is not None:
         owner, names = values[:, -1].astype(np.int32), named[roles.client]
-    else:
-        owner, names = _whose(sources, counts) if held is None and len(sources) > 1 else (None, ())
+    elif held is None and len(sources) > 1:
+        owner, names = _whose(sources, counts)
     return Rows(
         where=str(first.file),
         x=values[:, :number],
