@@ -25,8 +25,9 @@ def check_examples(examples: Tree, sizes: np.ndarray, classes: int | None = None
     examples = jax.tree_util.tree_map_with_path(_cast, examples)
     for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
         if jnp.issubdtype(leaf.dtype, np.inexact):
-            bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-            if bad.any():
+            finite = np.isfinite(leaf)
+            if not finite.all():
+                bad = ~finite.all(axis=tuple(range(1, leaf.ndim)))
                 row = int(np.flatnonzero(bad)[0])
                 name = jax.tree_util.keystr(path) or "the array"
                 raise ValueError(f"leaf {name} of client {owner[row]} holds NaN or Inf ({bad.sum()} such examples): clean or drop them")
