@@ -1,6 +1,7 @@
 """Check host arrays before they become data, and describe them: labels, lengths, fingerprint."""
 
 import hashlib
+import math
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Tree
+
+_AT_ONCE = 2**14  # rows
 
 
 def check_examples(examples: Tree, sizes: np.ndarray, classes: int | None = None, allow_empty: bool = False, first: int = 0) -> Tree:
@@ -22,8 +25,9 @@ def check_examples(examples: Tree, sizes: np.ndarray, classes: int | None = None
     examples = jax.tree_util.tree_map_with_path(_cast, examples)
     for path, leaf in jax.tree_util.tree_leaves_with_path(examples):
         if jnp.issubdtype(leaf.dtype, np.inexact):
-            bad = ~np.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-            if bad.any():
+            finite = np.isfinite(leaf)
+            if not finite.all():
+                bad = ~finite.all(axis=tuple(range(1, leaf.ndim)))
                 row = int(np.flatnonzero(bad)[0])
                 name = jax.tree_util.keystr(path) or "the array"
                 raise ValueError(f"leaf {name} of client {owner[row]} holds NaN or Inf ({bad.sum()} such examples): clean or drop them")
@@ -92,6 +96,22 @@ def on_host(arrays: Tree, whose: str) -> Tree:
 def client_of(data: Any, row: int) -> int:
     """Return the id of the client that has the example in `row`."""
     return int(np.searchsorted(np.asarray(data.start) + np.asarray(data.size), row, side="right"))
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an empty array at an address that 64 divides, which a CPU's jax takes over by `device_put` without a copy."""
+    size = math.prod(shape)
+    whole = np.empty(size + 64, dtype)
+    first = -whole.ctypes.data % 64 // max(whole.itemsize, 1)
+    return whole[first : first + size].reshape(shape)
+
+
+def gathered(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the `rows` of an array in an `aligned` copy; a row's columns may lie apart."""
+    copy = aligned((len(rows), *array.shape[1:]), array.dtype)
+    for first in range(0, len(rows), _AT_ONCE):  # else NumPy makes a second copy
+        copy[first : first + _AT_ONCE] = array[rows[first : first + _AT_ONCE]]
+    return copy
 
 
 def _cast(path: Any, x: np.ndarray) -> np.ndarray:
