@@ -153,7 +153,7 @@ def _number(cell: str, source: Source, line: int, column: int) -> float:
     """Return a cell's number; NaN where it is missing."""
     try:
         if "_" not in cell:  # which Python passes over within a number
-            return float(cell)
+            return float(cell.strip())  # Python strips less of ASCII text than NumPy
     except ValueError:
         if cell.strip().lower() in MISSING:
             return math.nan
