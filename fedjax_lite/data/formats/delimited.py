@@ -75,9 +75,7 @@ def read(
             text = text | {column: Words({}, why)}
 
 
-def _joined(
-    parts: Iterator[tuple[int, np.ndarray]], sources: int, widths: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def _joined(parts: Iterator[tuple[int, np.ndarray]], sources: int, widths: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Join values as they come, cut in two; return the rows of each source, whose place comes with the values, too."""
     # Memory that nothing was written to yet is none, so that there is room without a second copy at the end.
     joined, rows, counts = [np.empty((_ROOM // sum(widths) + 1, width), np.float32) for width in widths], 0, [0] * sources

@@ -16,10 +16,36 @@ from fedjax_lite.data.formats.text_pieces import Piece
 SPELLINGS = """1e5 +3 .5 5. . -0 -0.0 +.5 -.5e-3 1e-400 1e400 -1e400 3.4028235677973366e38 3.4028236e38 1e-46 0.1 16777217 inf -inf +Infinity
  nan NaN NAN -nan +nan nan(1) nan() NA na N/A n/a null Null NULL ? 1_000 1_0 0x10 0x1p3 1e 1e+ e5 1d5 1f 1.0.0 -- +-1 1O true １ ٣ one two
  123456789012345678901234567890 0.3000000000000000166533453693773481063544750213623046875 9007199254740993""".split()
-SPELLINGS += ["", " ", " 1", "1 ", "\t2", " NA", "NaN ", "\u00a01", "1\u00a0", '"1"', '" 1"', '"1', '1"', '"a""b"', "'1'", " one ", "1\x0b", "\x1c1"]
-CELLS = st.sampled_from(SPELLINGS) | st.floats().map(repr) | st.integers(-(10**20), 10**20).map(str) | st.text("0123456789+-.eE_xnaif ()", max_size=8)
+SPELLINGS += [
+    "",
+    " ",
+    " 1",
+    "1 ",
+    "\t2",
+    " NA",
+    "NaN ",
+    "\u00a01",
+    "1\u00a0",
+    '"1"',
+    '" 1"',
+    '"1',
+    '1"',
+    '"a""b"',
+    "'1'",
+    " one ",
+    "1\x0b",
+    "\x1c1",
+]
+CELLS = (
+    st.sampled_from(SPELLINGS)
+    | st.floats().map(repr)
+    | st.integers(-(10**20), 10**20).map(str)
+    | st.text("0123456789+-.eE_xnaif ()", max_size=8)
+)
 NUMBERS = st.floats(allow_nan=False, width=32).map(repr) | st.integers(-(10**9), 10**9).map(str)
-TABLES = st.lists(st.lists(CELLS, min_size=2, max_size=3), min_size=1, max_size=4) | st.lists(st.tuples(NUMBERS, CELLS), min_size=1, max_size=4)
+TABLES = st.lists(st.lists(CELLS, min_size=2, max_size=3), min_size=1, max_size=4) | st.lists(
+    st.tuples(NUMBERS, CELLS), min_size=1, max_size=4
+)
 
 
 def values(text, delimiter, mode, quick):
