@@ -23,7 +23,7 @@ def test_data_from_a_path_to_a_page_and_stores(shell, tmp_path):
     (tmp_path / "leaf").mkdir()
     (tmp_path / "leaf" / "a.json").write_text(json.dumps(shard))
     start, end = TEXT.index("[data]"), TEXT.index("[model]")
-    (tmp_path / "found.toml").write_text(f'{TEXT[:start]}[data]\nname = "load"\npath = "leaf"\n{TEXT[end:]}')
+    (tmp_path / "found.toml").write_text(f'{TEXT[:start]}[data]\nname = "load"\npath = "leaf"\ntest = 0\n{TEXT[end:]}')
 
     status, out, err = shell("data found.toml --save stores/leaf --set data.invert=true")
     assert (status, err) == (0, "")

@@ -40,8 +40,9 @@ def call(table: Table, function: Callable, given: Mapping[str, Any] | None = Non
         value = table.value[name]
         if not fits(value, parameter.annotation):
             raise table.error(f"must be {described(parameter.annotation)}, got {value!r}", name)
-        if isinstance(value, str) and is_path(parameter.annotation):
-            value = table.at(name).file()
+        if isinstance(value, str | list) and is_path(parameter.annotation):
+            files = [each.file() for each in table.at(name).items()]
+            value = files if isinstance(value, list) else files[0]
         arguments[name] = typed(value, parameter.annotation)
     with refusing(table):
         return function(**arguments, **given)

@@ -58,8 +58,8 @@ def load_data(config: Config, seed: int) -> Source:
     return source._replace(train=_whole(source.train), test=_whole(source.test), public=_whole(source.public), new=apart)
 
 
-def paths_of(config: Config) -> dict[str, str]:
-    """Return the absolute paths of files and folders in [data] and of [model] start, by the dotted key of each."""
+def paths_of(config: Config) -> dict[str, str | list[str]]:
+    """Return the absolute paths of files and folders in [data] and of [model] start, by the dotted key of each; a list of several."""
     named = [(table, find(_recognised(table)[0], "data")[0]) for table in _tables(config)]
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
@@ -67,7 +67,12 @@ def paths_of(config: Config) -> dict[str, str]:
     paths += [table.at("cache") for table in _tables(config) if isinstance(table.get("cache"), str) and table.get("cache") != "auto"]
     start = config.at("model", "start")
     paths += [each for each in (start, start.at("path")) if isinstance(each.value, str)]
-    return {dotted(each.path): str(each.file().resolve()) for each in paths}
+    return {dotted(each.path): _absolute(each) for each in paths}
+
+
+def _absolute(path: Table) -> str | list[str]:
+    """Return the absolute path that a text names, or those of a list of texts."""
+    return [str(each.file().resolve()) for each in path.items()] if isinstance(path.value, list) else str(path.file().resolve())
 
 
 def found_in(config: Config) -> list[str]:

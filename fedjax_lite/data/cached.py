@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache as once
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,18 @@ SECONDS = 2.0  # "auto" keeps what took longer
 FOLDER = ".fedjax_lite"  # beside the files
 
 
-def cached(reader: Callable[..., TrainTest], path: str | os.PathLike, *, cache: Any = "auto", **arguments: Any) -> TrainTest:
+def cached(
+    reader: Callable[..., TrainTest], path: str | os.PathLike | Sequence[str | os.PathLike], *, cache: Any = "auto", **arguments: Any
+) -> TrainTest:
     """What a reader makes of a path, from the cache where it is there.
 
-    An entry is found by the files' names, sizes and times of change (to the nanosecond), the reader, its arguments with the seed and the
+    An entry is found by the files' paths, sizes and times of change (to the nanosecond), the reader, its arguments with the seed and the
     partition, and the code of `fl.data`. A file whose content changes while its size and its time stay is not noticed. Folders may be
     deleted at any time; a damaged entry is, with a warning, and the files are read anew. Two processes may write one entry at once.
 
     Args:
         reader: a function of `fl.data` such as `fl.data.leaf`.
-        path: the file or folder that it reads.
+        path: the file or folder that it reads, or several where it takes several.
         cache: "auto": what took more than 2 seconds is kept in a hidden folder beside `path`, or in `~/.cache/fedjax_lite` where
             that cannot be written, or, if it is set, in the folder that FEDJAX_LITE_CACHE names. A folder: everything is kept there.
             None: nothing is.
@@ -53,19 +55,20 @@ def cached(reader: Callable[..., TrainTest], path: str | os.PathLike, *, cache: 
     >>> shard = {"users": ["ann"], "num_samples": [2], "user_data": {"ann": {"x": [[0.0], [1.0]], "y": [0, 1]}}}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "shard.json").write_text(json.dumps(shard))
-    ...     first, again = (cached(fl.data.leaf, folder, cache=folder + "/.kept", invert=True) for _ in range(2))
+    ...     first, again = (cached(fl.data.leaf, folder, cache=folder + "/.kept", test=0) for _ in range(2))
     >>> first.train.fingerprint() == again.train.fingerprint()
     True
     """
-    if cache is None:
+    paths = [Path(each).expanduser() for each in ([path] if isinstance(path, str | os.PathLike) else path)]
+    if cache is None or not paths:
         return reader(path, **arguments)
     try:
-        key = _key(reader, Path(path).expanduser(), arguments)
+        key = _key(reader, paths, arguments)
     except ValueError as error:
         if cache != "auto":
             raise ValueError(f"cache: {error}: leave cache out") from None
         return reader(path, **arguments)
-    folders = _folders(Path(path).expanduser(), cache)
+    folders = _folders(paths[0], cache)
     for folder in folders:
         if (found := _read(folder / key)) is not None:
             return found
@@ -123,11 +126,11 @@ def _write(folders: list[Path], key: str, data: TrainTest, must: bool) -> None:
         raise refused
 
 
-def _key(reader: Callable[..., Any], path: Path, arguments: dict[str, Any]) -> str:
-    """Return an entry's name: the path's own, and a hash of all that its data depend on."""
+def _key(reader: Callable[..., Any], paths: Sequence[Path], arguments: dict[str, Any]) -> str:
+    """Return an entry's name: that of the first path, and a hash of all that its data depend on."""
     told = {name: _told(name, value) for name, value in sorted(arguments.items())}
-    facts = [_code(), jax.config.read("jax_enable_x64"), _told("reader", reader), _fingerprint(path), told]
-    return f"{path.absolute().name}.{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
+    facts = [_code(), jax.config.read("jax_enable_x64"), _told("reader", reader), [*map(_fingerprint, paths)], told]
+    return f"{paths[0].absolute().name}.{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]}"
 
 
 @once
@@ -161,16 +164,16 @@ def _told(name: str, value: Any) -> Any:
 
 
 def _fingerprint(path: Path) -> list[Any]:
-    """Return the name, size and time of change of a file, or of every file below a folder but those of caches."""
-    if path.is_file():
-        files: list[Path] = [path]
-    else:
-        files = sorted(_below(path))
-    return [[each.relative_to(path.parent).as_posix(), (stat := each.stat()).st_size, stat.st_mtime_ns] for each in files]
+    """Return the path, size and time of change of a file, or of every file below a folder but those of caches."""
+    files: list[Path] = [path] if path.is_file() else sorted(_below(path))
+    return [str(path.absolute()), [[each.relative_to(path).as_posix(), (stat := each.stat()).st_size, stat.st_mtime_ns] for each in files]]
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, except hidden folders."""
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(here) / name for name in files)
+    """Yield all files below a folder, and in folders that links lead to, except hidden folders."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        known = len(seen)
+        seen.add(os.path.realpath(here))
+        folders[:] = [name for name in folders if not name.startswith(".")] if len(seen) > known else []  # a link may lead back
+        yield from (file for name in files if (file := Path(here) / name).exists())  # a link may lead nowhere

@@ -36,7 +36,7 @@ class FederatedData:
 
     @classmethod
     def from_clients(
-        cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False, names: Sequence[str] | None = None
+        cls, clients: Sequence[Tree], *, classes: int | None = None, allow_empty: bool = False, names: Any = None
     ) -> "FederatedData":
         """From one pytree of arrays `[examples of that client, ...]` a client, all of one structure.
 
@@ -75,7 +75,7 @@ class FederatedData:
         population: int | None = None,
         classes: int | None = None,
         allow_empty: bool = False,
-        names: Sequence[str] | None = None,
+        names: Any = None,
     ) -> "FederatedData":
         """From arrays `[examples, ...]` and the client of each example; a client's examples keep their order.
 
@@ -215,7 +215,7 @@ def build(
     sizes: np.ndarray,
     classes: int | None,
     allow_empty: bool,
-    names: Sequence[str] | None = None,
+    names: Any = None,
     move: Callable[[np.ndarray], Any] = jnp.array,
 ) -> FederatedData:
     """Check sorted host arrays and `move` them to the device: `jax.device_put` if no one else holds them, since it may keep them."""

@@ -37,13 +37,13 @@ def load(
     Raises:
         FileNotFoundError: nothing is there.
         DataError: no known format, or more than one; and what the reader refuses.
-        ValueError: an argument that the reader does not take.
+        ValueError: an argument that the reader does not take, and one that is missing.
 
     >>> import json, pathlib, tempfile, fedjax_lite as fl
     >>> shard = {"users": ["ann"], "num_samples": [2], "user_data": {"ann": {"x": [[0.0], [1.0]], "y": [0, 1]}}}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = pathlib.Path(folder, "shard.json").write_text(json.dumps(shard))
-    ...     data = fl.data.load(folder, invert=True)
+    ...     data = fl.data.load(folder, test=0, invert=True)
     >>> data.train.examples["x"].tolist()
     [[1.0], [0.0]]
     """
@@ -57,4 +57,7 @@ def load(
         others = ", ".join(name for name in takes if name != "path")
         raise ValueError(f"{unknown}: {path} is read by {found.format} ({found.why}), which takes {others}: leave {unknown} out")
     always = {name: x for name, x in (("partition", partition), ("seed", seed)) if name in takes}
+    needed = [name for name, each in takes.items() if each.default is each.empty and name not in ("path", *given, *always)]
+    if needed:
+        raise ValueError(f"{needed[0]}: {path} is read by {found.format} ({found.why}): give {needed[0]}")
     return cached(reader, path, cache=cache, **given | always)

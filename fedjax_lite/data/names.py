@@ -1,7 +1,7 @@
 """The names of a population's clients: writers, roles, people, files."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["Names", "checked_names", "in_order"]
@@ -25,7 +25,7 @@ class Names(tuple[str, ...]):
         return f"Names({len(self)} clients: {', '.join(self[:3])}{', ...' if len(self) > 3 else ''})"
 
 
-def checked_names(names: Sequence[str], population: int) -> Names:
+def checked_names(names: Any, population: int) -> Names:
     """Return clients' names.
 
     Raises:

@@ -149,6 +149,7 @@ def _zips(pattern: str) -> Callable[[Path], bool]:
     return is_one
 
 
+NOT_IN_A_FOLDER = r"(?!)"  # its reader takes a file
 _SQLITE = b"SQLite format 3\0"
 _IMAGE = r"[^/]+\.(jpe?g|png|bmp|gif|webp|tiff?|ppm|pgm)"
 _ZIPPED_IMAGES = _zips(rf"(.*/)?{_IMAGE}")
@@ -176,11 +177,11 @@ FORMATS = (
     _Format("tff_hdf5", r"[^/]+\.(h5|hdf5)", "an HDF5 file", _begins(b"\x89HDF\r\n\x1a\n"), 1),
     _Format("tff_sqlite", _DATABASE, "a database of tf.train.Examples", _holds(_SQLITE, b"serialized_example_proto"), 1),
     _Format("fedjax_sqlite", _DATABASE, "a database of FedJAX", _holds(_SQLITE, b"federated_data"), 1),
-    _Format("npz", r"[^/]+\.npz", "a NumPy archive", _zips(r"[^/]+\.npy"), 1),
+    _Format("npz", NOT_IN_A_FOLDER, "a NumPy archive", _zips(r"[^/]+\.npy"), 1),
     _Format("arrow", r"([^/]+/){0,2}[^/]+\.arrow", "an Arrow file", _begins(b"ARROW1", b"\xff\xff\xff\xff"), 1),
     _Format("parquet", r"([^/]+/){0,2}[^/]+\.parquet", "a Parquet file", _begins(b"PAR1"), 1),
     _Format("arff", r"[^/]+\.arff", "an ARFF table", _is_arff, 1),
     _Format("csv", r"[^/]+\.(csv|tsv)(\.gz)?", "a table", None, 1),
-    _Format("images", rf"([^/]+/){{1,3}}{_IMAGE}|[^/]+\.zip", "an image, or a zip of images", _is_image, 1),
+    _Format("images", rf"([^/]+/){{1,3}}{_IMAGE}", "an image, or a zip of images", _is_image, 1),
     _Format("text", r"(?!readme|licen[cs]e)[^/]+\.txt(\.gz)?", "text", None, 2),
 )

@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -18,9 +18,7 @@ from fedjax_lite.data.names import checked_names
 from fedjax_lite.data.store import Store, nested
 
 
-def save(
-    path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False, names: Sequence[str] | None = None
-) -> Store:
+def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False, names: Any = None) -> Store:
     """Write a store: a folder with one .npy file a leaf, `size.npy`, `start.npy` and `store.json`, which describes these files.
 
     The folder appears when it is whole; of a write that fails, nothing stays.
@@ -79,7 +77,7 @@ def _blocks(clients: FederatedData | Iterable[Tree]) -> Iterator[tuple[Tree, np.
         yield client, np.array([length_of(client, f"client {i}")])
 
 
-def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, kept: dict[str, Sequence[str] | None]) -> None:
+def _write(folder: Path, blocks: Iterator[tuple[Tree, np.ndarray]], allow_empty: bool, kept: dict[str, Any]) -> None:
     """Check blocks of clients and write their leaves, sizes, first rows and `store.json` with the texts that are `kept`."""
     files: dict[tuple[str, ...], _Growing] = {}
     sizes: list[np.ndarray] = []

@@ -58,7 +58,7 @@ def report(
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
-        classes_section(summary["classification"], final["round"], _table) if summary.get("classification") else "",
+        classes_section(summary["classification"], final["round"]) if summary.get("classification") else "",
         _new(of_new, outside),
         clients_section(clients, summary.get("words", ())) if clients else "",
         f"<h2>Baselines after as many rounds</h2>{_baselines({'this run': final} | summary['baselines'])}"

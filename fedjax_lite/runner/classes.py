@@ -1,5 +1,6 @@
 """How the model of a run that has ended tells classes apart, on all held-out examples."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,13 +53,13 @@ def numbers_of(found: Classification, test: Any) -> dict[str, float | None]:
     return {prefix_of(test) + name: plain(value) for name, value in ((BALANCED, found.balanced_accuracy), (AUC, found.macro_auc))}
 
 
-def summary_of(found: Classification, setup: Setup) -> dict[str, Any]:
-    """Return the entry of a run's summary: the numbers, a row a class, and the confusion matrix."""
-    numbers, words = [str(c) for c in range(len(found.examples))], list(setup.data.words or ())
+def summary_of(found: Classification, test: Any, words: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of a run's summary: the numbers, a row a class, and the confusion matrix; `words` are the classes' names."""
+    numbers, words = [str(c) for c in range(len(found.examples))], list(words)
     words = numbers if found.confusion is None else words + numbers[len(words) :]
     columns = {"classes": words, "examples": found.examples, "recall": found.recall, "precision": found.precision, "auc": found.auc}
     columns |= {} if found.confusion is None else {"confusion": found.confusion}
-    return numbers_of(found, setup.test) | plain({name: np.asarray(x).tolist() for name, x in columns.items()})
+    return numbers_of(found, test) | plain({name: np.asarray(x).tolist() for name, x in columns.items()})
 
 
 @partial(Compiled, parts=1)

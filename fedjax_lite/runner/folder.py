@@ -14,7 +14,7 @@ from fedjax_lite.base import State, Tree
 from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
-from fedjax_lite.runner.client_table import save_table
+from fedjax_lite.runner.client_table import MOST_LABELS, save_table
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
@@ -23,7 +23,7 @@ from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
 
 __all__ = ["RunFolder"]
 
-CONFIG, SUMMARY, CHECKPOINTS = "config.toml", "summary.json", "checkpoints"
+CONFIG, SUMMARY, WORDS, CHECKPOINTS = "config.toml", "summary.json", "words.json", "checkpoints"
 # Settings that may differ when a run is resumed, since its numbers do not depend on them. The data itself has a fingerprint.
 FREE = ("name", "run", "engine", "data", "baselines")
 
@@ -160,8 +160,11 @@ class RunFolder:
         self._summarize("running", records)
 
     def _end(self, status: str, records: Records, params: Tree, table: Mapping[str, Any], more: dict[str, Any]) -> None:
-        """Write the model, the table of clients, the report and the summary."""
+        """Write the model, its classes or vocabulary, the table of clients, the report and the summary."""
         save_params(self.path, params)
+        if words := more.get("words"):
+            write(self.path / WORDS, json.dumps(words, ensure_ascii=False, indent=0))
+            more = more if len(words) <= MOST_LABELS else {name: x for name, x in more.items() if name != "words"}
         save_table(self.path, table)
         self._summarize(status, records, table, **more)
 

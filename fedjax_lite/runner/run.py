@@ -1,6 +1,6 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,6 @@ from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
-from fedjax_lite.runner.client_table import MOST_LABELS
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
@@ -165,8 +164,9 @@ def run(
         classes = classified(setup, state) if ended and classification else None
         evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
         if folder:
-            totals = _totals(setup, shapes, delta, state, history, evaluated) | ({"baselines": beside} if beside else {}) | clients.beside
-            totals |= {"classification": summary_of(classes, setup)} if classes else {}
+            named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
+            totals = _totals(setup, shapes, delta, state, history, named) | ({"baselines": beside} if beside else {}) | clients.beside
+            totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
             folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
     return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes)
 
@@ -240,16 +240,14 @@ def _advance(
     return state, Seen(seen.drawn + drawn, sums)
 
 
-def _totals(
-    setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Mapping[str, Any]
-) -> dict[str, Any]:
+def _totals(setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Sequence[str]) -> dict[str, Any]:
     """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic; name the classes."""
     algorithm, population, hides = setup.algorithm, setup.data.population, hidden(shapes.own, shapes.uplink)
     central = is_central(setup.test)
     names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
-    known = {"words": list(words)} if words and len(words) <= MOST_LABELS else {}
+    known = {"words": list(words)} if words else {}
     return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
 
 

@@ -67,7 +67,7 @@ MISTAKES = {
     "hidden nested": (("hidden = [3]", "hidden = [[3]]"), r"tiny.toml:13: model.hidden: must be a list of whole numbers"),
     "hidden no list": (("hidden = [3]", "hidden = 3"), r"tiny.toml:13: model.hidden: must be a list of whole numbers, got 3"),
     "hidden zero": (("hidden = [3]", "hidden = [0]"), r"tiny.toml:13: model.hidden: mlp: hidden must be a whole number .* got 0"),
-    "loss": (("hidden = [3]", 'loss = "hinge"'), r"""tiny.toml:13: model.loss: .*"softmax" or "squared", got 'hinge'"""),
+    "loss": (("hidden = [3]", 'loss = "hinge"'), r"""tiny.toml:13: model.loss: .*one of 'softmax', 'squared', .*, got 'hinge'"""),
     "no optimizer": (('optimizer = { name = "sgd", learning_rate = 0.1 }\n', ""), r"tiny.toml:14: client: give optimizer, such as"),
     "optimizer": (
         ('"sgd", learning_rate = 0.1', '"sdg"'),

@@ -53,6 +53,14 @@ def prints(source):
     return [None if part is None else part.fingerprint() for part in (source.train, source.test, source.public, *new)]
 
 
+def test_several_files_lie_beside_the_configuration(configured, tmp_path):
+    for name in ("ann", "bob"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n1,0\n2,1\n")
+    lines = 'name = "csv"\npath = ["ann.csv", "bob.csv"]\nlabel = "y"\ntest = 0\n'
+    assert load_data(configured(lines), 0).names == load_data(configured(lines + 'cache = "kept"'), 0).names == ("ann", "bob")
+    assert paths_of(configured(lines)) == {"data.path": [str(tmp_path / "ann.csv"), str(tmp_path / "bob.csv")]}
+
+
 def test_load_is_the_reader_of_what_is_there(configured, files):
     found = load_data(configured(LEAF + "\ninvert = true"), 0)
     assert found.train.fingerprint() == fl.data.leaf(files / "leaf", invert=True).train.fingerprint()

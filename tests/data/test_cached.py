@@ -88,7 +88,40 @@ def test_a_changed_file_is_read(files, counting, change):
     else:
         shard.rename(files / "train" / "b.json")
     found = cached(reader, files)
-    assert len(calls) == 2 and (found.test is None) == (change == "a file less")
+    assert len(calls) == 2 and int(found.train.size.sum()) == (7 if change == "a file less" else 8)
+
+
+def test_a_changed_file_behind_a_linked_folder_is_read(files, counting, tmp_path):
+    leaf, calls = counting
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/train").symlink_to(files / "train")
+    (files / "train/back").symlink_to(tmp_path / "linked")  # round and round
+    (files / "train/.#lock").symlink_to("nowhere")
+    before = cached(leaf, tmp_path / "linked", test=0)
+    same(cached(leaf, tmp_path / "linked", test=0), before)
+    shard = files / "train/a.json"
+    shard.write_text(shard.read_text().replace("0.5", "0.25"))
+    assert len(calls) == 1 and cached(leaf, tmp_path / "linked", test=0).train.fingerprint() != before.train.fingerprint()
+
+
+def test_files_of_one_name_size_and_time_in_two_folders_are_two_entries(tmp_path):
+    for k in (1, 2):
+        (tmp_path / f"{k}").mkdir()
+        (tmp_path / f"{k}/a.csv").write_text(f"x,y\n{k},0\n")
+        os.utime(tmp_path / f"{k}/a.csv", (0, 0))
+    given = {"label": "y", "partition": fl.partition.iid(1), "test": 0, "standardise": False, "cache": tmp_path / "kept"}
+    assert [cached(fl.data.csv, tmp_path / f"{k}/a.csv", **given).train.examples["x"].tolist() for k in (1, 2)] == [[[1]], [[2]]]
+
+
+def test_several_paths(tmp_path):
+    for name in ("ann", "bob"):
+        (tmp_path / f"{name}.csv").write_text("x,y\n1,0\n2,1\n")
+    paths = [tmp_path / "ann.csv", tmp_path / "bob.csv"]
+    first, again = (cached(fl.data.csv, paths, label="y", test=0, cache=tmp_path / "kept") for _ in range(2))
+    same(first, again)
+    assert first.names == ("ann", "bob") and len(entries(tmp_path / "kept")) == 1
+    paths[1].write_text("x,y\n1,0\n2,1\n3,1\n")
+    assert cached(fl.data.csv, paths, label="y", test=0, cache=tmp_path / "kept").train.size.tolist() == [2, 3]
 
 
 def test_other_arguments_are_other_entries(tmp_path):

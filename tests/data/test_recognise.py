@@ -162,6 +162,7 @@ def test_two_formats_are_both_named(tmp_path, files, both):
         ({}, "no files"),
         ({".hidden.csv": "a", ".git/a.csv": "a"}, "no files"),
         ({"a.h5": "no HDF5", "b.parquet": "PARQ", "c.json": '{"a": 1}', "d.npz": b"PK\3\4 cut"}, r"a.h5, b.parquet, c.json, \.\.\."),
+        ({"a.zip": "of images, which is read as a file"}, "a.zip"),
         ({"README.txt": "a", "licence.txt": "a"}, "README.txt, licence.txt"),
         ({"data_batch_1.bin": bytes(100), "x.sqlite": b"SQLite format 3\0 of others"}, "data_batch_1.bin, x.sqlite"),
         ({"a.zip": b"PK\3\4 cut off", "b.sqlite.lzma": b"nothing packed"}, "a.zip, b.sqlite.lzma"),

@@ -211,5 +211,15 @@ def test_names_of_clients_and_classes_are_in_the_folder(tmp_path):
         assert [row["name"] for row in csv.DictReader(file)] == list(data.names)
     summary = (tmp_path / "out" / "summary.json").read_text()
     assert json.loads(summary)["words"] == ["cat", "dog", "eel"] and '"n1"' not in summary
+    assert json.loads((tmp_path / "out" / "words.json").read_text()) == ["cat", "dog", "eel"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<td>n1</td>" in page and "cat 33 %, dog 33 %, eel 33 %" in page
+
+
+def test_a_large_vocabulary_has_a_file_of_its_own(tmp_path):
+    each = [{"x": np.eye(3, 6, dtype=np.float32), "y": np.arange(3)}] * len(SIZES)
+    words = tuple(f"w\u00fc{i}" for i in range(101))
+    data = replace(fl.FederatedData.from_clients(each), words=words)
+    run(data, FEDAVG, 1, out=tmp_path / "out", test=None, finetune=None, new_clients=None)
+    assert json.loads((tmp_path / "out" / "words.json").read_text()) == list(words)
+    assert "words" not in json.loads((tmp_path / "out" / "summary.json").read_text())

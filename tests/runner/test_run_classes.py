@@ -1,6 +1,7 @@
 """A run that ends with a classification: its summary, its report, its result, and what is refused before the first round."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -38,6 +39,20 @@ def test_summary_report_and_result(tmp_path):
     assert summary["auc"] == found.auc.tolist() and summary["test_auc"] == found.macro_auc
     page = (tmp_path / "run/report.html").read_text()
     assert "Classes after round 2" in page and page.count("taken for 2</title>") == 3 and "test auc" in page
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_private_run_names_no_class_and_says_that_the_matrix_is_outside(tmp_path, private):
+    (algorithm, data, params, sampler), options = parts()
+    if private:
+        noisy = fl.aggregators.dp_mean(clip=1.0, noise_multiplier=1.0, clients_per_round=4)
+        algorithm = fl.algorithms.fedavg(options["loss_fn"], optax.sgd(0.5), batches=fl.Batches(5), population=4, aggregator=noisy)
+    data = replace(data, words=("anna", "berta", "clara"), names=fl.data.names.Names("wxyz"))
+    fl.run(algorithm, data, params, sampler, **options, test=data, out=tmp_path / "run")
+    written = [file.read_text() for file in (tmp_path / "run").iterdir() if file.suffix in (".json", ".html", ".csv", ".jsonl", ".toml")]
+    assert any("berta" in text for text in written) != private
+    outside = json.loads((tmp_path / "run/summary.json").read_text()).get("privacy", {}).get("outside", [])
+    assert {"test_auc", "test_balanced_accuracy", "test_confusion"}.issubset(outside) == private
 
 
 def test_refused_before_the_first_round(monkeypatch):

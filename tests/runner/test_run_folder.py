@@ -1,6 +1,7 @@
 """What a run leaves in its folder, and what it does with what is there. Killed runs are in test_resume.py."""
 
 import os
+from importlib.util import find_spec
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +26,7 @@ def test_a_run_on_disk(tmp_path):
         "checkpoints",
         "config.toml",
         "clients.csv",
+        *(["clients.parquet"] if find_spec("pyarrow") else []),
     }
     assert sorted(os.listdir(out / "checkpoints")) == ["round_6", "round_7"]
     np.testing.assert_array_equal(load_file(out / "params.safetensors")["params"], result.params)

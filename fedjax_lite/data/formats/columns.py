@@ -79,7 +79,7 @@ def rows_of(
     """Read the rows of files with the same columns.
 
     Args:
-        sources: the files; where no column says whose the examples are, each of several is a client, and train and test are parts.
+        sources: the files; train and test are parts; where no column says whose the examples are, each of several others is a client.
         label, client, features: columns.
         missing: "refuse", "drop" or "mean".
         classes: labels are words if it is a list.
@@ -103,7 +103,13 @@ def rows_of(
             named[column] = _in_order(values, first, column, words[column], declared.get(column))
         if column in words and column in roles.features:
             check_few_words(first.names[column], named[column], words[column].why or f"{named[column][0]!r} in {first.file}")
-    owner, names, held = _whose(sources, counts) if roles.client is None else (rest[:, 1].astype(np.int32), named[roles.client], None)
+    held = _held(sources, counts)
+    owner: np.ndarray | None = None
+    names: Sequence[str] = ()
+    if roles.client is not None:
+        owner, names = rest[:, 1].astype(np.int32), named[roles.client]
+    elif held is None and len(sources) > 1:
+        owner, names = _whose(sources, counts)
     return Rows(
         where=str(first.file),
         x=x,
@@ -143,19 +149,21 @@ def _in_order(values: np.ndarray, source: Source, column: int, words: Words, dec
     return ordered
 
 
-def _whose(sources: Sequence[Source], counts: Sequence[int]) -> tuple[np.ndarray | None, Sequence[str], np.ndarray | None]:
-    """Return each row's client and the clients' names, if several files are clients; and which rows a file called test holds."""
+def _held(sources: Sequence[Source], counts: Sequence[int]) -> np.ndarray | None:
+    """Return which rows a file called test holds, bool `[rows]`; None where the files are not train and test."""
     stems = [stem(source.file) for source in sources]
-    if len(sources) == 1:
-        return None, (), None
-    if set(stems) == {"train", "test"}:
-        return None, (), np.repeat([name == "test" for name in stems], counts)
+    return np.repeat([name == "test" for name in stems], counts) if set(stems) == {"train", "test"} else None
+
+
+def _whose(sources: Sequence[Source], counts: Sequence[int]) -> tuple[np.ndarray, Sequence[str]]:
+    """Return the client of each row and the clients' names, where files are clients."""
+    stems = [stem(source.file) for source in sources]
     if len(set(stems)) < len(stems):
         double = next(name for i, name in enumerate(stems) if name in stems[:i])
         raise DataError(
             f"two files beside {sources[0].file} are called {double!r}, and a file is a client: rename one, or name the column `client`"
         )
-    return np.repeat(np.arange(len(sources)), counts), stems, None
+    return np.repeat(np.arange(len(sources)), counts), stems
 
 
 def check_few_words(name: str, words: Sequence[str], why: str) -> None:

@@ -40,8 +40,9 @@ def csv(
     x = (value - m) / s, with the mean m and the standard deviation s of the column over all training examples, where it varies.
 
     Args:
-        path: a file, several, or a folder of .csv, .tsv, .data and .txt files, which have the same columns; .gz is unpacked. Without
-            `client`, each of several files is a client, called like the file without its ending; files called train and test are parts.
+        path: a file, several, or a folder of .csv, .tsv, .data and .txt files, which have the same columns; .gz is unpacked. Two
+            files called train and test are the parts; of other files without `client`, each is a client, called like the file without
+            its ending.
         label: the label's column, by name, or by place from 0, or from the end if negative.
         client: the column that says whose the example is.
         features: the columns of x in this order; by default all others.

@@ -89,6 +89,15 @@ def test_files_called_train_and_test_are_parts(tmp_path):
     assert data.train.population == 2 and data.test.population == 1 and data.test.examples["x"].tolist() == [[5]]
 
 
+def test_files_called_train_and_test_are_parts_of_the_clients_in_a_column_too(tmp_path):
+    write(tmp_path, "who,x,y\nbob,1,0\nann,2,1\nbob,3,1\n", "train.csv")
+    write(tmp_path, "who,x,y\nbob,5,0\n", "test.csv")
+    data = fl.data.csv(tmp_path, label="y", client="who", standardise=False)
+    assert data.names == data.test.names == ("ann", "bob")
+    assert data.train.examples["x"].tolist() == [[2], [1], [3]] and data.test.client(1)["x"].tolist() == [[5]]
+    assert data.test.size.tolist() == [0, 1]
+
+
 def test_words_of_features(tmp_path):
     file = write(tmp_path, "colour,x,y\nred,1,0\nblue,2,1\nred,3,0\n")
     one = {"label": "y", "partition": fl.partition.iid(clients=1), "test": 0}
