@@ -41,13 +41,19 @@ class _IsText(Exception):
 
 
 def read(
-    sources: Sequence[Source], wanted: Sequence[int], text: dict[int, Words], *, drop: bool = False, fill: Collection[int] = ()
-) -> tuple[np.ndarray, list[int], dict[int, Words]]:
-    """Read columns as float32 `[rows, wanted]`; return the rows of each source too, and the words whose places text columns hold.
+    sources: Sequence[Source],
+    features: Sequence[int],
+    others: Sequence[int],
+    text: dict[int, Words],
+    *,
+    drop: bool = False,
+    fill: Collection[int] = (),
+) -> tuple[np.ndarray, np.ndarray, list[int], dict[int, Words]]:
+    """Read columns as float32 `[rows, features]` and `[rows, others]`; return the rows of each source too, and text columns' words.
 
     Args:
         sources: files with the same columns.
-        wanted: places of columns.
+        features, others: places of columns.
         text: the columns that are known to be text; others are found.
         drop: leave rows out in which a value is missing.
         fill: columns of numbers in which a missing value is NaN; in others it is refused.
@@ -55,6 +61,7 @@ def read(
     Raises:
         DataError: naming file, line and column: rows of unequal length, missing values, infinite ones.
     """
+    wanted = [*features, *others]
     while True:
         words = {column: Words(dict(known.place), known.why) for column, known in text.items()}
         coders = {column: _coder(known.place, sources[0].quote) for column, known in words.items()}
@@ -62,25 +69,25 @@ def read(
             (at, _numbers(source, piece, wanted, coders, drop, fill)) for at, source in enumerate(sources) for piece in source.pieces()
         )
         try:
-            return *_joined(parts, len(sources), len(wanted)), words
+            return *_joined(parts, len(sources), (len(features), len(others))), words
         except _IsText as stop:
             column, why = stop.args
             text = text | {column: Words({}, why)}
 
 
-def _joined(parts: Iterator[tuple[int, np.ndarray]], sources: int, width: int) -> tuple[np.ndarray, list[int]]:
-    """Join values as they come, each with the place of its source; return the rows of each source too."""
+def _joined(parts: Iterator[tuple[int, np.ndarray]], sources: int, widths: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Join values as they come, cut in two; return the rows of each source, whose place comes with the values, too."""
     # Memory that nothing was written to yet is none, so that there is room without a second copy at the end.
-    joined, rows, counts = np.empty((_ROOM // width + 1, width), np.float32), 0, [0] * sources
+    joined, rows, counts = [np.empty((_ROOM // sum(widths) + 1, width), np.float32) for width in widths], 0, [0] * sources
     for at, part in parts:
-        if rows + len(part) > len(joined):
-            more = np.empty((2 * rows + len(part), width), np.float32)
-            more[:rows] = joined[:rows]
-            joined = more
-        joined[rows : rows + len(part)] = part
+        if rows + len(part) > len(joined[0]):
+            for i, array in enumerate(joined):
+                joined[i] = np.empty((2 * rows + len(part), widths[i]), np.float32)
+                joined[i][:rows] = array[:rows]
+        joined[0][rows : rows + len(part)], joined[1][rows : rows + len(part)] = np.split(part, widths[:1], axis=1)
         rows += len(part)
         counts[at] += len(part)
-    return joined[:rows], counts
+    return joined[0][:rows], joined[1][:rows], counts
 
 
 def _numbers(
@@ -144,7 +151,7 @@ def _number(cell: str, source: Source, line: int, column: int) -> float:
     """Return a cell's number; NaN where it is missing."""
     try:
         if "_" not in cell:  # which Python passes over within a number
-            return float(cell)
+            return float(cell.strip())  # Python strips less of ASCII text than NumPy
     except ValueError:
         if cell.strip().lower() in MISSING:
             return math.nan

@@ -76,13 +76,15 @@ def in_numbers(users: Sequence[Decoded], train: int, most: Any, owners: Sequence
 
 
 def _numbers(x: list, owner: str) -> np.ndarray:
-    """Return rows of numbers as an array; flat rows of one length in one pass, whose packing checks each value's type."""
+    """Return rows of numbers as an array; pack flat ones in a pass that refuses other values and lengths."""
     try:
         pack = struct.Struct(f"{len(x[0])}d").pack
         array = np.frombuffer(b"".join([pack(*row) for row in x])).reshape(len(x), -1)
+        if max(array.max(), -array.min()) <= np.finfo(np.float32).max:
+            return array
     except (struct.error, TypeError, ValueError):
-        return rows(x, "x", owner)
-    return array if max(array.max(), -array.min()) <= np.finfo(np.float32).max else rows(x, "x", owner)
+        pass  # deeper lists, or a mistake
+    return rows(x, "x", owner)
 
 
 def _are_rows(x: list) -> bool:
@@ -134,7 +136,8 @@ def _bytes(images: Path, name: str) -> bytes:
 def _tweet(fields: Any, owner: str, length: int) -> list[str]:
     """Return a tweet's words and marks in lower case, cut or filled up to `length`."""
     if not isinstance(fields, list) or len(fields) != _TWEET or not isinstance(fields[_TEXT], str):
-        raise ValueError(f"x of {owner} must be tweets of {_TWEET} fields, the text the fifth, got {str(fields)[:40]!r}")
+        found = f"{len(fields)} values" if isinstance(fields, list) else f"a {type(fields).__name__}"
+        raise ValueError(f"x of {owner} must be tweets of {_TWEET} fields, the text the fifth, got {found}")
     words = re.findall(r"\w+|[^\w\s]", fields[_TEXT].lower())[:length]
     return words + [PAD] * (length - len(words))
 
