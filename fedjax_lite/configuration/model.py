@@ -60,8 +60,9 @@ def model_of(table: Table, outputs: tuple[int, str], source: Source | None = Non
     for name in ("classes", "outputs"):
         given = table.get(name, most)
         if usual == "softmax" and isinstance(given, int) and given < most:
-            raise table.error(f"labels out of range: {name}={given}, the data has a label {most - 1}", name)
-    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most)
+            raise table.error(f"labels out of range: {name}={given}, the data has {most} classes", name)
+    tokens = {"vocabulary": most} if source is not None and source.words else {}
+    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most, **tokens)
     return model, loss_of(table, model, outputs, source)
 
 

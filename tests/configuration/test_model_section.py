@@ -1,5 +1,7 @@
 """What [model] says of its loss: of labels 0 and 1, and with the data's own class counts."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -36,6 +38,20 @@ def test_labels_of_0_and_1_decide_the_number_of_outputs(loss, labels, outputs):
     assert losses.shape == (sum(map(len, labels)),)
     with pytest.raises(ConfigError, match=f"are numbers, which is not what the loss '{loss}' is for"):
         outputs_of(Config({"data": {"labels": "numbers"}, "model": {"loss": loss}}), source)
+
+
+def test_words_decide_the_number_of_outputs_and_of_tokens():
+    named = lambda labels, words: Source(replace(source_of(*labels).train, words=words), None)  # noqa: E731
+    assert outputs_of(Config({}), named([[0, 1], [1]], ("cat", "dog", "eel"))) == (3, "softmax")  # no eel is there
+    text = named([[[1, 2]], [[2, 0]]], ("<pad>", "a", "b", "<unknown>"))
+    text = text._replace(train=replace(text.train, examples=text.train.examples | {"x": text.train.examples["y"]}))
+    model = {"name": "char_lstm", "hidden": 2, "loss": "softmax", "ignore": 0, "class_counts": "own"}
+    one = built(text, **model)
+    params = one.model.init(jax.random.key(0), text.example)
+    losses, _ = one.loss_fn(params, text.train.examples, None)
+    assert losses.value().shape == (2,) and one.loss_fn.check.args[0].class_counts.tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    with pytest.raises(ConfigError, match='model: give loss: labels are sequences of words, "softmax" with ignore = 0 if word 0 fills'):
+        outputs_of(Config({"model": {"name": "char_lstm"}}), text)
 
 
 def test_the_datas_own_class_counts():
