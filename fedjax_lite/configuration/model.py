@@ -93,8 +93,8 @@ def _counts_of(table: Table, classes: int, source: Source) -> Any:
     if wanted not in ("own", "all"):
         kinds = '"own", each client\'s, "all", of all clients together, or a list of numbers'
         raise table.error(f"must be {kinds}, got {wanted!r}", "class_counts")
-    labels, size = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.size)
-    owner = jnp.repeat(jnp.arange(source.population), size, total_repeat_length=len(labels)).reshape(-1, *[1] * (labels.ndim - 1))
+    labels, ends = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.start) + jnp.asarray(source.train.size)
+    owner = jnp.searchsorted(ends, jnp.arange(len(labels)), side="right").reshape(-1, *[1] * (labels.ndim - 1))  # of rows that fill up none
     there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))
     place = jnp.where(there, jnp.broadcast_to(owner, labels.shape) * classes + labels, source.population * classes)  # past the end: dropped
     counts = jax.ops.segment_sum(jnp.ones(place.size), place.reshape(-1), source.population * classes).reshape(-1, classes)

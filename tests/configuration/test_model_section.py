@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,6 +59,11 @@ def test_the_datas_own_class_counts():
     source = source_of([0, 0, 2], [1])
     counts = {name: built(source, class_counts=name).loss_fn.check.args[0].class_counts.tolist() for name in ("own", "all")}
     assert counts == {"own": [[2, 0, 1], [0, 1, 0]], "all": [2, 1, 1]}
+    train = source.train
+    filled = Source(
+        replace(train, examples=jax.tree.map(lambda x: jnp.concatenate([x, x[-1:], x[-1:]]), train.examples)), None
+    )  # a study's
+    assert built(filled, class_counts="own").loss_fn.check.args[0].class_counts.tolist() == counts["own"]
     padded = built(source_of([[0, 1, 2], [2, 0, 0]], [[1, 1, 0]]), loss="softmax", class_counts="own", ignore=0).loss_fn
     assert padded.check.args[0].class_counts.tolist() == [[0, 1, 2], [0, 2, 0]]
     with pytest.raises(ConfigError, match='class_counts.* must be "own", each client\'s, "all", of all clients together, or a list'):
