@@ -60,9 +60,8 @@ def test_the_datas_own_class_counts():
     counts = {name: built(source, class_counts=name).loss_fn.check.args[0].class_counts.tolist() for name in ("own", "all")}
     assert counts == {"own": [[2, 0, 1], [0, 1, 0]], "all": [2, 1, 1]}
     train = source.train
-    filled = Source(
-        replace(train, examples=jax.tree.map(lambda x: jnp.concatenate([x, x[-1:], x[-1:]]), train.examples)), None
-    )  # a study's
+    more = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:], x[-1:]]), train.examples)
+    filled = Source(replace(train, examples=more), None)  # as in a study, whose seeds differ in the number of examples
     assert built(filled, class_counts="own").loss_fn.check.args[0].class_counts.tolist() == counts["own"]
     padded = built(source_of([[0, 1, 2], [2, 0, 0]], [[1, 1, 0]]), loss="softmax", class_counts="own", ignore=0).loss_fn
     assert padded.check.args[0].class_counts.tolist() == [[0, 1, 2], [0, 2, 0]]
