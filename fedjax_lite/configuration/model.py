@@ -96,6 +96,6 @@ def _counts_of(table: Table, classes: int, source: Source) -> Any:
     labels, ends = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.start) + jnp.asarray(source.train.size)
     owner = jnp.searchsorted(ends, jnp.arange(len(labels)), side="right").reshape(-1, *[1] * (labels.ndim - 1))  # of rows that fill up none
     there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))
-    place = jnp.where(there, jnp.broadcast_to(owner, labels.shape) * classes + labels, source.population * classes)  # past the end: dropped
-    counts = jax.ops.segment_sum(jnp.ones(place.size), place.reshape(-1), source.population * classes).reshape(-1, classes)
+    column = jnp.where(there, labels, classes).astype(jnp.int32)  # past the end: dropped
+    counts = jnp.zeros((source.population, classes)).at[jnp.broadcast_to(owner, labels.shape), column].add(1, mode="drop")
     return counts if wanted == "own" else jnp.sum(counts, axis=0)
