@@ -128,12 +128,16 @@ def learning(model: Model, mask: Tree, still: Tree) -> Model:
 
 def _check(algorithm: Algorithm, moving: Tree) -> None:
     """Refuse a method whose global model is not like the model that it is given."""
-    shapes = jax.eval_shape(lambda params: algorithm.params(algorithm.init(params, jax.random.key(0))), moving)
+    remedy = "take a method whose clients and server have one model"
+    try:
+        shapes = jax.eval_shape(lambda params: algorithm.params(algorithm.init(params, jax.random.key(0))), moving)
+    except (TypeError, ValueError, AttributeError) as error:  # of parameters that are no model's, but several models'
+        raise ValueError(f"freeze: the method does not start from the leaves that learn of one model: {remedy}") from error
     kinds = [(jax.tree.structure(one), [jnp.shape(x) for x in jax.tree.leaves(one)]) for one in (shapes, moving)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"freeze: the method's global model is {jax.tree.map(jnp.shape, shapes)}, and not that of the leaves that learn, "
-            f"{jax.tree.map(jnp.shape, moving)}: take a method whose clients and server have one model"
+            f"{jax.tree.map(jnp.shape, moving)}: {remedy}"
         )
 
 

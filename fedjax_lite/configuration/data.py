@@ -208,6 +208,8 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
     if kind is None:
         return 1, "softmax"
     if kind == "numbers":
+        if source.words is not None and not losses_of(config):
+            raise config.at("model").error('give loss: labels are sequences of words, "softmax" with ignore = 0 if word 0 fills them up')
         return int(np.size(source.example["y"])), "squared"
     if sigmoid := [loss for loss in losses_of(config) if loss in OF_CLASSES[1:]]:
         return (1 if sigmoid[0] == "binary" else int(np.size(source.example["y"]))), sigmoid[0]
@@ -235,4 +237,4 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
             if isinstance(given, int) and given <= highest:
                 message = f"labels out of range: label {highest} of {owner} is none of {key}={given}, whose labels count from 0"
                 raise table.error(message, key)
-    return highest + 1, "softmax"
+    return max(highest + 1, len(source.words or ())), "softmax"

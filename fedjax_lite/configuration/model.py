@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from fedjax_lite import models
@@ -60,8 +59,9 @@ def model_of(table: Table, outputs: tuple[int, str], source: Source | None = Non
     for name in ("classes", "outputs"):
         given = table.get(name, most)
         if usual == "softmax" and isinstance(given, int) and given < most:
-            raise table.error(f"labels out of range: {name}={given}, the data has a label {most - 1}", name)
-    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most)
+            raise table.error(f"labels out of range: {name}={given}, the data has {most} classes", name)
+    tokens = {"vocabulary": most} if source is not None and source.words else {}
+    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most, **tokens)
     return model, loss_of(table, model, outputs, source)
 
 
@@ -92,9 +92,9 @@ def _counts_of(table: Table, classes: int, source: Source) -> Any:
     if wanted not in ("own", "all"):
         kinds = '"own", each client\'s, "all", of all clients together, or a list of numbers'
         raise table.error(f"must be {kinds}, got {wanted!r}", "class_counts")
-    labels, size = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.size)
-    owner = jnp.repeat(jnp.arange(source.population), size, total_repeat_length=len(labels)).reshape(-1, *[1] * (labels.ndim - 1))
+    labels, ends = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.start) + jnp.asarray(source.train.size)
+    owner = jnp.searchsorted(ends, jnp.arange(len(labels)), side="right").reshape(-1, *[1] * (labels.ndim - 1))  # of rows that fill up none
     there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))
-    place = jnp.where(there, jnp.broadcast_to(owner, labels.shape) * classes + labels, source.population * classes)  # past the end: dropped
-    counts = jax.ops.segment_sum(jnp.ones(place.size), place.reshape(-1), source.population * classes).reshape(-1, classes)
+    column = jnp.where(there, labels, classes).astype(jnp.int32)  # past the end: dropped
+    counts = jnp.zeros((source.population, classes)).at[jnp.broadcast_to(owner, labels.shape), column].add(1, mode="drop")
     return counts if wanted == "own" else jnp.sum(counts, axis=0)

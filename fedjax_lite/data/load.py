@@ -56,6 +56,8 @@ def load(
     if unknown := next((name for name in given if name not in takes), None):
         others = ", ".join(name for name in takes if name != "path")
         raise ValueError(f"{unknown}: {path} is read by {found.format} ({found.why}), which takes {others}: leave {unknown} out")
+    if found.format == "store" and not isinstance(test, str | os.PathLike | None):
+        raise ValueError(f"test: {path} is a store ({found.why}): give the store of the held-out examples, got {test!r}")
     always = {name: x for name, x in (("partition", partition), ("seed", seed)) if name in takes}
     needed = [name for name, each in takes.items() if each.default is each.empty and name not in ("path", *given, *always)]
     if needed:

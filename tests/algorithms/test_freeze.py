@@ -148,3 +148,7 @@ def test_refused():
     rod = lambda model: fl.algorithms.fedrod(model, optax.sgd(0.1), classes=3, personal="Dense_1/.*", **OPTIONS)  # noqa: E731
     with pytest.raises(ValueError, match="freeze: the method's global model is TwoHeads.*take a method whose clients and server have one"):
         fl.freeze("Dense_0/bias", MODEL, PARAMS, rod)
+    of_families = {"example": DATA.example, "batches": fl.Batches(3)}
+    prototypes = lambda model: fl.algorithms.fedproto([model], [4], optax.sgd(0.1), 3, **of_families)  # noqa: E731
+    with pytest.raises(ValueError, match="freeze: the method does not start from the leaves that learn of one model: take a method whose"):
+        fl.freeze(FROZEN, MODEL, PARAMS, prototypes)

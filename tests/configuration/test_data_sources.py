@@ -170,3 +170,14 @@ def test_a_study_over_seeds_with_the_data_or_the_model_held(configured, files):
         one = configured(LEAF, f"model.seed={seed}", "seed=4")
         alone = [record["test_loss"] for record in build(one)(progress=False).history if "test_loss" in record]
         np.testing.assert_allclose(models.results["test_loss"][place, 1], alone, rtol=1e-5)
+
+
+@pytest.mark.deep
+def test_a_study_over_devices_counts_the_classes_of_each_seeds_clients(configured):
+    mesh = jax.make_mesh((2,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        found = study_of(configured(DIGITS, 'model.class_counts="own"', "grid.seed=[3, 4]"))(progress=False)
+    for place, seed in enumerate((3, 4)):
+        one = configured(DIGITS, 'model.class_counts="own"', f"seed={seed}")
+        alone = [record["test_loss"] for record in build(one)(progress=False).history if "test_loss" in record]
+        np.testing.assert_allclose(found.results["test_loss"][place], alone, rtol=1e-5)

@@ -1,6 +1,9 @@
 """What [model] says of its loss: of labels 0 and 1, and with the data's own class counts."""
 
+from dataclasses import replace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -38,10 +41,28 @@ def test_labels_of_0_and_1_decide_the_number_of_outputs(loss, labels, outputs):
         outputs_of(Config({"data": {"labels": "numbers"}, "model": {"loss": loss}}), source)
 
 
+def test_words_decide_the_number_of_outputs_and_of_tokens():
+    named = lambda labels, words: Source(replace(source_of(*labels).train, words=words), None)  # noqa: E731
+    assert outputs_of(Config({}), named([[0, 1], [1]], ("cat", "dog", "eel"))) == (3, "softmax")  # no eel is there
+    text = named([[[1, 2]], [[2, 0]]], ("<pad>", "a", "b", "<unknown>"))
+    text = text._replace(train=replace(text.train, examples=text.train.examples | {"x": text.train.examples["y"]}))
+    model = {"name": "char_lstm", "hidden": 2, "loss": "softmax", "ignore": 0, "class_counts": "own"}
+    one = built(text, **model)
+    params = one.model.init(jax.random.key(0), text.example)
+    losses, _ = one.loss_fn(params, text.train.examples, None)
+    assert losses.value().shape == (2,) and one.loss_fn.check.args[0].class_counts.tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    with pytest.raises(ConfigError, match='model: give loss: labels are sequences of words, "softmax" with ignore = 0 if word 0 fills'):
+        outputs_of(Config({"model": {"name": "char_lstm"}}), text)
+
+
 def test_the_datas_own_class_counts():
     source = source_of([0, 0, 2], [1])
     counts = {name: built(source, class_counts=name).loss_fn.check.args[0].class_counts.tolist() for name in ("own", "all")}
     assert counts == {"own": [[2, 0, 1], [0, 1, 0]], "all": [2, 1, 1]}
+    train = source.train
+    more = jax.tree.map(lambda x: jnp.concatenate([x, x[-1:], x[-1:]]), train.examples)
+    filled = Source(replace(train, examples=more), None)  # as in a study, whose seeds differ in the number of examples
+    assert built(filled, class_counts="own").loss_fn.check.args[0].class_counts.tolist() == counts["own"]
     padded = built(source_of([[0, 1, 2], [2, 0, 0]], [[1, 1, 0]]), loss="softmax", class_counts="own", ignore=0).loss_fn
     assert padded.check.args[0].class_counts.tolist() == [[0, 1, 2], [0, 2, 0]]
     with pytest.raises(ConfigError, match='class_counts.* must be "own", each client\'s, "all", of all clients together, or a list'):

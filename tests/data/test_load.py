@@ -61,6 +61,9 @@ def test_refusals(leaf, mnist, tmp_path):
         load(tmp_path / "input.txt")
     with pytest.raises(FileNotFoundError, match="none' does not exist"):
         load(tmp_path / "none")
+    fl.data.save(tmp_path / "kept", load(leaf).train)
+    with pytest.raises(ValueError, match=r"test: .*kept is a store .*: give the store of the held-out examples, got 0.2"):
+        load(tmp_path / "kept", test=0.2)
     (mnist / "train-labels-idx1-ubyte").write_bytes(b"cut")
     with pytest.raises(ValueError, match="train-labels-idx1-ubyte is not an idx file"):  # the reader's own words
         load(mnist, partition=fl.partition.iid(2))
