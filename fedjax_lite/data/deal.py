@@ -101,7 +101,7 @@ def gather(
     """Make the population whose client i has the examples `parts[i]`."""
     sizes, rows = np.array([len(part) for part in parts]), np.concatenate(parts)
     arrays = {name: gathered(array, rows) for name, array in examples.items()}
-    return build(arrays, sizes, classes, True, names, jax.device_put)
+    return build(arrays, sizes, classes, allow_empty=True, names=names, move=jax.device_put)
 
 
 def _checked(parts, n):

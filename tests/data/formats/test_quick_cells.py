@@ -92,7 +92,9 @@ def test_the_parsers_agree_over_many_tables(rows, delimiter, mode, end):
 @pytest.mark.parametrize("mode", ["refuse", "fill", "drop text", "fill text"])
 def test_the_parsers_agree_over_each_spelling(mode):
     for cell in SPELLINGS:
-        check_table([["1", "2"], [cell, "3"], ["4", cell]], ",", mode, "\n")
+        for delimiter in ", ":
+            for row in ([cell, "3"], ["4", cell]):
+                check_table([["1", "2"], row], delimiter, mode, "\n")
 
 
 def by(quick, text, coders=None, delimiter=","):
