@@ -1,5 +1,6 @@
 """Reference numbers of small federated problems, computed by an independent implementation with other random draws."""
 
+import json
 import os
 import subprocess
 import sys
@@ -198,3 +199,35 @@ def test_distillation_in_one_round(real_data, tmp_path, name):
         for alpha in (100, 1):
             assert mean["student_accuracy", alpha] > mean["ensemble_accuracy", alpha] - 0.025
     np.testing.assert_allclose([mean["teacher_accuracy", alpha] for alpha in (100, 1, 0.1)], [0.867, 0.757, 0.36], atol=0.02)
+
+
+def test_shakespeares_roles(real_data, tmp_path):
+    """All 715 roles of TFF's files; published (Reddi et al. 2021): .57 at round 1200."""
+    records = evaluated("shakespeare_lstm.toml", tmp_path, f"data.path={real_data / 'shakespeare_tff'}")
+    assert records[10]["test_accuracy"] == pytest.approx(0.31, abs=0.03) and records[50]["test_accuracy"] == pytest.approx(0.45, abs=0.02)
+    assert records[100]["test_accuracy"] == pytest.approx(0.495, abs=0.015)
+    assert records[100]["test_perplexity"] == pytest.approx(np.exp(records[100]["test_loss"]), rel=1e-5)
+
+
+def test_a_small_residual_network_on_photographs(real_data, tmp_path):
+    """`cifar_resnet.toml` with the 10,000 images at hand, 20 clients, a quarter of the widths, 30 rounds; chance is 0.1."""
+    text = (ROOT / "configs" / "cifar_resnet.toml").read_text()
+    before = text[text.index('name = "cifar"\n') : text.index("[model]")]
+    deal = 'partition = { name = "dirichlet_hsu", clients = 20, alpha = 0.6 }'
+    data = f'name = "images"\npath = "{real_data / "cifar10_jpg" / "cifar10_test.zip"}"\ncentral_test = 0.2\ntest = 0\n{deal}\n'
+    small = text.replace(before, data).replace('stem = "imagenet"', 'stem = "imagenet", widths = [16, 32, 64, 128]')
+    (tmp_path / "cifar_resnet.toml").write_text(small)
+    records = evaluated(tmp_path / "cifar_resnet.toml", tmp_path, "run.rounds=30", "run.evaluate_every=10")
+    print({number: record["test_accuracy"] for number, record in records.items()})
+    assert records[30]["test_accuracy"] > 0.3 and records[30]["loss"] < records[10]["loss"]
+
+
+def evaluated(config, folder, *settings):
+    """Run a configuration as a user would; return the records of the rounds that were evaluated, by round."""
+    options = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "fedjax_lite", "run", str(ROOT / "configs" / config), "--out", str(folder / "out"), *options]
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    records = map(json.loads, (folder / "out" / "metrics.jsonl").read_text().splitlines())
+    return {record["round"]: record for record in records if "test_accuracy" in record}

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from fedjax_lite.base import Whole
-from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.arrays import gathered
+from fedjax_lite.data.federated import FederatedData, build
 from fedjax_lite.data.partition.parts import By
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import a_count, is_number
@@ -97,10 +99,9 @@ def gather(
     examples: dict[str, np.ndarray], parts: Sequence[np.ndarray], classes: int | None = None, names: Sequence[str] | None = None
 ) -> FederatedData:
     """Make the population whose client i has the examples `parts[i]`."""
-    ids = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    rows = np.concatenate(parts)
-    arrays = {name: array[rows] for name, array in examples.items()}
-    return FederatedData.from_arrays(arrays, ids, population=len(parts), classes=classes, allow_empty=True, names=names)
+    sizes, rows = np.array([len(part) for part in parts]), np.concatenate(parts)
+    arrays = {name: gathered(array, rows) for name, array in examples.items()}
+    return build(arrays, sizes, classes, True, names, jax.device_put)
 
 
 def _checked(parts, n):

@@ -1,6 +1,6 @@
 """A population's examples in one array, sorted by client: no padding is stored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Client, Tree
-from fedjax_lite.data.arrays import check_examples, fingerprint, labels_of, length_of, on_host
+from fedjax_lite.data.arrays import check_examples, fingerprint, gathered, labels_of, length_of, on_host
 from fedjax_lite.data.names import Names, checked_names
 
 
@@ -64,7 +64,7 @@ class FederatedData:
                 raise ValueError(f"client {i} has the structure {jax.tree.structure(client)}, client 0 {structure}: make them equal")
         sizes = np.array([length_of(client, f"client {i}") for i, client in enumerate(clients)], np.int64)
         examples = jax.tree_util.tree_map_with_path(_concatenate, *clients)
-        return _build(examples, sizes, classes, allow_empty, names)
+        return build(examples, sizes, classes, allow_empty, names)
 
     @classmethod
     def from_arrays(
@@ -107,10 +107,11 @@ class FederatedData:
                 )
         if client_ids.min() < 0 or client_ids.max() >= population:
             raise ValueError(f"client_ids must be in [0, {population}), got {client_ids.min()}..{client_ids.max()}")
+        sizes = np.bincount(client_ids, minlength=population)
         if (client_ids[1:] < client_ids[:-1]).any():
             order = np.argsort(client_ids, kind="stable")
-            arrays = jax.tree.map(lambda x: x[order], arrays)
-        return _build(arrays, np.bincount(client_ids, minlength=population), classes, allow_empty, names)
+            return build(jax.tree.map(lambda x: gathered(x, order), arrays), sizes, classes, allow_empty, names, jax.device_put)
+        return build(arrays, sizes, classes, allow_empty, names)
 
     @property
     def population(self) -> int:
@@ -209,14 +210,21 @@ def _concatenate(path: Any, *leaves: np.ndarray) -> np.ndarray:
     return np.concatenate([x for _, x in held])
 
 
-def _build(examples: Tree, sizes: np.ndarray, classes: int | None, allow_empty: bool, names: Any = None) -> FederatedData:
-    """Check sorted host arrays and move them to the device."""
+def build(
+    examples: Tree,
+    sizes: np.ndarray,
+    classes: int | None,
+    allow_empty: bool,
+    names: Any = None,
+    move: Callable[[np.ndarray], Any] = jnp.array,
+) -> FederatedData:
+    """Check sorted host arrays and `move` them to the device: `jax.device_put` if no one else holds them, since it may keep them."""
     names = None if names is None else checked_names(names, len(sizes))
     if not sizes.any():
         raise ValueError("no client has an example: give one client some at least")
     if sizes.sum() >= 2**31:
         raise ValueError(f"{sizes.sum()} examples do not fit 32-bit rows: split the population, or write a store (fl.data.save)")
-    placed = _place(jax.tree.map(jnp.array, check_examples(examples, sizes, classes, allow_empty)), sizes)
+    placed = _place(jax.tree.map(move, check_examples(examples, sizes, classes, allow_empty)), sizes)
     return placed if names is None else replace(placed, names=names)
 
 

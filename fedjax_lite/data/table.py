@@ -104,5 +104,6 @@ def _stranger(values: Any) -> str | None:
         for kind in kinds:
             if issubclass(kind, str) or not issubclass(kind, list | tuple | int | float | np.generic | np.ndarray):
                 return kind.__name__
-        level = list(chain.from_iterable(each for each in level if isinstance(each, list | tuple)))
+        deeper = any(issubclass(kind, list | tuple) for kind in kinds)
+        level = list(chain.from_iterable(each for each in level if isinstance(each, list | tuple))) if deeper else []
     return None

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_lite.data import FederatedData
+from fedjax_lite.data.arrays import gathered
 
 
 def client(n, value=0.0, label=0):
@@ -49,6 +50,15 @@ def test_the_callers_array_is_copied():
     data = FederatedData.from_clients([{"x": x}])
     x[:] = 7
     assert data.examples["x"].max() == 1
+
+
+def test_gathered_rows_are_handed_to_jax_without_a_copy():
+    x, rows = np.arange(3000, dtype=np.float32).reshape(1000, 3), np.random.default_rng(0).permutation(1000)
+    copy = gathered(x, rows)
+    np.testing.assert_array_equal(copy, x[rows])
+    assert copy.ctypes.data % 64 == 0
+    if jax.default_backend() == "cpu":
+        assert np.shares_memory(np.asarray(jax.device_put(copy)), copy)
 
 
 def test_any_pytree_will_do():

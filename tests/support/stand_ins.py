@@ -35,3 +35,22 @@ def activities(folder):
         ",".join([*(f"{value:.5f}" for value in row), str(who), names[what]]) for row, who, what in zip(x, person, activity, strict=True)
     ]
     (folder / "har.csv").write_text("\n".join([",".join([*(f"f{i}" for i in range(561)), "subject", "Activity"]), *lines]))
+
+
+def photographs(folder):
+    """200 images to train on and 10 to test, of ten classes, as CIFAR-10's binary files."""
+    rng = np.random.default_rng(0)
+    for name, count in (*((f"data_batch_{i}", 40) for i in range(1, 6)), ("test_batch", 10)):
+        rows = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
+        rows[:, 0] = np.arange(count) % 10
+        (folder / f"{name}.bin").write_bytes(rows.tobytes())
+
+
+def roles(folder):
+    """12 roles of two snippets to train on and one to test, as TFF's Shakespeare."""
+    import h5py
+
+    for part, snippets in (("train", [b"To be, or not to be, that is the question.", b"Words, words, words."]), ("test", [b"The rest"])):
+        with h5py.File(folder / f"shakespeare_{part}.h5", "w") as file:
+            for i in range(12):
+                file[f"examples/ROLE_{i:02}/snippets"] = np.array(snippets)

@@ -92,8 +92,8 @@ def _source(file: Path) -> tuple[Source, dict[int, Words]]:
         for number, line in enumerate(map(str.strip, piece.lines), piece.line):
             if line.lower() == "@data":
                 rows = partial(_below, file, number)
-                first = "".join(next((below.lines for below in rows()), []))
-                delimiter, quote = "\t" if "," not in first else ",", "'" if '"' not in first else '"'
+                first = next((below.data for below in rows()), b"")
+                delimiter, quote = "\t" if b"," not in first else ",", "'" if b'"' not in first else '"'
                 return Source(file, names, rows, delimiter, quote), declared
             if found := _ATTRIBUTE.fullmatch(line):
                 name, kind = found[1].strip("'\""), found[2].strip()
@@ -123,7 +123,7 @@ def _below(file: Path, header: int) -> Iterator[Piece]:
     for piece in pieces(file):
         above = min(max(header + 1 - piece.line, 0), len(piece.lines))
         lines = ["\n" if line.lstrip().startswith("%") else line for line in piece.lines[above:]]
-        below = Piece(piece.line + above, lines)
+        below = Piece(piece.line + above, "".join(lines).encode())
         if sparse := [number for number, line in enumerate(lines, below.line) if line.lstrip().startswith("{")]:
             raise DataError(f"{file}, line {sparse[0]}: a row is written sparsely: convert it, for instance by Weka's SparseToNonSparse")
         if lines:

@@ -24,9 +24,9 @@ class Roles(NamedTuple):
     client: int | None
 
     @property
-    def wanted(self) -> list[int]:
-        """All of them, features first."""
-        return [*self.features, self.label, *([] if self.client is None else [self.client])]
+    def others(self) -> list[int]:
+        """Those that are no features."""
+        return [self.label, *([] if self.client is None else [self.client])]
 
 
 def roles_of(where: Any, names: Sequence[str], label: Any, client: Any, features: Any) -> Roles:
@@ -95,28 +95,28 @@ def rows_of(
     declared = declared or {}
     text = {roles.label: Words({})} if classes is not None and not is_count(classes) else {}
     text |= declared | ({} if roles.client is None else {roles.client: Words({})})
-    values, counts, words = read(sources, roles.wanted, text, drop=missing == "drop", fill=roles.features if missing == "mean" else ())
-    if not len(values):
+    fill = roles.features if missing == "mean" else ()
+    x, rest, counts, words = read(sources, roles.features, roles.others, text, drop=missing == "drop", fill=fill)
+    if not len(x):
         raise DataError(f"{first.file} holds no rows{' without a missing value' if missing == 'drop' else ''}: give a file with examples")
     named: dict[int, Sequence[str]] = {}
-    for at, column in enumerate(roles.wanted):
+    for column, values in zip([*roles.features, *roles.others], [*x.T, *rest.T], strict=True):
         if column in words:
-            named[column] = _in_order(values[:, at], first, column, words[column], declared.get(column))
+            named[column] = _in_order(values, first, column, words[column], declared.get(column))
         if column in words and column in roles.features:
             check_few_words(first.names[column], named[column], words[column].why or f"{named[column][0]!r} in {first.file}")
-    number = len(roles.features)
     held = _held(sources, counts)
     owner: np.ndarray | None = None
     names: Sequence[str] = ()
     if roles.client is not None:
-        owner, names = values[:, -1].astype(np.int32), named[roles.client]
+        owner, names = rest[:, 1].astype(np.int32), named[roles.client]
     elif held is None and len(sources) > 1:
         owner, names = _whose(sources, counts)
     return Rows(
         where=str(first.file),
-        x=values[:, :number],
+        x=x,
         words={at: named[column] for at, column in enumerate(roles.features) if column in words},
-        y=values[:, number],
+        y=rest[:, 0],
         classes=named.get(roles.label),
         client=owner,
         clients=names,

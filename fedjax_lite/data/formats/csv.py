@@ -109,7 +109,7 @@ def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:
 
 def _source(file: Path, header: bool, delimiter: str | None) -> Source:
     """Return a file with its columns' names and its delimiter, told by its first lines."""
-    first = next(pieces(file), Piece(1, []))
+    first = next(pieces(file), Piece(1, b""))
     try:
         cut = _sniffed(first.lines) if delimiter is None else delimiter
         names, _ = _header(first, cut)
@@ -130,9 +130,9 @@ def _header(piece: Piece, delimiter: str) -> tuple[list[str], int]:
 def _below(file: Path, header: str | None) -> Iterator[Piece]:
     """Yield a file's lines without its header, whose delimiter is `header`; None: it has none."""
     for piece in pieces(file):
-        if header is not None and any(map(str.strip, piece.lines)):
+        if header is not None and not piece.blank:
             number = _header(piece, header)[1]
-            piece, header = Piece(piece.line + number, piece.lines[number:]), None
+            piece, header = Piece(piece.line + number, "".join(piece.lines[number:]).encode()), None
         yield piece
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.error import DataError
@@ -80,6 +82,7 @@ def leaf(
     train = _read(path / "train" if split else path, decode)
     held = _read(path / "test", decode, allow_empty=True) if split and (path / "test").is_dir() else []
     parts, words = _in_parts(train, held, vocabulary, path)
+    del train, held  # the parts are a copy of them
     return arrange(*parts, partition=partition, share=test, seed=seed, words=words)
 
 
@@ -131,10 +134,10 @@ def _read(path: Path, decode: Callable[..., Decoded], allow_empty: bool = False)
 def _users(file: Path) -> Iterator[tuple[str, dict[str, list]]]:
     """Yield each user of a shard with its {"x", "y"}, once the shard is checked."""
     try:
-        shard = json.loads(file.read_bytes())
-    except RecursionError:
-        raise DataError(f"{file} is not a LEAF file: it is nested too deeply") from None
-    except ValueError as error:
+        shard = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        if error.doc.startswith(("NaN", "Infinity"), error.pos):
+            raise DataError(f"{file} holds NaN or Infinity, which is no JSON ({error}): clean or drop such examples") from None
         raise DataError(f"{file} is not complete JSON ({error}): it is cut off or damaged, copy it again") from None
     if not isinstance(shard, dict):
         raise DataError(f"{file} is not a LEAF file: it holds a {type(shard).__name__}")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -47,7 +48,7 @@ def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, le
             return _sequences(x, y, owner)
         if isinstance(x[0], list) and len(x[0]) == _TWEET and isinstance(x[0][_TEXT], str):
             return Decoded([_tweet(each, owner, length) for each in x], labels(y, owner))
-        array = rows(x, "x", owner)
+        array = _numbers(x, owner)
         return Decoded((1 - array if invert else array).astype(np.float32), labels(y, owner))
 
     return decode
@@ -72,6 +73,18 @@ def in_numbers(users: Sequence[Decoded], train: int, most: Any, owners: Sequence
 
     predicted = isinstance(users[0].y, list)
     return [Decoded(array(user.x), array(user.y)) for user in users], known.tokens if predicted else None
+
+
+def _numbers(x: list, owner: str) -> np.ndarray:
+    """Return rows of numbers as an array; pack flat ones in a pass that refuses other values and lengths."""
+    try:
+        pack = struct.Struct(f"{len(x[0])}d").pack
+        array = np.frombuffer(b"".join([pack(*row) for row in x])).reshape(len(x), -1)
+        if max(array.max(), -array.min()) <= np.finfo(np.float32).max:
+            return array
+    except (struct.error, TypeError, ValueError):
+        pass  # deeper lists, or a mistake
+    return rows(x, "x", owner)
 
 
 def _are_rows(x: list) -> bool:
@@ -123,7 +136,8 @@ def _bytes(images: Path, name: str) -> bytes:
 def _tweet(fields: Any, owner: str, length: int) -> list[str]:
     """Return a tweet's words and marks, cut or filled up to `length`."""
     if not isinstance(fields, list) or len(fields) != _TWEET or not isinstance(fields[_TEXT], str):
-        raise ValueError(f"x of {owner} must be tweets of {_TWEET} fields, the text the fifth, got {str(fields)[:40]!r}")
+        found = f"{len(fields)} values" if isinstance(fields, list) else f"a {type(fields).__name__}"
+        raise ValueError(f"x of {owner} must be tweets of {_TWEET} fields, the text the fifth, got {found}")
     words = [*tokens_of(fields[_TEXT], "word")][:length]
     return words + [SPECIAL[PAD]] * (length - len(words))
 

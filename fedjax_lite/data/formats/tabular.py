@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from fedjax_lite.data.arrange import Part, arrange
-from fedjax_lite.data.arrays import stranger
+from fedjax_lite.data.arrays import aligned, stranger
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import is_count, short
@@ -48,7 +48,9 @@ def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partit
     x, number = _features(rows, text)
     examples = {"x": x, "y": y}
     if (missing := np.isnan(x)).any():
-        examples |= {"x": np.where(missing, np.float32(0), x), "missing": missing}
+        x[missing] = 0
+        examples["missing"] = missing
+    del missing
     parts = [_part(rows, examples, slice(None))] if rows.held is None else [_part(rows, examples, each) for each in (~rows.held, rows.held)]
     where = rows.where
     del rows, x, examples  # the population is a copy of them
@@ -107,7 +109,9 @@ def _fill(made: TrainTest, where: str) -> TrainTest:
 
     def filled(part: Any) -> Any:
         x, gone = (np.asarray(part.examples[name]) for name in ("x", "missing"))
-        return _with(part, np.where(gone, mean[None], x))
+        found = aligned(x.shape, x.dtype)
+        found[:] = np.where(gone, mean[None], x)
+        return _with(part, found)
 
     return TrainTest(*(part and filled(part) for part in made))
 
@@ -121,13 +125,14 @@ def _standardise(made: TrainTest, number: np.ndarray) -> TrainTest:
     deviation = np.where(number & (deviation > 0), deviation, 1).astype(np.float32)
 
     def scaled(part: Any) -> Any:
-        x = np.asarray(part.examples["x"]) - mean[None]
-        x /= deviation[None]
-        return _with(part, x)
+        x = np.asarray(part.examples["x"])
+        found = np.subtract(x, mean[None], out=aligned(x.shape, x.dtype))
+        found /= deviation[None]
+        return _with(part, found)
 
     return TrainTest(*(part and scaled(part) for part in made))
 
 
 def _with(part: Any, x: np.ndarray) -> Any:
-    """Return a population with other features."""
-    return replace(part, examples={"x": jnp.asarray(x), "y": part.examples["y"]})
+    """Return a population with other features, which no one else holds."""
+    return replace(part, examples={"x": jax.device_put(x), "y": part.examples["y"]})

@@ -11,6 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
 import fedjax_lite as fl
+from fedjax_lite.data.formats import text_pieces
 
 PEOPLE = "who,age,weight,sport\nbob,40,80.5,run\nann,20,60,ride\nann,30,61.5,run\ncy,50,1e2,run\n"
 AS_READ = {"client": "who", "label": "sport", "standardise": False, "test": 0}
@@ -108,7 +109,8 @@ def test_words_of_features(tmp_path):
     assert sorted(rows[:, :2].tolist()) == [[0, 1], [0, 1], [1, 0]] and abs(rows[:, 2].mean()) < 1e-6
 
 
-def test_a_word_far_below_makes_its_column_text(tmp_path):
+def test_a_word_far_below_makes_its_column_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_pieces, "_PIECE", 2**14)
     lines = [f"{i % 7},{i % 2}\n" for i in range(30_000)]
     lines[29_000] = "many,1\n"
     one = {"label": "y", "partition": fl.partition.iid(clients=1), "test": 0, "text": "codes"}

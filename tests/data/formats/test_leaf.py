@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedjax_lite.data import DataError, leaf
 
@@ -114,7 +116,11 @@ def test_text_of_several_characters_as_target(tmp_path):
         ({"x": [[None]], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got NoneType"),
         ({"x": [{"a": 1}], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got dict"),
         ({"x": [[1.0], [1.0, 2.0]], "y": [1, 2]}, "x of user 'u' in .*shard.json is ragged"),
-        ({"x": [[float("nan")]], "y": [1]}, "x of user 'u' in .*shard.json holds NaN, Inf"),
+        ({"x": [[1e300]], "y": [1]}, "x of user 'u' in .*shard.json holds NaN, Inf or a number beyond float32"),
+        ({"x": [["1.0"]], "y": [1]}, "x of user 'u' in .*shard.json must be a list of numbers, got str"),
+        ({"x": [[]], "y": [1]}, "x of user 'u' in .*shard.json is empty"),
+        ({"x": [[float("nan")]], "y": [1]}, "shard.json holds NaN or Infinity, which is no JSON .*: clean or drop such examples"),
+        ({"x": [[-float("inf")]], "y": [1]}, "shard.json holds NaN or Infinity, which is no JSON"),
         ({"x": [[1.0]], "y": {"target_tokens": [1]}}, 'user \'u\' in .*shard.json must have a list "x" and a list "y"'),
         ({"x": [[1.0]], "y": [2**40]}, "y of user 'u' in .*shard.json goes from 1099511627776"),
         ({"x": [], "y": []}, "user 'u' in .*shard.json has no examples: remove it"),
@@ -180,8 +186,34 @@ def test_json_that_is_no_shard(tmp_path):
     with pytest.raises(DataError, match="list.json is not a LEAF file: it holds a list"):
         leaf(tmp_path)
     (tmp_path / "list.json").write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(DataError, match="list.json is not a LEAF file: it is nested too deeply"):
+    with pytest.raises(DataError, match="list.json is not complete JSON .depth limit exceeded"):
         leaf(tmp_path)
+
+
+def test_lists_as_deep_as_json_may_be(tmp_path):
+    tweet = ["id", "date", "query", "name", "text", "tag"]
+    for x in ("[" * 1000 + "]" * 1000, f"[{json.dumps(tweet)}, {'[' * 1000 + ']' * 1000}]"):
+        number = 1 if x.startswith("[[[") else 2
+        shard = f'{{"users": ["a"], "num_samples": [{number}], "user_data": {{"a": {{"x": {x}, "y": {[1] * number}}}}}}}'
+        (tmp_path / "deep.json").write_text(shard)
+        with pytest.raises(DataError, match="x of user 'a' in .*deep.json"):
+            leaf(tmp_path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(-3e38, 3e38) | st.integers(-(2**63), 2**64 - 1) | st.booleans(), min_size=3, max_size=3), min_size=1))
+def test_numbers_are_pythons(tmp_path_factory, x):
+    folder = tmp_path_factory.mktemp("leaf")
+    write(folder, a={"x": x, "y": [0] * len(x)})
+    expected = np.array([[float(value) for value in row] for row in x])
+    for invert, values in ((False, expected), (True, 1 - expected)):
+        data = leaf(folder, test=0, invert=invert)
+        np.testing.assert_array_equal(np.asarray(data.train.examples["x"]), values.astype(np.float32))
+
+
+def test_rows_of_rows(tmp_path):
+    write(tmp_path, a={"x": [[[1, 2], [3, 4]]], "y": [0]})
+    assert leaf(tmp_path, test=0).train.examples["x"].tolist() == [[[1, 2], [3, 4]]]
 
 
 def test_a_user_in_two_shards(tmp_path):
