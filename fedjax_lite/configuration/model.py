@@ -60,7 +60,7 @@ def model_of(table: Table, outputs: tuple[int, str], source: Source | None = Non
         given = table.get(name, most)
         if usual == "softmax" and isinstance(given, int) and given < most:
             raise table.error(f"labels out of range: {name}={given}, the data has {most} classes", name)
-    tokens = {"vocabulary": most} if source is not None and source.words else {}
+    tokens: dict[str, Any] = {"vocabulary": most} if source is not None and source.words else {}
     model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most, **tokens)
     return model, loss_of(table, model, outputs, source)
 

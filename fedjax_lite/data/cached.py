@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.data.partition.parts import By
 from fedjax_lite.data.save import save
 from fedjax_lite.data.store import Store
 from fedjax_lite.data.train_test import TrainTest
@@ -156,6 +157,8 @@ def _told(name: str, value: Any) -> Any:
         return [_told(name, each) for each in value]
     if isinstance(value, dict):
         return [[_told(name, key), _told(name, each)] for key, each in value.items()]
+    if isinstance(value, By):
+        return ["by", value.leaf, _told(name, value.partition)]
     if inspect.isfunction(value) and value.__module__.split(".")[0] == "fedjax_lite":
         value = inspect.unwrap(value)
         inside = inspect.getclosurevars(value).nonlocals

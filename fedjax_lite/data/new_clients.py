@@ -33,7 +33,8 @@ def hold_out_clients(data: Any, clients: Any, *, seed: Whole = 0) -> tuple[Train
     (3, 1)
     """
     if not isinstance(data, TrainTest) or not isinstance(data.train, FederatedData):
-        raise TypeError(f"hold_out_clients: data must be a TrainTest in memory, got a {type(data).__name__}")
+        given = data.train if isinstance(data, TrainTest) else data
+        raise TypeError(f"hold_out_clients: data must be a TrainTest in memory, and not a {type(given).__name__}: read it into memory")
     if data.test is not None and data.test.population != data.population:
         raise ValueError(
             f"hold_out_clients: the test part has {data.test.population} clients, the population {data.population}: hold out examples of "

@@ -138,6 +138,8 @@ def test_other_arguments_are_other_entries(tmp_path):
         {}, {"seed": 0}, {"seed": 1}, {"seed": True}, {"columns": ["a"]}, {"columns": ["a", "b"]}, {"columns": {"a": 1}}, {"test": 0.1},
         {"partition": fl.partition.iid(3)}, {"partition": fl.partition.iid(4)}, {"partition": fl.partition.dirichlet(3, 0.1)},
         {"partition": fl.partition.dirichlet(3, 0.2)}, {"partition": fl.partition.dirichlet_hsu(3, 0.2)}, {"test": str(tmp_path / "other")},
+        {"partition": fl.partition.natural("client")}, {"partition": fl.partition.natural("client", 2)},
+        {"partition": fl.partition.natural("y")},
         {"weights": np.array([1.0, 2.0])}, {"weights": np.array([1.0, 3.0])},
     ]  # fmt: skip
     for arguments in different * 2:

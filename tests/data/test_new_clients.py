@@ -38,5 +38,6 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="the test part has 1 clients, the population 10: hold out examples of each client"):
         fl.data.hold_out_clients(central, 2)
     for wrong in (data.train, fl.TrainTest(fl.data.save(tmp_path / "store", data.train), None)):
-        with pytest.raises(TypeError, match="data must be a TrainTest in memory"):
+        kind = type(wrong).__name__ if wrong is data.train else "Store"
+        with pytest.raises(TypeError, match=f"data must be a TrainTest in memory, and not a {kind}: read it into memory"):
             fl.data.hold_out_clients(wrong, 2)

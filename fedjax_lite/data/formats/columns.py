@@ -50,6 +50,8 @@ def roles_of(where: Any, names: Sequence[str], label: Any, client: Any, features
         raise DataError(
             f"features: {wrong[0]!r} is {'twice there' if found.count(names.index(wrong[0])) > 1 else 'the label'}: leave it out"
         )
+    if not found and features is not None:
+        raise DataError("features is empty: give one column at least")
     if not found:
         raise DataError(f"features: {where} has no column but label and client: is the delimiter another?")
     return Roles(found, at, owner)

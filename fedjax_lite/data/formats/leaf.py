@@ -42,8 +42,8 @@ def leaf(
         invert: give 1 - x. FEMNIST on disk is black ink (0) on a white page (1); FedJAX and others train on the inverse.
         images: CelebA's folder of images, which the x of its shards name; needs Pillow (pip install 'fedjax_lite[images]').
         size: height and width that images are resized to (bicubic), such as LEAF's 84; None: as they are, all of one size.
-        vocabulary: of words (Sent140, Reddit), how many numbers there are: 0 is padding, 1 a word that has none, and the others
-            are the most frequent words of the training clients, those of one frequency in their order as text.
+        vocabulary: of words (Sent140, Reddit), how many have a number beside the four special tokens (`fl.data.vocabulary_of`): the
+            most frequent of the training clients; 0 is padding, 1 a word that has none.
         length: words that a tweet of Sent140 is cut or filled up to.
         partition: deals the examples of all users anew; None: each user is a client.
         test, seed: the share that each client holds out where the folder has no test part, and the seed of that.

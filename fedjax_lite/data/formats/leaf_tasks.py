@@ -3,7 +3,6 @@
 import os
 import re
 import struct
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -16,9 +15,10 @@ from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.pictures import check_size, decoded
 from fedjax_lite.data.formats.reading import folder, regular
 from fedjax_lite.data.table import labels, rows
+from fedjax_lite.data.text import PAD, SPECIAL, encode, tokens_of, vocabulary_of
 from fedjax_lite.refuse import a_count
 
-PAD, UNKNOWN = "<PAD>", "<UNK>"
+_NAMED = dict(zip(("<PAD>", "<UNK>", "<BOS>", "<EOS>"), SPECIAL, strict=True))  # Reddit's names of the special tokens, and ours
 _TWEET, _TEXT = 6, 4  # a tweet's fields: id, date, query, user, text, tag
 
 
@@ -56,23 +56,23 @@ def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, le
 
 def in_numbers(users: Sequence[Decoded], train: int, most: Any, owners: Sequence[str]) -> tuple[list[Decoded], tuple[str, ...] | None]:
     """Number the words of all users by a vocabulary of the first `train`; return it where labels are words of it."""
-    most = a_count("leaf", "vocabulary", most, least=2)
+    most = a_count("leaf", "vocabulary", most)
     worded = [isinstance(user.x, list) for user in users]
     if not any(worded):
         return list(users), None
     if not all(worded):
         raise ValueError(f"x of {owners[worded.index(True)]} is words, and that of {owners[worded.index(False)]} is not: make them equal")
-    sequences = chain.from_iterable(chain(user.x, user.y if isinstance(user.y, list) else []) for user in users[:train])
-    counts = Counter(chain.from_iterable(sequences))
-    frequent = sorted((word for word in counts if word not in (PAD, UNKNOWN)), key=lambda word: (-counts[word], word))
-    words = (PAD, UNKNOWN, *frequent[: most - 2])
-    number = {word: i for i, word in enumerate(words)}
+    sides = [side for user in users for side in user if isinstance(side, list)]
+    training = [side for user in users[:train] for side in user if isinstance(side, list)]
+    known = vocabulary_of(chain.from_iterable(training), most)
+    numbers = encode(known, list(chain.from_iterable(chain.from_iterable(sides))))
+    cut = iter(np.split(numbers, np.cumsum([len(side) * len(side[0]) for side in sides])[:-1]))
 
-    def array(texts: Any) -> np.ndarray:
-        return np.array([[number.get(word, 1) for word in text] for text in texts], np.int32) if isinstance(texts, list) else texts
+    def array(side: Any) -> np.ndarray:
+        return next(cut).reshape(len(side), -1) if isinstance(side, list) else side
 
     predicted = isinstance(users[0].y, list)
-    return [Decoded(array(user.x), array(user.y)) for user in users], words if predicted else None
+    return [Decoded(array(user.x), array(user.y)) for user in users], known.tokens if predicted else None
 
 
 def _numbers(x: list, owner: str) -> np.ndarray:
@@ -134,12 +134,12 @@ def _bytes(images: Path, name: str) -> bytes:
 
 
 def _tweet(fields: Any, owner: str, length: int) -> list[str]:
-    """Return a tweet's words and marks in lower case, cut or filled up to `length`."""
+    """Return a tweet's words and marks, cut or filled up to `length`."""
     if not isinstance(fields, list) or len(fields) != _TWEET or not isinstance(fields[_TEXT], str):
         found = f"{len(fields)} values" if isinstance(fields, list) else f"a {type(fields).__name__}"
         raise ValueError(f"x of {owner} must be tweets of {_TWEET} fields, the text the fifth, got {found}")
-    words = re.findall(r"\w+|[^\w\s]", fields[_TEXT].lower())[:length]
-    return words + [PAD] * (length - len(words))
+    words = [*tokens_of(fields[_TEXT], "word")][:length]
+    return words + [SPECIAL[PAD]] * (length - len(words))
 
 
 def _sequences(x: list, y: list, owner: str) -> Decoded:
@@ -152,4 +152,4 @@ def _sequences(x: list, y: list, owner: str) -> Decoded:
     lengths = {len(each) if isinstance(each, list) and all(isinstance(word, str) for word in each) else -1 for each in chain(*both)}
     if len(lengths) != 1 or lengths <= {-1, 0}:
         raise ValueError(f"the sequences of {owner} must be lists of words of one length")
-    return both
+    return Decoded(*([[_NAMED.get(word, word) for word in sequence] for sequence in side] for side in both))

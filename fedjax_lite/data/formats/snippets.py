@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PAD, BOS, EOS = 0, 1, 2
+from fedjax_lite.data import text
+
+BOS, EOS = 1, 2  # PAD is 0
 # The characters of TFF's tutorial "Federated Learning for Text Generation", in its order.
 CHARACTERS = "dhlptx@DHLPTX $(,048cgkoswCGKOSW[_#'/37;?bfjnrvzBFJNRVZ\"&*.26:\naeimquyAEIMQUY]!%)-159\r"
 WORDS = ("<PAD>", "<BOS>", "<EOS>", *CHARACTERS, "<OOV>")  # the token i is WORDS[i]
@@ -15,7 +17,7 @@ _TOKENS[list(CHARACTERS.encode())] = 3 + np.arange(len(CHARACTERS))
 def windows(snippets: Sequence[bytes], length: int) -> dict[str, np.ndarray]:
     """Join a client's snippets and cut them into windows: "x" and the next characters "y", int32 `[windows, length]`.
 
-    Each snippet stands between BOS and EOS; the last window is filled up with PAD in both.
+    Each snippet stands between BOS and EOS; the last window is filled up with PAD in both, as `fl.data.windows` does.
 
     >>> {leaf: array.tolist() for leaf, array in windows([b"dh", b"l"], 4).items()}
     {'x': [[1, 3, 4, 2], [1, 5, 0, 0]], 'y': [[3, 4, 2, 1], [5, 2, 0, 0]]}
@@ -29,7 +31,4 @@ def windows(snippets: Sequence[bytes], length: int) -> dict[str, np.ndarray]:
     tokens[np.arange(lengths.sum()) + 1 + 2 * np.repeat(np.arange(len(lengths)), lengths)] = _TOKENS[
         np.frombuffer(b"".join(snippets), np.uint8)
     ]
-    pairs = max(len(tokens) - 1, 0)
-    filled = np.full((2, -(-pairs // length) * length), PAD, np.int32)
-    filled[0, :pairs], filled[1, :pairs] = tokens[:-1], tokens[1:]
-    return {"x": filled[0].reshape(-1, length), "y": filled[1].reshape(-1, length)}
+    return text.windows(tokens, length)

@@ -10,10 +10,10 @@ import numpy as np
 from fedjax_lite.base import Whole
 from fedjax_lite.refuse import a_count
 
-__all__ = ["BEGIN", "END", "PAD", "UNKNOWN", "Vocabulary", "decode", "encode", "tokens_of", "vocabulary_of"]
+__all__ = ["BEGIN", "END", "PAD", "SPECIAL", "UNKNOWN", "Vocabulary", "decode", "encode", "tokens_of", "vocabulary_of"]
 
 PAD, UNKNOWN, BEGIN, END = range(4)  # the first tokens of every vocabulary
-_SPECIAL = ("<pad>", "<unknown>", "<begin>", "<end>")
+SPECIAL = ("<pad>", "<unknown>", "<begin>", "<end>")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
@@ -57,11 +57,11 @@ def vocabulary_of(texts: Iterable[Sequence[str]], size: Whole | None = None) -> 
     counts: Counter[str] = Counter()
     for tokens in texts:
         counts.update(tokens)
-    for special in _SPECIAL:
+    for special in SPECIAL:
         counts.pop(special, None)
     most = len(counts) if size is None else a_count("text", "vocabulary", size)
     kept = sorted(counts, key=lambda token: (-counts[token], token))[:most]
-    return Vocabulary((*_SPECIAL, *sorted(kept)))
+    return Vocabulary((*SPECIAL, *sorted(kept)))
 
 
 def encode(vocabulary: Vocabulary, tokens: Sequence[str]) -> np.ndarray:

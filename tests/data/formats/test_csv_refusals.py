@@ -56,6 +56,7 @@ def test_the_place_of_a_mistake_is_named(tmp_path, text, message):
         ({"client": "y"}, "client: 'y' is the label's column of .*good.csv too"),
         ({"features": ["y"]}, "features: 'y' is the label"),
         ({"features": ["age", 1]}, "features: 'age' is twice there"),
+        ({"features": []}, "features is empty: give one column at least"),
         ({"features": "age"}, "features must be a list of columns, got 'age'"),
         ({"missing": "skip"}, "missing must be one of 'refuse', 'drop', 'mean', got 'skip'"),
         ({"text": "hash"}, "text must be one of 'one-hot', 'codes', got 'hash'"),

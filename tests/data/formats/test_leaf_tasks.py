@@ -23,10 +23,10 @@ def tweet(text):
 def test_tweets_are_words_of_the_training_clients_by_frequency(tmp_path):
     write(tmp_path / "train", b={"x": [tweet("Good good DAY!")], "y": [1]}, a={"x": [tweet("a bad day, day"), tweet("")], "y": [0, 1]})
     write(tmp_path / "test", a={"x": [tweet("good night !")], "y": [1]})
-    data = leaf(tmp_path, length=5, vocabulary=6)
-    # day 3, good 2, then of one frequency "!" and "," before letters; "a" and "bad" have no number
-    assert data.train.examples["x"].tolist() == [[1, 1, 2, 5, 2], [0] * 5, [3, 3, 2, 4, 0]]
-    assert data.test.examples["x"].tolist() == [[3, 1, 4, 0, 0]]
+    data = leaf(tmp_path, length=5, vocabulary=4)
+    # day 3 times, good twice, then of one frequency "!" and "," before letters; "a" and "bad" have no number. In order: ! , day good
+    assert data.train.examples["x"].tolist() == [[1, 1, 6, 5, 6], [0] * 5, [7, 7, 6, 4, 0]]
+    assert data.test.examples["x"].tolist() == [[7, 1, 4, 0, 0]]
     assert data.train.examples["y"].tolist() == [0, 1, 1] and data.names == ("a", "b") and data.words is None
     assert data.train.examples["x"].dtype == np.int32
 
@@ -49,11 +49,12 @@ def test_comments_are_sequences_with_their_next_words(tmp_path):
     (tmp_path / "train" / "shard.json").write_text(json.dumps(shard | {"num_samples": [7]}))  # LEAF counts all parts here
     write(tmp_path / "test", u=user("question"))
     data = leaf(tmp_path)
-    # the words' counts are over x and y: be 6, <EOS> and to 4, then <BOS>, not, or 2
-    assert data.words == ("<PAD>", "<UNK>", "be", "<EOS>", "to", "<BOS>", "not", "or")
-    assert data.train.examples["x"].tolist() == [[5, 4, 2, 7], [6, 4, 2, 3], [5, 2, 3, 0]]
-    assert data.train.examples["y"].tolist() == [[4, 2, 7, 6], [4, 2, 3, 0], [2, 3, 0, 0]]
-    assert data.test.examples["x"].tolist() == [[5, 1, 3, 0]] and data.test.examples["y"].tolist() == [[1, 3, 0, 0]]
+    assert data.words == ("<pad>", "<unknown>", "<begin>", "<end>", "be", "not", "or", "to")
+    assert data.train.examples["x"].tolist() == [[2, 7, 4, 6], [5, 7, 4, 3], [2, 4, 3, 0]]
+    assert data.train.examples["y"].tolist() == [[7, 4, 6, 5], [7, 4, 3, 0], [4, 3, 0, 0]]
+    assert data.test.examples["x"].tolist() == [[2, 1, 3, 0]] and data.test.examples["y"].tolist() == [[1, 3, 0, 0]]
+    fewer = leaf(tmp_path, vocabulary=2)  # be is there 6 times and to 4, not and or twice
+    assert fewer.words[4:] == ("be", "to") and fewer.train.examples["y"].tolist()[0] == [5, 4, 1, 1]
 
 
 @pytest.mark.parametrize(
