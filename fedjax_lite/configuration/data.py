@@ -19,7 +19,7 @@ from fedjax_lite.data.partition import iid
 from fedjax_lite.data.train_test import Source, TrainTest
 from fedjax_lite.distill.public_set import check_apart
 
-__all__ = ["found_in", "load_data", "outputs_of", "paths_of"]
+__all__ = ["found_in", "is_padded", "load_data", "outputs_of", "paths_of"]
 
 OF_CLASSES = ("softmax", "binary", "multilabel")  # losses whose labels are classes
 OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data] that no data set takes; beside them `seed` and `cache`
@@ -185,7 +185,7 @@ def _models(config: Config) -> list[Table]:
 def meaning(config: Config, source: Source) -> str | None:
     """Return the meaning of "y", "classes" or "numbers"; None where examples have no "y".
 
-    The key `labels` of [data] or the loss decides; otherwise "y" holds classes if each example has one whole number.
+    The key `labels` of [data] or the loss decides; otherwise "y" holds classes if they are words, or if each example has one whole number.
     """
     labels, losses = config.at("data", "labels"), losses_of(config)
     if labels.value not in (None, "classes", "numbers"):
@@ -197,9 +197,17 @@ def meaning(config: Config, source: Source) -> str | None:
         return None
     if labels.value or "squared" in losses or any(loss in OF_CLASSES for loss in losses):
         return labels.value or ("numbers" if "squared" in losses else "classes")
+    if source.words is not None:
+        return "classes"
     parts = [np.asarray(part.examples["y"]) for part in (source.train, source.test) if part is not None and "y" in part.examples]
     whole = [y.ndim == 1 and (np.issubdtype(y.dtype, np.integer) or not stranger(y)) for y in parts]
     return "classes" if all(whole) else "numbers"
+
+
+def is_padded(source: Source) -> bool:
+    """Return whether labels are sequences of words that the word 0 fills up."""
+    first = (source.words or ("",))[0]
+    return first.lower() == "<pad>" and np.ndim(source.example["y"]) > 0
 
 
 def outputs_of(config: Config, source: Source) -> tuple[int, str]:
@@ -208,8 +216,6 @@ def outputs_of(config: Config, source: Source) -> tuple[int, str]:
     if kind is None:
         return 1, "softmax"
     if kind == "numbers":
-        if source.words is not None and not losses_of(config):
-            raise config.at("model").error('give loss: labels are sequences of words, "softmax" with ignore = 0 if word 0 fills them up')
         return int(np.size(source.example["y"])), "squared"
     if sigmoid := [loss for loss in losses_of(config) if loss in OF_CLASSES[1:]]:
         return (1 if sigmoid[0] == "binary" else int(np.size(source.example["y"]))), sigmoid[0]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from fedjax_lite import models
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
+from fedjax_lite.configuration.data import is_padded
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import parameters_of
 from fedjax_lite.configuration.table import Config, Table
@@ -70,8 +71,11 @@ def loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source:
     table = table.named()
     own = table.at("loss").named()
     if not isinstance(own.value, dict) or not is_code(own.get("name")):
+        loss = table.get("loss", outputs[1])
+        if source is not None and loss == "softmax" and "ignore" not in table and is_padded(source):
+            table = table.also(ignore=0)
         counts = {} if source is None or "class_counts" not in table else {"class_counts": _counts_of(table, outputs[0], source)}
-        return call(table.only(OF_LOSS).also(loss=table.get("loss", outputs[1]), **counts), models.supervised, {"model": model})
+        return call(table.only(OF_LOSS).also(loss=loss, **counts), models.supervised, {"model": model})
     for key in OF_LOSS[1:]:
         if key in table:
             raise table.error("is for the library's losses: put it in the loss's own table, if it takes it", key)

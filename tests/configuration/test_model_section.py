@@ -46,13 +46,16 @@ def test_words_decide_the_number_of_outputs_and_of_tokens():
     assert outputs_of(Config({}), named([[0, 1], [1]], ("cat", "dog", "eel"))) == (3, "softmax")  # no eel is there
     text = named([[[1, 2]], [[2, 0]]], ("<pad>", "a", "b", "<unknown>"))
     text = text._replace(train=replace(text.train, examples=text.train.examples | {"x": text.train.examples["y"]}))
-    model = {"name": "char_lstm", "hidden": 2, "loss": "softmax", "ignore": 0, "class_counts": "own"}
-    one = built(text, **model)
+    one = built(text, name="char_lstm", hidden=2, class_counts="own")  # words are classes, and the word that fills up is no target
     params = one.model.init(jax.random.key(0), text.example)
     losses, _ = one.loss_fn(params, text.train.examples, None)
     assert losses.value().shape == (2,) and one.loss_fn.check.args[0].class_counts.tolist() == [[0, 1, 1, 0], [0, 0, 1, 0]]
-    with pytest.raises(ConfigError, match='model: give loss: labels are sequences of words, "softmax" with ignore = 0 if word 0 fills'):
-        outputs_of(Config({"model": {"name": "char_lstm"}}), text)
+    assert one.loss_fn.check.args[0].ignore == 0 and outputs_of(Config({"model": {"name": "char_lstm"}}), text) == (4, "softmax")
+    assert built(text, name="char_lstm", hidden=2, ignore=3).loss_fn.check.args[0].ignore == 3
+    assert (
+        built(text._replace(train=replace(text.train, words=("b", "a", "c", "d"))), name="char_lstm", hidden=2).loss_fn.check.args[0].ignore
+        is None
+    )
 
 
 def test_the_datas_own_class_counts():
