@@ -213,7 +213,7 @@ def test_a_small_residual_network_on_photographs(real_data, tmp_path):
     """`cifar_resnet.toml` with the 10,000 images at hand, 20 clients, a quarter of the widths, 20 rounds; chance is 0.1."""
     text = (ROOT / "configs" / "cifar_resnet.toml").read_text()
     before = text[text.index('name = "cifar"\n') : text.index("[model]")]
-    deal = 'partition = { name = "dirichlet_hsu", clients = 20, alpha = 0.6 }'
+    deal = 'partition = { name = "dirichlet_hsu", clients = 20, alpha = 0.6, prior = "ones" }'
     data = f'name = "images"\npath = "{real_data / "cifar10_jpg" / "cifar10_test.zip"}"\ncentral_test = 0.2\ntest = 0\n{deal}\n'
     small = text.replace(before, data).replace('stem = "imagenet"', 'stem = "imagenet", widths = [16, 32, 64, 128]')
     (tmp_path / "cifar_resnet.toml").write_text(small)
