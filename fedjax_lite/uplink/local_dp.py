@@ -41,7 +41,8 @@ def local_gaussian(
     A client that takes part in T rounds gives away `fl.privacy.epsilon(z / 2, 1.0, T, delta)`; where z differs, rounds z_1 ... z_T are
     together one of z = (sum_t 1 / z_t^2)^(-1/2). z of an epsilon is `2 * fl.privacy.calibrate(epsilon, 1.0, 1, delta)`; for an epsilon of
     all T rounds give `noise_multiplier=2 * fl.privacy.calibrate(epsilon, 1.0, T, delta)`. This covers the message, and whatever is made of
-    it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. A chain has one local
+    it: compress after the noise. It covers neither the metrics of a round nor the client's number of examples. Where a cohort answers twice
+    in a round (`in_turn`, `mime`, `mimelite`), each message counts: T is twice the rounds. A chain has one local
     mechanism: a second would draw the same noise again. Noise is drawn in float32: docs/privacy.md.
 
     Args:
@@ -88,7 +89,7 @@ def local_laplace(
         3. Noise is drawn anew for each client, round and leaf, whatever the data. The sum of M messages has noise of variance
            2 M z^2 C^2.
         4. After the last of a list of epsilons nothing more is given away: messages are NaN, whatever the data.
-    A client gives away the sum of the epsilons of the rounds that it takes part in. As in `local_gaussian`, this covers
+    A client gives away the sum of the epsilons of the messages that it sends. As in `local_gaussian`, this covers
     the message and whatever is made of it, a chain has one local mechanism, and noise is drawn in float32.
 
     Args:
