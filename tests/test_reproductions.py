@@ -221,7 +221,7 @@ def test_a_small_residual_network_on_photographs(real_data, tmp_path):
         tmp_path / "cifar_resnet.toml", tmp_path, "client.epochs=2", "client.batch_size=20", "run.rounds=20", "run.evaluate_every=10"
     )
     print({number: record["test_accuracy"] for number, record in records.items()})
-    assert records[20]["test_accuracy"] > 0.18 and records[20]["loss"] < records[10]["loss"]
+    assert records[20]["test_accuracy"] > 0.23 and records[20]["loss"] < records[10]["loss"]
 
 
 def evaluated(config, folder, *settings):
