@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedjax_lite.base import Whole
+from fedjax_lite.base import Tree, Whole
 from fedjax_lite.data.arrays import gathered
 from fedjax_lite.data.federated import FederatedData, build
 from fedjax_lite.data.partition.parts import By
@@ -95,12 +95,10 @@ def _dealt_by(partition, examples, beside):
     return known[leaf]
 
 
-def gather(
-    examples: dict[str, np.ndarray], parts: Sequence[np.ndarray], classes: int | None = None, names: Sequence[str] | None = None
-) -> FederatedData:
+def gather(examples: Tree, parts: Sequence[np.ndarray], classes: int | None = None, names: Sequence[str] | None = None) -> FederatedData:
     """Make the population whose client i has the examples `parts[i]`."""
     sizes, rows = np.array([len(part) for part in parts]), np.concatenate(parts)
-    arrays = {name: gathered(array, rows) for name, array in examples.items()}
+    arrays = jax.tree.map(lambda x: gathered(x, rows), examples)
     return build(arrays, sizes, classes, allow_empty=True, names=names, move=jax.device_put)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Whole
-from fedjax_lite.data.deal import check_fraction, generator, held_out
+from fedjax_lite.data.deal import check_fraction, gather, generator, held_out
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
 
@@ -44,9 +44,6 @@ def split(data: Any, test: Any = 0.2, *, seed: Whole = 0) -> TrainTest:
     examples = jax.tree.map(np.asarray, data.examples)
 
     def part(rows: list[np.ndarray]) -> FederatedData:
-        owner = np.repeat(np.arange(len(rows)), list(map(len, rows)))
-        some = jax.tree.map(lambda x: x[np.concatenate(rows)], examples)
-        made = FederatedData.from_arrays(some, owner, population=len(rows), allow_empty=True)
-        return replace(made, words=data.words, names=data.names)
+        return replace(gather(examples, rows, names=data.names), words=data.words)
 
     return TrainTest(*map(part, held_out(generator(seed), rows, test)))
