@@ -1,5 +1,6 @@
 """Stacks: pytrees whose leaves share their first axis."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,6 +24,18 @@ def paths_of(params: Tree) -> list[str]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"params: two leaves are called {twice[0]!r}: rename a key that has a slash")
     return names
+
+
+def nested(leaves: Mapping[tuple[str, ...], Any]) -> Tree:
+    """Build nested dicts from leaves by path; a leaf with the empty path is the tree itself.
+
+    >>> nested({("layers", "0", "weight"): 1, ("bias",): 2})
+    {'layers': {'0': {'weight': 1}}, 'bias': 2}
+    """
+    if () in leaves:
+        return leaves[()]
+    heads = dict.fromkeys(keys[0] for keys in leaves)
+    return {head: nested({keys[1:]: x for keys, x in leaves.items() if keys[0] == head}) for head in heads}
 
 
 def take(stack: Tree, index: Int[Array, "..."]) -> Tree:

@@ -15,7 +15,8 @@ from fedjax_lite.data.arrays import check_examples, fingerprint, length_of, on_h
 from fedjax_lite.data.facts import FORMAT, VERSION
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.names import checked_names
-from fedjax_lite.data.store import Store, nested
+from fedjax_lite.data.store import Store
+from fedjax_lite.tree import nested
 
 
 def save(path: str | os.PathLike, clients: FederatedData | Iterable[Tree], *, allow_empty: bool = False, names: Any = None) -> Store:

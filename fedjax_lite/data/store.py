@@ -15,6 +15,7 @@ from fedjax_lite.data.facts import read_facts
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.names import Names, checked_names
 from fedjax_lite.data.train_test import TrainTest
+from fedjax_lite.tree import nested
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +170,3 @@ def _mapped(folder: Path, leaf: dict[str, Any]) -> np.ndarray:
     if [x.dtype.str, list(x.shape)] != [leaf["dtype"], leaf["shape"]]:
         raise ValueError(f"{file} holds {x.dtype}{list(x.shape)}, store.json says {leaf['dtype']}{leaf['shape']}: write the store again")
     return x
-
-
-def nested(leaves: dict[tuple[str, ...], np.ndarray]) -> Tree:
-    """Build nested dicts from leaves by path; a leaf with the empty path is the tree itself."""
-    if () in leaves:
-        return leaves[()]
-    heads = dict.fromkeys(keys[0] for keys in leaves)
-    return {head: nested({keys[1:]: x for keys, x in leaves.items() if keys[0] == head}) for head in heads}

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lite.base import Key, Tree
+from fedjax_lite.base import Key
 from fedjax_lite.models.model import Model, leaf_of
-from fedjax_lite.tree import paths_of
+from fedjax_lite.tree import nested, paths_of
 
 __all__ = ["from_equinox"]
 
@@ -49,7 +49,7 @@ def from_equinox(make: Callable[..., Any], *, input: str = "x") -> Model:
     def init(key, example):
         leaf_of(example, "from_equinox: input", input)
         leaves = parted(key)[0]
-        return _nested(dict(zip(paths_of(leaves), jax.tree.leaves(leaves), strict=True)))
+        return nested({tuple(path.split("/")): x for path, x in zip(paths_of(leaves), jax.tree.leaves(leaves), strict=True)})
 
     def apply(params, batch, key=None):
         shapes, rest = eqx.filter_eval_shape(parted, jax.random.key(0))
@@ -62,22 +62,6 @@ def from_equinox(make: Callable[..., Any], *, input: str = "x") -> Model:
         return jax.vmap(lambda x, key: module(x, key=key))(x, jax.random.split(key, len(x)))
 
     return Model(init, apply)
-
-
-def _nested(flat: dict[str, Any]) -> Tree:
-    """Make nested dicts of leaves by path.
-
-    >>> _nested({"layers/0/weight": 1, "bias": 2})
-    {'layers': {'0': {'weight': 1}}, 'bias': 2}
-    """
-    nested: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        *above, last = path.split("/")
-        place = nested
-        for name in above:
-            place = place.setdefault(name, {})
-        place[last] = leaf
-    return nested
 
 
 def _refuse_state(module: Any) -> Any:
