@@ -11,8 +11,8 @@ from typing import Any
 from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.columns import check_table_arguments, rows_of
-from fedjax_lite.data.formats.csv import files_of
 from fedjax_lite.data.formats.delimited import Source, Words
+from fedjax_lite.data.formats.reading import files_of
 from fedjax_lite.data.formats.tabular import population
 from fedjax_lite.data.formats.text_pieces import Piece, pieces
 from fedjax_lite.data.partition import Partition

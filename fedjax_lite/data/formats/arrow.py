@@ -13,9 +13,9 @@ from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.arrow_columns import rows_of_arrow
 from fedjax_lite.data.formats.columns import check_table_arguments
-from fedjax_lite.data.formats.csv import files_of
 from fedjax_lite.data.formats.extra import extra
 from fedjax_lite.data.formats.pictures import check_size
+from fedjax_lite.data.formats.reading import files_of
 from fedjax_lite.data.formats.tabular import population
 from fedjax_lite.data.formats.text_pieces import refuse_expansion
 from fedjax_lite.data.partition import Partition

@@ -1,17 +1,17 @@
 """Which column of a table is what, and the rows of files that share their columns."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.delimited import Source, Words, read
+from fedjax_lite.data.formats.reading import stem
 from fedjax_lite.data.formats.tabular import Rows
 from fedjax_lite.refuse import is_count, short
 
-__all__ = ["check_few_words", "check_table_arguments", "roles_of", "rows_of", "stem"]
+__all__ = ["check_few_words", "check_table_arguments", "roles_of", "rows_of"]
 
 _MOST_WORDS, _MOST_CLIENTS = 100, 2**24  # different words of a feature; clients that float32 tells apart
 
@@ -122,15 +122,6 @@ def rows_of(
         clients=names,
         held=held,
     )
-
-
-def stem(file: Path) -> str:
-    """Return a file's name without its ending, and without .gz.
-
-    >>> stem(Path("data/ann.csv.gz"))
-    'ann'
-    """
-    return Path(file.name.removesuffix(".gz")).stem
 
 
 def _in_order(values: np.ndarray, source: Source, column: int, words: Words, declared: Words | None) -> list[str]:

@@ -11,6 +11,7 @@ from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.columns import check_table_arguments, rows_of
 from fedjax_lite.data.formats.delimited import Source
+from fedjax_lite.data.formats.reading import files_of
 from fedjax_lite.data.formats.tabular import population
 from fedjax_lite.data.formats.text_pieces import Piece, pieces
 from fedjax_lite.data.partition import Partition
@@ -84,27 +85,6 @@ def csv(
     return population(
         rows_of(sources, **columns), text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed
     )
-
-
-def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:
-    """Return the files that a path, or each of several, names: itself, or those in a folder with one of the endings, sorted.
-
-    Raises:
-        FileNotFoundError: no such file, or a folder without any.
-    """
-    given = [path] if isinstance(path, str | os.PathLike) else list(path)
-    found = []
-    for each in map(Path, given):
-        each = each.expanduser()
-        if not each.exists():
-            raise FileNotFoundError(f"path={str(each)!r} is not there: give a file, several, or a folder")
-        inside = sorted(file for file in each.iterdir() if file.name.removesuffix(".gz").endswith(ends)) if each.is_dir() else [each]
-        if not inside:
-            raise FileNotFoundError(f"path={str(each)!r} is a folder without {', '.join(ends)}: give another, or a file by name")
-        found += inside
-    if not found:
-        raise ValueError("path is an empty list: give a file at least")
-    return found
 
 
 def _source(file: Path, header: bool, delimiter: str | None) -> Source:

@@ -1,12 +1,10 @@
 """Read the idx files of MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST as they are downloaded."""
 
-import gzip
 import math
 import os
 import re
 import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.parts import central
-from fedjax_lite.data.formats.reading import folder, room, within
+from fedjax_lite.data.formats.reading import folder, room, unpacked, within
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.train_test import TrainTest
 
@@ -100,13 +98,8 @@ def read_idx(file: str | os.PathLike) -> np.ndarray:
 
     Source: LeCun, Cortes, Burges 1998, "The MNIST database of handwritten digits", section "File formats".
     """
-    with open(file, "rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(file) if packed else open(file, "rb") as stream:
-            return _read(file, stream)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+    with unpacked(file) as (stream, _):
+        return _read(file, stream)
 
 
 def _read(file: str | os.PathLike, stream: Any) -> np.ndarray:

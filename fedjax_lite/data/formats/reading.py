@@ -1,6 +1,8 @@
 """What readers of files share: errors that name the file, regular files alone, and room in proportion to a file."""
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,18 @@ def reading(file: Any, *errors: type[Exception]) -> Iterator[None]:
         where = "" if str(file) in said else f"{file}: "
         remedy = "" if isinstance(error, ValueError) else ": it is cut off, damaged or of another form, copy it again"
         raise DataError(f"{where}{said}{remedy}") from None
+
+
+@contextmanager
+def unpacked(file: str | os.PathLike) -> Iterator[tuple[Any, bool]]:
+    """Open a file, plain or gzip (recognised by its content), and say whether it is packed; what cannot be unpacked is a DataError."""
+    with open(file, "rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(file) if packed else open(file, "rb") as stream:
+            yield stream, packed
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
 
 
 def folder(path: str | os.PathLike, holds: str) -> Path:
@@ -68,6 +82,36 @@ def one_file(path: str | os.PathLike, endings: tuple[str, ...]) -> Path:
     if len(files) > 1:
         raise DataError(f"{found} holds more than one data set ({', '.join(file.name for file in files)}): give one of these files")
     return regular(files[0])
+
+
+def files_of(path: Any, ends: tuple[str, ...]) -> list[Path]:
+    """Return the files that a path, or each of several, names: itself, or those in a folder with one of the endings, sorted.
+
+    Raises:
+        FileNotFoundError: no such file, or a folder without any.
+    """
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    found = []
+    for each in map(Path, given):
+        each = each.expanduser()
+        if not each.exists():
+            raise FileNotFoundError(f"path={str(each)!r} is not there: give a file, several, or a folder")
+        inside = sorted(file for file in each.iterdir() if file.name.removesuffix(".gz").endswith(ends)) if each.is_dir() else [each]
+        if not inside:
+            raise FileNotFoundError(f"path={str(each)!r} is a folder without {', '.join(ends)}: give another, or a file by name")
+        found += inside
+    if not found:
+        raise ValueError("path is an empty list: give a file at least")
+    return found
+
+
+def stem(file: Path) -> str:
+    """Return a file's name without its ending, and without .gz.
+
+    >>> stem(Path("data/ann.csv.gz"))
+    'ann'
+    """
+    return Path(file.name.removesuffix(".gz")).stem
 
 
 def room(file: Path) -> int:

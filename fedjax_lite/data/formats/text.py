@@ -12,8 +12,7 @@ from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.deal import check_fraction
 from fedjax_lite.data.error import DataError
-from fedjax_lite.data.formats.columns import stem
-from fedjax_lite.data.formats.csv import files_of
+from fedjax_lite.data.formats.reading import files_of, stem
 from fedjax_lite.data.formats.text_pieces import pieces
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.text import BEGIN, END, Vocabulary, encode, tokens_of, vocabulary_of, windows

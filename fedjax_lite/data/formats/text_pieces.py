@@ -1,9 +1,7 @@
 """Text files in pieces of whole lines, plain or gzip, so that no file is in memory whole and none expands without bound."""
 
 import codecs
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_lite.data.error import DataError
+from fedjax_lite.data.formats.reading import unpacked
 
 __all__ = ["Piece", "pieces", "refuse_expansion"]
 
@@ -41,20 +40,15 @@ def pieces(file: Path) -> Iterator[Piece]:
     Raises:
         DataError: a file that is not UTF-8 text, that cannot be unpacked or unpacks to too much, a quote or a line without an end.
     """
-    with open(file, "rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
     line, total = 1, 0
-    try:
-        with gzip.open(file) if packed else open(file, "rb") as stream:
-            while data := stream.read(_PIECE):
-                data = _filled(data, stream, file, line)
-                total += len(data)
-                if packed:
-                    refuse_expansion(file, file.stat().st_size, total)
-                yield (piece := Piece(line, _checked(data, file, line)))
-                line += int(np.count_nonzero(np.frombuffer(piece.data, np.uint8) == ord("\n")))  # three times as fast as bytes.count
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be unpacked ({error}): it is cut off or damaged, copy it again") from None
+    with unpacked(file) as (stream, packed):
+        while data := stream.read(_PIECE):
+            data = _filled(data, stream, file, line)
+            total += len(data)
+            if packed:
+                refuse_expansion(file, file.stat().st_size, total)
+            yield (piece := Piece(line, _checked(data, file, line)))
+            line += int(np.count_nonzero(np.frombuffer(piece.data, np.uint8) == ord("\n")))  # three times as fast as bytes.count
 
 
 def refuse_expansion(file: Path | str, size: int, unpacked: int) -> None:
