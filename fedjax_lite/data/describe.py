@@ -11,7 +11,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.picture import in_text, picture
 from fedjax_lite.data.save import save
 from fedjax_lite.data.train_test import Source
-from fedjax_lite.report.page import STYLE
+from fedjax_lite.report.document import document
 from fedjax_lite.report.spread import Sample, histogram
 from fedjax_lite.report.strokes import STROKES
 
@@ -50,9 +50,8 @@ def data_page(name: str, found: Sequence[str], source: Source) -> str:
         f'<h2>{escape(title.capitalize())}</h2><pre>{escape(part.summary())}</pre><div class="wide">{picture(part)}</div>'
         for title, part in parts.items()
     )
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title><style>{STYLE}</style>'
     told = "".join(f"<p>{escape(line)}</p>" for line in found)
-    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>{escape(name)}</h1>{told}{sizes}{pictures}</body></html>\n'
+    return document(name, f"<h1>{escape(name)}</h1>{told}{sizes}{pictures}")
 
 
 def save_parts(folder: str | Path, source: Source) -> str:

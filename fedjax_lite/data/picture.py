@@ -7,6 +7,7 @@ import numpy as np
 from fedjax_lite.data.arrays import labels_of
 from fedjax_lite.report.axis import ticks
 from fedjax_lite.report.population import population_svg
+from fedjax_lite.report.who import class_name
 
 __all__ = ["counts_of", "in_text", "picture"]
 
@@ -32,7 +33,7 @@ def picture(data: Any, *, classes: int | None = None) -> str:
     rows = evenly(data.population, MOST_CLIENTS)
     counts = counts_of(data, rows, classes)
     columns = np.sort(np.argsort(-counts.sum(axis=0), kind="stable")[:MOST_CLASSES])
-    words = [class_name(data, int(label)) for label in columns]
+    words = [class_name(int(label), data.words or ()) for label in columns]
     return population_svg(counts[:, columns], np.asarray(data.size)[rows], [client_name(data, int(row)) for row in rows], words)
 
 
@@ -68,11 +69,6 @@ def counts_of(data: Any, rows: np.ndarray, classes: int | None = None) -> np.nda
 def client_name(data: Any, row: int) -> str:
     """Return the name of the client in a row; its number where it has none."""
     return str(row) if data.names is None else data.names[row]
-
-
-def class_name(data: Any, label: int) -> str:
-    """Return the word of a label; the label where it has none."""
-    return str(label) if data.words is None or label >= len(data.words) else data.words[label]
 
 
 def evenly(population: int, most: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.flax import load_file
 
 from fedjax_lite.base import Tree
 from fedjax_lite.data.error import DataError
@@ -84,8 +85,7 @@ def _read(path: Any) -> tuple[Path, dict[str, Any]]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: give the path of a safetensors file, or of a run's folder")
     try:
-        with safe_open(file, framework="flax") as opened:
-            return file, {name: opened.get_tensor(name) for name in opened.keys()}
+        return file, load_file(file)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{file} is no safetensors file ({error}): save it anew, of torch with safetensors.torch.save_file") from error
 

@@ -90,7 +90,7 @@ def _cell(grid: _Grid, i: int, j: int, share: float | None, text: str, note: str
     """Draw the cell in row i and column j, shaded by its share, with its text and note."""
     width, height = CELL
     x, y = grid.left + j * width, grid.top + i * height
-    fill, ink = (NOT_FINITE, "#222") if share is None else (_shade(share), "#fff" if share > 0.55 else "#222")
+    fill, ink = (NOT_FINITE, "#222") if share is None else (shade(share), "#fff" if share > 0.55 else "#222")
     pointed = "" if note is None else f"<title>{escape(note)}</title>"
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width - 1}" height="{height - 1}" fill="{fill}">{pointed}</rect>'
@@ -108,10 +108,10 @@ def _share(value: float, low: float, high: float, lower_is_better: bool) -> floa
     return 1 - share if lower_is_better else share
 
 
-def _shade(share: float) -> str:
+def shade(share: float) -> str:
     """Mix the color of a share.
 
-    >>> _shade(0.0), _shade(1.0)
+    >>> shade(0.0), shade(1.0)
     ('#f7fbff', '#08306b')
     """
     place = share * (len(SHADES) - 1)

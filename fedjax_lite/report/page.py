@@ -8,22 +8,10 @@ from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_eva
 from fedjax_lite.report.chart import Series, line_chart
 from fedjax_lite.report.classes import classes_section
 from fedjax_lite.report.clients import clients_section
+from fedjax_lite.report.document import document
 from fedjax_lite.report.table import html_table
 
 MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 980px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid #ddd }
-.figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em; margin-top: 1em } figure { margin: 0; flex: 1 1 420px; max-width: 480px }
-figcaption { font-weight: 600 } small, .legend { font-weight: 400; font-size: 12px; color: #555 }
-.legend span { margin-right: 1.2em; white-space: nowrap }
-.legend b { display: inline-block; width: 30px; height: 8px; margin-right: 5px } .legend svg { display: block; height: 8px }
-svg { width: 100%; font-size: 11px; fill: #444 } .grid { stroke: #e4e4e4 }
-table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16px 2px 0; text-align: left; vertical-align: top }
-td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: #555; white-space: nowrap }
-.wide { overflow-x: auto; font-size: 13px }
-pre { background: #f6f6f6; padding: .8em; overflow-x: auto } .status { font-weight: 600 } .error { color: #b2182b }
-"""
 
 
 def report(
@@ -71,8 +59,7 @@ def report(
         f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",
         f"<h2>Made with</h2>{_pairs(made_with)}",
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    return document(name, "".join(parts))
 
 
 def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.report.heat import LETTER, MARGIN, _shade
+from fedjax_lite.report.heat import LETTER, MARGIN, shade
 
 __all__ = ["population_svg"]
 
@@ -43,8 +43,8 @@ def population_svg(
         y = top + i * high
         parts += [f'<text x="{left - 4:.1f}" y="{y + high - 3:.1f}" text-anchor="end">{escape(row)}</text>'] if few_rows else []
         for j in np.flatnonzero(counts[i]).tolist():
-            shade = _shade((int(counts[i, j]) / most) ** 0.5)
-            parts.append(_rect((left + j * wide, y), (wide - 1, high - 1), shade, f"{row}: {int(counts[i, j])} of {columns[j]}"))
+            fill = shade((int(counts[i, j]) / most) ** 0.5)
+            parts.append(_rect((left + j * wide, y), (wide - 1, high - 1), fill, f"{row}: {int(counts[i, j])} of {columns[j]}"))
         if size := int(sizes[i]):
             parts.append(_rect((bars, y), (max(size / largest * BAR, 1), high - 1), BAR_COLOR, f"{row}: {size} examples"))
     parts.append(f'<text x="{bars:.1f}" y="{top - 6:.1f}">up to {largest:,} examples</text>')

@@ -13,8 +13,9 @@ import numpy as np
 from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
+from fedjax_lite.report.document import document
 from fedjax_lite.report.heat import heat_map, written
-from fedjax_lite.report.page import STYLE, _duration, _pairs, axis_writer
+from fedjax_lite.report.page import _duration, _pairs, axis_writer
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
 
@@ -75,9 +76,7 @@ def study_report(
     parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(constant)}" if constant else "")
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
     parts.append(f"<h2>Made with</h2>{_pairs(_made_with(made))}" if made else "")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(name)}</title>'
-    style = f"<style>{STYLE}{MORE_STYLE}</style>"
-    return f'<!doctype html><html lang="en"><head>{head}{style}</head><body>{"".join(parts)}</body></html>\n'
+    return document(name, "".join(parts), MORE_STYLE)
 
 
 def _layout(axes: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
