@@ -11,6 +11,7 @@ from fedjax_lite.configuration.data import is_padded
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import parameters_of
 from fedjax_lite.configuration.table import Config, Table
+from fedjax_lite.data.noise import counted
 from fedjax_lite.data.train_test import Source
 from fedjax_lite.models.loss_fn import LossFn
 
@@ -96,9 +97,6 @@ def _counts_of(table: Table, classes: int, source: Source) -> Any:
     if wanted not in ("own", "all"):
         kinds = '"own", each client\'s, "all", of all clients together, or a list of numbers'
         raise table.error(f"must be {kinds}, got {wanted!r}", "class_counts")
-    labels, ends = jnp.asarray(source.train.examples["y"]), jnp.asarray(source.train.start) + jnp.asarray(source.train.size)
-    owner = jnp.searchsorted(ends, jnp.arange(len(labels)), side="right").reshape(-1, *[1] * (labels.ndim - 1))  # of rows that fill up none
-    there = (labels >= 0) & (labels < classes) & (labels != table.get("ignore", -1))
-    column = jnp.where(there, labels, classes).astype(jnp.int32)  # past the end: dropped
-    counts = jnp.zeros((source.population, classes)).at[jnp.broadcast_to(owner, labels.shape), column].add(1, mode="drop")
+    labels = jnp.asarray(source.train.examples["y"])
+    counts = counted(source.train, jnp.where(labels == table.get("ignore", -1), -1, labels), classes)
     return counts if wanted == "own" else jnp.sum(counts, axis=0)
