@@ -16,6 +16,7 @@ from fedjax_lite.configuration.table import Config, ConfigError, Table, dotted
 from fedjax_lite.data import FederatedData, Recognised, cached, hold_out, hold_out_clients, noise, recognise
 from fedjax_lite.data.arrays import client_of, shown, stranger
 from fedjax_lite.data.partition import iid
+from fedjax_lite.data.text import PAD, SPECIAL
 from fedjax_lite.data.train_test import Source, TrainTest
 from fedjax_lite.distill.public_set import check_apart
 
@@ -207,7 +208,7 @@ def meaning(config: Config, source: Source) -> str | None:
 def is_padded(source: Source) -> bool:
     """Return whether labels are sequences of words that the word 0 fills up."""
     first = (source.words or ("",))[0]
-    return first.lower() == "<pad>" and np.ndim(source.example["y"]) > 0
+    return first.lower() == SPECIAL[PAD] and np.ndim(source.example["y"]) > 0
 
 
 def outputs_of(config: Config, source: Source) -> tuple[int, str]:
