@@ -1,4 +1,4 @@
-"""Compute a convolution and its two gradients: a few examples at a time in cache on CPU, as batched matmuls elsewhere.
+"""Compute a convolution and its two gradients: as plain convolutions and products on CPU, as batched matmuls elsewhere.
 
 On CPU XLA has fast code (YNNPACK) for plain channels-last convolutions and for row-major dots alone. The gradients that XLA's own
 rules produce have other forms.
@@ -16,7 +16,7 @@ from jax import lax
 Pair = tuple[int, int]
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 _CACHE = 2**20  # bytes of the patches of a chunk of examples; measured with 2 MiB of cache a core
-_LARGE = 2 * _CACHE  # bytes of a kernel that is read so often that a whole batch is one product
+_LARGE = 4 * _CACHE  # bytes of a kernel that takes longer to turn, or to read anew, than patches take to write
 _FEWEST = 32  # channels of z for which XLA has fast code for the gradient of a kernel
 
 
@@ -56,46 +56,21 @@ def match_axes(*arrays):
 
 
 def on_cpu(a, b, *, wanted, form, dtype):
-    """Compute one lane after another (a batched dot is slower), a few examples at a time, whose patches stay in cache."""
-    if jnp.promote_types(a.dtype, b.dtype) not in (jnp.float32, jnp.float64):
+    """Compute one lane after another: a batched dot is slower."""
+    wide = jnp.promote_types(a.dtype, b.dtype)
+    if wide not in (jnp.float32, jnp.float64):
         return as_matmuls(a, b, wanted=wanted, form=form, dtype=dtype)
-    one = functools.partial(_chunked, _CPU[wanted], wanted=wanted, form=form)
+    a, b, one = a.astype(wide), b.astype(wide), functools.partial(_CPU[wanted], form=form)
     if a.shape[0] == 1:
         return one(a[0], b[0])[None].astype(dtype)
     return lax.map(lambda operands: one(*operands), (a, b)).astype(dtype)
 
 
-def _chunked(compute: Callable, a, b, *, wanted: str, form: Form):
-    """Call `compute` on chunks of one lane's examples whose patches fit `_CACHE`; sum the results if `wanted` is "w", else join them.
-
-    The patches may be as large as a kernel that is large itself: it is read once a chunk.
-    """
-    a, b = a.astype(jnp.promote_types(a.dtype, b.dtype)), b.astype(jnp.promote_types(a.dtype, b.dtype))
-    batch = (b if wanted == "x" else a).shape[0]
-    channels = (a.shape[-2] if wanted == "x" else a.shape[-1]) * math.prod(form.window)
-    each = math.prod(form.output) * channels * a.dtype.itemsize
-    kernel = channels * b.shape[-1] * a.dtype.itemsize
-    most = kernel if kernel > _LARGE else _CACHE
-    size = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))
-    if size == batch or math.prod(form.window) == 1:
-        return compute(a, b, form)
-
-    def split(x):
-        return x.reshape(-1, size, *x.shape[1:])
-
-    if wanted == "w":
-        first = jnp.zeros(result_shape(a[None], b[None], wanted, form)[1:], a.dtype)
-        first = match_axes(first, a)[0]
-        total, _ = lax.scan(lambda total, xz: (total + compute(*xz, form), None), first, (split(a), split(b)))
-        return total
-    out = lax.map(lambda z: compute(a, z, form), split(b)) if wanted == "x" else lax.map(lambda x: compute(x, b, form), split(a))
-    return out.reshape(batch, *out.shape[2:])
-
-
 def _output(x, w, form: Form):
     """Compute z from x and w."""
-    if _is_product(form, w):
-        return jnp.dot(_patches(x, form), w.reshape(-1, w.shape[-1]), precision=form.precision)
+    if _is_product(w, form):
+        rows = w.reshape(-1, w.shape[-1])
+        return _over_chunks(lambda x: jnp.dot(_patches(x, form), rows, precision=form.precision), [x], w, form, summed=False)
     if x.shape[-1] in (2, 3):  # slow with 3 channels, fast with 4
         x, w = (jnp.pad(v, [(0, 4 - v.shape[axis]) if i == axis else (0, 0) for i in range(4)]) for v, axis in ((x, 3), (w, 2)))
     return _xla(x, w, form.strides, form.padding, form.dilation, form.precision)
@@ -106,8 +81,9 @@ def _image(w, z, form: Form):
 
     The convolution is faster; with unequal sizes it has more padding than XLA's fast library takes.
     """
-    if form.output != form.image or form.strides != (1, 1) or _is_product(form, w):
-        return _fold(jnp.dot(z, w.reshape(-1, w.shape[-1]).T, precision=form.precision), form)
+    if form.output != form.image or form.strides != (1, 1) or _is_product(w, form):
+        rows = w.reshape(-1, w.shape[-1])
+        return _over_chunks(lambda z: _fold(jnp.dot(z, rows.T, precision=form.precision), form), [z], w, form, summed=False)
     spans = [(k - 1) * d for k, d in zip(form.window, form.dilation)]
     padding = tuple((span - low, n - out + low) for span, (low, _), n, out in zip(spans, form.padding, form.image, form.output))
     turned = lax.optimization_barrier(w[::-1, ::-1].transpose(0, 1, 3, 2))  # else XLA folds the transpose into a slow convolution
@@ -115,21 +91,26 @@ def _image(w, z, form: Form):
 
 
 def _kernel(x, z, form: Form):
-    """Compute w, the correlation of x with z: convolve an image, whose columns are x's columns and channels, with z as the kernel.
+    """Compute w from x and z: of one pixel as a product, else some examples at a time, whose patches stay in cache."""
+    if z.shape[-1] < _FEWEST:
+        more = [(0, 0)] * 3 + [(0, _FEWEST - z.shape[-1])]
+        return _kernel(x, jnp.pad(z, more), form)[..., : z.shape[-1]]
+    w = jax.ShapeDtypeStruct((*form.window, x.shape[-1], z.shape[-1]), x.dtype)
+    if math.prod(form.window) == 1:
+        x, z = _patches(x, form).reshape(-1, x.shape[-1]), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
+        if x.size * x.dtype.itemsize > _CACHE:
+            return jnp.dot(x.T, z, precision=form.precision).reshape(w.shape)
+        return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision).reshape(w.shape)
+    return _over_chunks(functools.partial(_correlation, form=form), [x, z], w, form, summed=True)
+
+
+def _correlation(x, z, form: Form):
+    """Correlate x with z: convolve an image, whose columns are x's columns and channels, with z as the kernel.
 
     The output has the window's rows, and in a row its columns and channels, as w has them in memory. Examples are the input's channels;
     one example needs no transpose.
     """
-    batch, channels = x.shape[0], x.shape[-1]
-    if z.shape[-1] < _FEWEST:
-        more = [(0, 0)] * 3 + [(0, _FEWEST - z.shape[-1])]
-        return _kernel(x, jnp.pad(z, more), form)[..., : z.shape[-1]]
-    w = jax.ShapeDtypeStruct((*form.window, channels, z.shape[-1]), x.dtype)
-    if _is_product(form, w):
-        x, z = _patches(x, form).reshape(-1, math.prod(w.shape[:-1])), z.reshape(-1, z.shape[-1])  # XLA does not copy matrices
-        if x.size * x.dtype.itemsize > _CACHE:
-            return jnp.dot(x.T, z, precision=form.precision).reshape(w.shape)
-        return _xla(x[None, :, :, None], z[:, None, None], (1, 1), ((0, 0), (0, 0)), (1, 1), form.precision).reshape(w.shape)
+    channels, batch = x.shape[-1], len(x)
     rows, columns = (
         (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
         for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)
@@ -142,9 +123,35 @@ def _kernel(x, z, form: Form):
     return w.reshape(form.window[0], -1, channels, w.shape[-1])[:, :: form.dilation[1]]
 
 
-def _is_product(form: Form, w) -> bool:
-    """Return whether a convolution with a kernel like `w` is faster as a product of patches: of one pixel, or large."""
-    return math.prod(form.window) == 1 or w.size * w.dtype.itemsize > _LARGE
+def _is_product(w, form: Form) -> bool:
+    """Return whether z or x is faster as a product of patches: a window of one pixel or larger than the image, or a large kernel."""
+    small = any((k - 1) * d >= n for k, d, n in zip(form.window, form.dilation, form.image))
+    return math.prod(form.window) == 1 or small or w.size * w.dtype.itemsize > _LARGE
+
+
+def _over_chunks(compute: Callable, arrays, w, form: Form, *, summed: bool):
+    """Call `compute` on as many examples at a time as `_chunk` says; sum what it returns, or join it."""
+    batch = len(arrays[0])
+    size = _chunk(batch, w, form)
+    if size == batch:
+        return compute(*arrays)
+
+    def some(i, total):
+        part = compute(*(lax.dynamic_slice_in_dim(v, i * size, size) for v in arrays))
+        return total + part if summed else lax.dynamic_update_slice_in_dim(total, part, i * size, axis=0)
+
+    one = jax.eval_shape(compute, *(v[:size] for v in arrays))
+    total = jnp.zeros(one.shape if summed else (batch, *one.shape[1:]), one.dtype)
+    return lax.fori_loop(0, batch // size, some, match_axes(total, arrays[0])[0])
+
+
+def _chunk(batch: int, w, form: Form) -> int:
+    """Return how many examples' patches are no larger than `_CACHE` or the kernel, which is read once a chunk: a divisor of `batch`."""
+    if math.prod(form.window) == 1:
+        return batch
+    each = math.prod(form.output) * math.prod(w.shape[:-1]) * w.dtype.itemsize
+    most = max(_CACHE, w.size * w.dtype.itemsize)
+    return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))
 
 
 _CPU = {"x": _image, "w": _kernel, "z": _output}

@@ -16,6 +16,7 @@ ORDINARY = (  # each takes another way, or meets another edge
     "all of it",
     "one by one, stride",
     "chunks of examples",
+    "kernel beyond the image",
     "nothing comes out",
     "no examples",
     "line, stride and dilation",

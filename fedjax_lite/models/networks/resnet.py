@@ -1,16 +1,13 @@
 """Residual networks with group normalisation, since batch normalisation's statistics differ between clients."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Whole
 from fedjax_lite.models.convolution import matmul_conv
-from fedjax_lite.models.examples import example_by_example
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.model import Model
 from fedjax_lite.models.networks.images import as_images
@@ -50,29 +47,18 @@ class _ResNet(nn.Module):
     groups: int
     shortcut: str
     stem: str
-    apart: int  # stages that run on one example after another
 
     @nn.compact
     def __call__(self, x):
-        x = example_by_example(self.early, as_images(x))
-        x = self._stages(x, self.apart, len(self.widths))
-        return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
-
-    def early(self, x: jax.Array) -> jax.Array:
-        """Run the stem and the stages whose images are large."""
         window, stride = (3, 1) if self.stem == "cifar" else (7, 2)
-        x = GroupNorm(self.groups, name="GroupNorm_0")(_conv(self.widths[0], window, stride, name="Conv_0")(x))
-        x = nn.relu(x if self.stem == "cifar" else max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
-        return self._stages(x, 0, self.apart)
-
-    def _stages(self, x: jax.Array, first: int, last: int) -> jax.Array:
-        """Run some stages; each but the first begins by halving the images."""
-        for stage in range(first, last):
+        x = nn.relu(GroupNorm(self.groups)(_conv(self.widths[0], window, stride)(as_images(x))))
+        if self.stem == "imagenet":
+            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, width in enumerate(self.widths):
             for number in range(self.blocks):
                 stride = 2 if stage > 0 and number == 0 else 1
-                block = partial(_Block, name=f"Block_{stage * self.blocks + number}")
-                x = block(self.widths[stage], stride, self.groups, self.shortcut)(x)
-        return x
+                x = _Block(width, stride, self.groups, self.shortcut, name=f"Block_{stage * self.blocks + number}")(x)
+        return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
 
 
 def resnet18(classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", widths: Sequence[Whole] = (64, 128, 256, 512)) -> Model:
@@ -107,7 +93,7 @@ def resnet18(classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", wid
     """
     if stem not in ("cifar", "imagenet"):
         raise ValueError(f'resnet18: stem must be "cifar" or "imagenet", got {stem!r}')
-    return _resnet("resnet18", classes, widths, 4, groups, blocks=2, shortcut="projection", stem=stem, apart=1)
+    return _resnet("resnet18", classes, widths, 4, groups, blocks=2, shortcut="projection", stem=stem)
 
 
 def resnet20(classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding", widths: Sequence[Whole] = (16, 32, 64)) -> Model:
@@ -137,7 +123,7 @@ def resnet20(classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding
     """
     if shortcut not in ("padding", "projection"):
         raise ValueError(f'resnet20: shortcut must be "padding" or "projection", got {shortcut!r}')
-    return _resnet("resnet20", classes, widths, 3, groups, blocks=3, shortcut=shortcut, stem="cifar", apart=0)
+    return _resnet("resnet20", classes, widths, 3, groups, blocks=3, shortcut=shortcut, stem="cifar")
 
 
 def _resnet(name: str, classes: Whole, widths: Sequence[Whole], stages: int, groups: Whole, **fields: Any) -> Model:
