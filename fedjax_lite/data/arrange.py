@@ -59,7 +59,7 @@ def arrange(
 
 def _held(part: Part) -> list[str]:
     """Return the names of the clients that have examples."""
-    return [part.names[i] for i in np.unique(np.asarray(part.client))]
+    return [part.names[i] for i in np.flatnonzero(np.bincount(np.asarray(part.client))).tolist()]
 
 
 def _named(part: Part, names: Sequence[str]) -> FederatedData:

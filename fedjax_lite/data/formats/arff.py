@@ -121,9 +121,9 @@ def _words(kind: str, file: Path, line: int) -> list[str]:
 def _below(file: Path, header: int) -> Iterator[Piece]:
     """Yield the lines below the header's last, with comments blanked."""
     for piece in pieces(file):
-        above = min(max(header + 1 - piece.line, 0), len(piece.lines))
-        lines = ["\n" if line.lstrip().startswith("%") else line for line in piece.lines[above:]]
-        below = Piece(piece.line + above, "".join(lines).encode())
+        data = piece.after(max(header + 1 - piece.line, 0))
+        lines = ["\n" if line.lstrip().startswith("%") else line for line in data.lines]
+        below = Piece(data.line, "".join(lines).encode())
         if sparse := [number for number, line in enumerate(lines, below.line) if line.lstrip().startswith("{")]:
             raise DataError(f"{file}, line {sparse[0]}: a row is written sparsely: convert it, for instance by Weka's SparseToNonSparse")
         if lines:

@@ -1,6 +1,7 @@
 """Tables of delimited text: CSV, TSV, and files of data without a header."""
 
 import csv as standard
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -111,17 +112,16 @@ def _below(file: Path, header: str | None) -> Iterator[Piece]:
     """Yield a file's lines without its header, whose delimiter is `header`; None: it has none."""
     for piece in pieces(file):
         if header is not None and not piece.blank:
-            number = _header(piece, header)[1]
-            piece, header = Piece(piece.line + number, "".join(piece.lines[number:]).encode()), None
+            piece, header = piece.after(_header(piece, header)[1]), None
         yield piece
 
 
-def _sniffed(lines: Sequence[str]) -> str:
+def _sniffed(lines: Iterator[str]) -> str:
     """Return the delimiter that cuts the first lines into most cells, all lines into as many."""
-    lines = [line for line in lines[:50] if line.strip()]
+    some = [line for line in itertools.islice(lines, 50) if line.strip()]
 
     def cells(delimiter: str) -> tuple[bool, int]:
-        counts = [len(cells) for cells in standard.reader(lines, delimiter=delimiter, skipinitialspace=True)] or [0]
+        counts = [len(cells) for cells in standard.reader(some, delimiter=delimiter, skipinitialspace=True)] or [0]
         return len(set(counts)) == 1 and counts[0] > 1, counts[0]
 
     return max(",;\t|", key=cells)

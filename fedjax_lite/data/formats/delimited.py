@@ -113,8 +113,8 @@ def _numbers(
 
 def _refused(values: np.ndarray, stays: np.ndarray) -> np.ndarray:
     """Return which values are infinite, or missing in a column in which they may not."""
-    finite = np.isfinite(values)
-    return ~finite & ~(np.isnan(values) & stays)
+    refused = ~np.isfinite(values)
+    return refused & ~(np.isnan(values) & stays) if refused.any() else refused
 
 
 def _row_by_row(source: Source, piece: Piece, wanted: Sequence[int], coders: dict[int, Callable]) -> tuple[list[int], np.ndarray]:

@@ -68,11 +68,11 @@ def _by_arrow(csv: Any, piece: Piece, delimiter: str, width: int, wanted: Sequen
             cells = table.column(at).chunk(0)
             if column in coders:
                 values[:, at] = np.array([coders[column](word) for word in cells.dictionary.to_pylist()])[cells.indices.to_numpy()]
-                continue
-            numbers = cells.to_numpy(zero_copy_only=False)
-            if np.isnan(numbers).sum() != cells.null_count:  # "nan(1)", which Python takes for a word
-                return None
-            values[:, at] = numbers
+            else:
+                values[:, at] = cells.to_numpy(zero_copy_only=False)
+    numbers = [at for at, column in enumerate(wanted) if column not in coders]
+    if not np.isfinite(values).all() and np.isnan(values[:, numbers]).sum() != sum(table.column(at).null_count for at in numbers):
+        return None  # "nan(1)", which Python takes for a word
     return values
 
 

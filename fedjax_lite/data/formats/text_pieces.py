@@ -13,7 +13,7 @@ from fedjax_lite.data.formats.reading import unpacked
 
 __all__ = ["Piece", "pieces", "refuse_expansion"]
 
-_PIECE, _LONGEST = 2**20, 2**24  # bytes read at a time; bytes of the longest line
+_PIECE, _PEEK, _LONGEST = 2**21, 2**10, 2**24  # bytes read at a time, looked at first; bytes of the longest line
 _FREE, _RATIO = 2**28, 200  # bytes that every packed file may unpack to, and how many times its size a larger one
 
 
@@ -24,14 +24,21 @@ class Piece(NamedTuple):
     data: bytes  # UTF-8, line feeds alone between lines
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self) -> Iterator[str]:
         """The lines as text, with their ends."""
-        return io.StringIO(self.data.decode()).readlines()
+        return io.StringIO(self.data.decode())
+
+    def after(self, number: int) -> "Piece":
+        """Leave the first lines out."""
+        begin, line = 0, self.line
+        while line < self.line + number and begin < len(self.data):
+            begin, line = (self.data.find(b"\n", begin) + 1) or len(self.data), line + 1
+        return Piece(line, self.data[begin:])
 
     @property
     def blank(self) -> bool:
         """Whether no line holds anything."""
-        return not self.data.decode().strip()
+        return not self.data[:_PEEK].decode(errors="ignore").strip() and not self.data.decode().strip()
 
 
 def pieces(file: Path) -> Iterator[Piece]:
