@@ -29,15 +29,17 @@ OURS = ("public", "central_test", "labels", "hold_out_clients")  # keys of [data
 def load_data(config: Config, seed: int) -> Source:
     """Load the data that [data] names.
 
-    `hold_out_clients` is taken out of the clients, and `central_test` and `public` out of the others' examples, in this order. The `seed`
-    of [data] decides all that is drawn here; without it the given one, the run's, does.
+    `hold_out_clients` is taken out of the clients, and `central_test` and `public` out of the others' examples, in this order. Vocabulary,
+    means and deviations are those of the clients that are left. The `seed` of [data] decides all that is drawn here; without it the given
+    one, the run's, does.
     """
     table = config.at("data")
     seed = seed_of(table, seed)
     source = _named(table.without(OURS), seed)
     if "hold_out_clients" in table:
-        with refusing(table.at("hold_out_clients")):
-            left, new = hold_out_clients(TrainTest(source.train, source.test), table.get("hold_out_clients"), seed=seed + 3 * 2**32)
+        left, new = _left(table, source, seed)
+        if (fitted := _fitted(table.without(OURS), left.names)) is not None:
+            left, new = _left(table, _named(fitted, seed), seed)
         source = source._replace(train=left.train, test=left.test, new=new)
     for place, name in enumerate(("central_test", "public")):
         ours = table.at(name)
@@ -57,6 +59,22 @@ def load_data(config: Config, seed: int) -> Source:
         return source
     apart = None if source.new is None else TrainTest(*map(_whole, source.new))
     return source._replace(train=_whole(source.train), test=_whole(source.test), public=_whole(source.public), new=apart)
+
+
+def _left(table: Table, source: Source, seed: int) -> tuple[TrainTest, TrainTest]:
+    """Return the clients that are left, and those that `hold_out_clients` keeps apart."""
+    with refusing(table.at("hold_out_clients")):
+        return hold_out_clients(TrainTest(source.train, source.test), table.get("hold_out_clients"), seed=seed + 3 * 2**32)
+
+
+def _fitted(table: Table, names: Sequence[str] | None) -> Table | None:
+    """Return a data set's table that fits to the clients `names` alone; None where nothing is fitted to any, or the table says whom."""
+    if isinstance(table.get("inner"), dict):
+        inner = _fitted(table.at("inner"), names)
+        return inner and table.also(inner=inner.value)
+    reader = find(_recognised(table)[0], "data")[0]
+    fits = any(p.name == "fit_on" for p in parameters_of(reader))
+    return table.also(fit_on=list(names)) if fits and names is not None and "fit_on" not in table else None
 
 
 def paths_of(config: Config) -> dict[str, str | list[str]]:

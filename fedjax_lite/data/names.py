@@ -1,10 +1,12 @@
 """The names of a population's clients: writers, roles, people, files."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["Names", "checked_names", "in_order"]
+from fedjax_lite.refuse import short
+
+__all__ = ["Names", "checked_names", "in_order", "to_fit"]
 
 
 class Names(tuple[str, ...]):
@@ -40,6 +42,25 @@ def checked_names(names: Any, population: int) -> Names:
         name, number = Counter(names).most_common(1)[0]
         raise ValueError(f"names: {number} clients are called {name!r}: give each another name")
     return names
+
+
+def to_fit(names: Sequence[str] | None, fit_on: Any) -> list[bool]:
+    """Return of each client called `names` whether it is in `fit_on`, the names of those that something is fitted to.
+
+    Raises:
+        ValueError: for clients without names, what is no list of names or empty, and a name that no client has.
+
+    >>> to_fit(["ann", "bob"], ["bob"])
+    [False, True]
+    """
+    if names is None:
+        raise ValueError("fit_on is for clients that have names: leave it out, or leave partition out")
+    if isinstance(fit_on, str) or not isinstance(fit_on, Sequence) or not len(fit_on):
+        raise ValueError(f"fit_on must be a list of clients' names, got {fit_on!r}")
+    chosen = set(fit_on)
+    if strangers := chosen - set(names):
+        raise ValueError(f"fit_on: {sorted(map(str, strangers))[0]!r} is no client; there are {short(', '.join(names))}")
+    return [name in chosen for name in names]
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -141,6 +141,23 @@ def test_everything_of_data_is_drawn_by_its_own_seed(configured, files, source):
         assert not set(one.names) & set(one.new.names) and len(one.names) == one.population
 
 
+def test_clients_that_never_take_part_decide_no_statistics_and_no_word(configured, tmp_path):
+    """Each client has a number and a character of its own: those of the clients held out are not in the mean, nor in the vocabulary."""
+    letters = "abcdef"
+    (tmp_path / "x.csv").write_text("who,x,y\n" + "".join(f"{c},{10**k},0\n{c},{10**k + 1},1\n" for k, c in enumerate(letters)))
+    (tmp_path / "x.txt").write_text("\n".join(f"{c}:\n{c}{c}{c}\n" for c in letters))
+    table = 'name = "csv"\npath = "x.csv"\nlabel = "y"\nclient = "who"\ntest = 0\nhold_out_clients = 2'
+    one = load_data(configured(table), 0)
+    np.testing.assert_allclose(one.train.examples["x"].mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(one.train.examples["x"].std(axis=0), 1, rtol=1e-5)
+    noisy = table.replace('name = "csv"\n', "").replace("test = 0\nhold_out_clients = 2", 'test = 0, name = "csv"').replace("\n", ", ")
+    inner = load_data(configured(f'name = "feature_noise"\nsigma = 0\ninner = {{ {noisy} }}\nhold_out_clients = 2'), 0)
+    np.testing.assert_allclose(inner.train.examples["x"].mean(axis=0), 0, atol=1e-6)
+    text = load_data(configured('name = "text"\npath = "x.txt"\nby = "speaker"\nlength = 4\ntest = 0\nhold_out_clients = 2'), 0)
+    assert text.words[4:] == text.names and len(text.names) == 4
+    assert all(set(np.ravel(text.new.train.client(k)["y"]).tolist()) <= {0, 1, 3} for k in range(2))
+
+
 def first_parameters(config, seed):
     source = load_data(config, 0)
     made = parts(config, source, outputs_of(config, source), seed)

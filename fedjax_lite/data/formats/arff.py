@@ -32,6 +32,7 @@ def arff(
     text: str = "one-hot",
     standardise: bool = True,
     classes: int | Sequence[str] | None = None,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -44,7 +45,7 @@ def arff(
     Args:
         path: a file, several, or a folder of .arff files, as in `csv`; .gz is unpacked.
         label: the label's attribute, by name or by place; by default the last.
-        client, features, missing, text, standardise, classes, partition, test, seed: as in `csv`.
+        client, features, missing, text, standardise, classes, fit_on, partition, test, seed: as in `csv`.
 
     Returns:
         TrainTest. Examples: "x" float32 `[columns]`; "y" int32, float32 if a label is no whole number; `words` are the labels' words.
@@ -78,6 +79,7 @@ def arff(
         text=text,
         standardise=standardise,
         classes=classes,
+        fit_on=fit_on,
         partition=partition,
         test=test,
         seed=seed,

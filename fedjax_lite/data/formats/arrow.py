@@ -36,6 +36,7 @@ def arrow(
     text: str = "one-hot",
     standardise: bool = True,
     classes: int | Sequence[str] | None = None,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -51,7 +52,7 @@ def arrow(
         features: the columns of x. One of images (encoded, or arrays of numbers) or of lists is x; of others, numbers and words, x is a
             row as in `csv`. By default all columns but label and client.
         size, grey: of images, as in `images`.
-        missing, text, standardise, classes: of numbers and words, as in `csv`.
+        missing, text, standardise, classes, fit_on: of numbers and words, as in `csv`.
         partition, test, seed: as in `csv`.
 
     Returns:
@@ -77,7 +78,8 @@ def arrow(
     splits = {"train": [given]} if given.is_file() else {name: _saved(folder) for name, folder in _splits(given).items()}
     tables = {name: _table(files, _read_arrow) for name, files in splits.items()}
     columns = {"label": label, "client": client, "features": features, "missing": missing, "size": size, "grey": grey}
-    return _population(tables, columns, text, standardise, classes=classes, partition=partition, test=test, seed=seed)
+    how = {"classes": classes, "fit_on": fit_on, "partition": partition, "test": test, "seed": seed}
+    return _population(tables, columns, text, standardise, **how)
 
 
 def parquet(
@@ -92,6 +94,7 @@ def parquet(
     text: str = "one-hot",
     standardise: bool = True,
     classes: int | Sequence[str] | None = None,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -101,7 +104,7 @@ def parquet(
     Args:
         path: a file, several, or a folder of .parquet files with the same columns. Files called train, test or validation, or
             `train-00000-of-00001` as on the Hugging Face Hub, are the parts; validation counts where there is no test.
-        label, client, features, size, grey, missing, text, standardise, classes, partition, test, seed: as in `arrow`.
+        label, client, features, size, grey, missing, text, standardise, classes, fit_on, partition, test, seed: as in `arrow`.
 
     Returns:
         TrainTest, as `arrow`.
@@ -122,7 +125,8 @@ def parquet(
         splits.setdefault(found[1] if found else "train", []).append(file)
     tables = {name: _table(files, _read_parquet) for name, files in splits.items()}
     columns = {"label": label, "client": client, "features": features, "missing": missing, "size": size, "grey": grey}
-    return _population(tables, columns, text, standardise, classes=classes, partition=partition, test=test, seed=seed)
+    how = {"classes": classes, "fit_on": fit_on, "partition": partition, "test": test, "seed": seed}
+    return _population(tables, columns, text, standardise, **how)
 
 
 def _population(tables: dict[str, tuple[Path, Any]], columns: dict[str, Any], text: str, standardise: bool, **arguments: Any) -> TrainTest:

@@ -33,6 +33,7 @@ def csv(
     text: str = "one-hot",
     standardise: bool = True,
     classes: int | Sequence[str] | None = None,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -57,6 +58,7 @@ def csv(
         standardise: whether numbers are standardised, after the test part is held out.
         classes: the number of classes, which whole labels must keep below; or the words of the labels in their order. By default, labels
             that are all numbers stay, and words are numbered in their order as text.
+        fit_on: names of the clients whose training examples means and deviations are of; by default all.
         partition: deals the training examples to clients, whoever's they are.
         test: share of its examples that each client holds out, in [0, 1).
         seed: of the partition, and of what is held out.
@@ -84,7 +86,14 @@ def csv(
     sources = [_source(file, header, delimiter) for file in files_of(path, _ENDS)]
     columns: dict[str, Any] = {"label": label, "client": client, "features": features, "missing": missing, "classes": classes}
     return population(
-        rows_of(sources, **columns), text=text, standardise=standardise, classes=classes, partition=partition, test=test, seed=seed
+        rows_of(sources, **columns),
+        text=text,
+        standardise=standardise,
+        classes=classes,
+        fit_on=fit_on,
+        partition=partition,
+        test=test,
+        seed=seed,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.leaf_tasks import Decoded, decoder, in_numbers
 from fedjax_lite.data.formats.parts import part_of
 from fedjax_lite.data.formats.reading import folder, reading, regular
+from fedjax_lite.data.names import to_fit
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.table import joined, numbered
 from fedjax_lite.data.train_test import TrainTest
@@ -27,6 +28,7 @@ def leaf(
     size: int | None = None,
     vocabulary: Whole = 10_000,
     length: Whole = 25,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -45,6 +47,7 @@ def leaf(
         vocabulary: of words (Sent140, Reddit), how many have a number beside the four special tokens (`fl.data.vocabulary_of`): the
             most frequent of the training clients; 0 is padding, 1 a word that has none.
         length: words that a tweet of Sent140 is cut or filled up to.
+        fit_on: names of the users whose training examples the vocabulary is of; by default all.
         partition: deals the examples of all users anew; None: each user is a client.
         test, seed: the share that each client holds out where the folder has no test part, and the seed of that.
 
@@ -81,7 +84,9 @@ def leaf(
     split = (path / "train").is_dir()
     train = _read(path / "train" if split else path, decode)
     held = _read(path / "test", decode, allow_empty=True) if split and (path / "test").is_dir() else []
-    parts, words = _in_parts(train, held, vocabulary, path)
+    names = [user.name for user in train]
+    fitted = [True] * len(names) if fit_on is None else to_fit(None if partition else names, fit_on)
+    parts, words = _in_parts(train, held, fitted, vocabulary, path)
     del train, held  # the parts are a copy of them
     return arrange(*parts, partition=partition, share=test, seed=seed, words=words)
 
@@ -95,11 +100,13 @@ class _User(NamedTuple):
     y: Any
 
 
-def _in_parts(train: list[_User], held: list[_User], vocabulary: Whole, path: Path) -> tuple[list[Part], tuple[str, ...] | None]:
+def _in_parts(
+    train: list[_User], held: list[_User], fitted: list[bool], vocabulary: Whole, path: Path
+) -> tuple[list[Part], tuple[str, ...] | None]:
     """Number the users' words alike in both parts, and make the parts; return them with the class names."""
     users, owners = train + held, [user.owner for user in train + held]
     with reading(path):
-        pairs, words = in_numbers([Decoded(user.x, user.y) for user in users], len(train), vocabulary, owners)
+        pairs, words = in_numbers([Decoded(user.x, user.y) for user in users], fitted, vocabulary, owners)
         y, classes = numbered([pair.y for pair in pairs], owners)
         clients = joined([pair.x for pair in pairs], y, owners)
     both = (train, clients[: len(train)], path), (held, clients[len(train) :], path / "test")

@@ -5,7 +5,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +54,10 @@ def decoder(invert: bool, images: str | os.PathLike | None, size: int | None, le
     return decode
 
 
-def in_numbers(users: Sequence[Decoded], train: int, most: Any, owners: Sequence[str]) -> tuple[list[Decoded], tuple[str, ...] | None]:
-    """Number the words of all users by a vocabulary of the first `train`; return it where labels are words of it."""
+def in_numbers(
+    users: Sequence[Decoded], fitted: Sequence[bool], most: Any, owners: Sequence[str]
+) -> tuple[list[Decoded], tuple[str, ...] | None]:
+    """Number the words of all users by a vocabulary of those `fitted`, as far as this goes; return it where labels are words of it."""
     most = a_count("leaf", "vocabulary", most)
     worded = [isinstance(user.x, list) for user in users]
     if not any(worded):
@@ -63,7 +65,7 @@ def in_numbers(users: Sequence[Decoded], train: int, most: Any, owners: Sequence
     if not all(worded):
         raise ValueError(f"x of {owners[worded.index(True)]} is words, and that of {owners[worded.index(False)]} is not: make them equal")
     sides = [side for user in users for side in user if isinstance(side, list)]
-    training = [side for user in users[:train] for side in user if isinstance(side, list)]
+    training = [side for user in compress(users, fitted) for side in user if isinstance(side, list)]
     known = vocabulary_of(chain.from_iterable(training), most)
     numbers = encode(known, list(chain.from_iterable(chain.from_iterable(sides))))
     cut = iter(np.split(numbers, np.cumsum([len(side) * len(side[0]) for side in sides])[:-1]))

@@ -10,6 +10,7 @@ import numpy as np
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.arrays import aligned, stranger
 from fedjax_lite.data.error import DataError
+from fedjax_lite.data.names import to_fit
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.refuse import is_count, short
 
@@ -31,7 +32,7 @@ class Rows(NamedTuple):
     held: np.ndarray | None = None  # bool [rows]: those of the test part; None: there is none
 
 
-def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partition: Any, test: Any, seed: Any) -> TrainTest:
+def population(rows: Rows, *, text: str, standardise: bool, classes: Any, fit_on: Any, partition: Any, test: Any, seed: Any) -> TrainTest:
     """Make a population of a table's rows.
 
     Args:
@@ -39,6 +40,7 @@ def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partit
         text: "one-hot", or "codes": a word becomes its place in the order of words as text.
         standardise: whether columns of numbers get the mean 0 and the standard deviation 1 over the training examples.
         classes: a number of classes, or the words of labels in their order, or None.
+        fit_on: names of the clients whose training examples these statistics, and the means of missing values, are of; None: all.
         partition, test, seed: as in `arrange`.
 
     Raises:
@@ -56,9 +58,10 @@ def population(rows: Rows, *, text: str, standardise: bool, classes: Any, partit
     del rows, x, examples  # the population is a copy of them
     made = arrange(*parts, partition=partition, share=test, seed=seed, words=words)
     del parts
+    fitted = slice(None) if fit_on is None else np.repeat(to_fit(made.names, fit_on), np.asarray(made.train.size))
     if "missing" in made.train.examples:
-        made = _fill(made, where)
-    return _standardise(made, number) if standardise else made
+        made = _fill(made, fitted, where)
+    return _standardise(made, fitted, number) if standardise else made
 
 
 def _part(rows: Rows, examples: dict[str, np.ndarray], which: Any) -> Part:
@@ -99,9 +102,9 @@ def _features(rows: Rows, text: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(columns, axis=1, dtype=np.float32), np.array(number)
 
 
-def _fill(made: TrainTest, where: str) -> TrainTest:
-    """Fill missing values up by the mean of those that the training examples have in that column."""
-    x, gone = (np.asarray(made.train.examples[name]) for name in ("x", "missing"))
+def _fill(made: TrainTest, fitted: Any, where: str) -> TrainTest:
+    """Fill missing values up by the mean of those that the training examples `fitted` have in that column."""
+    x, gone = (np.asarray(made.train.examples[name])[fitted] for name in ("x", "missing"))
     number = (~gone).sum(axis=0)
     if not number.all():
         raise DataError(f"{where}: no training example has a value of feature {int(np.argmin(number))}: leave this column out by features=")
@@ -116,9 +119,9 @@ def _fill(made: TrainTest, where: str) -> TrainTest:
     return TrainTest(*(part and filled(part) for part in made))
 
 
-def _standardise(made: TrainTest, number: np.ndarray) -> TrainTest:
-    """Give columns the mean 0 and, where they vary, the standard deviation 1 over the training examples."""
-    mean, deviation = _moments(np.asarray(made.train.examples["x"]))
+def _standardise(made: TrainTest, fitted: Any, number: np.ndarray) -> TrainTest:
+    """Give columns the mean 0 and, where they vary, the standard deviation 1 over the training examples `fitted`."""
+    mean, deviation = _moments(np.asarray(made.train.examples["x"])[fitted])
     mean = np.where(number, mean, 0).astype(np.float32)
     deviation = np.where(number & (deviation > 0), deviation, 1).astype(np.float32)
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedjax_lite.data.deal import check_fraction
 from fedjax_lite.data.error import DataError
 from fedjax_lite.data.formats.reading import files_of, stem
 from fedjax_lite.data.formats.text_pieces import pieces
+from fedjax_lite.data.names import to_fit
 from fedjax_lite.data.partition import Partition
 from fedjax_lite.data.text import BEGIN, END, Vocabulary, encode, tokens_of, vocabulary_of, windows
 from fedjax_lite.data.train_test import TrainTest
@@ -30,6 +31,7 @@ def text(
     length: Whole = 80,
     vocabulary: Whole | None = None,
     least: Whole = 1,
+    fit_on: Sequence[str] | None = None,
     partition: Partition | None = None,
     test: Number = 0.2,
     seed: Whole = 0,
@@ -48,6 +50,7 @@ def text(
         length: tokens of a window.
         vocabulary: how many tokens it has at most beside the four special ones, the most frequent; others are <unknown>. None: all.
         least: clients with fewer tokens than this are left out; at least 1.
+        fit_on: names of the clients whose training text the vocabulary is of; by default all.
         partition: deals the training windows to clients; the test parts are then one central set.
         test: share of each client's text that is held out, in [0, 1); of lines, share of the windows.
         seed: of the partition, and of which windows of lines are held out; texts are cut without drawing.
@@ -78,7 +81,9 @@ def text(
         raise DataError(f"{files[0]}: no {by} has {least} tokens: lower least")
     share = 0 if by == "line" else test
     cut = {name: len(found) - int(len(found) * share + 1e-9) for name, found in tokens.items()}
-    known = vocabulary_of((found[: cut[name]] for name, found in tokens.items()), vocabulary)
+    names = list(tokens)
+    fitted = names if fit_on is None else compress(names, to_fit(None if partition or by == "line" else names, fit_on))
+    known = vocabulary_of((tokens[name][: cut[name]] for name in fitted), vocabulary)
     numbers = dict(zip(tokens, _numbered(known, tokens.values()), strict=True))
     train = {name: all_of[: cut[name] + (1 if cut[name] < len(tokens[name]) else 2)] for name, all_of in numbers.items()}
     held = {name: all_of[1 + cut[name] :] for name, all_of in numbers.items() if cut[name] < len(tokens[name])}
