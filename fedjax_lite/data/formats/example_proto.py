@@ -27,7 +27,9 @@ def features_of(example: bytes) -> dict[str, np.ndarray | list[bytes]]:
     for features in _inside(example, 1):
         for entry in _inside(features, 1):
             name, value = b"", b""
-            for number, _, held in _fields(entry):
+            for number, kind, held in _fields(entry):
+                if kind != _MANY:
+                    raise ValueError(f"the field {number} of a feature's entry is a number and no message")
                 name, value = (held, value) if number == 1 else (name, held)
             found[name.decode()] = _values(value)
     return found
@@ -45,6 +47,8 @@ def _values(feature: bytes) -> np.ndarray | list[bytes]:
             if any(kind not in (_MANY, _FOUR) for kind, _ in values):
                 raise ValueError("a list of floats holds other values")
             return np.frombuffer(b"".join(each for _, each in values), "<f4").astype(np.float32)
+        if any(kind not in (_MANY, _VARINT) for kind, _ in values):
+            raise ValueError("a list of integers holds other values")
         return np.concatenate([np.zeros(0, np.int64), *[_integers(each) if kind == _MANY else _signed(each) for kind, each in values]])
     return np.zeros(0, np.float32)
 

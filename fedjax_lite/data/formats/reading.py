@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lite.data.error import DataError
+from fedjax_lite.refuse import short
 
+_LONGEST = 400  # characters that another library may say: some tell the bytes that they met
 _EXPANDS, _AT_LEAST = 100, 2**26  # a packed file may grow to so many times its size, or to so many bytes: a bomb grows a thousandfold
 
 
@@ -20,7 +22,7 @@ def reading(file: Any, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        said = str(error) or type(error).__name__
+        said = short(str(error) or type(error).__name__, _LONGEST)
         if isinstance(error, DataError) and str(file) in said:
             raise
         where = "" if str(file) in said else f"{file}: "

@@ -113,7 +113,7 @@ FORMATS = {
     "idx in gzip": (read_gzip, lambda folder: write_idx(folder, "train", 3)),
     "cifar pickles": (lambda folder: fl.data.cifar(folder, partition=EVERY), lambda folder: write_hundred(folder, binary=False)),
     "cifar binary": (lambda folder: fl.data.cifar(folder, partition=EVERY), lambda folder: write_hundred(folder, binary=True)),
-    "npz": (lambda folder: fl.data.npz(folder / "a.npz", partition=EVERY), lambda folder: keras(folder / "a.npz")),
+    "npz": (lambda folder: fl.data.npz(folder / "a.npz", partition=EVERY, test=0), lambda folder: keras(folder / "a.npz")),
     "npy in npz": (read_npy, write_npy),
     "pfllib": (
         lambda folder: fl.data.pfllib(folder, test=0),

@@ -170,6 +170,8 @@ def test_numbers_that_are_not_packed():
         (field(1, field(1, field(1, b"x") + field(2, field(2, b"\x08\x01")))), "a list of floats holds other values"),
         (field(1, field(1, field(1, b"x") + field(2, field(2, field(1, b"abc"))))), "no tf.train.Example: buffer size"),
         (field(1, field(1, field(1, b"x") + field(2, field(3, field(1, b"\xff"))))), "a number has no end"),
+        (field(1, field(1, field(1, b"x") + field(2, field(3, b"\x0d" + b"abcd")))), "a list of integers holds other values"),
+        (field(1, field(1, b"\x08\x05")), "the field 1 of a feature's entry is a number and no message"),
         (field(1, field(1, field(1, b"\xff"))), "no tf.train.Example: .*decode"),
         ("text", "serialized_example_proto holds no bytes|is no tf.train.Example"),
         (7, "serialized_example_proto holds no bytes"),
