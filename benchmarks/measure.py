@@ -27,6 +27,7 @@ MODELS = {
     "lenet5": lambda: fl.models.lenet5(),
     "vgg11": lambda: fl.models.vgg11(),
     "resnet18": lambda: fl.models.resnet18(),
+    "resnet20": lambda: fl.models.resnet20(),
     "transformer": lambda: fl.models.transformer(90),
 }
 

@@ -71,27 +71,31 @@ def plain(blocks, window, padding, channels, dense):
 
 
 class Residual(nn.Module):
-    """A block of ResNet-18, its normalisations of two groups."""
+    """A block of a residual network, its normalisations of two groups; where the width changes, a convolution or padding beside it."""
 
-    def __init__(self, channels, width, stride):
+    def __init__(self, channels, width, stride, padded):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else None
+        self.stride, self.more, projected = stride, width - channels, channels != width and not padded
+        self.shortcut = nn.Conv2d(channels, width, 1, stride, bias=False) if projected else None
         self.norm1, self.norm2 = nn.GroupNorm(2, width), nn.GroupNorm(2, width)
-        self.norm = nn.GroupNorm(2, width) if channels != width else None
+        self.norm = nn.GroupNorm(2, width) if projected else None
 
     def forward(self, x):
         y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
-        return F.relu(y + (x if self.shortcut is None else self.norm(self.shortcut(x))))
+        if self.shortcut is not None:
+            return F.relu(y + self.norm(self.shortcut(x)))
+        return F.relu(y + (F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more)) if self.more else x))
 
 
-def resnet18():
-    layers, channels = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.GroupNorm(2, 64), nn.ReLU()], 64
-    for width in (64, 128, 256, 512):
-        layers += [Residual(channels, width, 1 if channels == width else 2), Residual(width, width, 1)]
-        channels = width
-    return Images([*layers, nn.AdaptiveAvgPool2d(1)], [512, 10])
+def resnet(widths, blocks, padded):
+    layers, channels = [nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.GroupNorm(2, widths[0]), nn.ReLU()], widths[0]
+    for width in widths:
+        for number in range(blocks):
+            layers.append(Residual(channels, width, 2 if number == 0 and width != widths[0] else 1, padded))
+            channels = width
+    return Images([*layers, nn.AdaptiveAvgPool2d(1)], [channels, 10])
 
 
 class Attending(nn.Module):
@@ -136,7 +140,8 @@ MODELS = {
     "char_lstm": CharLSTM,
     "lenet5": lambda: plain(((6,), (16,)), 5, 0, 1, [256, 120, 84, 10]),
     "vgg11": lambda: plain(VGG11, 3, 1, 3, [512, 10]),
-    "resnet18": resnet18,
+    "resnet18": lambda: resnet((64, 128, 256, 512), 2, padded=False),
+    "resnet20": lambda: resnet((16, 32, 64), 3, padded=True),
     "transformer": Transformer,
 }
 

@@ -45,7 +45,7 @@ VARIANTS = {  # the fastest settings of each peer, from measurements on 2 cores
         "softmax": [f"--variant vmap --procs {CORES}", f"--variant hand --procs {CORES}", f"--variant hand --threads {CORES}"],
         "mlp": [f"--variant seq --procs {CORES}", f"--variant seq --procs {CORES} --compile", f"--variant hand --procs {CORES}"],
         "emnist_cnn": [f"--variant seq --procs {CORES}"],
-        **dict.fromkeys(["char_lstm", "lenet5", "vgg11", "resnet18", "transformer"], [f"--variant seq --procs {CORES}"]),
+        **dict.fromkeys(["char_lstm", "lenet5", "vgg11", "resnet18", "resnet20", "transformer"], [f"--variant seq --procs {CORES}"]),
     },
     "fedjax": {"softmax": [""], "mlp": [""], "emnist_cnn": ["--buckets 4"], "char_lstm": [""]},
     "pfl": dict.fromkeys(["softmax", "mlp", "emnist_cnn", "char_lstm"], [f"--procs {CORES}"]),

@@ -90,6 +90,10 @@ WORKLOADS = {
             ),
         ),
         Workload(
+            "resnet20", "ResNet-20, group normalisation of 2 groups, padded shortcuts", 100, 10, 100, 0.5, 300, 20, 0.05, (32, 32, 3), 10,
+            2 * (32**2 * (27 + 6 * 144) * 16 + 16**2 * (144 + 5 * 288) * 32 + 8**2 * (288 + 5 * 576) * 64 + 640),
+        ),
+        Workload(
             "transformer", "embedding 128, 2 blocks of 4 heads, rotary positions, tied output, 80 characters",
             500, 10, 40, 1.0, 200, 10, 0.1, (80,), 90, 80 * 2 * (24 * 128**2 + 128 * 90 + 2 * 2 * 80 * 128),
         ),
