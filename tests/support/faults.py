@@ -253,7 +253,7 @@ IN_FOLDERS = (
         'upright is None and images.name.startswith("emnist-")',
         "False"),
     Fault("a vocabulary counts the words of the test part", "data/formats/leaf_tasks.py", "data/formats/test_leaf_tasks.py",
-        "for user in users[:train] for side",
+        "for user in compress(users, fitted) for side",
         "for user in users for side"),
     Fault("an image may lie in another folder", "data/formats/leaf_tasks.py", "data/formats/test_leaf_tasks.py",
         "if not file.resolve().is_relative_to(images.resolve()):",

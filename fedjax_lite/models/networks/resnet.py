@@ -87,6 +87,7 @@ def resnet18(classes: Whole = 10, *, groups: Whole = 2, stem: str = "cifar", wid
     Quagmire of Decentralized Machine Learning" (2020), and Reddi et al., "Adaptive Federated Optimization" (2021), whose table 4 has
     the 11,227,812 parameters.
 
+    >>> import jax
     >>> example = {"x": jnp.zeros((24, 24, 3))}
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(resnet18(100, stem="imagenet").init, jax.random.key(0), example)))
     11227812
@@ -118,6 +119,7 @@ def resnet20(classes: Whole = 10, *, groups: Whole = 2, shortcut: str = "padding
 
     Source: He et al., "Deep Residual Learning for Image Recognition" (2016), section 4.2 with n = 3, and table 6.
 
+    >>> import jax
     >>> sum(x.size for x in jax.tree.leaves(jax.eval_shape(resnet20().init, jax.random.key(0), {"x": jnp.zeros((32, 32, 3))})))
     269722
     """
