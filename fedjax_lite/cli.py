@@ -30,7 +30,7 @@ from fedjax_lite.runner.folder import CHECKPOINTS
 from fedjax_lite.runner.hosts import join_hosts, leads
 from fedjax_lite.runner.model_file import named_leaves
 from fedjax_lite.runner.plan import plan
-from fedjax_lite.runner.progress import say, terminable
+from fedjax_lite.runner.progress import plain_warnings, say, terminable
 from fedjax_lite.runner.run import Result
 from fedjax_lite.study.printed import ranking, target_of
 from fedjax_lite.study.unfinished import Unfinished
@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
+    commands = {"data": _data, "list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}
     try:
-        return {"data": _data, "list": _list, "plan": _plan, "privacy": _privacy, "run": _run, "study": _study}[options.command](options)
+        with plain_warnings():
+            return commands[options.command](options)
     except ValueError as error:
         return _failed(error, 2)
     except BrokenPipeError:  # of `| head`

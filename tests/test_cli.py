@@ -4,11 +4,13 @@ import functools
 import os
 import re
 import signal
+import warnings
 
 import pytest
 from shells import TEXT, shell_in
 
 from fedjax_lite import cli
+from fedjax_lite.runner.progress import plain_warnings
 from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of
 from fedjax_lite.study.unfinished import Unfinished
@@ -100,3 +102,11 @@ def test_the_list_of_names(shell):
     assert len(names) > 60 and all(len(line.split()) > 1 for line in names)  # each with its line
     status, out, _ = shell("list aggregator")
     assert "trimmed_mean" in out and "keys: num_byzantine" in out and "optimizer" not in out
+
+
+def test_a_warning_to_users_is_one_line():
+    before = warnings.formatwarning
+    with plain_warnings():
+        assert warnings.formatwarning("two files, one is read", UserWarning, "call.py", 48) == "warning: two files, one is read\n"
+        assert "call.py:48: DeprecationWarning" in warnings.formatwarning("old", DeprecationWarning, "call.py", 48)
+    assert warnings.formatwarning is before
