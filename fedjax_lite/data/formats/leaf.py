@@ -1,16 +1,14 @@
 """LEAF's JSON folders: natural clients (writers, roles, accounts), each with its own train and test examples."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import orjson
 
 from fedjax_lite.base import Number, Whole
 from fedjax_lite.data.arrange import Part, arrange
 from fedjax_lite.data.error import DataError
+from fedjax_lite.data.formats.leaf_shard import users_of
 from fedjax_lite.data.formats.leaf_tasks import Decoded, decoder, in_numbers
 from fedjax_lite.data.formats.parts import part_of
 from fedjax_lite.data.formats.reading import folder, reading, regular
@@ -122,7 +120,7 @@ def _read(path: Path, decode: Callable[..., Decoded], allow_empty: bool = False)
     source: dict[str, Path] = {}
     users = []
     for file in files:
-        for user, data in _users(regular(file)):
+        for user, data in users_of(regular(file)):
             if user in source:
                 raise DataError(f"user {user!r} is both in {source[user]} and in {file}: remove one of them")
             source[user] = file
@@ -136,42 +134,3 @@ def _read(path: Path, decode: Callable[..., Decoded], allow_empty: bool = False)
     if not users:
         raise DataError(f"{path} holds no examples")
     return sorted(users, key=lambda user: user.name)
-
-
-def _users(file: Path) -> Iterator[tuple[str, dict[str, list]]]:
-    """Yield each user of a shard with its {"x", "y"}, once the shard is checked."""
-    try:
-        shard = orjson.loads(file.read_bytes())
-    except orjson.JSONDecodeError as error:
-        if error.doc.startswith(("NaN", "Infinity"), error.pos):
-            raise DataError(f"{file} holds NaN or Infinity, which is no JSON ({error}): clean or drop such examples") from None
-        raise DataError(f"{file} is not complete JSON ({error}): it is cut off or damaged, copy it again") from None
-    if not isinstance(shard, dict):
-        raise DataError(f"{file} is not a LEAF file: it holds a {type(shard).__name__}")
-    for key, kind, what in (("users", list, "list"), ("num_samples", list, "list"), ("user_data", dict, "table")):
-        if key not in shard:
-            raise DataError(f'{file} is not a LEAF file: it has no "{key}"')
-        if not isinstance(shard[key], kind):
-            raise DataError(f'{file} is not a LEAF file: "{key}" is {_brief(shard[key])}, not a {what}')
-    users, counts, data = shard["users"], shard["num_samples"], shard["user_data"]
-    for key, values, kinds in (("users", users, str), ("num_samples", counts, int | float)):
-        for i, value in enumerate(values):
-            if not isinstance(value, kinds) or isinstance(value, bool):
-                what = "name" if kinds is str else "number"
-                raise DataError(f'{file} is not a LEAF file: "{key}"[{i}] is {_brief(value)}, not a {what}')
-    if len(set(users)) != len(users) or set(users) != set(data) or len(counts) != len(users):
-        raise DataError(f"{file} lists {len(users)} users and {len(counts)} num_samples for the data of {len(data)} users: it is damaged")
-    for user, count in zip(users, counts, strict=True):
-        if not isinstance(data[user], dict) or not all(isinstance(data[user].get(field), list) for field in ("x", "y")):
-            raise DataError(f'user {user!r} in {file} must have a list "x" and a list "y"')
-        x, y = data[user]["x"], data[user]["y"]
-        # of a Reddit user all parts' shards count the comments of all parts together
-        if len(x) != len(y) or len(x) != count and not (y and isinstance(y[0], dict)):
-            raise DataError(f"user {user!r} in {file} has {len(x)} x and {len(y)} y, num_samples says {count}: the file is damaged")
-        yield user, data[user]
-
-
-def _brief(value: Any) -> str:
-    """Write a JSON value for an error, in about 40 characters."""
-    text = json.dumps(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    return text if len(text) < 40 else f"{text[:40]} ..."

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from fuzz import taking_at_most
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -263,3 +264,25 @@ def test_real_femnist(femnist):
     row = names.index("f3517_27")
     np.testing.assert_array_equal(data.train.client(row)["x"], np.array(shard["user_data"]["f3517_27"]["x"], np.float32))
     np.testing.assert_array_equal(data.train.client(row)["y"], shard["user_data"]["f3517_27"]["y"])
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\", 'a\\"{', "}{", '\\\\"', "ü{"])
+def test_users_are_cut_out_at_braces_outside_of_strings(tmp_path, name):
+    """Names, and words among the examples, may hold quotes, braces and backslashes."""
+    users = {name: {"x": [[name, "}", "q", "{", f"red {name}", '"{']], "y": [0]}, "z": {"x": [["1", "d", "q", "z", "red", "t"]], "y": [1]}}
+    for ascii in (True, False):
+        shard = {"users": [*users], "num_samples": [1, 1], "meta": {"a": {"b": {}}}, "user_data": users}
+        (tmp_path / "a.json").write_text(json.dumps(shard, ensure_ascii=ascii))
+        data = leaf(tmp_path, length=2, test=0)
+        assert sorted(data.names) == sorted(users) and data.train.size.tolist() == [1, 1]
+        assert sorted(data.train.examples["y"].tolist()) == [0, 1]
+
+
+def test_a_shard_is_not_held_whole_as_objects(tmp_path):
+    """The numbers of all users at once would take eight times the arrays, and the text twice."""
+    users = {f"u{k}": {"x": [[0.123] * 1000] * 20, "y": [0] * 20} for k in range(40)}
+    (tmp_path / "a.json").write_text(json.dumps({"users": [*users], "num_samples": [20] * 40, "user_data": users}))
+    del users
+    leaf(tmp_path, test=0)
+    with taking_at_most(3 * 40 * 20 * 1000 * 4):
+        leaf(tmp_path, test=0)
