@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
@@ -82,7 +82,7 @@ def _parsed(file: Path, text: Any) -> Any:
         raise DataError(f"{file} is not complete JSON ({error}): it is cut off or damaged, copy it again") from None
 
 
-def _objects(stream: BinaryIO) -> list[tuple[int, int]]:
+def _objects(stream: Any) -> list[tuple[int, int]]:
     """Return where the objects of users begin and end; nothing where braces do not match, so that the whole is parsed, and refused."""
     places, kinds, begin = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0
     while some := stream.read(_AT_ONCE):

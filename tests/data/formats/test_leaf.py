@@ -1,5 +1,6 @@
 """LEAF folders: tiny ones written here, and 75 real FEMNIST writers."""
 
+import io
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_lite.data import DataError, leaf
+from fedjax_lite.data.formats import leaf_shard
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +278,15 @@ def test_users_are_cut_out_at_braces_outside_of_strings(tmp_path, name):
         data = leaf(tmp_path, length=2, test=0)
         assert sorted(data.names) == sorted(users) and data.train.size.tolist() == [1, 1]
         assert sorted(data.train.examples["y"].tolist()) == [0, 1]
+
+
+NAMES = st.text(alphabet='a"\\\\{}[]:, \u00fc\n', max_size=6)
+
+
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, NAMES | st.lists(NAMES, max_size=2), max_size=3), max_size=4), st.booleans())
+def test_where_users_objects_lie(users, ascii):
+    text = json.dumps({"users": [*users], "user_data": users}, ensure_ascii=ascii).encode()
+    assert [json.loads(text[begin:end]) for begin, end in leaf_shard._objects(io.BytesIO(text))] == [*users.values()]
 
 
 def test_a_shard_is_not_held_whole_as_objects(tmp_path):
