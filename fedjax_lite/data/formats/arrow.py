@@ -78,8 +78,7 @@ def arrow(
     splits = {"train": [given]} if given.is_file() else {name: _saved(folder) for name, folder in _splits(given).items()}
     tables = {name: _table(files, _read_arrow) for name, files in splits.items()}
     columns = {"label": label, "client": client, "features": features, "missing": missing, "size": size, "grey": grey}
-    how = {"classes": classes, "fit_on": fit_on, "partition": partition, "test": test, "seed": seed}
-    return _population(tables, columns, text, standardise, **how)
+    return _population(tables, columns, text, standardise, classes=classes, fit_on=fit_on, partition=partition, test=test, seed=seed)
 
 
 def parquet(
@@ -125,8 +124,7 @@ def parquet(
         splits.setdefault(found[1] if found else "train", []).append(file)
     tables = {name: _table(files, _read_parquet) for name, files in splits.items()}
     columns = {"label": label, "client": client, "features": features, "missing": missing, "size": size, "grey": grey}
-    how = {"classes": classes, "fit_on": fit_on, "partition": partition, "test": test, "seed": seed}
-    return _population(tables, columns, text, standardise, **how)
+    return _population(tables, columns, text, standardise, classes=classes, fit_on=fit_on, partition=partition, test=test, seed=seed)
 
 
 def _population(tables: dict[str, tuple[Path, Any]], columns: dict[str, Any], text: str, standardise: bool, **arguments: Any) -> TrainTest:

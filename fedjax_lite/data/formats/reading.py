@@ -22,9 +22,9 @@ def reading(file: Any, *errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        said = short(str(error) or type(error).__name__, _LONGEST)
-        if isinstance(error, DataError) and str(file) in said:
+        if isinstance(error, DataError) and str(file) in str(error):
             raise
+        said = short(str(error) or type(error).__name__, _LONGEST)
         where = "" if str(file) in said else f"{file}: "
         remedy = "" if isinstance(error, ValueError) else ": it is cut off, damaged or of another form, copy it again"
         raise DataError(f"{where}{said}{remedy}") from None

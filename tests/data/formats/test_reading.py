@@ -11,3 +11,9 @@ def test_a_library_that_tells_all_bytes_is_cut_short(kind):
     with pytest.raises(DataError, match="^a.npz: x+[.]{3}") as caught, reading("a.npz", OSError):
         raise kind("x" * 5000)
     assert len(str(caught.value)) < 600
+
+
+def test_what_names_the_file_already_keeps_its_words():
+    file = "far/" * 120 + "a.npz"
+    with pytest.raises(DataError, match=f"^{file}: a mistake, and its remedy$"), reading(file):
+        raise DataError(f"{file}: a mistake, and its remedy")
