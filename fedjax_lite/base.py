@@ -31,7 +31,6 @@ class Place(NamedTuple):
     start: Int[Array, "*clients"] | None = None  # the row of its first example; None: data.start[id]
     row: Int[Array, "*clients"] | None = None  # its row of the state's own and uplink; None: its id
     device: Int[Array, "*clients"] | None = None  # the place of the device that has its examples; None: all devices have them
-    left_out: Int[Array, "*clients"] | None = None  # clients drawn beyond the cohort's slots: their number in slot 0, and 0 in other slots
 
 
 class Client(NamedTuple):
@@ -44,6 +43,7 @@ class Client(NamedTuple):
     weight: Float[Array, "*clients"]  # 0 marks an empty slot
     age: Int[Array, "*clients"] | None = None  # how many rounds old the model is that it starts from; None: it is this round's
     place: Place = Place()
+    sums: dict[str, Float[Array, "*clients"]] = {}  # metrics of the cohort, which add over its slots
 
 
 class Batch(NamedTuple):
@@ -88,6 +88,7 @@ class Info(NamedTuple):
     key: Key
     metrics: dict[str, Float[Array, ""]]  # the round's metrics, for instance "loss"; empty where clients' metrics are private
     clients: Float[Array, ""] | float = float("nan")  # how many sent a finite message; NaN where that is private
+    cohort: Client | None = None  # who was in the round's slots; None where that is private
 
 
 class ClientWork(NamedTuple):
@@ -152,6 +153,15 @@ class State(NamedTuple):
     aggregator: Tree
     own: Tree  # [population, ...]
     uplink: Tree  # [population, ...]
+    sampling: Tree = ()  # the memory of a sampler that has one
+
+
+class Demand(NamedTuple):
+    """What a round asks of the device and the link of each client of a cohort."""
+
+    steps: Int[Array, "*clients"]  # local steps, with those of the passes over all examples
+    received: Float[Array, "*clients"]  # bits
+    sent: Float[Array, "*clients"]  # bits
 
 
 class Layout(NamedTuple):
@@ -160,6 +170,16 @@ class Layout(NamedTuple):
     steps: Callable[[Client, Any], Client]  # cohort, round -> cohort with the steps that each client takes
     rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> first own and uplink rows
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
+    demand: Callable[[State, Client], Demand] | None = None  # State, cohort -> what this round asks of each client, before it trains
+
+
+class Asynchrony(NamedTuple):
+    """How a server that waits for no cohort takes uploads in: what the host's table of arrivals is made by."""
+
+    buffer: int  # K, the uploads that one step of the server takes in
+    window: int  # the models that the server keeps: an upload from an older model is refused, or dropped
+    too_old: str = "refuse"  # or "drop"
+    tiers: int = 0  # 0: each client on its own; else clients of like speed are a tier, whose rounds are synchronous
 
 
 class Algorithm(NamedTuple):
@@ -172,6 +192,7 @@ class Algorithm(NamedTuple):
     privacy: Mechanism | None = None  # the aggregator's
     models: Callable[..., Tree] | None = None  # State, ids -> the models of these clients, by default of all, where each has its own
     loss_fn: Callable[..., Any] | None = None  # evaluates `params`, where the loss of the clients' model does not
+    asynchrony: Asynchrony | None = None  # None: the server waits for the whole cohort
 
 
 def round_key(state: State) -> Key:

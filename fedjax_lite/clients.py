@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from fedjax_lite import tree
-from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree, client_keys
+from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Demand, Key, Tree, client_keys
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.ledger import Cost, dense_bits, sent
@@ -42,6 +42,7 @@ class Side(NamedTuple):
     train: Callable[..., tuple[Tree, Tree, dict[str, Any]]]  # common, data, cohort, rows -> part, rows, sums of metrics
     received: Callable[[Any, Client], Any]  # shared, cohort -> bits that it was sent
     stacks: Callable[..., dict[str, Tree]]  # common, data, cohort, rows -> what `Layout.stacks` gives
+    demand: Callable[[tuple, Client], Demand]  # common, cohort -> what the round asks of each client
     personal: bool = False  # whether what clients keep between rounds is a model of their own
 
 
@@ -83,9 +84,16 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
         return part, rows, sums_in(sums)
 
     def received(shared, cohort):
-        rate = () if isinstance(shared.rate, float | int) else shared.rate
-        row = jax.tree.map(lambda x: x[0], shared.each)
-        return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * dense_bits((shared.params, rate, shared.extra, row))
+        return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * _broadcast_bits(shared)
+
+    def demand(common, cohort):
+        shared, round, aggregator_state = common
+        del aggregator_state
+        found, one = _first(work, shared.params, shared, cohort.key[0])
+        found, row = _sent_up(uplink, tree.zeros(found), uplink.init(found), shared, one, round)
+        bits = jnp.float32(aggregator.bits(found)) if aggregator.bits else sum(sent(row, found))
+        each = jnp.ones(cohort.id.shape, jnp.float32)
+        return Demand(cohort.steps, each * _broadcast_bits(shared), each * bits)
 
     def stacks(common, data, cohort, rows):
         build, _ = local(common, data, cohort, rows)
@@ -98,7 +106,7 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
     def begin(params, shared, key):
         return rows(params, shared, key, jnp.arange(family.clients))
 
-    return Side(message, rows, begin, train, received, stacks, work.personal)
+    return Side(message, rows, begin, train, received, stacks, demand, work.personal)
 
 
 class _Families(NamedTuple):
@@ -115,7 +123,8 @@ def _families(families: Sequence[Family], sides: Sequence[Side], additive: bool)
     several = _Families(first, sides, additive)
     message, begin, train = partial(_message_of_all, several), partial(_begin_each, several), partial(_train_each, several)
     personal = all(family.work.personal for family in families)
-    return Side(message, None, begin, train, partial(_receive_each, several), partial(_stack_each, several), personal)
+    stacks, demand = partial(_stack_each, several), partial(_demand_each, several)
+    return Side(message, None, begin, train, partial(_receive_each, several), stacks, demand, personal)
 
 
 def _message_of_all(several: _Families, params: Tree, shared: Any, key: Key) -> Tree:
@@ -159,6 +168,14 @@ def _stack_each(several: _Families, common: tuple, data: Any, cohort: Client, ro
     """Collect the stacks of each family."""
     found = [side.stacks(*given) for side, given in _deal(several, common, data, cohort, rows)]
     return {name: tuple(one[name] for one in found) for name in found[0]}
+
+
+def _demand_each(several: _Families, common: tuple, cohort: Client) -> Demand:
+    """Ask each family what its clients of the cohort have to do."""
+    shared, *rest = common
+    found = [side.demand((_for_family(shared, k), *rest), cohort) for k, side in enumerate(several.sides)]
+    family = jnp.searchsorted(jnp.array(several.first[1:]), cohort.id, side="right")
+    return jax.tree.map(lambda *each: jnp.choose(family, each, mode="clip"), *found)
 
 
 def _deal(several: _Families, common: tuple, data: Any, cohort: Client, rows: Tree) -> Iterator[tuple[Side, tuple]]:
@@ -238,6 +255,12 @@ def _local(work, uplink, aggregator, batches, data, common, like) -> tuple[Build
         return Local(start, step, finish, collect, aggregator.additive, batches.most_batches(data))
 
     return build, ravel_pytree(of_steps | of_finish)[1]
+
+
+def _broadcast_bits(shared: Any) -> float:
+    """Count the bits that one client is sent of a broadcast."""
+    rate = () if isinstance(shared.rate, float | int) else shared.rate
+    return dense_bits((shared.params, rate, shared.extra, jax.tree.map(lambda x: x[0], shared.each)))
 
 
 def _pointing(cohort: Client) -> Client:

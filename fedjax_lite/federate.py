@@ -14,6 +14,7 @@ from fedjax_lite.base import (
     Algorithm,
     Client,
     ClientWork,
+    Demand,
     Info,
     Key,
     Layout,
@@ -89,7 +90,8 @@ def federate(
     side = side_of(families, aggregator, batches, engine or packed(), population)
     params_of = server.params or (lambda state: server.broadcast(state).params)
     parts = _Parts(side, aggregator, server, batches, population, params_of)
-    layout = Layout(partial(_settle_steps, batches), partial(_first_rows, parts) if side.rows else None, partial(_stacks, parts))
+    rows = partial(_first_rows, parts) if side.rows else None
+    layout = Layout(partial(_settle_steps, batches), rows, partial(_stacks, parts), partial(_demand, parts))
     privacy = aggregator.privacy
     if privacy is not None and side.personal:
         privacy = privacy._replace(personal=True)
@@ -111,18 +113,19 @@ def _round(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[Stat
     """Run one round: broadcast, train, aggregate, update; and report its metrics."""
     side, aggregator, server = parts.side, parts.aggregator, parts.server
     key = aggregate_key(round_key(state))
+    counted = cohort.sums
     common, cohort = _begin(parts, state, data, cohort)
 
     part, rows, sums = side.train(common, data, cohort, (state.own, state.uplink))
     bits, arrived = sums.pop(SENT)
     aggregate, aggregator_state, metrics = aggregator.finish(part, state.aggregator, jax.random.fold_in(key, 0))
-    metrics, info = _report(parts, state, arrived, sums, metrics, jax.random.fold_in(key, 1))
+    metrics, info = _report(parts, state, (cohort, arrived), sums, metrics, jax.random.fold_in(key, 1))
     server_state = server.update(aggregate, state.server, info)
     server_state, aggregator_state = _unless_nobody(parts, state, cohort, (server_state, aggregator_state))
 
     metrics = _join(metrics, server.metrics(server_state), "clients or aggregator and server")
     check_names(metrics, "the client work, the aggregator or the server")
-    metrics |= _count_traffic(cohort, bits, side.received(common[0], cohort))
+    metrics |= _count_traffic(cohort, counted, bits, side.received(common[0], cohort))
     metrics["update_norm"] = optax.tree.norm(optax.tree.sub(parts.params_of(server_state), parts.params_of(state.server)))
     return State(state.round + 1, state.key, server_state, aggregator_state, *rows), metrics
 
@@ -145,7 +148,7 @@ def _begin(parts: _Parts, state: State, data: Any, cohort: Client) -> tuple[tupl
         raise ValueError(
             f"the algorithm was built for population={parts.population}, the data has {data.population} clients: make them equal"
         )
-    cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id)))
+    cohort = data.locate(cohort._replace(key=client_keys(round_key(state), cohort.id), sums={}))
     return (parts.server.broadcast(state.server), state.round, state.aggregator), _settle_steps(parts.batches, cohort, state.round)
 
 
@@ -156,14 +159,17 @@ def _settle_steps(batches: Batches, cohort: Client, round: Any) -> Client:
     return cohort._replace(steps=jnp.where(working, planned, 0), weight=jnp.where(working, cohort.weight, 0))
 
 
-def _report(parts: _Parts, state: State, arrived: Any, sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
+def _report(parts: _Parts, state: State, who: tuple[Client, Any], sums: dict, metrics: dict, key: Key) -> tuple[dict[str, Any], Info]:
     """Join the metrics of client work and aggregator, and make the server's `Info`, without metrics where these are private."""
     private = parts.aggregator.privacy is not None or hidden(state.own, state.uplink)
     if private:
         check_names(sums, "private client work", INSIDE)
     metrics = _join({name: metric.value() for name, metric in sums.items()}, metrics, "client work and aggregator")
+    cohort, arrived = who
     clients = arrived.astype(jnp.result_type(float))
-    return metrics, Info(state.round, key, {} if private else metrics, jnp.nan * clients if private else clients)
+    if private:
+        return metrics, Info(state.round, key, {}, jnp.nan * clients)
+    return metrics, Info(state.round, key, metrics, clients, cohort)
 
 
 def _unless_nobody(parts: _Parts, state: State, cohort: Client, after: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
@@ -173,12 +179,11 @@ def _unless_nobody(parts: _Parts, state: State, cohort: Client, after: tuple[Tre
     return tree.where(counts, tree.cast_like(after, before), before)
 
 
-def _count_traffic(cohort: Client, sent: Cost, received: Any) -> dict[str, Any]:
-    """Count the clients, the clients left out, and the bits sent and received."""
+def _count_traffic(cohort: Client, counted: dict[str, Any], sent: Cost, received: Any) -> dict[str, Any]:
+    """Count the clients, the bits sent and received, and what the sampler counts."""
     found = {"clients": jnp.sum(cohort.weight > 0, dtype=jnp.float32), "downlink_bits": received}
     found |= {"uplink_bits": sent.payload + sent.side, "uplink_side_bits": sent.side}
-    left_out = cohort.place.left_out
-    return found if left_out is None else found | {"left_out": jnp.sum(left_out).astype(jnp.float32)}
+    return found | {name: jnp.sum(each).astype(jnp.float32) for name, each in counted.items()}
 
 
 def _first_rows(parts: _Parts, params: Tree, key: Key, ids: Any) -> tuple[Tree, Tree]:
@@ -194,6 +199,12 @@ def _check_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
     if parts.aggregator.privacy is not None:
         refuse_memory(() if parts.side.personal else rows[0], rows[1])
     return rows
+
+
+def _demand(parts: _Parts, state: State, cohort: Client) -> Demand:
+    """Count the local steps and the bits that a round asks of each client of a cohort."""
+    cohort = parts.batches.with_passes(_settle_steps(parts.batches, cohort, state.round))
+    return parts.side.demand((parts.server.broadcast(state.server), state.round, state.aggregator), cohort)
 
 
 def _stacks(parts: _Parts, state: State, data: Any, cohort: Client) -> dict[str, Tree]:

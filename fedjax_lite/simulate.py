@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import Algorithm, Key, State, Tree, round_key
+from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
+from fedjax_lite.sampling.draw import draw, looked, ready
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["advance", "simulate"]
@@ -69,11 +70,13 @@ def advance_counting(
 
     def body(carry, _):
         state, drawn = carry
-        cohort = sampler(round_key(state), data.size, state.round)
+        cohort, state = draw(sampler, algorithm, state, data.size)
+        cohort, state = looked(sampler, algorithm, state, data, cohort)
         there = (algorithm.layout.steps(cohort, state.round) if algorithm.layout else cohort).weight > 0  # and has examples
         drawn = drawn.at[jnp.where(there, cohort.id, data.population)].add(1, mode="drop")
-        state, metrics = algorithm.round(state, data, cohort)
-        return (state, drawn), metrics
+        after, metrics = algorithm.round(state, data, cohort)
+        return (after._replace(sampling=state.sampling), drawn), metrics
 
+    state = ready(sampler, state, data.size)
     (state, drawn), history = jax.lax.scan(body, (state, jnp.zeros(data.population, jnp.int32)), length=rounds)
     return state, history, drawn

@@ -2,16 +2,28 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Key, Number, client_keys, sample_key
+from fedjax_lite.base import NO_LIMIT, Client, Demand, Key, Number, Tree, client_keys, sample_key
 
 SPREAD = 6  # standard deviations above the mean for which a Poisson cohort has slots
 
 Sampler = Callable[[Key, Int[Array, " population"], Int[Array, ""]], Client]  # round key, sizes, round -> cohort
+
+
+class Remembering(NamedTuple):
+    """A sampler that keeps a memory between rounds, `State.sampling`: the time that has passed, or what clients' losses were."""
+
+    init: Callable[[Int[Array, " population"]], Tree]  # sizes -> memory
+    # round key, sizes, round, memory, (cohort -> Demand) -> cohort, memory
+    sample: Callable[[Key, Any, Any, Tree, Callable[[Client], Demand]], tuple[Client, Tree]]
+    # params, data, cohort, memory -> cohort, memory; called before the cohort trains. None: it looks at no client's examples
+    look: Callable[[Tree, Any, Client, Tree], tuple[Client, Tree]] | None = None
+    participation: "Participation | None" = None
+    ours: bool = True
 
 
 class Participation(NamedTuple):

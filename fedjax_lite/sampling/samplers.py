@@ -121,7 +121,7 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
         slots = jnp.arange(slots_of(Participation("poisson", rate=rate, capacity=capacity), population))
         drawn = cohort(key, sizes, permute(order_key, population, slots), slots < count)
         past = jnp.maximum(count - len(slots), 0)
-        return drawn._replace(place=drawn.place._replace(left_out=jnp.where(slots == 0, past, 0)))
+        return drawn._replace(sums={"left_out": jnp.where(slots == 0, past, 0).astype(jnp.float32)})
 
     return known(sample, Participation("poisson", rate=rate, capacity=capacity))
 

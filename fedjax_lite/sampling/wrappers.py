@@ -129,8 +129,7 @@ def including(sampler: Sampler, clients: Sequence[Whole]) -> Sampler:
         chosen, always = sampler(key, sizes, round), cohort(key, sizes, jnp.asarray(ids))
         twice = jnp.any(chosen.id[:, None] == always.id[None, :], axis=1)
         chosen = chosen._replace(weight=jnp.where(twice, 0, chosen.weight))
-        if chosen.place.left_out is not None:
-            always = always._replace(place=always.place._replace(left_out=jnp.zeros_like(always.id)))
+        always = always._replace(sums={name: jnp.zeros(always.id.shape) for name in chosen.sums})
         if chosen.age is not None:
             always = always._replace(age=jnp.zeros_like(always.id))
         return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), chosen, always)

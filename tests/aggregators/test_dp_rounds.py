@@ -74,9 +74,9 @@ def test_a_round_without_clients_moves_the_model_by_noise_alone():
 
 def test_slots_that_were_lacking_are_counted():
     cohorts, drawn = crowded(np.arange(ROUNDS))
-    assert cohorts.place.left_out.tolist() == [[max(int(d.sum()) - SLOTS, 0), 0, 0] for d in np.asarray(drawn)]
+    assert cohorts.sums["left_out"].tolist() == [[max(int(d.sum()) - SLOTS, 0), 0, 0] for d in np.asarray(drawn)]
     _, history = rounds(cohorts, 1.0, softmax_data(), softmax_params())
-    np.testing.assert_array_equal(history["left_out"], np.asarray(cohorts.place.left_out)[:, 0])
+    np.testing.assert_array_equal(history["left_out"], np.asarray(cohorts.sums["left_out"])[:, 0])
     assert (history["left_out"] > 0).any() and (history["clients"] <= SLOTS).all()
 
 

@@ -1,0 +1,5 @@
+"""Virtual time: how long clients take, when a round ends, and in which order uploads arrive."""
+
+from fedjax_lite.clock.devices import Devices
+
+__all__ = ["Devices"]
