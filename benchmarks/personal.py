@@ -42,7 +42,7 @@ def main():
     setup = Setup(algorithm, data, params, fl.sampling.uniform(COHORT), ROUNDS, jax.random.key(1), loss_fn, test, ROUNDS)
     setup, shapes, host, needs = fit_to_devices(setup, options.rows == "host")
     setup = to_devices(setup)
-    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None)
+    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None, setup.sampler)
     how = fl.FineTune(optax.sgd(0.1), fl.Batches(10))
 
     seconds = {"round": [], "segment": [], "end": []}

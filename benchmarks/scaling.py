@@ -89,7 +89,7 @@ def prepared(axis: str, value: int | tuple[int, ...], keep: str, rounds: int) ->
     params = model.init(jax.random.key(0), data.example)
     parameters = sum(x.size for x in jax.tree.leaves(params))
     sampler, key = fl.sampling.uniform(chosen["cohort"]), everywhere(jax.random.key(1))
-    state, segment = start_segments(algorithm, data, params, key, keep == "host")
+    state, segment = start_segments(algorithm, data, params, key, keep == "host", sampler)
 
     began = time.perf_counter()
     if keep == "host":  # the program has the rows of the clients drawn

@@ -162,6 +162,7 @@ class Demand(NamedTuple):
     steps: Int[Array, "*clients"]  # local steps, with those of the passes over all examples
     received: Float[Array, "*clients"]  # bits
     sent: Float[Array, "*clients"]  # bits
+    passes: Int[Array, "*clients"] | int = 0  # how many of the steps are in passes, which a client makes however little it trains
 
 
 class Layout(NamedTuple):

@@ -203,8 +203,10 @@ def _check_rows(parts: _Parts, rows: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
 
 def _demand(parts: _Parts, state: State, cohort: Client) -> Demand:
     """Count the local steps and the bits that a round asks of each client of a cohort."""
-    cohort = parts.batches.with_passes(_settle_steps(parts.batches, cohort, state.round))
-    return parts.side.demand((parts.server.broadcast(state.server), state.round, state.aggregator), cohort)
+    settled = _settle_steps(parts.batches, cohort, state.round)
+    whole = parts.batches.with_passes(settled)
+    demand = parts.side.demand((parts.server.broadcast(state.server), state.round, state.aggregator), whole)
+    return demand._replace(passes=whole.steps - settled.steps)
 
 
 def _stacks(parts: _Parts, state: State, data: Any, cohort: Client) -> dict[str, Tree]:

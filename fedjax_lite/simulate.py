@@ -6,7 +6,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.sampling.draw import draw, looked, ready
+from fedjax_lite.sampling.draw import draw, looked, ready, taking_part
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["advance", "simulate"]
@@ -72,11 +72,10 @@ def advance_counting(
         state, drawn = carry
         cohort, state = draw(sampler, algorithm, state, data.size)
         cohort, state = looked(sampler, algorithm, state, data, cohort)
-        there = (algorithm.layout.steps(cohort, state.round) if algorithm.layout else cohort).weight > 0  # and has examples
-        drawn = drawn.at[jnp.where(there, cohort.id, data.population)].add(1, mode="drop")
+        drawn = drawn.at[taking_part(algorithm, cohort, state.round, data.population)].add(1, mode="drop")
         after, metrics = algorithm.round(state, data, cohort)
         return (after._replace(sampling=state.sampling), drawn), metrics
 
-    state = ready(sampler, state, data.size)
+    state = ready(sampler, state, data.size)  # which a runner has done before, since it is one more form of the state
     (state, drawn), history = jax.lax.scan(body, (state, jnp.zeros(data.population, jnp.int32)), length=rounds)
     return state, history, drawn

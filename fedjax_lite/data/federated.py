@@ -188,7 +188,9 @@ class Piece:
     device: Any = None
 
     def locate(self, cohort: Client) -> Client:
-        """Return `cohort` with the row of each slot's first example here, and its device."""
+        """Return `cohort` with the row of each slot's first example here, and its device, unless it has been located before."""
+        if cohort.place.start is not None:
+            return cohort
         return cohort._replace(place=cohort.place._replace(start=self.start, device=self.device))
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.arrays import check_alike
@@ -21,7 +22,8 @@ from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_h
 from fedjax_lite.runner.segments import in_memory
 from fedjax_lite.runner.stream import at_once
 from fedjax_lite.sampling.check import check_sampler
-from fedjax_lite.sampling.participation import Sampler
+from fedjax_lite.sampling.draw import cohort_shapes, demand_of_all
+from fedjax_lite.sampling.participation import Remembering, Sampler
 from fedjax_lite.uplink.feedback import warn_if_seldom
 
 __all__ = ["Setup", "check_guarantee", "fit_to_devices", "structure", "to_devices", "trace"]
@@ -54,10 +56,12 @@ class Setup(NamedTuple):
 def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State, Need | None, dict[str, Need]]:
     """Fit a setup to the devices: with arrays as parameters, its state's shapes, rows' need of host memory, each device's needs."""
     algorithm, data, sampler = setup.algorithm, setup.data, setup.sampler
-    check_sampler(sampler, setup.key, data.size)
     params = jax.tree.map(jnp.asarray, setup.params)
     shapes = jax.eval_shape(algorithm.init, params, setup.key)
-    slots = jax.eval_shape(sampler, setup.key, jax.ShapeDtypeStruct((data.population,), jnp.int32), 0).id.size
+    check_sampler(sampler, setup.key, data.size)
+    if isinstance(sampler, Remembering):
+        sampler.check(np.asarray(data.size), demand_of_all(algorithm, shapes, setup.key, data.size))
+    slots = cohort_shapes(sampler, algorithm, shapes, jax.ShapeDtypeStruct((data.population,), jnp.int32)).id.size
     participations = setup.rounds * slots / data.population
     warn_if_seldom(shapes.uplink, participations)
     rows = host = None

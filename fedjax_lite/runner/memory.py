@@ -11,6 +11,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import placement
 from fedjax_lite.metrics import readable
+from fedjax_lite.sampling.draw import cohort_shapes
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = [
@@ -53,7 +54,7 @@ def needs(
         rows: the number of clients whose own and uplink rows are on the device; None: the population.
     """
     whole = data.shapes() if isinstance(data, Store) else data
-    cohort = jax.eval_shape(sampler, state.key, whole.size, state.round)
+    cohort = cohort_shapes(sampler, algorithm, state, whole.size)
     clients = cohort.id.shape[0]
     each = nbytes(whole.examples) // max(1, jax.tree.leaves(whole.examples)[0].shape[0])
     if isinstance(data, Store):

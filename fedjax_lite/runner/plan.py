@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lite import tree
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
@@ -21,7 +22,8 @@ from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_mem
 from fedjax_lite.runner.run import run
 from fedjax_lite.runner.segments import in_memory, start_segments
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
-from fedjax_lite.sampling.participation import Sampler
+from fedjax_lite.sampling.draw import draw, ready
+from fedjax_lite.sampling.participation import Remembering, Sampler
 
 __all__ = ["Plan", "plan"]
 
@@ -110,7 +112,7 @@ def plan(
     compile_seconds = time.perf_counter() - start
     check_fits(found, limit, max(0, peak - _total(found)))
 
-    steps = _steps(algorithm, data, sampler, key, min(rounds, TRIALS))
+    steps = _steps(setup, min(rounds, TRIALS))
     return Plan(
         parameters=sum(x.size for x in jax.tree.leaves(setup.params)),
         needs=found,
@@ -140,7 +142,8 @@ def _lower_streamed(setup: Setup, shapes: State, on_host: bool) -> tuple[jax.sta
     """Lower rounds and evaluation of a setup whose rows or examples come to the device; between them, the bytes beside."""
     layout = setup.algorithm.layout
     rows = partial(layout.rows, setup.params) if on_host and layout and layout.rows else None
-    shapes = shapes._replace(key=placement.everywhere(setup.key), round=placement.everywhere(np.int32(0)))
+    known = {"key": placement.everywhere(setup.key), "round": placement.everywhere(np.int32(0))}
+    shapes = shapes._replace(**known, **tree.zeros({"server": shapes.server, "aggregator": shapes.aggregator}))
     program, examples = lowered(setup.data, rows, setup.algorithm, setup.sampler, setup.first, shapes)
     beside = (cohorts_held() - 1) * examples + nbytes(setup.test) + setup.data.size.nbytes
     return program, beside, lowered_evaluation(setup.loss_fn, setup.params, setup.held_out) if setup.loss_fn else None
@@ -167,19 +170,24 @@ def _peak(program: jax.stages.Lowered, unknown: int) -> int:
     return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
 
 
-def _steps(algorithm: Algorithm, data: FederatedData | Store, sampler: Sampler, key: Key, rounds: int) -> list[np.ndarray] | None:
+def _steps(setup: Setup, rounds: int) -> list[np.ndarray] | None:
     """Local steps `[clients]` of the first rounds; None where the algorithm does not tell."""
+    algorithm, sampler, sizes = setup.algorithm, setup.sampler, jnp.asarray(setup.data.size)
     if algorithm.layout is None:
         return None
-    keys = [jax.random.fold_in(key, round) for round in range(rounds)]
-    cohorts = [sampler(key, jnp.asarray(data.size), jnp.int32(round)) for round, key in enumerate(keys)]
-    return [np.asarray(algorithm.layout.steps(cohort, round).steps) for round, cohort in enumerate(cohorts)]
+    found, state = [], State(jnp.int32(0), setup.key, (), (), (), ())
+    if isinstance(sampler, Remembering):
+        state = ready(sampler, jax.jit(algorithm.init)(setup.params, setup.key), sizes)
+    for round in range(rounds):
+        cohort, state = draw(sampler, algorithm, state._replace(round=jnp.int32(round)), sizes)
+        found.append(np.asarray(algorithm.layout.steps(cohort, round).steps))
+    return found
 
 
 def _trial(setup: Setup, on_host: bool) -> float:
     """Seconds of a round: the median of a few, after one that compiles."""
     setup = to_devices(setup._replace(test=None))
-    state, segment = start_segments(setup.algorithm, setup.data, setup.params, setup.key, on_host)
+    state, segment = start_segments(setup.algorithm, setup.data, setup.params, setup.key, on_host, setup.sampler)
     seconds = []
     for _ in range(1 + TRIALS):
         start = time.perf_counter()

@@ -37,6 +37,7 @@ from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records, plain, records_of
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
+from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["Result", "run"]
@@ -149,7 +150,7 @@ def run(
     check_classification(setup, classification)
     setup = to_devices(setup)
     trace(setup, converge)
-    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None)
+    state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None, setup.sampler)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
     seen = Seen(_drawn_before(setup, state))
@@ -215,7 +216,9 @@ def _drawn_before(setup: Setup, state: State) -> np.ndarray:
     done, sizes = int(state.round), setup.data.size
     if not done:
         return np.zeros(len(sizes), np.int64)
-    return drawn_for(setup.algorithm, setup.sampler, done, state._replace(round=jnp.int32(0)), everywhere(jnp.asarray(sizes)))
+    if isinstance(state.sampling, Watched):
+        return np.asarray(state.sampling.drawn, np.int64)
+    return drawn_for(setup.algorithm, setup.sampler, done, state._replace(round=jnp.int32(0), sampling=()), everywhere(jnp.asarray(sizes)))
 
 
 def _advance(

@@ -5,26 +5,31 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
+from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluation import evaluate, evaluate_algorithm, evaluate_models
 from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
+from fedjax_lite.sampling.draw import ready
+from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.simulate import advance_counting, simulate
 
 __all__ = ["first_rows", "in_memory", "start_segments", "whole"]
 
 
 def start_segments(
-    algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool
+    algorithm: Algorithm, data: FederatedData | Store, params: Tree, key: Key, on_host: bool, sampler: Sampler
 ) -> tuple[State, Callable[..., Any]]:
     """The first state, and a function that runs a segment of rounds from a state."""
+    sizes = everywhere(jnp.asarray(data.size))
     if not on_host or algorithm.layout is None or algorithm.layout.rows is None:
-        state = jax.jit(algorithm.init)(params, key)
+        state = ready(sampler, jax.jit(algorithm.init)(params, key), sizes)
         return state, streamed(data) if isinstance(data, Store) else partial(in_memory, data=data)
 
     def without_rows(params, key):
@@ -32,7 +37,7 @@ def start_segments(
 
     first = first_rows(algorithm, params)
     shapes = jax.eval_shape(algorithm.init, params, key)
-    state = jax.jit(without_rows)(params, key)._replace(own=untouched(shapes.own), uplink=untouched(shapes.uplink))
+    state = ready(sampler, jax.jit(without_rows)(params, key), sizes)._replace(own=untouched(shapes.own), uplink=untouched(shapes.uplink))
     return state, streamed(data, first)
 
 

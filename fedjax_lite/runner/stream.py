@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite import tree
-from fedjax_lite.base import Algorithm, Client, Mean, State, Tree, round_key
+from fedjax_lite.base import Algorithm, Client, Mean, State, Tree
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine import devices, placement
@@ -24,6 +24,7 @@ from fedjax_lite.evaluation import evaluate, evaluate_apart
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import Rows
 from fedjax_lite.runner.memory import nbytes
+from fedjax_lite.sampling.draw import draw, looked, looks, ready, taking_part
 from fedjax_lite.sampling.participation import Sampler
 
 STEP = 1.25  # a piece's number of rows is a power of this, so that few sizes are compiled
@@ -48,7 +49,11 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
 
     def segment(algorithm, sampler, loss_fn, rounds, state, *, held_out):
         nonlocal rows
-        cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, sizes)
+        if looks(sampler) and rounds > 1:  # a cohort depends on the rounds before
+            return _one_by_one(segment, algorithm, sampler, loss_fn, rounds, state, held_out)
+        before = np.array(state.sampling.drawn) if looks(sampler) else None
+        cohorts, ids, device, memory = _drawn(algorithm, sampler, rounds, state, sizes)
+        state = state._replace(sampling=memory)
         if first_rows:
             rows = rows or Rows(state, data.population, partial(first_rows, jax.tree.map(jnp.copy, state.key)))  # the state is donated
         length = at_once(data, rounds, ids.shape[1], rows.nbytes if rows else 0)
@@ -60,14 +65,14 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
                 clients, row = _distinct(ids[t : t + length], data.population)
                 own, uplink, row = placement.everywhere((*rows.take(clients), row))
                 state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(place=cohort.place._replace(row=row))
-            state, metrics = _rounds(algorithm, state, held, cohort)
+            state, metrics = _rounds(algorithm, sampler, state, held, cohort)
             if rows:
                 rows.put(clients, (state.own, state.uplink))
                 state = state._replace(own=(), uplink=())  # gone before the next are there
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
         evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
-        drawn = np.bincount(ids.ravel(), minlength=data.population + 1)[: data.population]  # the last of all are empty slots
+        drawn = _times(ids, data.population) if before is None else np.asarray(state.sampling.drawn) - before
         return rows.within(state) if rows else state, measured, evaluation, drawn
 
     return segment
@@ -88,7 +93,8 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
     Args:
         state: shapes, but arrays for key and round.
     """
-    cohorts, ids, device = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
+    cohorts, ids, device, memory = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
+    state = state._replace(sampling=memory)
     held: Any = data
     row = nbytes(jax.eval_shape(first_rows, state.key, ids[0, :1])) if first_rows else 0
     cohort = tree.take(cohorts, jnp.arange(at_once(data, rounds, ids.shape[1], row)))
@@ -99,13 +105,29 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
         own, uplink = jax.eval_shape(first_rows, state.key, clients)
         state, cohort = state._replace(own=own, uplink=uplink), cohort._replace(place=cohort.place._replace(row=jnp.asarray(rows)))
     examples = nbytes(held.examples) // placement.device_count() if isinstance(data, Store) else 0
-    return _rounds.of(algorithm).lower(*placement.shapes((state, held, cohort))), examples
+    return _rounds.of(algorithm, sampler).lower(*placement.shapes((state, held, cohort))), examples
 
 
-def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray]:
-    """Draw `_cohorts`, with ids and devices `[rounds, clients]` as NumPy arrays."""
-    cohorts, ids, device = _cohorts(algorithm, sampler, rounds, placement.device_count(), state.key, state.round, sizes)
-    return cohorts, np.asarray(ids), np.asarray(device)
+def _one_by_one(segment: Callable[..., Any], algorithm, sampler, loss_fn, rounds: int, state, held_out) -> tuple:
+    """Run a segment as segments of one round, evaluated after the last."""
+    found = []
+    for t in range(rounds):
+        state, *each = segment(algorithm, sampler, loss_fn if t == rounds - 1 else None, 1, state, held_out=held_out)
+        found.append(each)
+    measured, evaluations, drawn = zip(*found, strict=True)
+    return state, jax.tree.map(lambda *values: np.concatenate(values), *measured), evaluations[-1], sum(drawn)
+
+
+def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray, Tree]:
+    """Draw `_cohorts`, with ids and devices `[rounds, clients]` as NumPy arrays, and the sampler's memory after them."""
+    state = ready(sampler, state._replace(own=(), uplink=()), sizes)
+    (cohorts, ids, device), memory = _cohorts(algorithm, sampler, rounds, placement.device_count(), state, sizes)
+    return cohorts, np.asarray(ids), np.asarray(device), memory
+
+
+def _times(ids: np.ndarray, population: int) -> np.ndarray:
+    """Count how often each client stands in `ids`, where an empty slot has the id `population`."""
+    return np.bincount(ids.ravel(), minlength=population + 1)[:population]
 
 
 def _distinct(ids: np.ndarray, population: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,30 +161,38 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
 
 def drawn_for(algorithm: Algorithm, sampler: Sampler, rounds: int, state: State, sizes: Any) -> np.ndarray:
     """Return for how many of the next `rounds` rounds each client will be drawn."""
-    _, ids, _ = _drawn(algorithm, sampler, rounds, state, sizes)
-    return np.bincount(ids.ravel(), minlength=len(sizes) + 1)[: len(sizes)]
+    return _times(_drawn(algorithm, sampler, rounds, state, sizes)[1], len(sizes))
 
 
 @partial(Compiled, parts=2, static_argnames=("rounds", "among"))
-def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, key, first, sizes) -> tuple[Client, Any, Any]:
+def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, state, sizes) -> tuple[tuple[Client, Any, Any], Tree]:
     """Draw the stacked cohorts of the next `rounds` rounds, and for each slot the client's id and device, `[rounds, clients]`.
 
     The id of an empty slot is the population's size. A cohort depends on no result of training, so all can be drawn ahead.
+    Also returns the sampler's memory after the last.
     """
 
-    def one(round):
-        cohort = sampler(round_key(State(round, key, (), (), (), ())), sizes, round)
+    def one(carry, _):
+        round, memory = carry
+        cohort, after = draw(sampler, algorithm, state._replace(round=round, sampling=memory), sizes)
         planned = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
-        here = (planned.weight > 0) & (cohort.id >= 0) & (cohort.id < len(sizes))
-        return cohort, jnp.where(here, cohort.id, len(sizes)), devices.assign(planned.steps, among)
+        drawn = cohort, taking_part(algorithm, cohort, round, len(sizes)), devices.assign(planned.steps, among)
+        return (round + 1, after.sampling), drawn
 
-    return jax.lax.map(one, first + jnp.arange(rounds, dtype=jnp.int32))
+    (_, memory), drawn = jax.lax.scan(one, (state.round, state.sampling), length=rounds)
+    return drawn, memory
 
 
-@partial(Compiled, parts=1, donate_argnames="state")
-def _rounds(algorithm, state, data, cohorts):
+@partial(Compiled, parts=2, donate_argnames="state")
+def _rounds(algorithm, sampler, state, data, cohorts):
     """Run a round for each of the stacked cohorts in one program; return the state and metrics `[rounds]`."""
-    return jax.lax.scan(lambda state, cohort: algorithm.round(state, data, cohort), state, cohorts)
+
+    def one(state, cohort):
+        cohort, state = looked(sampler, algorithm, state, data, cohort)
+        after, metrics = algorithm.round(state, data, cohort)
+        return after._replace(sampling=state.sampling), metrics
+
+    return jax.lax.scan(one, state, cohorts)
 
 
 def _read_ahead(store: Store, ids: np.ndarray, rows: int) -> Iterator[Tree]:

@@ -1,19 +1,38 @@
 """Draw a round's cohort from any sampler, and hand on the memory of a sampler that keeps one."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from fedjax_lite.base import Algorithm, Client, Demand, State, Tree, round_key
-from fedjax_lite.sampling.participation import Remembering, Sampler
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
 
-__all__ = ["draw", "looked", "ready"]
+from fedjax_lite import tree
+from fedjax_lite.base import Algorithm, Client, Demand, Key, State, Tree, round_key
+from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
+
+__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "looked", "looks", "ready", "taking_part"]
+
+
+class Watched(NamedTuple):
+    """The memory of a sampler whose cohorts nobody can draw again without training, and how often it drew each client."""
+
+    memory: Tree
+    drawn: Int[Array, " population"]
+
+
+def looks(sampler: Sampler | Remembering) -> bool:
+    """Return whether a sampler looks at clients' examples, so that its cohorts depend on training."""
+    return isinstance(sampler, Remembering) and sampler.look is not None
 
 
 def ready(sampler: Sampler | Remembering, state: State, sizes: Any) -> State:
     """Return a state with the sampler's first memory, unless it has one already."""
     if not isinstance(sampler, Remembering) or not _is_nothing(state.sampling):
         return state
-    return state._replace(sampling=sampler.init(sizes))
+    memory = sampler.init(sizes)
+    return state._replace(sampling=Watched(memory, jnp.zeros(sizes.shape, jnp.int32)) if looks(sampler) else memory)
 
 
 def draw(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, sizes: Any) -> tuple[Client, State]:
@@ -25,16 +44,38 @@ def draw(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, siz
     """
     if not isinstance(sampler, Remembering):
         return sampler(round_key(state), sizes, state.round), state
-    cohort, memory = sampler.sample(round_key(state), sizes, state.round, state.sampling, partial(_demand, algorithm, state))
-    return cohort, state._replace(sampling=memory)
+    watched = isinstance(state.sampling, Watched)
+    memory = state.sampling.memory if watched else state.sampling
+    cohort, memory = sampler.sample(round_key(state), sizes, state.round, memory, partial(_demand, algorithm, state))
+    return cohort, state._replace(sampling=state.sampling._replace(memory=memory) if watched else memory)
 
 
 def looked(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, data: Any, cohort: Client) -> tuple[Client, State]:
     """Let a sampler look at the global model and the cohort's examples; the cohort that is left of it, and the state."""
     if not isinstance(sampler, Remembering) or sampler.look is None:
         return cohort, state
-    cohort, memory = sampler.look(algorithm.params(state), data, cohort, state.sampling)
-    return cohort, state._replace(sampling=memory)
+    cohort, memory = sampler.look(algorithm.params(state), data, cohort, state.sampling.memory)
+    ids = taking_part(algorithm, cohort, state.round, data.population)
+    return cohort, state._replace(sampling=Watched(memory, state.sampling.drawn.at[ids].add(1, mode="drop")))
+
+
+def taking_part(algorithm: Algorithm, cohort: Client, round: Any, population: int) -> Int[Array, " clients"]:
+    """Return the id of each slot's client, and `population` for an empty slot and for a client without examples."""
+    cohort = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
+    return jnp.where((cohort.weight > 0) & (cohort.id >= 0) & (cohort.id < population), cohort.id, population)
+
+
+def cohort_shapes(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, sizes: Any) -> Client:
+    """Return the shapes of a cohort before a sampler looks, from the shapes of a state and of the sizes."""
+    return jax.eval_shape(lambda state, sizes: draw(sampler, algorithm, ready(sampler, state, sizes), sizes)[0], state, sizes)
+
+
+def demand_of_all(algorithm: Algorithm, shapes: State, key: Key, sizes: Any) -> Demand:
+    """Return what round 0 asks of every client, as NumPy arrays `[population]`, from the shapes of the first state."""
+    server, aggregator = tree.zeros((shapes.server, shapes.aggregator))
+    first = State(jnp.int32(0), key, server, aggregator, (), ())
+    everyone = cohort(round_key(first), jnp.asarray(sizes), jnp.arange(len(sizes)))
+    return jax.tree.map(np.asarray, jax.jit(partial(_demand, algorithm))(first, everyone))
 
 
 def _demand(algorithm: Algorithm, state: State, cohort: Client) -> Demand:

@@ -22,6 +22,7 @@ class Remembering(NamedTuple):
     sample: Callable[[Key, Any, Any, Tree, Callable[[Client], Demand]], tuple[Client, Tree]]
     # params, data, cohort, memory -> cohort, memory; called before the cohort trains. None: it looks at no client's examples
     look: Callable[[Tree, Any, Client, Tree], tuple[Client, Tree]] | None = None
+    check: Callable[[Any, Demand], None] = lambda sizes, demand: None  # refuses, given all clients' sizes and what a round asks of each
     participation: "Participation | None" = None
     ours: bool = True
 
