@@ -88,6 +88,18 @@ def ours(sample: Sampler, *inner: Sampler) -> Sampler:
     return sample
 
 
+def ordered(sample: Sampler, clients: Callable[[int], int], order: Callable[..., Callable[[Array], Array]]) -> Sampler:
+    """Attach to `sample` a permutation of the population whose first `clients` positions are its cohort, for who must be there.
+
+    Args:
+        clients: the size of the population -> the number of clients of a cohort.
+        order: round key, sizes, round -> (int32 positions -> int32 ids).
+    """
+    setattr(sample, "clients", clients)
+    setattr(sample, "order", order)
+    return sample
+
+
 def known(sample: Sampler, participation: Participation, *inner: Sampler) -> Sampler:
     """Attach `participation` to `sample` for accountants, and mark `sample` as `ours` does."""
     setattr(sample, "participation", participation)

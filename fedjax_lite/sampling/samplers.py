@@ -1,5 +1,6 @@
 """Samplers that choose cohorts: a fixed number, everyone, in turn, by size, by probability, from a table."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
 from fedjax_lite.refuse import a_count, a_share
-from fedjax_lite.sampling.participation import Participation, Sampler, cohort, known, ours, slots_of
+from fedjax_lite.sampling.participation import Participation, Sampler, cohort, known, ordered, ours, slots_of
 from fedjax_lite.shuffle import permute
 
 MANY = 100_000  # clients up to which jax's draws in float32 are right to a thousandth; with more they are off by percents
@@ -24,12 +25,14 @@ def uniform(clients: Whole) -> Sampler:
     """
     clients = a_count("uniform", "clients", clients)
 
-    def sample(key, sizes, round):
+    def order(key, sizes, round):
         del round
-        population = _population("uniform", clients, sizes)
-        return cohort(key, sizes, permute(sample_key(key), population, jnp.arange(clients)))
+        return partial(permute, sample_key(key), _population("uniform", clients, sizes))
 
-    return known(sample, Participation("fixed", clients))
+    def sample(key, sizes, round):
+        return cohort(key, sizes, order(key, sizes, round)(jnp.arange(clients)))
+
+    return ordered(known(sample, Participation("fixed", clients)), lambda population: clients, order)
 
 
 def everyone() -> Sampler:
@@ -44,7 +47,7 @@ def everyone() -> Sampler:
         del round
         return cohort(key, sizes, jnp.arange(sizes.shape[0]))
 
-    return known(sample, Participation("everyone"))
+    return ordered(known(sample, Participation("everyone")), lambda population: population, lambda key, sizes, round: jnp.asarray)
 
 
 def cyclic(clients: Whole) -> Sampler:
@@ -57,11 +60,15 @@ def cyclic(clients: Whole) -> Sampler:
     """
     clients = a_count("cyclic", "clients", clients)
 
-    def sample(key, sizes, round):
+    def order(key, sizes, round):
+        del key
         population = _population("cyclic", clients, sizes)
-        return cohort(key, sizes, (round * clients + jnp.arange(clients)) % population)
+        return lambda positions: (round * clients % population + positions) % population
 
-    return known(sample, Participation("cyclic", clients))
+    def sample(key, sizes, round):
+        return cohort(key, sizes, order(key, sizes, round)(jnp.arange(clients)))
+
+    return ordered(known(sample, Participation("cyclic", clients)), lambda population: clients, order)
 
 
 def weighted(clients: Whole) -> Sampler:
@@ -79,14 +86,17 @@ def weighted(clients: Whole) -> Sampler:
     """
     clients = a_count("weighted", "clients", clients)
 
-    def sample(key, sizes, round):
-        del round
+    def best(key, sizes, number):
         _population("weighted", clients, sizes)
         # With the usual 23 bits of a float32 the best scores of millions tie, and a tie goes to the lower id.
         scores = jnp.log(sizes) + jax.random.gumbel(sample_key(key), sizes.shape, mode="high" if len(sizes) > MANY else "low")
-        return cohort(key, sizes, jax.lax.top_k(scores, clients)[1])
+        return jax.lax.top_k(scores, number)[1]
 
-    return ours(sample)
+    def sample(key, sizes, round):
+        del round
+        return cohort(key, sizes, best(key, sizes, clients))
+
+    return ordered(ours(sample), lambda population: clients, lambda key, sizes, round: best(key, sizes, len(sizes)).__getitem__)
 
 
 def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
