@@ -1,13 +1,16 @@
 """Clients' devices: how fast they compute, receive and send."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from fedjax_lite.base import Demand
 from fedjax_lite.tree import take
 
-__all__ = ["Devices", "seconds"]
+__all__ = ["Devices", "check_devices", "seconds"]
 
 
 class Devices(NamedTuple):
@@ -28,5 +31,26 @@ class Seconds(NamedTuple):
 
 def seconds(devices: Devices, ids: Array, demand: Demand) -> Seconds:
     """Return the seconds of clients: bits / 8 / bytes a second to receive and to send, steps / (steps a second) to compute."""
-    one = take(devices, ids)
+    speeds = [x if isinstance(x, jax.Array) else jnp.asarray(np.asarray(x, jnp.result_type(float))) for x in devices]
+    one = take(Devices(*speeds), ids)
     return Seconds(demand.received / 8 / one.download, demand.steps / one.steps, demand.sent / 8 / one.upload)
+
+
+def check_devices(name: str, devices: Any) -> None:
+    """Refuse devices whose speeds are not positive numbers, one a client; tracers pass.
+
+    Raises:
+        TypeError, ValueError: naming the speed, and the first client that has none.
+    """
+    if not isinstance(devices, Devices):
+        raise TypeError(f"{name}: devices must be a fl.clock.Devices, such as fl.clock.lognormal(population), got {devices!r}")
+    for field, speeds in zip(Devices._fields, devices, strict=True):
+        if isinstance(speeds, jax.core.Tracer):
+            continue
+        each = np.asarray(speeds)
+        if each.ndim != 1 or len(each) != len(devices.steps):
+            raise ValueError(f"{name}: {field} must be one number a client, [{len(devices.steps)}] as steps, got {list(each.shape)}")
+        bad = np.flatnonzero(~(each > 0) | ((field == "steps") & np.isinf(each)))
+        if bad.size:
+            wanted = "positive and finite" if field == "steps" else "positive (inf: it takes no time)"
+            raise ValueError(f"{name}: client {bad[0]} has {field}={each[bad[0]]:g} a second: it must be {wanted}")

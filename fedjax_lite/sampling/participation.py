@@ -26,6 +26,10 @@ class Remembering(NamedTuple):
     participation: "Participation | None" = None
     ours: bool = True
 
+    def __call__(self, key: Key, sizes: Any, round: Any) -> Client:
+        """Refuse to be wrapped: what wraps a sampler calls it without a memory."""
+        raise TypeError("a sampler with a memory cannot stand inside another: let it wrap the other, as fl.clock.timed(sampler, ...) does")
+
 
 class Participation(NamedTuple):
     """How a sampler chooses cohorts, in an accountant's terms."""
