@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 def there(ids, time):
-    since, until, again = (jnp.asarray(x)[ids] for x in (SINCE, UNTIL, AGAIN))
+    since, until, again = (jnp.asarray(np.asarray(x, jnp.result_type(float)))[ids] for x in (SINCE, UNTIL, AGAIN))
     return ((since <= time) & (time < until)) | (again <= time)
 
 
@@ -42,7 +42,7 @@ def after_three_rounds(sampler, aggregator=None):
     return algorithm.params(state), history
 
 
-# Clients asked, over-selection, deadline; seconds, lost, late, waited for in each round; the model after three, of the mean and by examples.
+# Clients, over-selection, deadline; seconds, lost, late, waited for in each round; the model after three, of the mean and by examples.
 POLICIES = {
     "all": ((3, 1.0, None), [11, 14, 14], [1, 0, 0], [0, 0, 0], [2, 3, 3], (-0.3538364179, 0.0954607879), (-0.1775646311, 0.1807071988)),
     "deadline": ((3, 1.0, 8.0), [8, 8, 8], [1, 0, 0], [1, 1, 1], [1, 2, 2], (-0.187991725, -0.20568172), (-0.1199163094, -0.4213790714)),
