@@ -5,13 +5,15 @@ from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 __all__ = [
-    "AUC", "BALANCED", "EVALUATIONS", "FINETUNED", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN", "SPREAD",
-    "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better", "of_each_model",
-    "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
+    "AUC", "BALANCED", "EVALUATIONS", "FINETUNED", "HOURS", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN",
+    "SPREAD", "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better",
+    "of_each_model", "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
-OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"})
+HOURS = "virtual_hours"  # since the start of a run under a virtual clock
+OF_CLOCK = frozenset({"seconds", HOURS, "waited_for", "too_late", "lost", "wasted_bits", "staleness", "oldest", "too_old"})
+OF_ROUND = frozenset({"round", "clients", "update_norm", "uplink_bits", "uplink_side_bits", "downlink_bits", "left_out"}) | OF_CLOCK
 OF_WORK = frozenset({"loss", "initial_loss", "gradient_norm"})
 TEST, TRAIN = "test_", "train_"
 EVALUATIONS = {TEST: "held-out examples", TRAIN: "all training examples"}  # prefix of an evaluation's metrics -> its examples
@@ -30,7 +32,7 @@ LOG_PERPLEXITY = "log_perplexity"  # a mean over tokens, whose exponential is sh
 LOWER = frozenset(
     "loss losses error errors norm norms mse rmse mae mape smape msle rmsle mase residual deviance perplexity perplexities ppl nll bpc bpd "
     "bpb logloss entropy crossentropy xent bce brier ece mce hinge divergence kl distance regret risk gap false fpr fnr wer cer eer fid "
-    "cost costs bits bytes seconds epsilon".split()
+    "cost costs bits bytes seconds hours late lost staleness oldest epsilon".split()
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 52, 24, 10, 36
-ROUND = "round"
+ROUND, IN_HOURS = "round", "virtual hours"
 LETTER, APART = 6.2, 10  # pixels of a letter of a label, and between two labels of the horizontal axis, at least
 
 
@@ -20,9 +20,11 @@ class Axis(NamedTuple):
 def horizontal(xs: Sequence[int | float], across: str) -> Axis:
     """Lay out an axis of xs, what `across` says: logarithmic unless rounds, over a decade and a half."""
     low, high = min(xs), max(xs)
-    log = across != ROUND and low > 0 and high / low > 30
+    log = across not in (ROUND, IN_HOURS) and low > 0 and high / low > 30
     if across == ROUND:
         named: Sequence[int | float] = [tick for tick in ticks(low, high) if low <= tick <= high and tick == int(tick)] or [low]
+    elif across == IN_HOURS:
+        named = steps(low, high) if log else [tick for tick in ticks(low, high) if low <= tick <= high]
     else:
         named = steps(low, high) if log else sorted(set(xs))
     return Axis(_scale(low, high, LEFT, WIDTH - RIGHT, log), named, log)

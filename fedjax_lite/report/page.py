@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fedjax_lite.metrics import EVALUATIONS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
+from fedjax_lite.metrics import EVALUATIONS, HOURS, ON_PUBLIC, SPREAD, in_order, is_evaluation, lower_is_better, parted, scale_of, shown
+from fedjax_lite.report.axis import IN_HOURS
 from fedjax_lite.report.chart import Series, line_chart
 from fedjax_lite.report.classes import classes_section
 from fedjax_lite.report.clients import clients_section
@@ -68,6 +69,7 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
     evaluated = [parted(name) for name in names if is_evaluation(name)]
     spreads = [(record["round"], _spreads(record)) for record in records]
     figures = []
+    hours = {record["round"]: record[HOURS] for record in records if HOURS in record}
     for prefix, name in evaluated:
         curves = {_marked(EVALUATIONS[prefix], outside, prefix + name): _series(records, prefix + name)}
         if name in names:
@@ -77,6 +79,11 @@ def _figures(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> list[
         band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in quantiles if None not in values]
         shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
         figures.append(line_chart(name.replace("_", " "), curves, band, shaded, lower_is_better(name), say=axis_writer(name)))
+        if hours:
+            first = dict(list(curves.items())[:1])
+            timed = {label: [(hours[round], y) for round, y in series] for label, series in first.items()}
+            title = f"{name.replace('_', ' ')} over virtual hours"
+            figures.append(line_chart(title, timed, may_be_log=lower_is_better(name), across=IN_HOURS, say=axis_writer(name)))
     drawn = {each for prefix, name in evaluated for each in (prefix + name, name)}
     beside = [name for name in names if name in ON_PUBLIC]
     if len(beside) > 1:

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.metrics import in_order, lower_is_better, scale_of, shown
-from fedjax_lite.report.axis import ROUND
+from fedjax_lite.metrics import HOURS, in_order, is_evaluation, lower_is_better, scale_of, shown
+from fedjax_lite.report.axis import IN_HOURS, ROUND
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.document import document
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import _duration, _pairs, axis_writer
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
+from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS, over_hours, to_target
 
 MOST_FIGURES = 48  # figures of a metric's curves, at most
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
@@ -72,6 +73,11 @@ def study_report(
         if metric in rounds:
             shown = "".join(_curves(axes, metric, values, rounds[metric], lower))
             parts.append(f'<details open="open"><summary>Over rounds: {SHADED}</summary><div class="figures">{shown}</div></details>')
+            if is_evaluation(metric) and rounds.get(HOURS) == rounds[metric]:
+                shown = "".join(_curves(axes, metric, values, results[HOURS], lower, across=IN_HOURS))
+                parts.append(
+                    f'<details open="open"><summary>Over virtual hours: {SHADED}</summary><div class="figures">{shown}</div></details>'
+                )
     constant = {metric: float(value) for metric, value in alike.items()}
     parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(constant)}" if constant else "")
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")
@@ -133,14 +139,20 @@ def _over_axes(axes: Mapping[str, Sequence[str]], metric: str, ends: np.ndarray,
 
 
 def _curves(
-    axes: Mapping[str, Sequence[str]], metric: str, values: np.ndarray, points: Sequence[int | float], lower: bool, across: str = ROUND
+    axes: Mapping[str, Sequence[str]],
+    metric: str,
+    values: np.ndarray,
+    points: Sequence[int | float] | np.ndarray,
+    lower: bool,
+    across: str = ROUND,
 ) -> list[str]:
     """Draw a figure for each combination of the shorter axes, with the longest axis as curves, all on one scale.
 
-    The scale may be logarithmic if lower is better.
+    The scale may be logarithmic if lower is better. `points` are `[points]`, or the hours of each run's points, like `values`.
     """
+    of_each = isinstance(points, np.ndarray)
     if not axes:
-        axes, values = {"": ("",)}, values[None]
+        axes, values, points = {"": ("",)}, values[None], points[None] if isinstance(points, np.ndarray) else points
     values = values / scale_of(metric)
     longest = _layout(axes)[0][0]
     labels = list(axes.values())[longest]
@@ -154,8 +166,11 @@ def _curves(
             curves, bands = {}, []
             for k in range(start, min(start + len(STROKES), len(labels))):
                 places = fixed | {longest: k}
-                of_seeds = values[tuple(places[i] for i in range(len(axes)))].astype(np.float64)  # [seeds, points]
-                seen = [(x, of_seeds[:, t]) for t, x in enumerate(points)]
+                index = tuple(places[i] for i in range(len(axes)))
+                of_seeds, xs = values[index].astype(np.float64), points  # [seeds, points]
+                if isinstance(points, np.ndarray):
+                    xs, of_seeds = over_hours(of_seeds, points[index])
+                seen = [(float(x) if of_each else x, of_seeds[:, t]) for t, x in enumerate(xs)]
                 curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
                 bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
@@ -166,7 +181,7 @@ def _curves(
 
 def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
     """Write the table of cells by rank."""
-    apart = {"low", "high", "seeds", "diverged", "rank", "rounds_to_target", "rounds_low", "rounds_high"}  # joined below, or left out
+    apart = {"low", "high", "seeds", "diverged", "rank", *OF_ROUNDS, *OF_HOURS}  # joined below, or left out
     names = [name for name in table[0] if name not in apart]
     head = [
         "rank",
@@ -174,6 +189,7 @@ def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
         "95 % interval",
         "diverged",
         *(["rounds to the target (mean, 95 % interval)"] if "rounds_low" in table[0] else []),
+        *(["virtual hours to the target (mean, 95 % interval)"] if "hours_low" in table[0] else []),
     ]
     rows = [
         [
@@ -181,7 +197,8 @@ def _ranked(metric: str, table: Sequence[Mapping[str, Any]]) -> str:
             *(shown(metric, row[name]) if name == "mean" else row[name] for name in names),
             _interval(metric, row),
             row["diverged"],
-            *([rounds_of(row)] if "rounds_low" in row else []),
+            *([to_target(row)] if "rounds_low" in row else []),
+            *([to_target(row, "hours")] if "hours_low" in row else []),
         ]
         for row in sorted(table, key=lambda row: row["rank"])
     ]
@@ -204,18 +221,6 @@ def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:
         else:
             rows[part] = facts
     return rows
-
-
-def rounds_of(row: Mapping[str, Any]) -> str:
-    """Write a row's rounds to a target: the mean over seeds, with its interval where there is more than one seed.
-
-    >>> rounds_of({"rounds_to_target": 14 / 3, "rounds_low": 1.8, "rounds_high": 7.5333})
-    '4.7 (1.8 to 7.5)'
-    """
-    if row["rounds_to_target"] is None:
-        return "-"
-    spread = "" if row["rounds_low"] is None else f" ({row['rounds_low']:.1f} to {row['rounds_high']:.1f})"
-    return f"{row['rounds_to_target']:.1f}{spread}"
 
 
 def _interval(metric: str, row: Mapping[str, Any]) -> str:

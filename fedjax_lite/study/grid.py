@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-OF_ROUNDS = ("rounds_to_target", "rounds_low", "rounds_high")  # columns of a table with a target
-COLUMNS = ("metric", "mean", "low", "high", "seeds", "diverged", "rank", *OF_ROUNDS)  # of a table, beside the grid's names
+from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS
+
+COLUMNS = ("metric", "mean", "low", "high", "seeds", "diverged", "rank", *OF_ROUNDS, *OF_HOURS)  # of a table, beside the grid's names
 RESERVED = ("key", "seed", *COLUMNS)  # names that a grid cannot use
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from fedjax_lite.metrics import headline, of_each_model, shown
-from fedjax_lite.report.study import rounds_of
+from fedjax_lite.report.target import to_target
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
 
@@ -37,14 +37,13 @@ def _ranked(study: Study, metric: str, targets: Mapping[str, float]) -> list[str
     """Write the lines of a table of cells by rank in one metric."""
     table = sorted(study.table(metric, targets.get(metric)), key=lambda row: row["rank"])
     names = [name for axis in study.axes for name in axis.names]
-    lines = [
-        ["rank", *names, metric, "95 % interval", "diverged", f"rounds to {targets[metric]:g} (mean, 95 %)" if metric in targets else ""]
-    ]
+    to = [what for what in ("rounds", "hours") if f"{what}_low" in table[0]]
+    lines = [["rank", *names, metric, "95 % interval", "diverged", *(f"{what} to {targets[metric]:g} (mean, 95 %)" for what in to)]]
     for row in table[:MOST]:
         mean, low, high = (shown(metric, row[name], ".4f") for name in ("mean", "low", "high"))
         spread = "-" if row["low"] is None else f"{low} to {high}"
-        rounds = rounds_of(row) if metric in targets else ""
-        lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), rounds])
+        reached = [to_target(row, what) for what in to]
+        lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), *reached])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     if len(table) > MOST:

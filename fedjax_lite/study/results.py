@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.metrics import HOURS, lower_is_better
 from fedjax_lite.report import study_report
+from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS
 from fedjax_lite.runner.files import write
-from fedjax_lite.study.grid import COLUMNS, OF_ROUNDS, Axis
+from fedjax_lite.study.grid import COLUMNS, Axis
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 from fedjax_lite.study.stored import fields_of, text_of
 
@@ -39,6 +40,10 @@ class Study(NamedTuple):
             raise ValueError(f"study: no metric {metric!r}; there are {', '.join(self.results)}")
         return self.results[metric]
 
+    def timed(self, metric: str) -> bool:
+        """Return whether a virtual hour is known for each point of a metric's curve."""
+        return HOURS in self.rounds and metric in self.rounds and self.rounds[metric] == self.rounds[HOURS]
+
     def table(self, metric: str, target: float | None = None, best: str | None = None) -> list[dict[str, Any]]:
         """Make one row a cell, with statistics over the seeds of a metric's last value.
 
@@ -52,7 +57,7 @@ class Study(NamedTuple):
             than two seeds are finite), "seeds" (how many are finite), "diverged" (how many are not), "rank" (1 is best, equal
             means share the lower number, cells with diverged seeds, or that lack the metric, come last) and, with a target,
             "rounds_to_target" (the mean over seeds of the first point's round that reaches it; None if a seed never does), "rounds_low" and
-            "rounds_high" (its confidence interval).
+            "rounds_high" (its confidence interval); where runs have a virtual clock also "hours_to_target", "hours_low" and "hours_high".
 
         Raises:
             ValueError: no such metric, a target without a curve, another `best`.
@@ -73,6 +78,9 @@ class Study(NamedTuple):
             if target is not None:
                 first = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
                 cell |= zip(OF_ROUNDS, _with_interval(() if first is None else first), strict=True)
+                if self.timed(metric):
+                    hour = rounds_to(self.results[metric][index], self.results[HOURS][index], target, lower)
+                    cell |= zip(OF_HOURS, _with_interval(() if hour is None else hour), strict=True)
             rows.append(cell)
         order = ranks([row["mean"] for row in rows], [len(self.seeds) - row["seeds"] for row in rows], lower)
         return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
@@ -110,7 +118,8 @@ class Study(NamedTuple):
         write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
-        columns = [name for name in COLUMNS[1:] if targets or name not in OF_ROUNDS]
+        absent = [*(() if targets else OF_ROUNDS), *(() if any(map(self.timed, targets)) else OF_HOURS)]
+        columns = [name for name in COLUMNS[1:] if name not in absent]
         rows = csv.DictWriter(text, [COLUMNS[0], *names, *columns], lineterminator="\n")
         rows.writeheader()
         rows.writerows({"metric": metric} | row for metric, table in tables.items() for row in table)

@@ -39,12 +39,12 @@ def ranks(means: Sequence[float | None], diverged: Sequence[int], lower_is_bette
     return [1 + sum(other < key for other in keys) for key in keys]
 
 
-def rounds_to(curves: np.ndarray, rounds: Sequence[int], target: float, lower_is_better: bool) -> np.ndarray | None:
-    """Return the round of each curve's first point that reaches `target`; None if a curve never does.
+def rounds_to(curves: np.ndarray, rounds: Sequence[int] | np.ndarray, target: float, lower_is_better: bool) -> np.ndarray | None:
+    """Return the round, or the hour, of each curve's first point that reaches `target`; None if a curve never does.
 
     Args:
         curves: `[seeds, points]`.
-        rounds: the round of each point.
+        rounds: the round of each point, `[points]`; or its hour, `[seeds, points]`.
 
     Returns:
         `[seeds]`.
@@ -53,4 +53,6 @@ def rounds_to(curves: np.ndarray, rounds: Sequence[int], target: float, lower_is
     [20, 30]
     """
     reached = curves <= target if lower_is_better else curves >= target
-    return np.asarray(rounds)[reached.argmax(axis=1)] if reached.any(axis=1).all() else None
+    if not reached.any(axis=1).all():
+        return None
+    return np.take_along_axis(np.broadcast_to(rounds, curves.shape), reached.argmax(axis=1)[:, None], axis=1)[:, 0]

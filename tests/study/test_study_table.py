@@ -16,7 +16,8 @@ from fedjax_lite.report import heat_map, study_report
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.study import _over_axes
-from fedjax_lite.study.grid import OF_ROUNDS, Axis
+from fedjax_lite.report.target import OF_ROUNDS
+from fedjax_lite.study.grid import Axis
 from fedjax_lite.study.printed import ranking
 from fedjax_lite.study.statistics import interval, ranks, rounds_to
 
