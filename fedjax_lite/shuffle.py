@@ -1,5 +1,7 @@
 """A random permutation as a function: position -> index, no table, no sort, any traced n."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,13 +36,13 @@ def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> I
     n = jnp.asarray(n).astype(jnp.uint32)
     seeds = jax.random.bits(key, (2,), jnp.uint32)
     counter = jnp.arange(ROUNDS, dtype=jnp.uint32) * np.uint32(0x9E3779B9)  # 2^32 / golden ratio
-    offsets = _mix(counter + seeds[0]) % jnp.maximum(n, 1)
-    salts = _mix(counter + seeds[1])
+    offsets = mixed(counter + seeds[0]) % jnp.maximum(n, 1)
+    salts = mixed(counter + seeds[1])
 
     def swap_or_not(x, drawn):
         offset, salt = drawn
         partner = jnp.where(x <= offset, offset - x, offset + (n - x))
-        swap = _mix(jnp.maximum(x, partner) ^ salt) >> 31
+        swap = mixed(jnp.maximum(x, partner) ^ salt) >> 31
         return jnp.where(swap == 1, partner, x), None
 
     # On CPU the loop is as fast and compiles sooner; elsewhere 24 small kernels would cost more than one fused one.
@@ -49,7 +51,7 @@ def permute(key: Key, n: Int[Array, ""] | int, position: Int[Array, "..."]) -> I
     return x.astype(jnp.int32)
 
 
-def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+def mixed(x: UInt32[Array, "..."] | UInt32[np.ndarray, "..."]) -> Any:
     """Map 32-bit words one to one; flipping an input bit flips each output bit half of the time."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)  # multipliers: Wellons 2018, lowest bias found
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
