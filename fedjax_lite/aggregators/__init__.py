@@ -10,7 +10,7 @@ from fedjax_lite.aggregators.geometric import geometric_median
 from fedjax_lite.aggregators.krum import bulyan, krum, multi_krum
 from fedjax_lite.aggregators.lift import from_stack, from_sum, transformed
 from fedjax_lite.aggregators.mda import mda
-from fedjax_lite.aggregators.mean import mean, weighted_mean
+from fedjax_lite.aggregators.mean import mean, weighted_mean, weighted_sum
 from fedjax_lite.aggregators.parts import by_part
 from fedjax_lite.aggregators.pre_aggregation import arc, bucketing, nnm
 from fedjax_lite.aggregators.private import dp_mean
@@ -50,4 +50,5 @@ __all__ = [
     "trimmed_mean",
     "weighted_mean",
     "weighted_median",
+    "weighted_sum",
 ]

@@ -1,4 +1,4 @@
-"""Means: plain, or weighted by examples, by examples up to a cap, or by the user's own weights."""
+"""Means: plain, or weighted by examples, by examples up to a cap, or by the user's own weights; and the sum by the sampler's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +62,34 @@ def weighted_mean(weights: Weights = "examples", cap: Number | None = None, non_
     """
     check_policy("weighted_mean", non_finite)
     return _mean(weight_of("weighted_mean", weights, cap), non_finite)._replace(weighs=weighs(weights))
+
+
+def weighted_sum(non_finite: str = "drop") -> Aggregator:
+    """The sum of the messages by the sampler's weights, not divided by anything.
+
+    sum_k w_k m_k with w_k = `client.weight`. For samplers whose weights make this sum an unbiased estimate of a mean over the population,
+    as `fl.sampling.importance` does; a mean would divide by the sum of the weights of those who came, and be biased.
+
+    Args:
+        non_finite: as for `mean`; the message that is dropped is missing in the sum.
+
+    Raises:
+        ValueError: for an unknown policy.
+
+    >>> import fedjax_lite as fl
+    >>> cohort = fl.sampling.cohort(jax.random.key(0), jnp.array([10, 30]), jnp.arange(2), jnp.array([0.5, 2.0]))
+    >>> aggregator = weighted_sum()
+    >>> float(aggregator.finish(aggregator.collect(jnp.array([1.0, 4.0]), cohort, ()), (), None)[0])
+    8.5
+
+    Source: Horvitz and Thompson 1952.
+    """
+    check_policy("weighted_sum", non_finite)
+
+    def each(message, client):
+        return jax.tree.map(lambda x: client.weight.astype(wide(x).dtype) * wide(x), message)
+
+    return from_sum(each, lambda total: total, non_finite)._replace(weighs=True)
 
 
 def _mean(weigh: Callable[[Client], Any], non_finite: str) -> Aggregator:

@@ -1,7 +1,12 @@
 """Samplers choose a round's cohort: pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
+from fedjax_lite.sampling.epochs import shuffled
+from fedjax_lite.sampling.oort import oort
 from fedjax_lite.sampling.participation import Sampler, cohort
+from fedjax_lite.sampling.power_of_choice import power_of_choice
+from fedjax_lite.sampling.replacement import importance, with_replacement
 from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, scheduled, uniform, weighted
+from fedjax_lite.sampling.strata import stratified
 from fedjax_lite.sampling.wrappers import availability, dropout, including, stragglers
 
 __all__ = [
@@ -11,10 +16,16 @@ __all__ = [
     "cyclic",
     "dropout",
     "everyone",
+    "importance",
     "including",
+    "oort",
     "poisson",
+    "power_of_choice",
     "scheduled",
+    "shuffled",
     "stragglers",
+    "stratified",
     "uniform",
     "weighted",
+    "with_replacement",
 ]
