@@ -61,8 +61,8 @@ def fedasync(
     y^0 = x^{t - tau}, g <- g_k(y) + rho (y - y^0), then `optimizer`;
     x^{t+1} = (1 - alpha_t) x^t + alpha_t y,  alpha_t = alpha s(tau).
 
-    Clients send Delta = y - y^0, from which the server knows y: x + alpha_t (Delta + x^{t - tau} - x). One upload is one step of the server;
-    the cohorts come from `fl.clock.arriving`.
+    Clients send Delta = y - y^0, from which the server knows y: x + alpha_t (Delta + x^{t - tau} - x). One upload is one step of the
+    server; the cohorts come from `fl.clock.arriving`.
 
     Args:
         alpha: in (0, 1]; the paper takes 0.6 and 0.9.

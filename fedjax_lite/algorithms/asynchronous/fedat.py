@@ -49,9 +49,10 @@ def fedat(
     Tier m:  y_k^0 = x at its round's start, g <- g_k(y) + mu (y - y_k^0), then `optimizer`;  w_m = y^0 + sum_k p_k (y_k - y^0);
     T_m <- T_m + 1;  x = sum_m (T_{M+1-m} / T) w_m,  T = sum_m T_m.
 
-    p_k = n_k / sum n. Tiers are numbered from the fastest, so that a slow tier weighs what the fast one at the other end has done in rounds,
-    and every w_m is x_0 until the tier's first round ends: at first, while slow tiers have made no round, x hardly moves. The cohorts come
-    from `fl.clock.arriving`, which also tells whose round it is; a tier of whom nobody can be reached keeps the model that it has.
+    p_k = n_k / sum n. Tiers are numbered from the fastest, so that a slow tier weighs what the fast one at the other end has done in
+    rounds, and every w_m is x_0 until the tier's first round ends: at first, while slow tiers have made no round, x hardly moves. The
+    cohorts come from `fl.clock.arriving`, which also tells whose round it is; a tier of whom nobody can be reached keeps the model that it
+    has.
 
     Args:
         tiers: M, the number of groups, of equal size, into which the clients are sorted by the seconds that a round takes them.
@@ -111,7 +112,7 @@ def _of_tiers(tiers: int) -> Server:
         m = jnp.max(jnp.where(info.cohort.weight > 0, info.cohort.tier, 0))
         begun, last = tree.take((state.sent, state.tiers), m)
         made = jax.tree.map(lambda x, change: (x + change.astype(x.dtype)).astype(x.dtype), begun, aggregate)
-        made = tree.where(jnp.asarray(info.clients > 0), made, last)  # of a round whose uploads are not finite nothing is left
+        made = tree.where(jnp.asarray(info.clients) > 0, made, last)  # of a round whose uploads are not finite nothing is left
         models = jax.tree.map(lambda stack, x: stack.at[m].set(x), state.tiers, made)
         rounds = state.rounds.at[m].add(1)
         share = rounds[::-1] / jnp.sum(rounds)

@@ -61,8 +61,8 @@ def fedbuff(
         loss_fn, optimizer, batches, population, learning_rate, engine: as in `fedavg`.
 
     Raises:
-        ValueError: for a buffer or window below 1, a power below 0, unknown words, a server rate that is not positive, a private aggregator;
-            in a round, for a cohort without ages.
+        ValueError: for a buffer or window below 1, a power below 0, unknown words, a server rate that is not positive, a private
+            aggregator; in a round, for a cohort without ages.
 
     >>> import fedjax_lite as fl, jax, jax.numpy as jnp
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([4.0])}, {"x": jnp.array([8.0])}])

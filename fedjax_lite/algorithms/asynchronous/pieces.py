@@ -126,8 +126,8 @@ def arriving_by_speed(name: str, aggregator: Any, default: Aggregator) -> Aggreg
     found = fitting(name, aggregator, default)
     if found.privacy is not None:
         raise ValueError(
-            f"{name}: clients arrive by their speed, and not by a draw that an accountant knows, so the guarantee of a private aggregator would "
-            "not hold: take a method that waits for its cohort, for instance fedavg"
+            f"{name}: clients arrive by their speed, and not by a draw that an accountant knows, so the guarantee of a private aggregator "
+            "would not hold: take a method that waits for its cohort, for instance fedavg"
         )
     return found
 
