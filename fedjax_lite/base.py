@@ -44,6 +44,7 @@ class Client(NamedTuple):
     age: Int[Array, "*clients"] | None = None  # how many rounds old the model is that it starts from; None: it is this round's
     place: Place = Place()
     sums: dict[str, Float[Array, "*clients"]] = {}  # metrics of the cohort, which add over its slots
+    tier: Int[Array, "*clients"] | None = None  # which clients of like speed it belongs to, 0 the fastest; None: there are no tiers
 
 
 class Batch(NamedTuple):
@@ -64,7 +65,7 @@ class Shared(NamedTuple):
 
     params: Tree
     rate: Number = 1.0  # factor on every client's learning rate
-    public: Tree = None  # examples that all clients have, and so are not sent
+    public: Tree = None  # not sent: examples that all clients have, or models of which each client is sent one in place of `params`
     extra: Tree = None  # further values that are sent, for instance soft labels or a control variate
     each: Tree = None  # [population, ...]: each client is sent its own row
 

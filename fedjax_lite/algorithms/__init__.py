@@ -1,5 +1,8 @@
 """Named algorithms: complete compositions to read beside the paper."""
 
+from fedjax_lite.algorithms.asynchronous.fedasync import fedasync
+from fedjax_lite.algorithms.asynchronous.fedat import fedat
+from fedjax_lite.algorithms.asynchronous.fedbuff import fedbuff
 from fedjax_lite.algorithms.decentralised.dpsgd import dpsgd
 from fedjax_lite.algorithms.distillation.fd import fd
 from fedjax_lite.algorithms.distillation.feddf import feddf
@@ -39,9 +42,9 @@ from fedjax_lite.algorithms.personal.per_fedavg import per_fedavg
 from fedjax_lite.algorithms.personal.pfedme import pfedme
 
 __all__ = [
-    "Generator", "Split", "agnostic_fedavg", "apfl", "cfl", "diloco", "ditto", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam",
-    "fedadmm", "fedala", "fedavg", "fedavgm", "fedbabu", "fedbn", "fedcm", "feddf", "feddyn", "fedexp", "fedgen", "fedgkt", "fedlc",
-    "fedlion", "fedmd", "fednova", "fedper", "fedproto", "fedprox", "fedrep", "fedrod", "fedrs", "fedsam", "fedsgd", "fedspeed",
-    "fedyogi", "ifca", "latent_generator", "lg_fedavg", "mime", "mimelite", "moon", "per_fedavg", "pfedme", "qfedavg", "scaffnew",
-    "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
+    "Generator", "Split", "agnostic_fedavg", "apfl", "cfl", "diloco", "ditto", "dpsgd", "dsfl", "fd", "fedadagrad", "fedadam", "fedadmm",
+    "fedala", "fedasync", "fedat", "fedavg", "fedavgm", "fedbabu", "fedbn", "fedbuff", "fedcm", "feddf", "feddyn", "fedexp", "fedgen",
+    "fedgkt", "fedlc", "fedlion", "fedmd", "fednova", "fedper", "fedproto", "fedprox", "fedrep", "fedrod", "fedrs", "fedsam", "fedsgd",
+    "fedspeed", "fedyogi", "ifca", "latent_generator", "lg_fedavg", "mime", "mimelite", "moon", "per_fedavg", "pfedme", "qfedavg",
+    "scaffnew", "scaffold", "scale_by_fedadagrad", "scale_by_fedadam", "scale_by_fedyogi", "split_loss",
 ]  # fmt: skip

@@ -101,7 +101,7 @@ def freeze(frozen: Rule, model: Model, params: Tree, make: Callable[[Model], Alg
     _check(first, parted(params)[0])
     layout = None if first.layout is None else Layout(first.layout.steps, _rows(first, made, parted), _stacks(inside))
     loss_fn = None if first.loss_fn is None else _loss(first.loss_fn, made, parted)
-    return Algorithm(init, round, whole, layout, first.privacy, models if first.models else None, loss_fn)
+    return Algorithm(init, round, whole, layout, first.privacy, models if first.models else None, loss_fn, first.asynchrony)
 
 
 def learning(model: Model, mask: Tree, still: Tree) -> Model:
