@@ -124,7 +124,7 @@ def durations_of(algorithm: Algorithm, sizes: np.ndarray, params: Tree, devices:
         state = state._replace(round=jnp.int32(0), key=key, server=_zeros(state.server), aggregator=_zeros(state.aggregator))
         everyone = cohort(key, jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes), dtype=jnp.int32))
         asked = algorithm.layout.demand(state, everyone)
-    steps, received, sent = (np.asarray(x, np.float64) for x in asked)
+    steps, received, sent = (np.asarray(x, np.float64) for x in (asked.steps, asked.received, asked.sent))
     speed, download, upload = (np.asarray(x, np.float64) for x in devices)
     return received / 8 / download + steps / speed + sent / 8 / upload
 

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from fedjax_lite import attacks
@@ -18,6 +17,7 @@ from fedjax_lite.configuration.attack import attack_of
 from fedjax_lite.configuration.baselines import baselines_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
+from fedjax_lite.configuration.clock import Made, clocked, made_on_host
 from fedjax_lite.configuration.code import check_unchanged, fingerprints
 from fedjax_lite.configuration.config import changed, seed_of
 from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
@@ -42,6 +42,7 @@ from fedjax_lite.runner.fit import Setup, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run
+from fedjax_lite.sampling.draw import cohort_shapes
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.server import optimizer_server
 
@@ -58,6 +59,7 @@ class Parts(NamedTuple):
     key: Key
     baselines: Mapping[str, Algorithm] = MappingProxyType({})
     finetune: FineTune | None = None
+    clock: Made | None = None  # what the host makes for a seed where there is a [clock]
 
 
 def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., Any]:
@@ -83,7 +85,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         say("looking for the noise that keeps to the budget ...")
         config = solved(config, mechanism_of(config, source, outputs), sampler_of(config), source.population)
     made = parts(config, source, outputs, config.values.get("seed", 0), device_memory())
-    algorithm, params, sampler, loss_fn, key, baselines, finetune = made
+    algorithm, params, sampler, loss_fn, key, baselines, finetune, _ = made
     if algorithm.privacy is not None and algorithm.privacy.noise_multiplier == 0 and settings.target_epsilon:
         raise config.error(NOISE, '0 keeps to no target_epsilon: take "auto", or leave the target out')
     if algorithm.privacy is None and settings.target_epsilon is not None:
@@ -116,7 +118,9 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     )
 
 
-def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, memory: int | None = None) -> Parts:
+def parts(
+    config: Config, source: Source, outputs: tuple[int, str], seed: Any, memory: int | None = None, clock: Made | None = None
+) -> Parts:
     """Build a configuration's parts for this data; pure, so that numbers among its values, the data and the seed can be tracers.
 
     Args:
@@ -125,6 +129,7 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         outputs: from `outputs_of`.
         seed: the seed of the run's key, and of the first parameters unless [model] has its own.
         memory: bytes of the device; None where they are unknown.
+        clock: what the host has made for the seed, such as devices; None: it is made now, and the seed is a number.
     """
     key = jax.random.key(seed)
     first_key = jax.random.key(seed_of(config.at("model"), seed))
@@ -151,12 +156,15 @@ def parts(config: Config, source: Source, outputs: tuple[int, str], seed: Any, m
         loss_fn = algorithm.loss_fn or known[0].loss_fn
     if attack is not None and ("algorithm" not in config.values or algorithm.loss_fn is None):
         loss_fn = attacks.measured(loss_fn, attack, model)
-    sampler = sampler_of(config)
+    sampler = sampler_of(config, loss_fn)
+    if "clock" in config.values or algorithm.asynchrony is not None:
+        clock = clock or made_on_host(config, source, seed, algorithm, params)
+        sampler = clocked(config, sampler, algorithm, clock)
     with refusing(config.at("sampling")):
-        jax.eval_shape(lambda sizes: sampler(key, sizes, jnp.int32(0)), source.train.size)
+        cohort_shapes(sampler, algorithm, jax.eval_shape(algorithm.init, params, key), source.train.size)
     compose = (lambda build: build(sections)) if frozen is None else partial(freezing, sections, frozen)
     beside = {name: compose(build) for name, build in baselines_of(sections, algorithm).items()}
-    return Parts(algorithm, params, sampler, loss_fn, key, beside, where_learning(finetune_of(sections), frozen))
+    return Parts(algorithm, params, sampler, loss_fn, key, beside, where_learning(finetune_of(sections), frozen), clock)
 
 
 def _compose(sections: Sections) -> tuple[Algorithm, Tree, Any, LossFn]:
@@ -220,6 +228,6 @@ def settings_kept(config: Config) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("grid", "code")} | ({"code": code} if code else {})
 
 
-def sampler_of(config: Config) -> Sampler:
-    """Build the sampler of [sampling], with the samplers that it wraps."""
-    return make(config.at("sampling"), "sampling")
+def sampler_of(config: Config, loss_fn: LossFn | None = None) -> Sampler:
+    """Build the sampler of [sampling], with the samplers that it wraps; one that looks at losses takes `loss_fn`."""
+    return make(config.at("sampling"), "sampling", loss_fn=loss_fn)

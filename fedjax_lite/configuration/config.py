@@ -25,6 +25,7 @@ SECTIONS = {
     "algorithm": False,
     "client": True,
     "sampling": True,
+    "clock": False,
     "aggregator": True,
     "attack": False,
     "distillation": False,

@@ -11,7 +11,22 @@ from typing import Any, NamedTuple, get_type_hints
 import numpy as np
 import optax
 
-from fedjax_lite import aggregators, algorithms, attacks, baselines, data, distill, engine, mixing, models, sampling, uplink
+from fedjax_lite import (
+    aggregators,
+    algorithms,
+    attacks,
+    availability,
+    baselines,
+    clock,
+    data,
+    distill,
+    engine,
+    mixing,
+    models,
+    sampling,
+    uplink,
+)
+from fedjax_lite.availability import Availability
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
@@ -52,10 +67,12 @@ KINDS = {
     ),
     "schedule": Kind("a learning rate, epochs or steps: a table with a clock (round, step or client_step)", ()),
     "sampling": Kind("[sampling]; one that wraps another takes it as its sampler", (), sampling),
+    "availability": Kind("[clock] availability, and law of the sampler availability", (Availability,), availability, helpers=True),
     "aggregator": Kind("[aggregator]; one that wraps another takes it as inner", (Aggregator,), aggregators, helpers=True),
     "ensemble": Kind("[distillation] ensemble", (distill.Ensemble,), distill, helpers=True),
     "attack": Kind("[attack], beside num_byzantine or byzantine = [ids]; none for no attack", (attacks.Attack,), attacks, helpers=True),
     "mixing": Kind("[algorithm] mixing, of an algorithm without a server", (np.ndarray, mixing.Drawn), mixing, helpers=True),
+    "devices": Kind("[clock] devices", (clock.Devices,), clock, helpers=True),
     "engine": Kind("[engine]", (Engine,), engine),
 }
 ALSO = {"optimizer": ("transform", "uplink"), "uplink": ("transform",)}  # kind -> kinds that can be named in its place
@@ -63,6 +80,7 @@ CHAINS = ("optimizer", "uplink")  # kinds of which a list is a chain
 INSIDE = {
     "partition": "partition",
     "sampler": "sampling",
+    "law": "availability",
     "ensemble": "ensemble",
     "inner": "",
 }  # argument -> its kind; "": the kind of its table

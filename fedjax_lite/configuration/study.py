@@ -27,6 +27,7 @@ from fedjax_lite.privacy.budget import check_private, delta_of, is_central
 from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.fit import Setup
+from fedjax_lite.sampling.draw import ready
 from fedjax_lite.simulate import advance
 from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.epsilons import with_epsilons
@@ -69,11 +70,15 @@ def study_of(config: Config) -> Callable[..., Study]:
             varied = ", ".join(f"{path}={x if isinstance(x, str) else json.dumps(x)}" for path, x in of)
             data_facts |= {f"{name} of {varied}" if varied else name: x for name, x in facts.items()}
 
+    clocks: dict[str, Any] = {}
+    for cell in cells_of(grid.choices):
+        _make_clocks(changed(config, cell, grid.origins), loaded, grid.seeds, clocks)
+
     def experiment(seed, **values):
         here = changed(config, values, grid.origins)
         source, outputs = loaded[_key(here)].of(seed)
         number = grid.seeds[seed] if isinstance(seed, int) else jnp.asarray(grid.seeds, jnp.uint32)[seed]
-        made = parts(here, source, outputs, number)
+        made = parts(here, source, outputs, number, clock=lambda what: jax.tree.map(lambda x: x[seed], clocks[_clock_key(here, what)]))
         private.append(made.algorithm.privacy is not None)
         with refusing(here):  # errors that only show when the parts meet
             check_private(made.algorithm.privacy, made.sampler, source.train.size, rounds)
@@ -144,7 +149,8 @@ def curves(made: Parts, source: Source, rounds: int, every: int) -> dict[str, ja
     def prefixed(sums: dict[str, Mean]) -> dict[str, jax.Array]:
         return {prefix + name: value for name, value in numbers(sums).items()}
 
-    state, found = jax.lax.scan(lambda state, _: segment(state, every), algorithm.init(made.params, made.key), length=rounds // every)
+    state = ready(made.sampler, algorithm.init(made.params, made.key), source.train.size)
+    state, found = jax.lax.scan(lambda state, _: segment(state, every), state, length=rounds // every)
     if rounds % every:
         state, last = segment(state, rounds % every)
         found = {name: jnp.append(x, last[name]) for name, x in found.items()}
@@ -163,6 +169,27 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[SeedData, dict[str, Any
     if all(each == facts[0] for each in facts):
         return stack_seeds(sources), facts[0]
     return stack_seeds(sources), {f"{part} of seed {seed}": x for seed, each in zip(seeds, facts, strict=True) for part, x in each.items()}
+
+
+def _make_clocks(config: Config, loaded: dict[str, SeedData], seeds: Sequence[int], clocks: dict[str, Any]) -> None:
+    """Add what the host makes for [clock], the devices and the table of arrivals of every seed, in stacks by `_clock_key`."""
+    if "clock" not in config.values or (_clock_key(config, "table") in clocks and _clock_key(config, "devices") in clocks):
+        return
+    made = [parts(config, *loaded[_key(config)].of(place), seed) for place, seed in enumerate(seeds)]
+    for what in ("devices", *(["table"] if made[0].algorithm.asynchrony is not None else [])):
+        with refusing(config.at("clock")):
+            each = [one.clock(what) for one in made if one.clock is not None]
+        clocks[_clock_key(config, what)] = jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *each)
+
+
+def _clock_key(config: Config, what: str) -> str:
+    """Return a text that differs if the devices, or the table of arrivals, do; a tracer has none, so no such number is an operand."""
+    values = config.values
+    parts = [values["clock"].get("devices"), values["clock"].get("seed")] if what == "devices" else list(values.get("clock", {}).values())
+    if what == "table":
+        client = {name: x for name, x in values.get("client", {}).items() if name != "optimizer"}
+        parts += [values.get(name) for name in ("sampling", "model", "algorithm", "aggregator", "run")] + [client]
+    return json.dumps([what, _key(config), parts], sort_keys=True)
 
 
 def _fingerprints(source: Source) -> dict[str, Any]:

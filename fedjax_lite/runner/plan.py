@@ -22,7 +22,7 @@ from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_mem
 from fedjax_lite.runner.run import run
 from fedjax_lite.runner.segments import in_memory, start_segments
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
-from fedjax_lite.sampling.draw import draw, ready
+from fedjax_lite.sampling.draw import draw, looks, ready
 from fedjax_lite.sampling.participation import Remembering, Sampler
 
 __all__ = ["Plan", "plan"]
@@ -44,6 +44,9 @@ class Plan(NamedTuple):
     compile_seconds: float
     round_seconds: float
     rounds: int
+    clock: dict[
+        str, np.ndarray
+    ]  # what the sampler counts in each round, such as "seconds" of a virtual clock; empty where it counts nothing
 
     def __str__(self) -> str:
         """A table for a person."""
@@ -59,6 +62,7 @@ class Plan(NamedTuple):
             "steps a round      " + (f"{self.steps:,.0f}; {self.longest:,} of the client with the most" if self.steps else "not known"),
             f"compilation        {self.compile_seconds:.1f} s",
             f"a round            {self.round_seconds:.3g} s; all {self.rounds} {self.round_seconds * self.rounds:.3g} s, evaluation apart",
+            *_virtual(self.clock),
         ]
         return "\n".join(lines)
 
@@ -125,7 +129,38 @@ def plan(
         compile_seconds=compile_seconds,
         round_seconds=_trial(setup, on_host),
         rounds=rounds,
+        clock=_counted(setup),
     )
+
+
+def _counted(setup: Setup) -> dict[str, np.ndarray]:
+    """Draw the cohorts of all rounds, and return what the sampler counts in each; nothing of a sampler that has to see training."""
+    algorithm, sampler, sizes = setup.algorithm, setup.sampler, jnp.asarray(setup.data.size)
+    if looks(sampler):
+        return {}
+
+    def one(state: State, _: None) -> tuple[State, dict[str, jax.Array]]:
+        cohort, after = draw(sampler, algorithm, state, sizes)
+        return after._replace(round=state.round + 1), {name: jnp.sum(each) for name, each in cohort.sums.items()}
+
+    def drawn(params: Tree, key: Key) -> dict[str, jax.Array]:
+        first = ready(sampler, algorithm.init(params, key)._replace(own=(), uplink=()), sizes)
+        return jax.lax.scan(one, first, length=setup.rounds)[1]
+
+    return jax.device_get(jax.jit(drawn)(setup.params, setup.key))
+
+
+def _virtual(counted: dict[str, np.ndarray]) -> list[str]:
+    """Write the lines about virtual time."""
+    if "seconds" not in counted:
+        return []
+    mean = {name: float(values.mean()) for name, values in counted.items()}
+    total = counted["seconds"].sum(dtype=np.float64)
+    lines = [f"virtual time       {total / 3600:.3g} hours; {mean['seconds']:.3g} s a round, {counted['seconds'].max():.3g} s the longest"]
+    if "staleness" in mean:
+        beside = f"{mean['too_old']:.3g} too old a round, {mean['lost']:.3g} lost"
+        return [*lines, f"staleness          {mean['staleness']:.3g} in the mean, {counted['oldest'].max():.0f} the oldest; {beside}"]
+    return [*lines, f"waited for         {mean['waited_for']:.3g} a round; {mean['too_late']:.3g} too late, {mean['lost']:.3g} lost"]
 
 
 def _compile(setup: Setup, shapes: State, on_host: bool, found: dict[str, Need]) -> int:
