@@ -1,5 +1,6 @@
 """The table [clock] of a configuration: devices, availability and deadline, by which a run has virtual hours."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ def made_on_host(config: Config, source: Source, seed: int, algorithm: Algorithm
             "availability": _availability(table),
             "rounds": config.at("run").get("rounds"),
         }
-        return call(table.without(PARTS), arrivals, given, PARTS)
+        return call(table.without([*PARTS, *_at_default(table)]), arrivals, given, PARTS)
 
     return made
 
@@ -66,6 +67,12 @@ def _checked(table: Table) -> Table:
     if "devices" not in table:
         raise table.error('give devices, such as { name = "lognormal", sigma = 1.0 }')
     return table
+
+
+def _at_default(table: Table) -> list[str]:
+    """Return the keys of a synchronous clock that ask for nothing, so that a grid's row can have them beside an asynchronous server."""
+    known = {name: p.default for name, p in inspect.signature(timed).parameters.items() if name not in inspect.signature(arrivals).parameters}
+    return [name for name, default in known.items() if name in table and table.get(name) == default]
 
 
 def _availability(table: Table) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
@@ -24,6 +25,7 @@ from fedjax_lite.data.train_test import Source
 from fedjax_lite.evaluation import evaluate_algorithm, evaluate_further, numbers
 from fedjax_lite.metrics import prefix_of
 from fedjax_lite.privacy.budget import check_private, delta_of, is_central
+from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.clients import check_clients
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.fit import Setup
@@ -107,6 +109,8 @@ def study_of(config: Config) -> Callable[..., Study]:
             made=made,
             **options,
         )
+        if ages := _staleness(config, grid, clocks):
+            study = study._replace(made=study.made | {"staleness": ages})
         if not any(private) or "privacy" in study.made:
             return study
         central = all(is_central(each.of(0)[0].test) for each in loaded.values())
@@ -180,6 +184,13 @@ def _make_clocks(config: Config, loaded: dict[str, SeedData], seeds: Sequence[in
         with refusing(config.at("clock")):
             each = [one.clock(what) for one in made if one.clock is not None]
         clocks[_clock_key(config, what)] = jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *each)
+
+
+def _staleness(config: Config, grid: Grid, clocks: dict[str, Any]) -> dict[str, list[int]]:
+    """Count the uploads of all seeds by their age, for each cell whose server is asynchronous."""
+    cells = zip(names_of(grid.axes), cells_of(grid.choices), strict=True)
+    found = {name: clocks.get(_clock_key(changed(config, cell, grid.origins), "table")) for name, cell in cells}
+    return {name: ages_counted(np.asarray(table.ids), np.asarray(table.ages)) for name, table in found.items() if table is not None}
 
 
 def _clock_key(config: Config, what: str) -> str:

@@ -10,6 +10,7 @@ from fedjax_lite.report.chart import Series, line_chart
 from fedjax_lite.report.classes import classes_section
 from fedjax_lite.report.clients import clients_section
 from fedjax_lite.report.document import document
+from fedjax_lite.report.staleness import staleness_section
 from fedjax_lite.report.table import html_table
 
 MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
@@ -55,6 +56,7 @@ def report(
         else "",
         f"<h2>Training in round {final['round']}</h2>{_pairs(trained)}" if trained else "",
         f"<h2>Models and traffic</h2>{_pairs(_travelled(summary['traffic']))}" if summary.get("traffic") else "",
+        staleness_section({"this run": summary["staleness"]}) if summary.get("staleness") else "",
         _privacy(summary["privacy"]) if summary.get("privacy") else "",
         f'<h2>Curves</h2><div class="figures">{"".join(_figures(records, outside))}</div>' if records else "",
         f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "",

@@ -16,6 +16,7 @@ from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.document import document
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.page import _duration, _pairs, axis_writer
+from fedjax_lite.report.staleness import staleness_section
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
 from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS, over_hours, to_target
@@ -78,6 +79,8 @@ def study_report(
                 parts.append(
                     f'<details open="open"><summary>Over virtual hours: {SHADED}</summary><div class="figures">{shown}</div></details>'
                 )
+    made = dict(made or {})
+    parts.append(staleness_section(made.pop("staleness", {})))
     constant = {metric: float(value) for metric, value in alike.items()}
     parts.append(f"<h2>The same in all cells, seeds and rounds</h2>{_pairs(constant)}" if constant else "")
     parts.append(f"<h2>Configuration</h2><pre>{escape(config)}</pre>" if config else "")

@@ -21,6 +21,7 @@ from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
+from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
@@ -251,6 +252,8 @@ def _totals(setup: Setup, shapes: State, delta: float | None, state: State, hist
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
     known = {"words": list(words)} if words else {}
+    table = getattr(setup.sampler, "arrivals", None)
+    known |= {} if table is None else {"staleness": ages_counted(*(np.asarray(x)[: len(history)] for x in (table.ids, table.ages)))}
     return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
 
 
