@@ -1,13 +1,15 @@
 """Samplers choose a round's cohort: pure functions of (key, sizes, round), evaluated inside the compiled program."""
 
 from fedjax_lite.sampling.epochs import shuffled
+from fedjax_lite.sampling.inclusion import inclusion
 from fedjax_lite.sampling.oort import oort
 from fedjax_lite.sampling.participation import Sampler, cohort
 from fedjax_lite.sampling.power_of_choice import power_of_choice
+from fedjax_lite.sampling.reached import availability
 from fedjax_lite.sampling.replacement import importance, with_replacement
 from fedjax_lite.sampling.samplers import cyclic, everyone, poisson, scheduled, uniform, weighted
 from fedjax_lite.sampling.strata import stratified
-from fedjax_lite.sampling.wrappers import availability, dropout, including, stragglers
+from fedjax_lite.sampling.wrappers import dropout, including, stragglers
 
 __all__ = [
     "Sampler",
@@ -18,6 +20,7 @@ __all__ = [
     "everyone",
     "importance",
     "including",
+    "inclusion",
     "oort",
     "poisson",
     "power_of_choice",

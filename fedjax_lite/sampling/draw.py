@@ -54,6 +54,11 @@ def looked(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, d
     """Let a sampler look at the global model and the cohort's examples; the cohort that is left of it, and the state."""
     if not isinstance(sampler, Remembering) or sampler.look is None:
         return cohort, state
+    if algorithm.privacy is not None:
+        raise ValueError(
+            "sampling: this sampler looks at clients' losses, which tell of their examples what no noise hides: with a private aggregator "
+            "take fl.sampling.poisson, uniform, cyclic or everyone"
+        )
     cohort, memory = sampler.look(algorithm.params(state), data, cohort, state.sampling.memory)
     ids = taking_part(algorithm, cohort, state.round, data.population)
     return cohort, state._replace(sampling=Watched(memory, state.sampling.drawn.at[ids].add(1, mode="drop")))

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lite.base import Whole
 from fedjax_lite.refuse import a_count
-from fedjax_lite.sampling.participation import Sampler, cohort, ours
+from fedjax_lite.sampling.participation import Sampler, cohort, included, ours
 from fedjax_lite.shuffle import permute
 
 __all__ = ["shuffled"]
@@ -38,5 +39,9 @@ def shuffled(clients: Whole, seed: Whole = 0) -> Sampler:
         positions = round % rounds * clients + jnp.arange(clients)
         return cohort(key, sizes, permute(order, population, jnp.minimum(positions, population - 1)), positions < population)
 
-    setattr(sample, "epochs", clients)
-    return ours(sample)
+    def taken(sizes, round):
+        population = len(sizes)
+        left = population - round % -(-population // clients) * clients
+        return np.full(population, min(clients, left) / population)
+
+    return included(ours(sample), taken)

@@ -43,6 +43,8 @@ def client_losses(loss_fn: LossFn, params: Tree, data: Any, cohort: Client, exam
             "sampling: this sampler looks at the losses of clients whose examples are split over devices: keep the population in memory, "
             "or use one device"
         )
+    start = cohort.place.start
+    assert start is not None  # as `locate` sets it
     most = data.largest if examples is None else min(examples, data.largest)
     batch, lanes = min(BATCH, most), min(LANES, cohort.id.shape[0])
     size = jnp.minimum(cohort.size, most)
@@ -53,7 +55,7 @@ def client_losses(loss_fn: LossFn, params: Tree, data: Any, cohort: Client, exam
         row = jnp.minimum(position, jnp.maximum(size[slot] - 1, 0))
         if examples is not None:
             row = permute(cohort.key[slot], jnp.maximum(cohort.size[slot], 1), row)
-        rows = cohort.place.start[slot] + row
+        rows = start[slot] + row
         total, count = values_of(loss_fn, params, take(data.examples, rows), None, there)["loss"]
         each = jnp.where(there & (count > 0), total / jnp.where(count > 0, count, 1), 0)
         return jnp.sum(each), jnp.sum(each**2), jnp.sum(there & (count > 0), dtype=each.dtype)

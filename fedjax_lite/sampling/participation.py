@@ -104,6 +104,32 @@ def ordered(sample: Sampler, clients: Callable[[int], int], order: Callable[...,
     return sample
 
 
+def included(sample: Sampler, inclusion: Callable[..., Any], among: Callable[..., Any] | None = None) -> Sampler:
+    """Attach to `sample` the probability that each client takes part, in NumPy, for `fl.sampling.inclusion`.
+
+    Args:
+        inclusion: sizes, round -> `[population]`.
+        among: sizes, round, probabilities to be there -> `[population]`, if the first of an order who are there take part.
+    """
+    setattr(sample, "inclusion", inclusion)
+    setattr(sample, "among", among)
+    return sample
+
+
+def like(sampler: Sampler, sample: Sampler, loses: bool = True) -> Sampler:
+    """Give the wrapper `sample` the participation of `sampler`: wrappers choose without data, and no client more often."""
+    participation = participation_of(sampler)
+    if participation is None:
+        return ours(sample, sampler)
+    return known(sample, participation._replace(some_lost=participation.some_lost or loses), sampler)
+
+
+def scaled(sampler: Sampler, sample: Sampler, factor: Callable[..., Any]) -> Sampler:
+    """Give the wrapper `sample` the inclusion of `sampler`, if that is known, times sizes, round -> a factor."""
+    inner = getattr(sampler, "inclusion", None)
+    return sample if inner is None else included(sample, lambda sizes, round: inner(sizes, round) * factor(sizes, round))
+
+
 def known(sample: Sampler, participation: Participation, *inner: Sampler) -> Sampler:
     """Attach `participation` to `sample` for accountants, and mark `sample` as `ours` does."""
     setattr(sample, "participation", participation)

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, Int
 from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
 from fedjax_lite.refuse import a_count, is_number, plain, positive
 from fedjax_lite.sampling.chances import checked, drawn, shares
-from fedjax_lite.sampling.participation import Participation, Sampler, cohort, ours, slots_of
+from fedjax_lite.sampling.marginal import at_least_once
+from fedjax_lite.sampling.participation import Participation, Sampler, cohort, included, ours, slots_of
 
 __all__ = ["importance", "with_replacement"]
 
@@ -41,8 +42,7 @@ def with_replacement(clients: Whole, by: str | Any = "uniform") -> Sampler:
         ids, times = _times(drawn("with_replacement", "by", by, _draw_key(key), sizes, clients))
         return cohort(key, sizes, ids, times)
 
-    setattr(sample, "draws", (clients, by))
-    return ours(sample)
+    return included(ours(sample), lambda sizes, round: at_least_once(shares("with_replacement", "by", by, sizes, np), clients))
 
 
 def importance(
@@ -91,12 +91,16 @@ def importance(
         else:
             pi = jnp.minimum(number * q, 1.0)
             ids, there, sums = _independent(_draw_key(key), pi, number)
-            found = there * (p / jnp.where(pi > 0, pi, 1))[jnp.minimum(ids, sizes.shape[0] - 1)]
+            found = there * (p / jnp.where(pi > 0, pi, 1))[ids]
         found = found if cap is None else jnp.minimum(found, cap)
         return cohort(key, sizes, ids, found)._replace(sums=sums)
 
-    setattr(sample, "draws" if replace else "independent", (number, probabilities))
-    return ours(sample)
+    def taken(sizes, round):
+        del round
+        p, q = (shares(name, argument, given, sizes, np) for argument, given in (("weights", weights), ("probabilities", probabilities)))
+        return np.where(p > 0, at_least_once(q, number) if replace else np.minimum(number * q, 1.0), 0.0)
+
+    return included(ours(sample), taken)
 
 
 def _draw_key(key: Key) -> Key:
@@ -119,4 +123,4 @@ def _independent(key: Key, pi: Float[Array, " population"], number: float) -> tu
     ids = jnp.nonzero(comes, size=slots, fill_value=population)[0]
     past = jnp.maximum(jnp.sum(comes, dtype=jnp.int32) - slots, 0)
     left_out = jnp.where(jnp.arange(slots) == 0, past, 0).astype(jnp.float32)
-    return ids.astype(jnp.int32), ids < population, {"left_out": left_out}
+    return jnp.minimum(ids, population - 1).astype(jnp.int32), ids < population, {"left_out": left_out}

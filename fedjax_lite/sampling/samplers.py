@@ -10,7 +10,8 @@ from jaxtyping import Array, Int
 
 from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
 from fedjax_lite.refuse import a_count, a_share
-from fedjax_lite.sampling.participation import Participation, Sampler, cohort, known, ordered, ours, slots_of
+from fedjax_lite.sampling.marginal import capped, first_of_race, in_turn
+from fedjax_lite.sampling.participation import Participation, Sampler, cohort, included, known, ordered, ours, slots_of
 from fedjax_lite.shuffle import permute
 
 MANY = 100_000  # clients up to which jax's draws in float32 are right to a thousandth; with more they are off by percents
@@ -32,6 +33,9 @@ def uniform(clients: Whole) -> Sampler:
     def sample(key, sizes, round):
         return cohort(key, sizes, order(key, sizes, round)(jnp.arange(clients)))
 
+    included(
+        sample, lambda sizes, round: _rate(clients, sizes), lambda sizes, round, there: first_of_race(np.ones(len(there)), there, clients)
+    )
     return ordered(known(sample, Participation("fixed", clients)), lambda population: clients, order)
 
 
@@ -47,6 +51,7 @@ def everyone() -> Sampler:
         del round
         return cohort(key, sizes, jnp.arange(sizes.shape[0]))
 
+    included(sample, lambda sizes, round: np.ones(len(sizes)), lambda sizes, round, there: there)
     return ordered(known(sample, Participation("everyone")), lambda population: population, lambda key, sizes, round: jnp.asarray)
 
 
@@ -68,6 +73,11 @@ def cyclic(clients: Whole) -> Sampler:
     def sample(key, sizes, round):
         return cohort(key, sizes, order(key, sizes, round)(jnp.arange(clients)))
 
+    def among(sizes, round, there):
+        population = _population("cyclic", clients, sizes)
+        return in_turn((round * clients + np.arange(population)) % population, there, clients)
+
+    included(sample, lambda sizes, round: among(sizes, round, np.ones(len(sizes))), among)
     return ordered(known(sample, Participation("cyclic", clients)), lambda population: clients, order)
 
 
@@ -96,6 +106,11 @@ def weighted(clients: Whole) -> Sampler:
         del round
         return cohort(key, sizes, best(key, sizes, clients))
 
+    def among(sizes, round, there):
+        _population("weighted", clients, sizes)
+        return first_of_race(np.asarray(sizes, float), there, clients)
+
+    included(sample, lambda sizes, round: among(sizes, round, np.ones(len(sizes))), among)
     return ordered(ours(sample), lambda population: clients, lambda key, sizes, round: best(key, sizes, len(sizes)).__getitem__)
 
 
@@ -133,7 +148,14 @@ def poisson(rate: Number, capacity: Whole | None = None) -> Sampler:
         past = jnp.maximum(count - len(slots), 0)
         return drawn._replace(sums={"left_out": jnp.where(slots == 0, past, 0).astype(jnp.float32)})
 
-    return known(sample, Participation("poisson", rate=rate, capacity=capacity))
+    def taken(sizes, round):
+        del round
+        if isinstance(rate, jax.core.Tracer):
+            raise ValueError("inclusion: the rate of poisson is traced, so its number is not known here")
+        how = Participation("poisson", rate=rate, capacity=capacity)
+        return np.full(len(sizes), capped(len(sizes), float(rate), slots_of(how, len(sizes))))
+
+    return included(known(sample, Participation("poisson", rate=rate, capacity=capacity)), taken)
 
 
 def scheduled(ids: Any, ages: Any = None) -> Sampler:
@@ -171,7 +193,7 @@ def scheduled(ids: Any, ages: Any = None) -> Sampler:
         drawn = cohort(key, sizes, jnp.maximum(row, 0), (row >= 0) & (round < len(table)))
         return drawn if old is None else drawn._replace(age=jnp.asarray(old, jnp.int32)[t])
 
-    return ours(sample)
+    return included(ours(sample), lambda sizes, round: np.isin(np.arange(len(sizes)), table[round : round + 1]) * 1.0)
 
 
 def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Array, ""]:
@@ -181,6 +203,11 @@ def _binomial(key: Key, number: int, rate: Any, at_once: int = MANY) -> Int[Arra
         return jax.random.binomial(key, number, rate).astype(jnp.int32)
     ends = np.arange(parts + 1) * number // parts
     return jnp.sum(jax.random.binomial(key, np.diff(ends), rate).astype(jnp.int32), dtype=jnp.int32)
+
+
+def _rate(clients: int, sizes: Any) -> Any:
+    """Return the probability of each client if all sets of `clients` are equally likely."""
+    return np.full(len(sizes), clients / _population("uniform", clients, sizes))
 
 
 def _population(sampler: str, clients: int, sizes: Array) -> int:

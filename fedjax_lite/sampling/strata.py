@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from fedjax_lite.base import HIGH_STREAM, Whole, sample_key
 from fedjax_lite.refuse import a_count
-from fedjax_lite.sampling.participation import Sampler, cohort, ours
+from fedjax_lite.sampling.participation import Sampler, cohort, included, ours
 from fedjax_lite.shuffle import permute
 
 __all__ = ["Strata", "stratified"]
@@ -58,8 +58,9 @@ def stratified(clients: Whole, labels: Sequence[Any] | Any, allocation: str = "p
         drawn = jax.vmap(permute)(keys, jnp.asarray(strata.size[stratum]), jnp.asarray(place, jnp.int32))
         return cohort(key, sizes, jnp.asarray(strata.members)[strata.start[stratum] + drawn])
 
-    setattr(sample, "strata", strata)
-    return ours(sample)
+    shares = np.empty(len(strata.members))
+    shares[strata.members] = np.repeat(strata.number / strata.size, strata.size)
+    return included(ours(sample), lambda sizes, round: shares)
 
 
 def _strata(clients: int, labels: Any, allocation: str) -> Strata:
