@@ -9,7 +9,7 @@ import numpy as np
 from fedjax_lite import tree
 from fedjax_lite.availability import Availability
 from fedjax_lite.base import Algorithm, Asynchrony, Demand, Tree, Whole
-from fedjax_lite.clock.devices import Devices
+from fedjax_lite.clock.devices import Devices, check_devices
 from fedjax_lite.clock.events import play
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.table import Arrivals, Event
@@ -99,7 +99,8 @@ def simulated(
     bad = ids[~((durations[ids] > 0) & np.isfinite(durations[ids]))]
     if bad.size:
         raise ValueError(
-            f"arrivals: client {bad[0]} takes {durations[bad[0]]} s for a round: give it a finite speed, and a link or local steps that take time"
+            f"arrivals: client {bad[0]} takes {durations[bad[0]]} s for a round: give it a finite speed, and a link or local steps "
+            "that take time"
         )
     at_once = _concurrency(concurrency, how, len(ids))
     rng = np.random.default_rng(seed)
@@ -111,22 +112,26 @@ def simulated(
 
 def durations_of(algorithm: Algorithm, sizes: np.ndarray, params: Tree, devices: Devices) -> np.ndarray:
     """Return the seconds of a round of every client, float64 `[population]`, by the steps and bits of round 0."""
-    if algorithm.layout is None or algorithm.layout.demand is None:
+    demand = None if algorithm.layout is None else algorithm.layout.demand
+    if demand is None:
         raise ValueError("arrivals: this algorithm does not tell what a round asks of a client: build it with fl.federate")
-    if not isinstance(devices, Devices) or any(np.shape(x) != sizes.shape for x in devices):
-        shown = (
-            ", ".join(f"{name} {list(np.shape(x))}" for name, x in zip(Devices._fields, devices)) if isinstance(devices, tuple) else devices
-        )
-        raise ValueError(f"arrivals: devices must be those of {len(sizes)} clients, such as fl.clock.lognormal({len(sizes)}), got {shown}")
+    check_devices("arrivals", devices)
+    if len(devices.steps) != len(sizes):
+        raise ValueError(f"arrivals: devices are those of {len(devices.steps)} clients, and there are {len(sizes)}: make them for as many")
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         key = jax.random.key(0)
-        state = jax.eval_shape(algorithm.init, params, key)
-        state = state._replace(round=jnp.int32(0), key=key, server=_zeros(state.server), aggregator=_zeros(state.aggregator))
-        everyone = cohort(key, jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes), dtype=jnp.int32))
-        asked = algorithm.layout.demand(state, everyone)
-    steps, received, sent = (np.asarray(x, np.float64) for x in (asked.steps, asked.received, asked.sent))
+        shapes = jax.eval_shape(algorithm.init, params, key)
+
+        def asked(_: Any) -> Demand:
+            state = shapes._replace(round=jnp.int32(0), key=key, server=_zeros(shapes.server), aggregator=_zeros(shapes.aggregator))
+            everyone = cohort(key, jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes), dtype=jnp.int32))
+            return demand(state, everyone)
+
+        found = jax.lax.map(asked, jnp.arange(1))  # one program, where the operations alone would be a hundred
+    steps, received, sent = (np.asarray(x[0], np.float64) for x in (found.steps, found.received, found.sent))
     speed, download, upload = (np.asarray(x, np.float64) for x in devices)
-    return received / 8 / download + steps / speed + sent / 8 / upload
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what takes no finite time is refused by name
+        return received / 8 / download + steps / speed + sent / 8 / upload
 
 
 def _zeros(shapes: Tree) -> Tree:
@@ -151,18 +156,20 @@ def _there(availability: Availability | None, population: int) -> There | None:
 def _concurrency(concurrency: Whole | None, how: Asynchrony, clients: int) -> int:
     """Return how many clients train at once; refuse more than there are, and fewer than a buffer takes."""
     if how.tiers:
-        if concurrency is not None and a_count("arrivals", "concurrency", concurrency) != how.tiers * how.buffer:
+        all_tiers = how.tiers * how.buffer
+        if concurrency is not None and a_count("arrivals", "concurrency", concurrency) != all_tiers:
             raise ValueError(
-                f"arrivals: concurrency={concurrency}, and {how.tiers} tiers of {how.buffer} clients each train {how.tiers * how.buffer} at once: "
-                "leave concurrency out, or make them equal"
+                f"arrivals: concurrency={concurrency}, and {how.tiers} tiers of {how.buffer} clients each train {all_tiers} at once: leave "
+                "concurrency out, or make them equal"
             )
-        return how.tiers * how.buffer
+        return all_tiers
     if concurrency is None:
         raise ValueError("arrivals: give concurrency, how many clients train at once")
     at_once = a_count("arrivals", "concurrency", concurrency)
     if how.buffer > at_once:
         raise ValueError(
-            f"arrivals: buffer={how.buffer} is larger than concurrency={at_once}, and a client is in a buffer once: lower buffer, or raise concurrency"
+            f"arrivals: buffer={how.buffer} is larger than concurrency={at_once}, and a client is in a buffer once: lower buffer, or raise "
+            "concurrency"
         )
     if at_once > clients:
         raise ValueError(f"arrivals: concurrency={at_once} is more than the {clients} clients with examples: lower it")

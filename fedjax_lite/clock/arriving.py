@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,6 +24,7 @@ def arriving(table: Arrivals) -> Sampler:
     Raises:
         ValueError: where it draws, for a table that names a client outside the population.
 
+    >>> import jax
     >>> table = Arrivals(*(np.array(x) for x in ([[2, 0], [1, -1]], [[0, 1], [0, 0]], [1.5, 4.0], [1.5, 2.5], [0, 1], [0, 0], [0, 0])))
     >>> drawn = arriving(table)(jax.random.key(0), jnp.array([3, 1, 4]), jnp.int32(1))
     >>> drawn.id.tolist(), drawn.weight.tolist(), drawn.sums["seconds"].tolist(), drawn.sums["lost"].tolist()

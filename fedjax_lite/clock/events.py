@@ -84,13 +84,13 @@ def play(
                     break
     running = sum(1 for _, _, k, _ in heap if k >= 0)
     shape = len(rows), buffer
-    found = (np.array(x[: len(rows) * buffer]).reshape(shape) for x in (ids, ages))
-    return table(*found, rows, number - asked - running)
+    taken, old = (np.array(x[: len(rows) * buffer]).reshape(shape) for x in (ids, ages))
+    return table(taken, old, rows, number - asked - running)
 
 
 def _too_old(k: int, t: float, age: int, window: int) -> str:
     """Say that an upload is older than all models that the server keeps."""
     return (
-        f"arrivals: client {k} arrives at {t:.6g} s with a model that is {age} steps of the server old, and window={window}, the models that "
-        'it keeps: raise window, drop such uploads with too_old="drop", or lower concurrency / buffer'
+        f"arrivals: client {k} arrives at {t:.6g} s with a model that is {age} steps of the server old, and window={window}, the models "
+        'that it keeps: raise window, drop such uploads with too_old="drop", or lower concurrency / buffer'
     )

@@ -2,14 +2,14 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
-from fedjax_lite.clock.devices import Devices
+from fedjax_lite.clock.devices import Devices, check_devices
 from fedjax_lite.refuse import a_count, plain, positive
 
 COLUMNS = ("client", "steps", "download", "upload")
@@ -23,8 +23,8 @@ class Phone(NamedTuple):
     upload: float
 
 
-# Illustrative, not measured: a factor of 12 between the ends, as between the 90th and the 10th percentile of a lognormal law of sigma 1, and
-# links of about 80/16, 24/8 and 4/1 megabits a second.
+# Illustrative, not measured: a factor of 12 between the ends, as between the 90th and the 10th percentile of a lognormal law of sigma 1,
+# and links of about 80/16, 24/8 and 4/1 megabits a second.
 PHONES = {"high": Phone(40.0, 1e7, 2e6), "mid": Phone(12.0, 3e6, 1e6), "low": Phone(3.3, 5e5, 1.25e5)}
 
 
@@ -60,7 +60,7 @@ def lognormal(
     rng = np.random.default_rng(seed)
     speed, link = (np.exp(-spread * rng.standard_normal(population)) for spread in (sigma, link_sigma))
     medians = [_rate("lognormal", name, x) for name, x in (("steps", steps), ("download", download), ("upload", upload))]
-    return _checked("lognormal", Devices(*(median * factor for median, factor in zip(medians, (speed, link, link), strict=True))))
+    return _checked("lognormal", (median * factor for median, factor in zip(medians, (speed, link, link), strict=True)))
 
 
 def phones(population: Whole, shares: Mapping[str, Number] | None = None, seed: Whole = 0) -> Devices:
@@ -144,15 +144,13 @@ def given(steps: Any, download: Any = math.inf, upload: Any = math.inf, populati
     if len(lengths) != 1:
         shown = ", ".join(f"{name} {list(x.shape)}" for name, x in arrays.items())
         raise ValueError(f"given: steps, download and upload must be numbers, or one for each of the population's clients, got {shown}")
-    return _checked("given", Devices(*(np.broadcast_to(x, tuple(lengths)).copy() for x in arrays.values())))
+    return _checked("given", (np.broadcast_to(x, tuple(lengths)).copy() for x in arrays.values()))
 
 
-def _checked(name: str, devices: Devices) -> Devices:
-    """Refuse speeds that are zero, negative or NaN, and infinitely many steps a second."""
-    for which, x in zip(Devices._fields, devices, strict=True):
-        bad = np.flatnonzero(~((x > 0) & (np.isfinite(x) if which == "steps" else True)))
-        if bad.size:
-            raise ValueError(f"{name}: {which} of client {bad[0]} is {x[bad[0]]}: a speed must be above 0" + _finite(which))
+def _checked(name: str, arrays: Iterable[Any]) -> Devices:
+    """Make the devices of three arrays; refuse speeds that are zero, negative or NaN, and infinitely many steps a second."""
+    devices = Devices(*arrays)
+    check_devices(name, devices)
     return devices
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 __all__ = ["Arrivals", "Event", "Row", "no_step", "table"]
 
-MOST = 100_000  # turns of a host's loop, and more for a large population, after which no step of the server is expected any more
+MOST = 10_000  # turns of a host's loop, and more for a large population, after which no step of the server is expected any more
 
 
 class Arrivals(NamedTuple):

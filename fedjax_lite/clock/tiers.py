@@ -38,14 +38,14 @@ def play_tiers(
     """Let each tier run rounds of its own: `buffer` of its clients who are there, until the slowest who reports has reported.
 
     The clients `ids` are sorted by their durations into equal groups. A tier's round starts when its last one ends, from the model that the
-    server has then; a tier of whom nobody is there waits for `pause` seconds with that model. A client who is not there when it has finished
-    is lost, and a round that all are lost from is no step of the server: the tier's next round has the same model.
+    server has then; a tier of whom nobody is there waits for `pause` seconds with that model. A client who is not there when it has
+    finished is lost, and a round that all are lost from is no step of the server: the tier's next round has the same model.
     """
     groups = np.array_split(ids[np.argsort(durations[ids], kind="stable")], how.tiers)
     if len(groups[-1]) < how.buffer:
         raise ValueError(
-            f"arrivals: a tier has {len(groups[-1])} of {len(ids)} clients with examples, and buffer={how.buffer} of a tier take part in its "
-            "round: lower buffer or tiers"
+            f"arrivals: a tier has {len(groups[-1])} of {len(ids)} clients with examples, and buffer={how.buffer} of a tier take part in "
+            "its round: lower buffer or tiers"
         )
     waiting = [idle(order, group, sizes, rng, there) for group in groups]
     heap = [_Round(0.0, tier, tier, 0.0, []) for tier in range(how.tiers)]

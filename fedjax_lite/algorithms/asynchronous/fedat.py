@@ -107,7 +107,7 @@ def _of_tiers(tiers: int) -> Server:
         return State(params, stack, stack, jnp.zeros(tiers))
 
     def update(aggregate: Tree, state: State, info: Info) -> State:
-        if info.cohort is None:
+        if info.cohort is None or info.cohort.tier is None:
             raise ValueError("fedat: whose round it is is hidden under an uplink that hides the clients' data: take fedbuff")
         m = jnp.max(jnp.where(info.cohort.weight > 0, info.cohort.tier, 0))
         begun, last = tree.take((state.sent, state.tiers), m)
