@@ -54,4 +54,5 @@ def arriving(table: Arrivals) -> Sampler:
         sums["staleness"] = (ages / jnp.maximum(jnp.sum(here), 1)).astype(jnp.float32)
         return drawn._replace(age=ages, sums=sums, tier=jnp.full(row.shape, at(table.tier, jnp.int32)))
 
+    setattr(sample, "arrivals", table)
     return ours(sample)

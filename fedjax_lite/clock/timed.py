@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -172,7 +173,9 @@ def _waited_for(policy: _Policy, pending: Bool[Array, " n"], taking: Float[Array
 
 def _there(policy: _Policy, ids: Int[Array, " n"], when: Any) -> Bool[Array, " n"]:
     """Ask availability for clients at a second, or at a second each."""
-    return jnp.ones(ids.shape, bool) if policy.availability is None else policy.availability.there(ids, when)
+    if policy.availability is None:
+        return jnp.ones(ids.shape, bool)
+    return jax.vmap(policy.availability.there)(ids, when) if jnp.ndim(when) else policy.availability.there(ids, when)
 
 
 def _check(policy: _Policy, sizes: np.ndarray, demand: Demand) -> None:
