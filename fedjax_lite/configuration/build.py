@@ -38,7 +38,7 @@ from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.baselines import check_baselines
 from fedjax_lite.runner.classes import check_classification
 from fedjax_lite.runner.clients import check_clients
-from fedjax_lite.runner.fit import Setup, check_guarantee, trace
+from fedjax_lite.runner.fit import Setup, check_clock, check_guarantee, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run
@@ -95,6 +95,7 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         setup = Setup(algorithm, source.train, params, sampler, options["rounds"], key, loss_fn, source.test, every)
         shapes = jax.eval_shape(algorithm.init, params, key)
         check_guarantee(setup, shapes, converge)
+        check_clock(setup, shapes)
         check_baselines(setup, shapes, baselines)
         check_clients(setup, finetune, source.new)
         check_classification(setup, options.get("classification", False))

@@ -41,15 +41,15 @@ def clocked(config: Config, sampler: Sampler, algorithm: Algorithm, made: Made) 
 
 def made_on_host(config: Config, source: Source, seed: int, algorithm: Algorithm, params: Tree) -> Made:
     """Return the function that makes a seed's devices, and the table of arrivals of an asynchronous algorithm."""
-    table = _checked(config.at("clock"))
-    seed = seed_of(table, seed)
 
     def made(what: str) -> Any:
-        devices = make(table.at("devices"), "devices", population=source.population, seed=seed)
+        table = _checked(config.at("clock"))
+        own_seed = seed_of(table, seed)
+        devices = make(table.at("devices"), "devices", population=source.population, seed=own_seed)
         if what == "devices":
             return devices
         concurrency, order = _at_once(config, source.population, algorithm)
-        given = {"algorithm": algorithm, "data": np.asarray(source.train.size), "params": params, "devices": devices, "seed": seed}
+        given = {"algorithm": algorithm, "data": np.asarray(source.train.size), "params": params, "devices": devices, "seed": own_seed}
         given |= {
             "concurrency": concurrency,
             "order": order,
@@ -71,7 +71,8 @@ def _checked(table: Table) -> Table:
 
 def _at_default(table: Table) -> list[str]:
     """Return the keys of a synchronous clock that ask for nothing, so that a grid's row can have them beside an asynchronous server."""
-    known = {name: p.default for name, p in inspect.signature(timed).parameters.items() if name not in inspect.signature(arrivals).parameters}
+    both = inspect.signature(arrivals).parameters
+    known = {name: p.default for name, p in inspect.signature(timed).parameters.items() if name not in both}
     return [name for name, default in known.items() if name in table and table.get(name) == default]
 
 

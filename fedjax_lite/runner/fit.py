@@ -26,7 +26,7 @@ from fedjax_lite.sampling.draw import cohort_shapes, demand_of_all
 from fedjax_lite.sampling.participation import Remembering, Sampler
 from fedjax_lite.uplink.feedback import warn_if_seldom
 
-__all__ = ["Setup", "check_guarantee", "fit_to_devices", "structure", "to_devices", "trace"]
+__all__ = ["Setup", "check_clock", "check_guarantee", "fit_to_devices", "structure", "to_devices", "trace"]
 
 
 class Setup(NamedTuple):
@@ -59,8 +59,7 @@ def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State
     params = jax.tree.map(jnp.asarray, setup.params)
     shapes = jax.eval_shape(algorithm.init, params, setup.key)
     check_sampler(sampler, setup.key, data.size)
-    if isinstance(sampler, Remembering):
-        sampler.check(np.asarray(data.size), demand_of_all(algorithm, shapes, setup.key, data.size))
+    check_clock(setup, shapes)
     slots = cohort_shapes(sampler, algorithm, shapes, jax.ShapeDtypeStruct((data.population,), jnp.int32)).id.size
     participations = setup.rounds * slots / data.population
     warn_if_seldom(shapes.uplink, participations)
@@ -72,6 +71,12 @@ def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State
     found = needs(algorithm, data, params, shapes, sampler, setup.test, rows)
     check_fits(found, device_memory())
     return setup._replace(params=params), shapes, host, found
+
+
+def check_clock(setup: Setup, shapes: State) -> None:
+    """Let a sampler with a memory refuse what it cannot run with, such as a deadline that no client can meet."""
+    if isinstance(setup.sampler, Remembering):
+        setup.sampler.check(np.asarray(setup.data.size), demand_of_all(setup.algorithm, shapes, setup.key, setup.data.size))
 
 
 def check_guarantee(setup: Setup, shapes: State, converge: Convergence | None) -> None:

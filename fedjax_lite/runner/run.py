@@ -251,7 +251,7 @@ def _totals(setup: Setup, shapes: State, delta: float | None, state: State, hist
     names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
-    known = {"words": list(words)} if words else {}
+    known: dict[str, Any] = {"words": list(words)} if words else {}
     table = getattr(setup.sampler, "arrivals", None)
     known |= {} if table is None else {"staleness": ages_counted(*(np.asarray(x)[: len(history)] for x in (table.ids, table.ages)))}
     return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
