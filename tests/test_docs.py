@@ -20,6 +20,7 @@ CUTS = {
     "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
     "docs/models.md": [],
+    "docs/participation.md": [],
     "docs/partitions.md": [],
     "docs/personal.md": [("rounds=30", "rounds=10"), ("rounds=15", "rounds=2"), ("rounds=25", "rounds=5")],
     "docs/privacy.md": [],

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import fedjax_lite as fl
+from fedjax_lite.availability import markov
 from fedjax_lite.base import NO_LIMIT
 from fedjax_lite.sampling import (
     availability,
@@ -16,11 +17,15 @@ from fedjax_lite.sampling import (
     cyclic,
     dropout,
     everyone,
+    importance,
     including,
     poisson,
+    shuffled,
     stragglers,
+    stratified,
     uniform,
     weighted,
+    with_replacement,
 )
 
 SIZES = np.array([5, 1, 12, 3, 8, 2, 7, 4, 6, 9], np.int32)
@@ -39,6 +44,12 @@ SAMPLERS = {
     "dropout": dropout(uniform(3), 0.4),
     "stragglers": stragglers(uniform(3), 0.5, 4),
     "availability": availability(uniform(3), 0.5, 8),
+    "with_replacement": with_replacement(3, "examples"),
+    "importance": importance(3),
+    "importance without replacement": importance(3, replace=False),
+    "shuffled": shuffled(3),
+    "stratified": stratified(3, [0, 1] * 5),
+    "on and off": availability(uniform(3), law=markov(0.5, 4)),
 }
 OTHERS = {
     "uniform of all": uniform(POPULATION),
@@ -104,7 +115,8 @@ def test_every_sampler_keeps_the_contract(name):
     assert chosen.id.dtype == jnp.int32 and chosen.steps.dtype == jnp.int32 and chosen.weight.dtype == jnp.float32
     ids = np.asarray(chosen.id)
     assert ((0 <= ids) & (ids < POPULATION)).all()
-    assert all(len(set(row)) == len(row) for row in ids[:500])  # nobody twice
+    there = [row[weight > 0].tolist() for row, weight in zip(ids[:500], np.asarray(chosen.weight), strict=False)]
+    assert all(len(set(row)) == len(row) for row in there)  # nobody twice
     np.testing.assert_array_equal(chosen.size, SIZES[ids])
     np.testing.assert_array_equal(chosen.steps >= 1, True)
 

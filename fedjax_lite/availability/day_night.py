@@ -25,7 +25,7 @@ def day_night(
     step: Number = 3600.0,
     spread: Number = 1.0,
     seed: int = 0,
-    activity: Sequence[Number] | Array | None = None,
+    activity: Sequence[Number] | Any = None,
 ) -> Availability:
     r"""Each client is there in a step with a probability that follows a sine over the day, its hour being its own.
 
@@ -105,7 +105,7 @@ def _factor(value: Any) -> float:
     value = plain(value)
     if not is_number(value) or not 0 < value <= 1:
         raise ValueError(f"day_night: activity must hold a factor in (0, 1] for each client, got {value!r}")
-    return value
+    return float(value)
 
 
 def _check(factors: np.ndarray | None, population: int) -> None:

@@ -26,7 +26,6 @@ from fedjax_lite import (
     sampling,
     uplink,
 )
-from fedjax_lite.availability import Availability
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
@@ -67,7 +66,7 @@ KINDS = {
     ),
     "schedule": Kind("a learning rate, epochs or steps: a table with a clock (round, step or client_step)", ()),
     "sampling": Kind("[sampling]; one that wraps another takes it as its sampler", (), sampling),
-    "availability": Kind("[clock] availability, and law of the sampler availability", (Availability,), availability, helpers=True),
+    "availability": Kind("[clock] availability, and law of the sampler availability", (availability.Availability,), availability, helpers=True),
     "aggregator": Kind("[aggregator]; one that wraps another takes it as inner", (Aggregator,), aggregators, helpers=True),
     "ensemble": Kind("[distillation] ensemble", (distill.Ensemble,), distill, helpers=True),
     "attack": Kind("[attack], beside num_byzantine or byzantine = [ids]; none for no attack", (attacks.Attack,), attacks, helpers=True),
@@ -90,8 +89,8 @@ NOT_HERE = frozenset(
     "chain named_chain masked lbfgs scale_by_backtracking_linesearch scale_by_zoom_linesearch sophia scale_by_muon "
     "dpsgd differentially_private_aggregate freeze add_noise noisy_sgd".split()
 )
-# Functions of `fl.data` that need a population to make another one of.
-NEED_DATA = frozenset({"save", "split"})
+# Functions that need a population: to make another one of, or to tell who takes part.
+NEED_DATA = frozenset({"save", "split", "inclusion"})
 
 
 def names(kind: str) -> dict[str, Callable]:
@@ -102,10 +101,11 @@ def names(kind: str) -> dict[str, Callable]:
     """
     module, returns = KINDS[kind].module, KINDS[kind].returns
     if module is not None:
-        found = {name: getattr(each, name) for each in (module, KINDS[kind].beside) if each is not None for name in each.__all__}
+        modules = [each for each in (module, KINDS[kind].beside) if each is not None]
+        found = {name: getattr(each, name) for each in modules for name in each.__all__ if name not in NEED_DATA}
         if KINDS[kind].helpers:
             made = {name: get_type_hints(value).get("return") for name, value in found.items()}
-            found = {name: value for name, value in found.items() if made[name] in returns and name not in NEED_DATA}
+            found = {name: value for name, value in found.items() if made[name] in returns}
     else:
         both = {**vars(optax.contrib), **vars(optax)}
         found = {name: value for name, value in both.items() if kind == _kind_in_optax(name, value)}
@@ -180,6 +180,6 @@ def _kind_in_optax(name: str, value: Any) -> str:
 
 
 def _describable(function: Callable, kind: str) -> bool:
-    """Return whether a configuration can give every required argument; other sections give an algorithm's."""
-    required = [p for p in parameters_of(function) if p.default is p.empty]
+    """Return whether a configuration can give every required argument; other sections give an algorithm's, and a sampler's loss_fn."""
+    required = [p for p in parameters_of(function) if p.default is p.empty and not (kind == "sampling" and p.name == "loss_fn")]
     return kind == "algorithm" or all(p.name in INSIDE or describable(p.annotation) for p in required)

@@ -115,7 +115,7 @@ def _times(ids: Int[Array, " n"]) -> tuple[Int[Array, " n"], Float[Array, " n"]]
     return ids, jnp.where(first == jnp.arange(len(ids)), after - first, 0).astype(float)
 
 
-def _independent(key: Key, pi: Float[Array, " population"], number: float) -> tuple[Array, Array, dict[str, Array]]:
+def _independent(key: Key, pi: Float[Array, " population"], number: Number) -> tuple[Array, Array, dict[str, Array]]:
     """Draw clients independently: ids in slots for the mean and six standard deviations, which are taken, and who was left out."""
     population = pi.shape[0]
     slots = slots_of(Participation("poisson", rate=min(number / population, 1.0)), population)

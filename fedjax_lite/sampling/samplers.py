@@ -210,7 +210,7 @@ def _rate(clients: int, sizes: Any) -> Any:
     return np.full(len(sizes), clients / _population("uniform", clients, sizes))
 
 
-def _population(sampler: str, clients: int, sizes: Array) -> int:
+def _population(sampler: str, clients: int, sizes: Any) -> int:
     """Return the size of the population; refuse more `clients` than that."""
     population = sizes.shape[0]
     if clients > population:

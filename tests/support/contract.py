@@ -53,6 +53,7 @@ SUMS = {
     "weighted_mean uniform": aggregators.weighted_mean("uniform"),
     "weighted_mean capped": aggregators.weighted_mean(cap=4),
     "weighted_mean own": aggregators.weighted_mean(jnp.arange(1.0, POPULATION + 1)),
+    "weighted_sum": aggregators.weighted_sum(),
     "weighted_mean function": aggregators.weighted_mean(lambda client: 1.0 / client.size),
     "from_sum": aggregators.from_sum(
         lambda m, c: (m, 1.0), lambda s: jax.tree.map(lambda x: x / jnp.maximum(s[1], 1).astype(x.dtype), s[0])
