@@ -2,9 +2,9 @@
 
     python benchmarks/clock.py [--events 1000000] [--steps 1000] [--workload softmax]
 
-One JSON line: for the host's table the seconds of a million events by how many clients train at once; for one program of `--steps` steps of
-a buffer of 10 the events a second of FedBuff (all of its table in one scan), of synchronous FedAvg with the same cohorts and of FedAvg drawn
-by `fl.sampling.uniform`; and how often FedBuff's program calls the host (never).
+One JSON line: events a second of the host's table, by how many clients train at once; of one program of `--steps` steps of a buffer of 10
+the events a second of FedBuff (all of its table in one scan), of synchronous FedAvg with the same cohorts, and of FedAvg drawn by
+`fl.sampling.uniform`; and how often FedBuff's program calls the host (never).
 """
 
 import argparse
@@ -12,7 +12,6 @@ import re
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from measure import MODELS, compiled, federated, report, spread

@@ -71,9 +71,7 @@ def _checked(table: Table) -> Table:
 
 def _at_default(table: Table) -> list[str]:
     """Return the keys of a synchronous clock that ask for nothing, so that a grid's row can have them beside an asynchronous server."""
-    known = {
-        name: p.default for name, p in inspect.signature(timed).parameters.items() if name not in inspect.signature(arrivals).parameters
-    }
+    known = {name: p.default for name, p in inspect.signature(timed).parameters.items() if name not in inspect.signature(arrivals).parameters}
     return [name for name, default in known.items() if name in table and table.get(name) == default]
 
 
