@@ -2,7 +2,7 @@
 
 Softmax regression, 100 clients of 80 images each, one epoch in batches of 10; a client takes exp(sigma z) seconds for a round. An
 independent implementation with other partitions and draws found factors of 2.4 to 4.7 in time and at most 1.35 in updates, seed by seed.
-When a curve of single models first crosses a target is a matter of luck to a step or two of ten: the bounds are asked of all seeds together.
+When a curve of single models first crosses a target is luck to a step or two of ten, so the bounds are asked of all seeds together.
 """
 
 import functools
