@@ -1,14 +1,15 @@
 """Checks of the properties that the contract requires of an algorithm, a function for each."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite import sampling
-from fedjax_lite.base import round_key
+from fedjax_lite.base import Client, State, round_key
 from fedjax_lite.checks.aggregator_contract import kind
 from fedjax_lite.checks.answers import Verdict
-from fedjax_lite.checks.trial import FEW, Trial, agree, named
+from fedjax_lite.checks.trial import FEW, Trial, agree, cohort_of, named
 from fedjax_lite.engine.placement import everywhere, mesh_of
 
 
@@ -78,7 +79,7 @@ def one_program(tried: Trial) -> Verdict:
 def structure(tried: Trial) -> Verdict:
     """Compare structure, shapes, dtypes and weak types of the state before and after a round."""
     before = jax.eval_shape(lambda: tried.state)
-    cohort = sampling.cohort(round_key(tried.state), tried.data.size, jnp.asarray(tried.ids))
+    cohort = _cohort(tried, tried.state, tried.data.size, jnp.asarray(tried.ids))
     after = jax.eval_shape(tried.built.round, tried.state, tried.data, cohort)[0]
     if jax.tree.structure(after) != jax.tree.structure(before):  # type: ignore[operator]
         return "no", f"{jax.tree.structure(after)} instead of {jax.tree.structure(before)}"
@@ -98,7 +99,7 @@ def metrics(tried: Trial) -> Verdict:
 
 def eager(tried: Trial) -> Verdict:
     """Compare the compiled round with the round run operation by operation."""
-    cohort = sampling.cohort(round_key(tried.state), tried.data.size, jnp.asarray(tried.ids))
+    cohort = _cohort(tried, tried.state, tried.data.size, jnp.asarray(tried.ids))
     return agree([(tried.round(tried.state, tried.ids), tried.built.round(tried.state, tried.data, cohort))])
 
 
@@ -134,10 +135,15 @@ def devices(tried: Trial) -> Verdict:
     expected = tried.round(tried.state, tried.ids)
     with jax.set_mesh(mesh_of(jax.devices())):
         data, state, ids = everywhere((tried.data, tried.state, tried.ids))
-        cohort = jax.jit(lambda state, size, ids: sampling.cohort(round_key(state), size, ids))(state, data.size, ids)
+        cohort = jax.jit(lambda *operands: _cohort(tried, *operands))(state, data.size, ids)
         actual = jax.jit(lambda *operands: tried.built.round(*operands))(state, data, cohort)
     verdict, evidence = agree([(actual, expected)])
     return verdict, f"{evidence}; {len(jax.devices())} devices"
+
+
+def _cohort(tried: Trial, state: State, sizes: Any, ids: Any) -> Client:
+    """Make the cohort of a state's round."""
+    return cohort_of(tried.built, round_key(state), sizes, state.round, ids)
 
 
 PROMISED = {

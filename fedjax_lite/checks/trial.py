@@ -10,7 +10,7 @@ import numpy as np
 
 from fedjax_lite import engine as engines
 from fedjax_lite import sampling, tree
-from fedjax_lite.base import Algorithm, Key, State, Tree, round_key
+from fedjax_lite.base import Algorithm, Client, Key, State, Tree, round_key
 from fedjax_lite.checks.answers import Verdict
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.simulate import advance
@@ -70,13 +70,13 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
         def round(data, state, ids, weight):
             if engine in (None, "packed") and slots_ == slots:
                 traced.append(0)
-            return algorithm.round(state, data, sampling.cohort(round_key(state), data.size, ids, weight))
+            return algorithm.round(state, data, cohort_of(algorithm, round_key(state), data.size, state.round, ids, weight))
 
         return functools.partial(round, data)
 
     def experiment(data, params, key, value):
         algorithm = built if values is None else algorithm_on("packed", value)
-        sampler = lambda key, sizes, round: sampling.cohort(key, sizes, jnp.asarray(table)[round % 2])  # noqa: E731
+        sampler = lambda key, sizes, round: cohort_of(algorithm, key, sizes, round, jnp.asarray(table)[round % 2])  # noqa: E731
         return advance(algorithm, data, algorithm.init(params, key), sampler, rounds=2)
 
     @functools.cache
@@ -91,6 +91,15 @@ def trial(make: Any, data: FederatedData, params: Tree, clients: int, values: tu
 
     names = tuple(laid_out) if choose else ()
     return Trial(built, data, state, ids, int(nobody[0]) if len(nobody) else None, step, names, traced, run, runs, keys, _values(values))
+
+
+def cohort_of(algorithm: Algorithm, key: Key, sizes: Any, round: Any, ids: Any, weight: Any = None) -> Client:
+    """Make the cohort of the clients `ids`; for an asynchronous algorithm with ages by id, and in the round of one tier."""
+    drawn, how = sampling.cohort(key, sizes, ids, weight), algorithm.asynchrony
+    if how is None:
+        return drawn
+    tier = jnp.full(drawn.id.shape, jnp.asarray(round, jnp.int32) % max(1, how.tiers))
+    return drawn._replace(age=drawn.id % min(how.window, 3), tier=tier)
 
 
 def _values(values):

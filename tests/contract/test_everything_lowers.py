@@ -15,6 +15,7 @@ from problems import CLASSES, FEATURES, SIZES
 
 import fedjax_lite as fl
 from fedjax_lite import forms, models
+from fedjax_lite.checks.trial import cohort_of
 
 # Eigenvectors (of caf) and QR (of power_sgd, and of the start of char_lstm and word_lstm) are cuSOLVER's, which come with jaxlib's CUDA
 # plugin, and the TPU compiler's own.
@@ -73,7 +74,8 @@ def test_algorithms_lower(name):
     built = ALGORITHMS[name](None)
 
     def one_round(state, data):
-        return built.round(state, data, fl.sampling.uniform(5)(fl.round_key(state), data.size, state.round))
+        ids = fl.sampling.uniform(5)(fl.round_key(state), data.size, state.round).id
+        return built.round(state, data, cohort_of(built, fl.round_key(state), data.size, state.round, ids))
 
     state = jax.eval_shape(built.init, shaped(FEATURES, CLASSES), KEY)
     assert not lacking(one_round, state, contract_data())

@@ -305,7 +305,12 @@ OPTIMISATION = {
     "fedrs": optimised("fedrs", optax.sgd, of=IN_ONE, classes=CLASSES),
     "moon": optimised("moon", optax.sgd, of=IN_TWO._replace(apply=IN_ONE.apply)),
 }
-ALGORITHMS |= OPTIMISATION
+ASYNCHRONOUS = {
+    "fedbuff": optimised("fedbuff", optax.sgd, buffer=4, window=3, divide_by="weights"),
+    "fedasync": optimised("fedasync", optax.sgd, window=3),
+    "fedat": optimised("fedat", optax.sgd, tiers=2, buffer=4, mu=0.1),
+}
+ALGORITHMS |= OPTIMISATION | ASYNCHRONOUS
 
 
 def in_leaves(params, batch, key):
@@ -391,14 +396,14 @@ TWO_SIDED = "fedgkt", "fedgen"
 # families are parts of the program of one.
 ALIKE = [f"uplink {name}" for name in UPLINKS if name != "top_k"] + ["families that keep their models"]
 # Methods of optimisation stand against their tables on every engine; one of each kind of composition is asked in every run.
-ONE_OF_EACH_KIND = "scaffold", "fedper"
-BY_TABLE = [name for name in (*OPTIMISATION, *PERSONAL) if name not in ONE_OF_EACH_KIND]
+ONE_OF_EACH_KIND = "scaffold", "fedbuff", "fedper"
+BY_TABLE = [name for name in (*OPTIMISATION, *ASYNCHRONOUS, *PERSONAL) if name not in ONE_OF_EACH_KIND]
 ALIKE += BY_TABLE
 # What has a near relative that every run asks is asked in the deeper tests.
 RELATED = (
     "multi_krum", "bulyan", "caf", "mda", "monna", "trimmed_mean", "meamed", "norm_bounding", "sign_majority", "rlr", "bucketing", "arc",
     "ddgauss", "dp_mean", "work momentum", "work adam", "work measured", "work scheduled", "own weights", "adam server", "plateau",
-    "fedavg", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
+    "fedavg", "fedbuff", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
     *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
 )  # fmt: skip
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]

@@ -18,6 +18,32 @@ class Fault(NamedTuple):
 
 # fmt: off
 IN_FOLDERS = (
+    # asynchronous methods, and the host's table of what arrives for them
+    Fault("a model is as old as its clients are young", "algorithms/asynchronous/pieces.py", "algorithms/asynchronous/test_fedbuff.py",
+        "(models.version - jnp.minimum(age, models.version)) % window",
+        "(models.version + jnp.minimum(age, models.version)) % window"),
+    Fault("messages that are not finite count among the weights", "algorithms/asynchronous/pieces.py", "algorithms/asynchronous/test_fedbuff.py",
+        "counts = (cohort.weight > 0) & is_finite(messages, cohort.weight > 0)",
+        "counts = cohort.weight > 0"),
+    Fault("an upload that is not finite pulls the model back", "algorithms/asynchronous/fedasync.py", "algorithms/asynchronous/test_fedasync.py",
+        "here = (info.cohort.weight > 0) & (info.clients > 0)",
+        "here = info.cohort.weight > 0"),
+    Fault("a tier weighs what it has done itself", "algorithms/asynchronous/fedat.py", "algorithms/asynchronous/test_fedat.py",
+        "share = rounds[::-1] / jnp.sum(rounds)",
+        "share = rounds / jnp.sum(rounds)"),
+    Fault("clients are started before all of one time have arrived", "clock/events.py", "clock/test_event_loop.py clock/test_arrivals.py",
+        "tied = (behind > 1 and heap[1][0] == t) or (behind > 2 and heap[2][0] == t)",
+        "tied = False"),
+    Fault("a client is started while its upload waits in the buffer", "clock/events.py", "clock/test_event_loop.py",
+        "                ids.append(k)\n",
+        "                ids.append(k)\n                give((k,))\n"),
+    Fault("a tier's round is a step older than it is", "clock/tiers.py", "clock/test_event_loop.py",
+        "lost, turns, since[last.tier] = 0, 0, len(rows)",
+        "lost, turns, since[last.tier] = 0, 0, len(rows) - 1"),
+    Fault("the mean age is the sum of ages", "clock/arriving.py", "clock/test_arriving.py",
+        "(ages / jnp.maximum(jnp.sum(here), 1))",
+        "(ages / 1)"),
+
     # aggregators: what is made of the messages, their noise and their masks
     Fault("a trimmed mean keeps one of the smallest values", "aggregators/coordinatewise.py", "aggregators/test_robust.py aggregators/test_robust_edges.py",
         "statistic(x, ones, f + 1)",

@@ -21,11 +21,14 @@ def contract(names):
     from contract import ALGORITHMS, assert_close, contract_data
     from problems import dealt, softmax_params
 
+    from fedjax_lite.checks.trial import cohort_of
+
     data = contract_data()
     for name in names:
         built = ALGORITHMS[name](None)
         state = jax.jit(built.init)(softmax_params(), jax.random.key(0))
-        cohort = fl.sampling.cohort(fl.round_key(state), data.size, jax.numpy.array([2, 0, 6, 5, 1]), jax.numpy.array([1.0, 1, 0, 1, 1]))
+        who = jax.numpy.array([2, 0, 6, 5, 1]), jax.numpy.array([1.0, 1, 0, 1, 1])
+        cohort = cohort_of(built, fl.round_key(state), data.size, state.round, *who)
         with jax.set_mesh(mesh_of(jax.devices())):
             together = jax.jit(partial(built.round))(everywhere(state), dealt(data, cohort.id), everywhere(cohort))
         local = jax.tree.map(lambda x: x.addressable_data(0), together)
