@@ -26,6 +26,7 @@ from fedjax_lite import (
     sampling,
     uplink,
 )
+from fedjax_lite.availability import Availability
 from fedjax_lite.base import Aggregator, Algorithm
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.code import function_of, is_code
@@ -66,7 +67,7 @@ KINDS = {
     ),
     "schedule": Kind("a learning rate, epochs or steps: a table with a clock (round, step or client_step)", ()),
     "sampling": Kind("[sampling]; one that wraps another takes it as its sampler", (), sampling),
-    "availability": Kind("[clock] availability, and law of the sampler availability", (availability.Availability,), availability, helpers=True),
+    "availability": Kind("[clock] availability, and law of the sampler availability", (Availability,), availability, helpers=True),
     "aggregator": Kind("[aggregator]; one that wraps another takes it as inner", (Aggregator,), aggregators, helpers=True),
     "ensemble": Kind("[distillation] ensemble", (distill.Ensemble,), distill, helpers=True),
     "attack": Kind("[attack], beside num_byzantine or byzantine = [ids]; none for no attack", (attacks.Attack,), attacks, helpers=True),

@@ -79,8 +79,8 @@ def test_a_study_gives_each_seed_its_devices_and_equals_its_runs(config):
     for place, overrides in enumerate([("algorithm.name=fedavg", "clock.over_selection=1.5"), FEDBUFF[:1]]):
         result = build(config("seed=4", "client.optimizer.learning_rate=0.2", *overrides))(progress=False)
         assert result.history[-1]["virtual_hours"] == pytest.approx(float(hours[place, 1, 1, -1]), rel=1e-6)
-        assert result.history[-1]["test_loss"] == pytest.approx(float(study.results["test_loss"][place, 1, 1, -1]), rel=1e-5)
-    row = study.table("test_loss", target=100.0)[0]
+        assert result.history[-1]["train_loss"] == pytest.approx(float(study.results["train_loss"][place, 1, 1, -1]), rel=1e-5)
+    row = study.table("train_loss", target=100.0)[0]
     assert row["hours_to_target"] == pytest.approx(float(hours[0, 0, :, 0].mean()))
 
 
