@@ -677,5 +677,28 @@ IN_FOLDERS = (
     Fault("bits of rotated leaves are those of their padding", "uplink/rotation.py", "uplink",
         "path, before[path] if path in before else round(factor * bits)",
         "path, bits"),
+
+    # availability and sampling
+    Fault("a chain that flips forgets its flips", "availability/markov.py", "availability/test_laws.py",
+        "found = found ^ ((back + first) % 2 == 1) if chain.flips else found",
+        "found = found ^ (back % 2 == 1) if chain.flips else found"),
+    Fault("an interval of a trace holds its end", "availability/trace.py", "availability/test_trace.py",
+        "return known & (after > first) & (time < end[",
+        "return known & (after > first) & (time <= end["),
+    Fault("who is ahead in a race is counted from the other end", "sampling/marginal.py", "sampling/test_inclusion.py",
+        "np.cumsum(behind, axis=-1)[:, ::-1])",
+        "np.cumsum(behind, axis=-1))"),
+    Fault("several draws count as if there were one", "sampling/replacement.py", "sampling/test_weights.py",
+        "jnp.where(q > 0, number * q, 1)",
+        "jnp.where(q > 0, q, 1)"),
+    Fault("the clients with most examples have the largest loss", "sampling/losses.py", "sampling/test_looking.py",
+        "return ClientLosses(total / count, square / count)",
+        "return ClientLosses(total, square / count)"),
+    Fault("clients of the next chunk take the slots of the first", "sampling/ordered.py", "sampling/test_ordered.py",
+        "jnp.where(here, count + jnp.cumsum(here, dtype=jnp.int32) - 1, clients)",
+        "jnp.where(here, jnp.cumsum(here, dtype=jnp.int32) - 1, clients)"),
+    Fault("every round has an order of its own", "sampling/epochs.py", "sampling/test_epochs_and_strata.py",
+        "jax.random.fold_in(jax.random.key(seed), round // rounds)",
+        "jax.random.fold_in(jax.random.key(seed), round)"),
 )
 # fmt: on
