@@ -33,7 +33,7 @@ def availability(sampler: Sampler, share: Number | None = None, period: Whole | 
     Raises:
         ValueError: for numbers out of range; both ways, or none; a population of which the law refuses a client.
 
-    >>> import fedjax_lite as fl
+    >>> import fedjax_lite as fl, jax
     >>> sampler = fl.sampling.availability(fl.sampling.everyone(), share=0.5, period=4)
     >>> sum(sampler(jax.random.key(t), jnp.array([3, 1, 4]), jnp.int32(t)).weight for t in range(4)).tolist()  # half of a day each
     [2.0, 2.0, 2.0]
