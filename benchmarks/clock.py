@@ -18,8 +18,8 @@ from measure import MODELS, compiled, federated, report, spread
 from workloads import WORKLOADS
 
 import fedjax_lite as fl
-from fedjax_lite.base import Asynchrony
 from fedjax_lite.clock.arrivals import simulated
+from fedjax_lite.pace import Asynchrony
 
 CLIENTS, BUFFER = 10_000, 10
 

@@ -13,16 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from fedjax_lite.pace import Asynchrony, Demand
+
 Tree = Any  # any pytree of arrays
 Key = Any  # a jax random key
 Number = int | float | np.integer | np.floating | Array  # a hyperparameter; a tracer inside a vmapped study
 Whole = int | SupportsIndex  # a count that sets a shape: Python's, NumPy's or JAX's, no tracer
 
 NO_LIMIT = np.int32(2**31 - 1)  # `Client.steps` of a client that no sampler cut short
-
-# Above rounds, client ids and local steps; in jax split(key)[i] is fold_in(key, i), so low numbers may be taken by any function.
-HIGH_STREAM = 2**31
-_SAMPLE, _AGGREGATE = np.uint32(2**32 - 1), np.uint32(2**32 - 2)
 
 
 class Place(NamedTuple):
@@ -157,15 +155,6 @@ class State(NamedTuple):
     sampling: Tree = ()  # the memory of a sampler that has one
 
 
-class Demand(NamedTuple):
-    """What a round asks of the device and the link of each client of a cohort."""
-
-    steps: Int[Array, "*clients"]  # local steps, with those of the passes over all examples
-    received: Float[Array, "*clients"]  # bits
-    sent: Float[Array, "*clients"]  # bits
-    passes: Int[Array, "*clients"] | int = 0  # how many of the steps are in passes, which a client makes however little it trains
-
-
 class Layout(NamedTuple):
     """Functions by which a runner places an algorithm's arrays and estimates the cost of a round."""
 
@@ -173,15 +162,6 @@ class Layout(NamedTuple):
     rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> first own and uplink rows
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
     demand: Callable[[State, Client], Demand] | None = None  # State, cohort -> what this round asks of each client, before it trains
-
-
-class Asynchrony(NamedTuple):
-    """How a server that waits for no cohort takes uploads in: what the host's table of arrivals is made by."""
-
-    buffer: int  # K, the uploads that one step of the server takes in
-    window: int  # the models that the server keeps: an upload from an older model is refused, or dropped
-    too_old: str = "refuse"  # or "drop"
-    tiers: int = 0  # 0: each client on its own; else clients of like speed are a tier, whose rounds are synchronous
 
 
 class Algorithm(NamedTuple):
@@ -204,18 +184,3 @@ def round_key(state: State) -> Key:
     True
     """
     return jax.random.fold_in(state.key, state.round)
-
-
-def sample_key(key: Key) -> Key:
-    """Return the stream of a round's key that samplers draw from."""
-    return jax.random.fold_in(key, _SAMPLE)
-
-
-def aggregate_key(key: Key) -> Key:
-    """Return the stream of a round's key that aggregator and server draw from."""
-    return jax.random.fold_in(key, _AGGREGATE)
-
-
-def client_keys(key: Key, ids: Int[Array, " clients"]) -> Key:
-    """Return a key for each client, a function of the round's key and the client's id alone."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, ids)

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from fedjax_lite import tree
-from fedjax_lite.base import HIGH_STREAM, Batch, Client
+from fedjax_lite.base import Batch, Client
 from fedjax_lite.data.federated import FederatedData, Piece
 from fedjax_lite.refuse import a_count, is_count
 from fedjax_lite.schedules import Clock, Scheduled
 from fedjax_lite.shuffle import permute
+from fedjax_lite.streams import HIGH_STREAM
 
 FINEST = 10_000  # the largest denominator of a number of epochs: a part of a batch times this is below 2^31
 

@@ -12,11 +12,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from fedjax_lite import tree
-from fedjax_lite.base import HIGH_STREAM, NO_LIMIT, Aggregator, Client, ClientWork, Demand, Key, Tree, client_keys
+from fedjax_lite.base import NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
 from fedjax_lite.ledger import Cost, dense_bits, sent
 from fedjax_lite.metrics import check_names
+from fedjax_lite.pace import Demand
+from fedjax_lite.streams import HIGH_STREAM, client_keys
 from fedjax_lite.uplink.client_metrics import metrics_of
 from fedjax_lite.uplink.compressor import apart
 
@@ -87,8 +89,7 @@ def _one_family(family: Family, aggregator: Aggregator, batches: Batches, engine
         return jnp.sum(cohort.weight > 0, dtype=jnp.float32) * _broadcast_bits(shared)
 
     def demand(common, cohort):
-        shared, round, aggregator_state = common
-        del aggregator_state
+        shared, round, _ = common
         found, one = _first(work, shared.params, shared, cohort.key[0])
         found, row = _sent_up(uplink, tree.zeros(found), uplink.init(found), shared, one, round)
         bits = jnp.float32(aggregator.bits(found)) if aggregator.bits else sum(sent(row, found))

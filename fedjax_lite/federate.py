@@ -9,30 +9,17 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lite import tree
-from fedjax_lite.base import (
-    Aggregator,
-    Algorithm,
-    Client,
-    ClientWork,
-    Demand,
-    Info,
-    Key,
-    Layout,
-    Server,
-    State,
-    Tree,
-    aggregate_key,
-    client_keys,
-    round_key,
-)
+from fedjax_lite.base import Aggregator, Algorithm, Client, ClientWork, Info, Key, Layout, Server, State, Tree, round_key
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import SENT, Family, Side, side_of
 from fedjax_lite.engine import Engine, packed
-from fedjax_lite.guarantees import composable, hidden, refuse_memory
 from fedjax_lite.ledger import Cost
 from fedjax_lite.metrics import INSIDE, check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
+from fedjax_lite.pace import Demand
+from fedjax_lite.privacy.guarantees import composable, hidden, refuse_memory
 from fedjax_lite.refuse import complex_leaves, integer
+from fedjax_lite.streams import aggregate_key, client_keys
 
 __all__ = ["federate"]
 

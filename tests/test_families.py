@@ -12,8 +12,8 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data, softmax_loss, softm
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators, distill
-from fedjax_lite.base import aggregate_key
 from fedjax_lite.engine.placement import everywhere, mesh_of
+from fedjax_lite.streams import aggregate_key
 
 LABELS = np.random.default_rng(8).integers(0, CLASSES, 20)
 PUBLIC = distill.public_set({"x": np.random.default_rng(7).normal(size=(20, FEATURES)).astype(np.float32)}, LABELS)

@@ -14,8 +14,9 @@ from fedjax_lite.aggregators.lift import transformed
 from fedjax_lite.aggregators.non_finite import screen
 from fedjax_lite.aggregators.robust_rule import Needs, check_slots
 from fedjax_lite.aggregators.sums import averages, squared_norms
-from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, Tree, client_keys
+from fedjax_lite.base import NO_LIMIT, Aggregator, Client, Number, Tree
 from fedjax_lite.refuse import whole
+from fedjax_lite.streams import client_keys
 
 
 def nnm(inner: Aggregator, num_byzantine: Number) -> Aggregator:

@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite import tree
 from fedjax_lite.availability import Availability
-from fedjax_lite.base import Algorithm, Asynchrony, Demand, Tree, Whole
+from fedjax_lite.base import Algorithm, Tree, Whole
 from fedjax_lite.clock.devices import Devices, check_devices
 from fedjax_lite.clock.events import play
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.table import Arrivals, Event
 from fedjax_lite.clock.tiers import play_tiers
+from fedjax_lite.pace import Asynchrony
 from fedjax_lite.refuse import a_count, positive
-from fedjax_lite.sampling import cohort
+from fedjax_lite.sampling.draw import demand_of_all
 
 __all__ = ["arrivals", "durations_of", "simulated"]
 
@@ -112,31 +112,15 @@ def simulated(
 
 def durations_of(algorithm: Algorithm, sizes: np.ndarray, params: Tree, devices: Devices) -> np.ndarray:
     """Return the seconds of a round of every client, float64 `[population]`, by the steps and bits of round 0."""
-    demand = None if algorithm.layout is None else algorithm.layout.demand
-    if demand is None:
-        raise ValueError("arrivals: this algorithm does not tell what a round asks of a client: build it with fl.federate")
     check_devices("arrivals", devices)
     if len(devices.steps) != len(sizes):
         raise ValueError(f"arrivals: devices are those of {len(devices.steps)} clients, and there are {len(sizes)}: make them for as many")
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        key = jax.random.key(0)
-        shapes = jax.eval_shape(algorithm.init, params, key)
-
-        def asked(_: Any) -> Demand:
-            state = shapes._replace(round=jnp.int32(0), key=key, server=_zeros(shapes.server), aggregator=_zeros(shapes.aggregator))
-            everyone = cohort(key, jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes), dtype=jnp.int32))
-            return demand(state, everyone)
-
-        found = jax.lax.map(asked, jnp.arange(1))  # one program, where the operations alone would be a hundred
-    steps, received, sent = (np.asarray(x[0], np.float64) for x in (found.steps, found.received, found.sent))
+    key = jax.random.key(0)
+    asked = demand_of_all(algorithm, jax.eval_shape(algorithm.init, params, key), key, sizes)
+    steps, received, sent = (np.asarray(x, np.float64) for x in (asked.steps, asked.received, asked.sent))
     speed, download, upload = (np.asarray(x, np.float64) for x in devices)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what takes no finite time is refused by name
         return received / 8 / download + steps / speed + sent / 8 / upload
-
-
-def _zeros(shapes: Tree) -> Tree:
-    """Make arrays for shapes: zeros, and keys."""
-    return jax.tree.map(lambda s: jax.random.split(jax.random.key(0), s.shape) if tree.is_key(s) else jnp.zeros(s.shape, s.dtype), shapes)
 
 
 def _there(availability: Availability | None, population: int) -> There | None:

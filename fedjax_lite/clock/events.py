@@ -4,9 +4,9 @@ from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 
-from fedjax_lite.base import Asynchrony
 from fedjax_lite.clock.idle import Idle, There
 from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
+from fedjax_lite.pace import Asynchrony
 
 __all__ = ["play"]
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedjax_lite.base import Asynchrony
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
+from fedjax_lite.pace import Asynchrony
 
 __all__ = ["play_tiers"]
 

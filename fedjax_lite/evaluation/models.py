@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fedjax_lite.base import HIGH_STREAM, Algorithm, Key, Mean, State
+from fedjax_lite.base import Algorithm, Key, Mean, State
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.evaluation.each import evaluate_each, evaluate_models
@@ -16,6 +16,7 @@ from fedjax_lite.evaluation.fine_tune import FineTune, fine_tuned
 from fedjax_lite.evaluation.summary import fairness
 from fedjax_lite.metrics import FINETUNED, NEW, OWN, exponentials
 from fedjax_lite.models.loss_fn import LossFn, of_one_model
+from fedjax_lite.streams import HIGH_STREAM
 
 __all__ = ["evaluate_algorithm", "evaluate_further", "finetune_key", "numbers", "received"]
 

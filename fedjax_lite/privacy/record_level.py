@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array
 
 from fedjax_lite import forms, tree
-from fedjax_lite.base import HIGH_STREAM, Batch, Key, Mean, Number, Tree
+from fedjax_lite.base import Batch, Key, Mean, Number, Tree
 from fedjax_lite.clip import clipped, normal_like
 from fedjax_lite.models.loss_fn import STATISTICS, LossFn, loss_and_gradient
 from fedjax_lite.refuse import integer, positive
+from fedjax_lite.streams import HIGH_STREAM
 
 __all__ = ["record_level"]
 

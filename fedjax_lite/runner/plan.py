@@ -20,10 +20,10 @@ from fedjax_lite.runner.arguments import Count, check_run
 from fedjax_lite.runner.fit import Setup, fit_to_devices, to_devices
 from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_memory, nbytes, workspace
 from fedjax_lite.runner.run import run
-from fedjax_lite.runner.segments import in_memory, start_segments
+from fedjax_lite.runner.segments import counts, in_memory, start_segments
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
-from fedjax_lite.sampling.draw import draw, looks, ready
-from fedjax_lite.sampling.participation import Remembering, Sampler
+from fedjax_lite.sampling.draw import looks
+from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["Plan", "plan"]
 
@@ -116,7 +116,8 @@ def plan(
     compile_seconds = time.perf_counter() - start
     check_fits(found, limit, max(0, peak - _total(found)))
 
-    steps = _steps(setup, min(rounds, TRIALS))
+    counted = jax.device_get(counts(algorithm, sampler, 1 if looks(sampler) else rounds, setup.params, setup.key, jnp.asarray(data.size)))
+    steps, longest = counted.pop("steps"), counted.pop("longest")
     return Plan(
         parameters=sum(x.size for x in jax.tree.leaves(setup.params)),
         needs=found,
@@ -124,30 +125,13 @@ def plan(
         limit=limit,
         host=host,
         devices=placement.device_count(),
-        steps=float(np.sum(steps) / len(steps)) if steps else None,
-        longest=int(np.max(steps)) if steps else None,
+        steps=float(np.mean(steps)) if algorithm.layout else None,
+        longest=int(np.max(longest)) if algorithm.layout else None,
         compile_seconds=compile_seconds,
         round_seconds=_trial(setup, on_host),
         rounds=rounds,
-        clock=_counted(setup),
+        clock=counted,
     )
-
-
-def _counted(setup: Setup) -> dict[str, np.ndarray]:
-    """Draw the cohorts of all rounds, and return what the sampler counts in each; nothing of a sampler that has to see training."""
-    algorithm, sampler, sizes = setup.algorithm, setup.sampler, jnp.asarray(setup.data.size)
-    if looks(sampler):
-        return {}
-
-    def one(state: State, _: None) -> tuple[State, dict[str, jax.Array]]:
-        cohort, after = draw(sampler, algorithm, state, sizes)
-        return after._replace(round=state.round + 1), {name: jnp.sum(each) for name, each in cohort.sums.items()}
-
-    def drawn(params: Tree, key: Key) -> dict[str, jax.Array]:
-        first = ready(sampler, algorithm.init(params, key)._replace(own=(), uplink=()), sizes)
-        return jax.lax.scan(one, first, length=setup.rounds)[1]
-
-    return jax.device_get(jax.jit(drawn)(setup.params, setup.key))
 
 
 def _virtual(counted: dict[str, np.ndarray]) -> list[str]:
@@ -203,20 +187,6 @@ def _peak(program: jax.stages.Lowered, unknown: int) -> int:
     if used is None:
         return unknown
     return used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes - used.alias_size_in_bytes
-
-
-def _steps(setup: Setup, rounds: int) -> list[np.ndarray] | None:
-    """Local steps `[clients]` of the first rounds; None where the algorithm does not tell."""
-    algorithm, sampler, sizes = setup.algorithm, setup.sampler, jnp.asarray(setup.data.size)
-    if algorithm.layout is None:
-        return None
-    found, state = [], State(jnp.int32(0), setup.key, (), (), (), ())
-    if isinstance(sampler, Remembering):
-        state = ready(sampler, jax.jit(algorithm.init)(setup.params, setup.key), sizes)
-    for round in range(rounds):
-        cohort, state = draw(sampler, algorithm, state._replace(round=jnp.int32(round)), sizes)
-        found.append(np.asarray(algorithm.layout.steps(cohort, round).steps))
-    return found
 
 
 def _trial(setup: Setup, on_host: bool) -> float:

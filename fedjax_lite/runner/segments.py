@@ -16,11 +16,11 @@ from fedjax_lite.models.loss_fn import of_one_model
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import untouched
 from fedjax_lite.runner.stream import streamed
-from fedjax_lite.sampling.draw import ready
+from fedjax_lite.sampling.draw import draw, ready
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.simulate import advance_counting, simulate
 
-__all__ = ["first_rows", "in_memory", "start_segments", "whole"]
+__all__ = ["counts", "first_rows", "in_memory", "start_segments", "whole"]
 
 
 def start_segments(
@@ -57,6 +57,20 @@ def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     state, history, drawn = advance_counting(algorithm, data, state, sampler, rounds=rounds)
     sums = evaluate_algorithm(algorithm, loss_fn, state, data, held_out) if loss_fn else {}
     return state, history, sums, drawn
+
+
+@partial(Compiled, parts=2, static_argnames="rounds")
+def counts(algorithm, sampler, rounds, params, key, sizes):
+    """Draw the cohorts of the next rounds; the steps that they take, those of the client with the most, and what the sampler counts."""
+
+    def one(state, _):
+        cohort, after = draw(sampler, algorithm, state, sizes)
+        steps = (algorithm.layout.steps(cohort, state.round) if algorithm.layout else cohort).steps
+        counted = {name: jnp.sum(each) for name, each in cohort.sums.items()}
+        return after._replace(round=state.round + 1), counted | {"steps": jnp.sum(steps), "longest": jnp.max(steps)}
+
+    first = ready(sampler, algorithm.init(params, key)._replace(own=(), uplink=()), sizes)
+    return jax.lax.scan(one, first, length=rounds)[1]
 
 
 @partial(Compiled, parts=3, static_argnames="rounds")

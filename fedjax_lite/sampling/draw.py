@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from fedjax_lite import tree
-from fedjax_lite.base import Algorithm, Client, Demand, Key, State, Tree, round_key
+from fedjax_lite.base import Algorithm, Client, Key, State, Tree, round_key
+from fedjax_lite.pace import Demand
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 
 __all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "looked", "looks", "ready", "taking_part"]
@@ -77,10 +78,20 @@ def cohort_shapes(sampler: Sampler | Remembering, algorithm: Algorithm, state: S
 
 def demand_of_all(algorithm: Algorithm, shapes: State, key: Key, sizes: Any) -> Demand:
     """Return what round 0 asks of every client, as NumPy arrays `[population]`, from the shapes of the first state."""
-    server, aggregator = tree.zeros((shapes.server, shapes.aggregator))
-    first = State(jnp.int32(0), key, server, aggregator, (), ())
-    everyone = cohort(round_key(first), jnp.asarray(sizes), jnp.arange(len(sizes)))
-    return jax.tree.map(np.asarray, jax.jit(partial(_demand, algorithm))(first, everyone))
+
+    def asked(_: Any) -> Demand:
+        server, aggregator = jax.tree.map(_nothing, (shapes.server, shapes.aggregator))
+        first = State(jnp.int32(0), key, server, aggregator, (), ())
+        return _demand(algorithm, first, cohort(round_key(first), jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes))))
+
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        found = jax.lax.map(asked, jnp.arange(1))  # one program, where the operations alone would be a hundred
+    return jax.tree.map(lambda x: np.asarray(x[0]), found)
+
+
+def _nothing(shape: Any) -> Any:
+    """Make zeros, or keys, of a shape."""
+    return jax.random.split(jax.random.key(0), shape.shape) if tree.is_key(shape) else jnp.zeros(shape.shape, shape.dtype)
 
 
 def _demand(algorithm: Algorithm, state: State, cohort: Client) -> Demand:

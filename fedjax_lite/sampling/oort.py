@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fedjax_lite.base import HIGH_STREAM, Client, Key, Number, Whole, sample_key
+from fedjax_lite.base import Client, Key, Number, Whole
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.refuse import a_count, a_share, positive
 from fedjax_lite.sampling.losses import client_losses, losses_by
 from fedjax_lite.sampling.participation import Remembering, cohort
+from fedjax_lite.streams import HIGH_STREAM, sample_key
 
 __all__ = ["Oort", "oort", "slowed"]
 

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import NO_LIMIT, Client, Demand, Key, Number, Tree, client_keys, sample_key
+from fedjax_lite.base import NO_LIMIT, Client, Key, Number, Tree
+from fedjax_lite.pace import Demand
+from fedjax_lite.streams import client_keys, sample_key
 
 SPREAD = 6  # standard deviations above the mean for which a Poisson cohort has slots
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
+from fedjax_lite.base import Key, Number, Whole
 from fedjax_lite.refuse import a_count, is_number, plain, positive
 from fedjax_lite.sampling.chances import checked, drawn, shares
 from fedjax_lite.sampling.marginal import at_least_once
 from fedjax_lite.sampling.participation import Participation, Sampler, cohort, included, ours, slots_of
+from fedjax_lite.streams import HIGH_STREAM, sample_key
 
 __all__ = ["importance", "with_replacement"]
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from fedjax_lite.base import HIGH_STREAM, Key, Number, Whole, sample_key
+from fedjax_lite.base import Key, Number, Whole
 from fedjax_lite.refuse import a_count, a_share
 from fedjax_lite.sampling.marginal import capped, first_of_race, in_turn
 from fedjax_lite.sampling.participation import Participation, Sampler, cohort, included, known, ordered, ours, slots_of
 from fedjax_lite.shuffle import permute
+from fedjax_lite.streams import HIGH_STREAM, sample_key
 
 MANY = 100_000  # clients up to which jax's draws in float32 are right to a thousandth; with more they are off by percents
 

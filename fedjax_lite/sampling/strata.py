@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from fedjax_lite.base import HIGH_STREAM, Whole, sample_key
+from fedjax_lite.base import Whole
 from fedjax_lite.refuse import a_count
 from fedjax_lite.sampling.participation import Sampler, cohort, included, ours
 from fedjax_lite.shuffle import permute
+from fedjax_lite.streams import HIGH_STREAM, sample_key
 
 __all__ = ["Strata", "stratified"]
 

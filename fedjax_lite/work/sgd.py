@@ -10,12 +10,13 @@ import optax
 from jaxtyping import Array
 
 from fedjax_lite import tree
-from fedjax_lite.base import HIGH_STREAM, Batch, ClientWork, Hidden, Key, Mean, Number, Tree
+from fedjax_lite.base import Batch, ClientWork, Hidden, Key, Mean, Number, Tree
 from fedjax_lite.models.loss_fn import STATISTICS, LossFn, bound, facts_for, loss_and_gradient, mean_loss
 from fedjax_lite.models.model import WithStatistics
 from fedjax_lite.optimizer_state import needs_value, refuse_common_noise, refuse_restarting
 from fedjax_lite.refuse import inexact_leaves
 from fedjax_lite.schedules import Clock, Scheduled, transformation_at
+from fedjax_lite.streams import HIGH_STREAM
 
 __all__ = ["sgd_work"]
 

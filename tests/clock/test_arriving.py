@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.base import Asynchrony
 from fedjax_lite.clock.arrivals import simulated
+from fedjax_lite.pace import Asynchrony
 
 SIZES = jnp.array([3, 1, 4, 2, 5, 6])
 

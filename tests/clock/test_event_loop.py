@@ -4,9 +4,9 @@ import event_loop
 import numpy as np
 import pytest
 
-from fedjax_lite.base import Asynchrony
 from fedjax_lite.clock.arrivals import simulated
 from fedjax_lite.clock.idle import idle
+from fedjax_lite.pace import Asynchrony
 
 CLIENTS, SEED = 12, 3
 SIZES = np.random.default_rng(0).integers(1, 9, CLIENTS)

@@ -103,7 +103,7 @@ def test_dsfl_has_a_student_that_learns_what_clients_do():
     asked = {"x": EXAMPLES["x"][:8]}
     target = scipy.special.softmax(scipy.special.softmax(asked["x"] @ models, axis=-1).mean(0) / 0.1, axis=-1)
     np.testing.assert_allclose(state.server.labels, target, atol=2e-5)
-    key = jax.random.fold_in(fl.base.aggregate_key(jax.random.fold_in(jax.random.key(KEY), 0)), 1)
+    key = jax.random.fold_in(fl.streams.aggregate_key(jax.random.fold_in(jax.random.key(KEY), 0)), 1)
     expected = taught(DIGEST, SMALL[0].apply)(NARROW, asked, target, key)["narrow"]
     np.testing.assert_allclose(dsfl.params(state)["narrow"], expected, atol=1e-5)
     right = np.mean((EXAMPLES["x"][:, :2] @ np.asarray(expected)).argmax(-1) == LABELS)

@@ -14,9 +14,9 @@ from rounds import filled, taught, trained
 
 import fedjax_lite as fl
 from fedjax_lite import aggregators, distill
-from fedjax_lite.base import aggregate_key
 from fedjax_lite.distill import Knowledge, Lesson
 from fedjax_lite.ledger import sent
+from fedjax_lite.streams import aggregate_key
 
 PUBLIC = {"x": np.random.default_rng(7).normal(size=(30, FEATURES)).astype(np.float32)}
 LABELS = np.random.default_rng(8).integers(0, CLASSES, 30)

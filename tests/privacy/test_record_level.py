@@ -17,9 +17,10 @@ from problems import CLASSES, FEATURES, softmax_loss, softmax_params
 
 import fedjax_lite as fl
 from fedjax_lite import forms
-from fedjax_lite.base import HIGH_STREAM, Batch, Mean
+from fedjax_lite.base import Batch, Mean
 from fedjax_lite.models.loss_fn import mean_loss
 from fedjax_lite.privacy.record_level import record_level
+from fedjax_lite.streams import HIGH_STREAM
 
 C, B, ROWS = 0.7, 8, 10
 KEY = jax.random.key(0)
@@ -197,7 +198,7 @@ def test_noise_is_independent_between_clients_rounds_and_steps():
 
     @jax.jit
     def keys(round, step, first):
-        clients = fl.base.client_keys(jax.random.fold_in(root, round), first + jnp.arange(draws))
+        clients = fl.streams.client_keys(jax.random.fold_in(root, round), first + jnp.arange(draws))
         return jax.vmap(jax.random.fold_in, (0, None))(clients, step)
 
     def at(round, step, first=0):

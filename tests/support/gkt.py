@@ -12,8 +12,9 @@ from problems import CLASSES, FEATURES, SIZES, softmax_data
 from rounds import advanced, batches_of, compiled, filled
 
 import fedjax_lite as fl
-from fedjax_lite.base import NO_LIMIT, aggregate_key
+from fedjax_lite.base import NO_LIMIT
 from fedjax_lite.shuffle import permute
+from fedjax_lite.streams import aggregate_key
 
 WIDTH, BATCH, EPOCHS, RATE = 2, 4, 2, 0.5
 SERVER_EPOCHS, SERVER_BATCH, SERVER_RATE, MOMENTUM = 2, 6, 0.3, 0.9

@@ -37,7 +37,7 @@ def test_noise_is_independent_between_clients_rounds_and_leaves(kind):
 
     @jax.jit
     def keys(round):
-        return fl.base.client_keys(jax.random.fold_in(jax.random.key(3), round), jnp.arange(DRAWS))
+        return fl.streams.client_keys(jax.random.fold_in(jax.random.key(3), round), jnp.arange(DRAWS))
 
     first, second = (drawn(kind, keys(round)) for round in (0, 1))
     for a, b in ((first, second), (first[:-1], first[1:])):  # rounds, clients

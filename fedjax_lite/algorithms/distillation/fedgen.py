@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
 from fedjax_lite.aggregators.non_finite import screen
-from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, ClientWork, Key, Number, Server, Shared, Tree
+from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Key, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.distill.student import distillation_loss
 from fedjax_lite.engine import Engine
@@ -22,6 +22,7 @@ from fedjax_lite.models.model import Model, in_two
 from fedjax_lite.models.networks.linear import mlp
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.schedules import Clock, transformation_at
+from fedjax_lite.streams import HIGH_STREAM
 from fedjax_lite.work import sgd_work
 
 Generate = Callable[[Tree, Float[Array, "batch noise"], Float[Array, "batch classes"]], Array]  # params, noise, one-hot -> features

@@ -11,12 +11,13 @@ from fedjax_lite import tree
 from fedjax_lite.aggregators import weighted_mean
 from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting, on_change, starting_from
 from fedjax_lite.algorithms.personal.clusters import Clusters, by_cluster, mean_over_clusters
-from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, Batch, ClientWork, Key, Mean, Number, Server, Shared, Tree
+from fedjax_lite.base import Aggregator, Algorithm, Batch, ClientWork, Key, Mean, Number, Server, Shared, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn, values_of
 from fedjax_lite.refuse import a_count, positive, short
+from fedjax_lite.streams import HIGH_STREAM
 from fedjax_lite.work import sgd_work
 from fedjax_lite.work.personal import on_device
 

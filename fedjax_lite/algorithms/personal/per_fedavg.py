@@ -8,12 +8,13 @@ import optax
 
 from fedjax_lite.aggregators import mean
 from fedjax_lite.algorithms.optimisation.pieces import averaging
-from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, Number
+from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import positive
+from fedjax_lite.streams import HIGH_STREAM
 from fedjax_lite.work import sgd_work
 
 

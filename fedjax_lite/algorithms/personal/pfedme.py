@@ -8,12 +8,13 @@ import optax
 
 from fedjax_lite.aggregators import mean
 from fedjax_lite.algorithms.optimisation.pieces import averaging, fitting
-from fedjax_lite.base import HIGH_STREAM, Aggregator, Algorithm, ClientWork, Number, Tree
+from fedjax_lite.base import Aggregator, Algorithm, ClientWork, Number, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn, loss_and_gradient
 from fedjax_lite.refuse import integer, positive
+from fedjax_lite.streams import HIGH_STREAM
 from fedjax_lite.work import sgd_work
 from fedjax_lite.work.personal import models_kept
 from fedjax_lite.work.terms import in_front

@@ -15,7 +15,7 @@ from problems import FEATURES, softmax_data, softmax_loss, softmax_params
 from quadratics import A4
 
 import fedjax_lite as fl
-from fedjax_lite.base import aggregate_key
+from fedjax_lite.streams import aggregate_key
 
 pytestmark = pytest.mark.usefixtures("x64")
 ENGINES = {"packed": fl.packed(2), "padded": fl.padded(), "sequential": fl.sequential()}

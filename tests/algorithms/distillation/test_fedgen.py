@@ -15,7 +15,7 @@ from rounds import advanced, batches_of, compiled, filled, spoilt
 
 import fedjax_lite as fl
 from fedjax_lite.algorithms import Generator
-from fedjax_lite.base import HIGH_STREAM, aggregate_key
+from fedjax_lite.streams import HIGH_STREAM, aggregate_key
 
 WIDTH, NOISE, CLASSES = 2, 2, 4  # of the four classes, nobody holds the last
 BATCHES, RATE, DRAWN = fl.Batches(4, steps=4), 0.3, 6  # one epoch and a third of the largest client, four of the smallest

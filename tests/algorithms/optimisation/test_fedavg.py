@@ -65,7 +65,7 @@ def orders():
     @jax.jit
     def run(ids):
         key = jax.random.fold_in(jax.random.key(KEY), 0)
-        cohort = fl.sampling.cohort(key, data.size, ids)._replace(key=fl.base.client_keys(key, ids))
+        cohort = fl.sampling.cohort(key, data.size, ids)._replace(key=fl.streams.client_keys(key, ids))
 
         def seen(client, epoch):
             batch = fl.Batches(None, epochs=EPOCHS).take(data, client, epoch)
