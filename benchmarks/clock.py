@@ -19,7 +19,7 @@ from workloads import WORKLOADS
 
 import fedjax_lite as fl
 from fedjax_lite.clock.arrivals import simulated
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 CLIENTS, BUFFER = 10_000, 10
 

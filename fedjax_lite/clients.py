@@ -15,9 +15,9 @@ from fedjax_lite import tree
 from fedjax_lite.base import NO_LIMIT, Aggregator, Client, ClientWork, Key, Tree
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Build, Engine, Local, Upload, placement
+from fedjax_lite.engine.pace import Demand
 from fedjax_lite.ledger import Cost, dense_bits, sent
 from fedjax_lite.metrics import check_names
-from fedjax_lite.pace import Demand
 from fedjax_lite.streams import HIGH_STREAM, client_keys
 from fedjax_lite.uplink.client_metrics import metrics_of
 from fedjax_lite.uplink.compressor import apart

@@ -13,11 +13,11 @@ from fedjax_lite.base import Aggregator, Algorithm, Client, ClientWork, Info, Ke
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import SENT, Family, Side, side_of
 from fedjax_lite.engine import Engine, packed
+from fedjax_lite.engine.pace import Demand
+from fedjax_lite.guarantees import composable, hidden, refuse_memory
 from fedjax_lite.ledger import Cost
 from fedjax_lite.metrics import INSIDE, check_names
 from fedjax_lite.optimizer_state import refuse_common_noise
-from fedjax_lite.pace import Demand
-from fedjax_lite.privacy.guarantees import composable, hidden, refuse_memory
 from fedjax_lite.refuse import complex_leaves, integer
 from fedjax_lite.streams import aggregate_key, client_keys
 

@@ -13,7 +13,7 @@ from fedjax_lite.clock.events import play
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.table import Arrivals, Event
 from fedjax_lite.clock.tiers import play_tiers
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 from fedjax_lite.refuse import a_count, positive
 from fedjax_lite.sampling.draw import demand_of_all
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fedjax_lite.pace import Demand
+from fedjax_lite.engine.pace import Demand
 from fedjax_lite.tree import take
 
 __all__ = ["Devices", "check_devices", "seconds"]

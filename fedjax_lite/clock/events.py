@@ -6,7 +6,7 @@ import numpy as np
 
 from fedjax_lite.clock.idle import Idle, There
 from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 __all__ = ["play"]
 

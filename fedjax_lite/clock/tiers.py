@@ -7,7 +7,7 @@ import numpy as np
 
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 __all__ = ["play_tiers"]
 

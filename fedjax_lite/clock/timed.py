@@ -15,7 +15,7 @@ from fedjax_lite.availability import Availability
 from fedjax_lite.base import Client, Key, Number, Whole
 from fedjax_lite.clock.devices import Devices, check_devices, seconds
 from fedjax_lite.clock.time import HOUR, Time, later, midnight
-from fedjax_lite.pace import Demand
+from fedjax_lite.engine.pace import Demand
 from fedjax_lite.refuse import a_count, is_number, positive
 from fedjax_lite.sampling.ordered import first_there, has_order
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort, participation_of

@@ -8,9 +8,9 @@ import jax
 from fedjax_lite.base import Algorithm, State
 from fedjax_lite.data.store import Store
 from fedjax_lite.evaluation import summarize
+from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OWN, prefix_of
 from fedjax_lite.models.loss_fn import of_one_model
-from fedjax_lite.privacy.guarantees import hidden
 from fedjax_lite.runner.fit import Setup, fit_to_devices, trace
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.records import plain

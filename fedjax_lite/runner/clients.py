@@ -16,9 +16,9 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.data.train_test import TrainTest
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluation import FineTune, evaluate_each, fine_tuned, finetune_key, received, summarize
+from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import FINETUNED, NEW, OWN, SPREAD, prefix_of
 from fedjax_lite.models.loss_fn import of_one_model
-from fedjax_lite.privacy.guarantees import hidden
 from fedjax_lite.runner.client_table import columns_of, facts_of, stacked
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.fit import Setup

@@ -11,11 +11,11 @@ from fedjax_lite.data.arrays import check_alike
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.guarantees import hidden
 from fedjax_lite.metrics import OF_ROUND, check_names, exponentials, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, is_central
-from fedjax_lite.privacy.guarantees import hidden
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.memory import Need, check_fits, device_memory, goes_to_host, nbytes, needs, on_host

@@ -15,11 +15,11 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.evaluation import Classification, summarize
+from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
-from fedjax_lite.privacy.guarantees import hidden
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from fedjax_lite import tree
 from fedjax_lite.base import Algorithm, Client, Key, State, Tree, round_key
-from fedjax_lite.pace import Demand
+from fedjax_lite.engine.pace import Demand
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 
 __all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "looked", "looks", "ready", "taking_part"]

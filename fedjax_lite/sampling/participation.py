@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from fedjax_lite.base import NO_LIMIT, Client, Key, Number, Tree
-from fedjax_lite.pace import Demand
+from fedjax_lite.engine.pace import Demand
 from fedjax_lite.streams import client_keys, sample_key
 
 SPREAD = 6  # standard deviations above the mean for which a Poisson cohort has slots

@@ -10,7 +10,7 @@ from quadratics import A4
 
 import fedjax_lite as fl
 from fedjax_lite.clock.arrivals import durations_of, simulated
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 DURATIONS = np.array([1.0, 1.7, 2.9])
 # Of FedBuff with two at once and a buffer of two, in a queue: time, client, when and from which model it started, age, the server's step.

@@ -7,7 +7,7 @@ import pytest
 
 import fedjax_lite as fl
 from fedjax_lite.clock.arrivals import simulated
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 SIZES = jnp.array([3, 1, 4, 2, 5, 6])
 

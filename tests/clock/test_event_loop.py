@@ -6,7 +6,7 @@ import pytest
 
 from fedjax_lite.clock.arrivals import simulated
 from fedjax_lite.clock.idle import idle
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 
 CLIENTS, SEED = 12, 3
 SIZES = np.random.default_rng(0).integers(1, 9, CLIENTS)

@@ -82,10 +82,10 @@ def test_partial_work_is_what_there_is_time_for(x64):
     sampler = fl.clock.timed(preferring(3), DEVICES, deadline=8.0, partial_work=True)
     draw = jax.jit(lambda round, memory, demand: sampler.sample(KEY, jnp.array(A5.sizes), round, memory, lambda cohort: demand))
     bits = jnp.full(3, 128.0)
-    cohort, _ = draw(0, sampler.init(jnp.zeros(5)), fl.pace.Demand(jnp.full(3, 5), bits, bits))
+    cohort, _ = draw(0, sampler.init(jnp.zeros(5)), fl.engine.pace.Demand(jnp.full(3, 5), bits, bits))
     assert (cohort.id.tolist(), cohort.weight.tolist(), cohort.steps.tolist()) == ([3, 0, 4], [1, 1, 0], [2, 5, 1])
     assert [float(cohort.sums[key].sum()) for key in ("seconds", "waited_for", "too_late")] == [8, 2, 1]
-    passes = fl.pace.Demand(jnp.full(3, 7), bits, bits, jnp.full(3, 2))  # 2 of the 7 steps are passes, made in any case
+    passes = fl.engine.pace.Demand(jnp.full(3, 7), bits, bits, jnp.full(3, 2))  # 2 of the 7 steps are passes, made in any case
     cohort, _ = draw(0, sampler.init(jnp.zeros(5)), passes)
     assert (cohort.weight.tolist(), cohort.steps.tolist()) == ([0, 1, 0], [1, 5, 1])  # 2 passes and a step take client 3 3 seconds
 
@@ -106,7 +106,7 @@ def test_where_nobody_can_be_reached_the_server_asks_again_later(x64):
 def test_ties_are_taken_in_the_order_of_the_slots():
     alike = fl.clock.Devices(np.ones(5), np.full(5, np.inf), np.full(5, np.inf))
     sampler = fl.clock.timed(preferring(2), alike, over_selection=2.5)
-    demand = lambda cohort: fl.pace.Demand(jnp.full(5, 3), jnp.zeros(5), jnp.zeros(5))  # noqa: E731
+    demand = lambda cohort: fl.engine.pace.Demand(jnp.full(5, 3), jnp.zeros(5), jnp.zeros(5))  # noqa: E731
     cohort, _ = sampler.sample(KEY, jnp.array(A5.sizes), 0, sampler.init(jnp.zeros(5)), demand)
     assert cohort.id[cohort.weight > 0].tolist() == [3, 0]
 
@@ -121,7 +121,7 @@ def test_devices_without_spread_wait_for_nothing_and_change_nothing():
 
 def test_of_another_sampler_the_slots_of_those_away_are_empty():
     sampler = fl.clock.timed(fl.sampling.poisson(1.0), DEVICES, availability=INTERVALS)
-    demand = lambda cohort: fl.pace.Demand(jnp.full(5, 5), jnp.zeros(5), jnp.zeros(5))  # noqa: E731
+    demand = lambda cohort: fl.engine.pace.Demand(jnp.full(5, 5), jnp.zeros(5), jnp.zeros(5))  # noqa: E731
     cohort, _ = sampler.sample(KEY, jnp.array(A5.sizes), 0, sampler.init(jnp.zeros(5)), demand)
     assert sorted(cohort.id[cohort.weight > 0].tolist()) == [0, 1, 2, 3] and cohort.sums["left_out"].sum() == 0
 

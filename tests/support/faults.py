@@ -584,7 +584,7 @@ IN_FOLDERS = (
     Fault("an audit's risk is shared by half of its comparisons", "privacy/audit.py", "privacy/test_audit.py",
         "risk = (1 - confidence) / (8 * len(ranks))",
         "risk = (1 - confidence) / (4 * len(ranks))"),
-    Fault("what clients keep may be numbers although their messages are private", "privacy/guarantees.py", "aggregators/test_dp_mean.py aggregators/test_dp_noise.py aggregators/test_dp_rounds.py",
+    Fault("what clients keep may be numbers although their messages are private", "guarantees.py", "aggregators/test_dp_mean.py aggregators/test_dp_noise.py aggregators/test_dp_rounds.py",
         "if jnp.issubdtype(leaf.dtype, jnp.inexact):",
         "if jnp.issubdtype(leaf.dtype, jnp.complexfloating):"),
 

@@ -17,9 +17,9 @@ from fedjax_lite.algorithms.optimisation.pieces import averaging
 from fedjax_lite.base import Aggregator, Algorithm, Number
 from fedjax_lite.batches import Batches
 from fedjax_lite.engine import Engine
+from fedjax_lite.engine.pace import Asynchrony
 from fedjax_lite.federate import federate
 from fedjax_lite.models.loss_fn import LossFn
-from fedjax_lite.pace import Asynchrony
 from fedjax_lite.refuse import a_count, positive
 from fedjax_lite.work import sgd_work
 

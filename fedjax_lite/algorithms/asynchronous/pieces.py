@@ -12,7 +12,7 @@ from fedjax_lite.aggregators.non_finite import is_finite
 from fedjax_lite.aggregators.sums import sum_rows
 from fedjax_lite.algorithms.optimisation.pieces import fitting
 from fedjax_lite.base import Aggregator, Algorithm, Client, ClientWork, Server, State, Tree
-from fedjax_lite.pace import Asynchrony
+from fedjax_lite.engine.pace import Asynchrony
 from fedjax_lite.refuse import a_count
 
 
