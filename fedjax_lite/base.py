@@ -6,15 +6,12 @@ A pytree with leaves `[clients, ...]` is called a stack.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-
-if TYPE_CHECKING:
-    from fedjax_lite.engine.pace import Asynchrony, Demand
 
 Tree = Any  # any pytree of arrays
 Key = Any  # a jax random key
@@ -162,7 +159,7 @@ class Layout(NamedTuple):
     steps: Callable[[Client, Any], Client]  # cohort, round -> cohort with the steps that each client takes
     rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> first own and uplink rows
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
-    demand: Callable[[State, Client], "Demand"] | None = None  # State, cohort -> what this round asks of each client, before it trains
+    demand: Callable[[State, Client], Any] | None = None  # State, cohort -> `engine.pace.Demand`: what this round asks of each client
 
 
 class Algorithm(NamedTuple):
@@ -175,7 +172,7 @@ class Algorithm(NamedTuple):
     privacy: Mechanism | None = None  # the aggregator's
     models: Callable[..., Tree] | None = None  # State, ids -> the models of these clients, by default of all, where each has its own
     loss_fn: Callable[..., Any] | None = None  # evaluates `params`, where the loss of the clients' model does not
-    asynchrony: "Asynchrony | None" = None  # None: the server waits for the whole cohort
+    asynchrony: Any = None  # `engine.pace.Asynchrony`: how uploads are taken in; None: the server waits for the whole cohort
 
 
 def round_key(state: State) -> Key:
