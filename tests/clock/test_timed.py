@@ -162,3 +162,11 @@ def test_a_run_refuses_what_only_its_data_show():
         run(fl.clock.timed(preferring(2), jax.tree.map(lambda x: x[:4], DEVICES)))
     with pytest.raises(TypeError, match="a sampler with a memory cannot stand inside another"):
         run(fl.sampling.dropout(fl.clock.timed(preferring(2), DEVICES), 0.5))
+
+
+def test_a_year_of_seconds_adds_up():
+    """In float32, whose steps are 2 seconds at the end of a year."""
+    later = lambda time, _: (fl.clock.time.later(time, 0.7), None)  # noqa: E731
+    start = fl.clock.time.Time(jnp.float32(3e7), jnp.float32(0))
+    after, _ = jax.lax.scan(later, start, length=100_000)
+    assert float(after.seconds) == pytest.approx(3e7 + 70_000, abs=2.0)

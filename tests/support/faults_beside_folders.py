@@ -109,8 +109,8 @@ BESIDE_FOLDERS = (
         "// data.population * rows",
         "// data.population"),
     Fault("a plan tells the steps of all its rounds", "runner/plan.py", "runner/test_plan.py",
-        "steps=float(np.sum(steps) / len(steps)) if steps else None,",
-        "steps=float(np.sum(steps)) if steps else None,"),
+        "steps=float(np.mean(steps)) if algorithm.layout else None,",
+        "steps=float(np.sum(steps)) if algorithm.layout else None,"),
 
     # a configuration and the command line
     Fault("an inner rule does not know how many are Byzantine", "configuration/registry.py", "configuration/test_config.py configuration/test_config_refusals.py",
