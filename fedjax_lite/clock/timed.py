@@ -5,18 +5,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array
 
-from fedjax_lite import tree
 from fedjax_lite.availability import Availability
-from fedjax_lite.base import Client, Key, Number, Whole
+from fedjax_lite.base import Client, Key, Number, Tree, Whole
+from fedjax_lite.clock.close import Policy, Trip, away, closed, in_time, reached
 from fedjax_lite.clock.devices import Devices, check_devices, seconds
-from fedjax_lite.clock.time import HOUR, Time, later, midnight
+from fedjax_lite.clock.time import Time, midnight
 from fedjax_lite.engine.pace import Demand
 from fedjax_lite.refuse import a_count, is_number, positive
+from fedjax_lite.sampling.draw import looks
 from fedjax_lite.sampling.ordered import first_there, has_order
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort, participation_of
 
@@ -45,7 +45,8 @@ def timed(
 
     Args:
         sampler: chooses M clients. With availability or over-selection the first of its order who can be reached are asked (`uniform`,
-            `everyone`, `cyclic`, `weighted`, `shuffled`); of another sampler's cohort the slots of those who cannot be reached are empty.
+            `everyone`, `cyclic`, `weighted`); of another sampler's cohort the slots of those who cannot be reached are empty. One that
+            looks at losses (`oort`, `power_of_choice`) looks first, and what candidates do for that takes no time.
         devices: all clients' speeds and links, such as `fl.clock.lognormal(population)`.
         availability: who can be reached at a virtual second; everyone by default.
         deadline: seconds from a round's start after which no upload counts; None: the server waits.
@@ -74,8 +75,8 @@ def timed(
 
     Source: Bonawitz et al. 2019, "Towards federated learning at scale: system design", section 2 (over-selection, deadline, give-up).
     """
-    if isinstance(sampler, Remembering) or not callable(sampler):
-        raise TypeError(f"timed: sampler must be a function of key, sizes and round, such as fl.sampling.uniform(10), got {sampler!r}")
+    if not callable(sampler) or getattr(sampler, "clocked", False):
+        raise TypeError(f"timed: sampler must be one without a clock, such as fl.sampling.uniform(10), got {sampler!r}")
     check_devices("timed", devices)
     positive("timed", "pause", pause)
     if deadline is not None:
@@ -86,100 +87,70 @@ def timed(
         raise ValueError("timed: over_selection needs a sampler with an order, such as fl.sampling.uniform(10): ask for more clients there")
     if partial_work and deadline is None:
         raise ValueError("timed: partial_work is what a deadline cuts off, and there is none: give deadline")
-    policy = _Policy(
+    policy = Policy(
         sampler, devices, availability, deadline, over_selection, partial_work, a_count("timed", "least", least), pause
     )  # fmt: skip
     told = participation_of(sampler) if availability is None and deadline is None and over_selection == 1 else None
-    return Remembering(lambda sizes: midnight(), partial(_sample, policy), None, partial(_check, policy), told)
+    look = partial(_look, policy) if looks(sampler) else None
+    return Remembering(partial(_begin, policy), partial(_sample, policy), look, partial(_check, policy), told, clocked=True)
 
 
-class _Policy(NamedTuple):
-    """The arguments of `timed`."""
+class Memory(NamedTuple):
+    """The time, and the memory of a sampler that has one itself."""
 
-    sampler: Sampler
-    devices: Devices
-    availability: Availability | None
-    deadline: Any
-    over_selection: float
-    partial_work: bool
-    least: int
-    pause: Any
+    time: Time
+    sampler: Tree = ()
 
 
-def _sample(policy: _Policy, key: Key, sizes: Array, round: Any, time: Time, demand: Callable[[Client], Demand]) -> tuple[Client, Time]:
+def _begin(policy: Policy, sizes: Array) -> Memory:
+    """Return the memory at the start of a run."""
+    return Memory(midnight(), policy.sampler.init(sizes) if isinstance(policy.sampler, Remembering) else ())
+
+
+def _sample(
+    policy: Policy, key: Key, sizes: Array, round: Any, memory: Memory, demand: Callable[[Client], Demand]
+) -> tuple[Client, Memory]:
     """Draw the clients that the server asks, and leave those whom it does not wait for."""
     if len(policy.devices.steps) != len(sizes):
         raise ValueError(f"timed: devices are of {len(policy.devices.steps)} clients, and there are {len(sizes)}: make them for as many")
-    asked, most = _asked(policy, key, sizes, round, time)
-    asked, taking, wanted = _in_time(policy, asked, demand(asked))
-    here = (asked.weight > 0) & (wanted.steps > 0)
-    lost = here & ~_there(policy, asked.id, time.seconds + taking)
-    pending = here & ~lost
-    counts, length = _waited_for(policy, pending, taking, most)
-    after = later(time, length)
-    first = jnp.arange(len(asked.id)) == 0
-    late = pending & ~counts
-    wasted = jnp.where(late | lost, wanted.received, 0) + jnp.where(late, wanted.sent, 0)
-    told = {
-        "seconds": first * length,
-        "virtual_hours": first * (after.seconds / HOUR),
-        "waited_for": counts,
-        "too_late": late,
-        "lost": lost,
-    }
-    sums = asked.sums | {name: each.astype(jnp.float32) for name, each in (told | {"wasted_bits": wasted}).items()}
-    return asked._replace(weight=jnp.where(counts, asked.weight, 0), sums=sums), after
+    if isinstance(policy.sampler, Remembering):
+        asked, inner = policy.sampler.sample(key, sizes, round, memory.sampler, demand)
+        asked, memory = away(policy, asked, memory.time.seconds), memory._replace(sampler=inner)
+        most = len(asked.id)
+    else:
+        asked, most = _asked(policy, key, sizes, round, memory.time)
+    asked, trip = in_time(policy, asked, demand(asked))
+    if looks(policy.sampler):  # who is left of them is known when it has looked
+        return asked._replace(sums=asked.sums | trip._asdict()), memory
+    asked, after = closed(policy, asked, trip, most, memory.time)
+    return asked, memory._replace(time=after)
 
 
-def _asked(policy: _Policy, key: Key, sizes: Array, round: Any, time: Time) -> tuple[Client, int]:
+def _look(policy: Policy, params: Tree, data: Any, asked: Client, memory: Memory) -> tuple[Client, Memory]:
+    """Let the sampler look at the clients whom the server asks, and leave those whom it does not wait for."""
+    assert isinstance(policy.sampler, Remembering) and policy.sampler.look is not None
+    chosen, inner = policy.sampler.look(params, data, asked, memory.sampler)
+    trip = Trip(*(chosen.sums[name] for name in Trip._fields))
+    chosen = chosen._replace(sums={name: x for name, x in chosen.sums.items() if name not in Trip._fields})
+    chosen, after = closed(policy, chosen, trip, len(chosen.id), memory.time)
+    return chosen, Memory(after, inner)
+
+
+def _asked(policy: Policy, key: Key, sizes: Array, round: Any, time: Time) -> tuple[Client, int]:
     """Return the clients whom the server asks at a time, and the most whose uploads it takes."""
     if not has_order(policy.sampler):
-        chosen = policy.sampler(key, sizes, round)
-        there = _there(policy, chosen.id, time.seconds)
-        return chosen._replace(weight=jnp.where(there, chosen.weight, 0)), len(chosen.id)
+        chosen = away(policy, policy.sampler(key, sizes, round), time.seconds)
+        return chosen, len(chosen.id)
     if policy.availability is None and policy.over_selection == 1:
         chosen = policy.sampler(key, sizes, round)
         return chosen, len(chosen.id)
     clients = min(getattr(policy.sampler, "clients")(len(sizes)), len(sizes))
     many = min(math.ceil(policy.over_selection * clients - 1e-9), len(sizes))
-    ids, found = first_there(policy.sampler, key, sizes, round, lambda ids: _there(policy, ids, time.seconds), many)
+    ids, found = first_there(policy.sampler, key, sizes, round, lambda ids: reached(policy, ids, time.seconds), many)
     return cohort(key, sizes, ids, found), clients
 
 
-def _in_time(policy: _Policy, asked: Client, demand: Demand) -> tuple[Client, Float[Array, " clients"], Demand]:
-    """Return the cohort with the steps that its clients have time for, the seconds that each takes, and what it is asked."""
-    found = seconds(policy.devices, asked.id, demand)
-    if policy.partial_work:
-        speed = tree.take(jnp.asarray(policy.devices.steps), asked.id)
-        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + 1e-6)).astype(jnp.int32)
-        steps = jnp.minimum(demand.steps - demand.passes, jnp.maximum(spare - demand.passes, 1))
-        asked, demand = asked._replace(steps=jnp.minimum(asked.steps, steps)), demand._replace(steps=steps + demand.passes)
-        found = seconds(policy.devices, asked.id, demand)
-    return asked, found.receive + found.compute + found.send, demand
-
-
-def _waited_for(policy: _Policy, pending: Bool[Array, " n"], taking: Float[Array, " n"], most: int) -> tuple[Array, Array]:
-    """Tell which uploads the server takes in, and after how many seconds the round ends."""
-    arrival = jnp.where(pending, taking, jnp.inf)
-    order = jnp.argsort(arrival, stable=True)
-    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
-    taken = jnp.minimum(jnp.sum(pending), most)
-    last = jnp.max(jnp.where(pending & (place < taken), taking, 0), initial=0)
-    counts = pending & (place < taken)
-    if policy.deadline is not None:
-        counts, last = counts & (taking <= policy.deadline), jnp.minimum(last, policy.deadline)
-    length = jnp.where(jnp.any(pending), last, policy.pause)
-    return counts & (jnp.sum(counts) >= policy.least), length
-
-
-def _there(policy: _Policy, ids: Int[Array, " n"], when: Any) -> Bool[Array, " n"]:
-    """Ask availability for clients at a second, or at a second each."""
-    if policy.availability is None:
-        return jnp.ones(ids.shape, bool)
-    return jax.vmap(policy.availability.there)(ids, when) if jnp.ndim(when) else policy.availability.there(ids, when)
-
-
-def _check(policy: _Policy, sizes: np.ndarray, demand: Demand) -> None:
+def _check(policy: Policy, sizes: np.ndarray, demand: Demand) -> None:
     """Refuse a deadline that no client can meet, and an availability of which a client is never there."""
     if policy.availability is not None:
         policy.availability.check(len(sizes))

@@ -1,5 +1,6 @@
 """Build a run from a configuration's tables: the parts, and the arguments that parts take from each other."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from fedjax_lite.configuration.distillation import distillation_of, soft_size
 from fedjax_lite.configuration.finetune import finetune_of
 from fedjax_lite.configuration.model import architectures
 from fedjax_lite.configuration.privacy import NOISE, automatic, settings_of, solved, with_noise
-from fedjax_lite.configuration.registry import make
+from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
@@ -157,10 +158,10 @@ def parts(
         loss_fn = algorithm.loss_fn or known[0].loss_fn
     if attack is not None and ("algorithm" not in config.values or algorithm.loss_fn is None):
         loss_fn = attacks.measured(loss_fn, attack, model)
-    sampler = sampler_of(config, loss_fn)
     if "clock" in config.values or algorithm.asynchrony is not None:
         clock = clock or made_on_host(config, source, seed, algorithm, params)
-        sampler = clocked(config, sampler, algorithm, clock)
+    sampler = sampler_of(config, loss_fn, clock)
+    sampler = clocked(config, sampler, algorithm, clock) if clock else sampler
     with refusing(config.at("sampling")):
         cohort_shapes(sampler, algorithm, jax.eval_shape(algorithm.init, params, key), source.train.size)
     compose = (lambda build: build(sections)) if frozen is None else partial(freezing, sections, frozen)
@@ -229,6 +230,8 @@ def settings_kept(config: Config) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in ("grid", "code")} | ({"code": code} if code else {})
 
 
-def sampler_of(config: Config, loss_fn: LossFn | None = None) -> Sampler:
-    """Build the sampler of [sampling], with the samplers that it wraps; one that looks at losses takes `loss_fn`."""
-    return make(config.at("sampling"), "sampling", loss_fn=loss_fn)
+def sampler_of(config: Config, loss_fn: LossFn | None = None, clock: Made | None = None) -> Sampler:
+    """Build the sampler of [sampling], with the samplers that it wraps; it may take the loss, and how long clients take by the clock."""
+    table = config.at("sampling")
+    timed = clock is not None and "durations" in inspect.signature(find(table, "sampling")[0]).parameters
+    return make(table, "sampling", loss_fn=loss_fn, **({"durations": clock("durations")} if clock and timed else {}))

@@ -8,6 +8,7 @@ import numpy as np
 
 from fedjax_lite.base import Algorithm, Tree
 from fedjax_lite.clock import arrivals, arriving, timed
+from fedjax_lite.clock.arrivals import durations_of
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.config import seed_of
 from fedjax_lite.configuration.registry import make
@@ -17,7 +18,7 @@ from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["clocked", "made_on_host"]
 
-Made = Callable[[str], Any]  # "devices" or "table" -> what the host has made for the seed
+Made = Callable[[str], Any]  # "devices", "durations" or "table" -> what the host has made for the seed
 PARTS = ["devices", "availability", "seed"]  # keys of [clock] beside the arguments of `timed` and `arrivals`
 ORDERS = {"uniform": "uniform", "everyone": "uniform", "cyclic": "queue", "weighted": "examples"}  # sampler -> who is started next
 
@@ -48,6 +49,8 @@ def made_on_host(config: Config, source: Source, seed: int, algorithm: Algorithm
         devices = make(table.at("devices"), "devices", population=source.population, seed=own_seed)
         if what == "devices":
             return devices
+        if what == "durations":
+            return durations_of(algorithm, np.asarray(source.train.size), params, devices)
         concurrency, order = _at_once(config, source.population, algorithm)
         given = {"algorithm": algorithm, "data": np.asarray(source.train.size), "params": params, "devices": devices, "seed": own_seed}
         given |= {

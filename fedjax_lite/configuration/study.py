@@ -180,7 +180,7 @@ def _make_clocks(config: Config, loaded: dict[str, SeedData], seeds: Sequence[in
     if "clock" not in config.values or (_clock_key(config, "table") in clocks and _clock_key(config, "devices") in clocks):
         return
     made = [parts(config, *loaded[_key(config)].of(place), seed) for place, seed in enumerate(seeds)]
-    for what in ("devices", *(["table"] if made[0].algorithm.asynchrony is not None else [])):
+    for what in ("devices", *(["table"] if made[0].algorithm.asynchrony is not None else ["durations"])):
         with refusing(config.at("clock")):
             each = [one.clock(what) for one in made if one.clock is not None]
         clocks[_clock_key(config, what)] = jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *each)
@@ -197,7 +197,7 @@ def _clock_key(config: Config, what: str) -> str:
     """Return a text that differs if the devices, or the table of arrivals, do; a tracer has none, so no such number is an operand."""
     values = config.values
     parts = [values["clock"].get("devices"), values["clock"].get("seed")] if what == "devices" else list(values.get("clock", {}).values())
-    if what == "table":
+    if what != "devices":
         client = {name: x for name, x in values.get("client", {}).items() if name != "optimizer"}
         parts += [values.get(name) for name in ("sampling", "model", "algorithm", "aggregator", "run")] + [client]
     return json.dumps([what, _key(config), parts], sort_keys=True)

@@ -27,6 +27,7 @@ class Remembering(NamedTuple):
     check: Callable[[Any, Demand], None] = lambda sizes, demand: None  # refuses, given all clients' sizes and what a round asks of each
     participation: "Participation | None" = None
     ours: bool = True
+    clocked: bool = False  # True: it keeps the time
 
     def __call__(self, key: Key, sizes: Any, round: Any) -> Client:
         """Refuse to be wrapped: what wraps a sampler calls it without a memory."""

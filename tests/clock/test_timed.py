@@ -137,7 +137,7 @@ REFUSED = {
     "partial": ({"partial_work": True}, "partial_work is what a deadline cuts off, and there is none"),
     "least": ({"least": 0}, "least must be a whole number of at least 1"),
     "pause": ({"pause": -1}, "pause must be positive"),
-    "sampler": ({"sampler": fl.clock.timed(preferring(2), DEVICES)}, "sampler must be a function of key, sizes and round"),
+    "sampler": ({"sampler": fl.clock.timed(preferring(2), DEVICES)}, "sampler must be one without a clock"),
 }
 
 
@@ -170,3 +170,21 @@ def test_a_year_of_seconds_adds_up():
     start = fl.clock.time.Time(jnp.float32(3e7), jnp.float32(0))
     after, _ = jax.lax.scan(later, start, length=100_000)
     assert float(after.seconds) == pytest.approx(3e7 + 70_000, abs=2.0)
+
+
+def test_of_candidates_only_those_who_were_chosen_are_waited_for(x64):
+    """The largest losses at 0 are those of clients 2 and 3 in turn: the round takes their seconds, not those of the five who were asked."""
+    sampler = fl.clock.timed(fl.sampling.power_of_choice(loss_fn, clients=2, candidates=5), DEVICES, deadline=10.0)
+    _, history = after_three_rounds(sampler, fl.aggregators.mean())
+    losses = 0.5 * (A5.a * A5.c**2).sum(axis=1)
+    chosen = np.argsort(-losses)[:2]
+    taking = (COMPUTE + DOWN + UP)[chosen]
+    assert history["seconds"][0] == min(taking.max(), 10) and history["waited_for"][0] == (taking <= 10).sum()
+    assert "taking" not in history
+
+
+def test_a_sampler_with_a_memory_keeps_it_under_a_clock():
+    oort = fl.sampling.oort(loss_fn, clients=2, durations=COMPUTE + DOWN + UP)
+    _, alone = after_three_rounds(oort)
+    _, timed = after_three_rounds(fl.clock.timed(oort, DEVICES))
+    assert all((timed[name] == alone[name]).all() for name in alone) and (timed["seconds"] > 0).all()

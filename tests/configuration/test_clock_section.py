@@ -6,6 +6,7 @@ import pytest
 from tiny import QUICK, TINY, replaced
 
 import fedjax_lite as fl
+from fedjax_lite.clock.arrivals import durations_of
 from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.study import study_of
@@ -121,3 +122,16 @@ def test_a_private_aggregator_knows_no_clock_that_leaves_clients_out(config):
     assert build(config(private, poisson, alone))
     with pytest.raises(ConfigError, match="sampl"):
         build(config(private, poisson, "clock.deadline=2000.0"))
+
+
+def test_oort_knows_how_long_clients_take(config):
+    oort = 'sampling={ name = "oort", clients = 2 }'
+    built = build(config(oort))
+    algorithm, data, params, sampler = built.args
+    devices = fl.clock.lognormal(data.population, steps=0.01, sigma=1.0, download=1e3, upload=500.0, seed=3)
+    durations = durations_of(algorithm, np.asarray(data.size), params, devices)
+    by_hand = fl.sampling.oort(built.keywords["loss_fn"], clients=2, durations=durations)
+    samplers = sampler, fl.clock.timed(by_hand, devices, availability=fl.availability.day_night(spread=0.3))
+    kwargs = {"rounds": 4, "key": jax.random.key(0)}
+    run = jax.jit(lambda data, params: [fl.simulate(algorithm, data, params, each, **kwargs)[1] for each in samplers])
+    jax.tree.map(np.testing.assert_array_equal, *run(data, params))

@@ -1,0 +1,91 @@
+"""Whom a server waits for, and when a round ends."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from fedjax_lite import tree
+from fedjax_lite.availability import Availability
+from fedjax_lite.base import Client
+from fedjax_lite.clock.devices import Devices, seconds
+from fedjax_lite.clock.time import HOUR, Time, later
+from fedjax_lite.engine.pace import Demand
+from fedjax_lite.sampling.participation import Sampler
+
+__all__ = ["Policy", "Trip", "away", "closed", "in_time", "reached"]
+
+
+class Policy(NamedTuple):
+    """The arguments of `timed`."""
+
+    sampler: Sampler
+    devices: Devices
+    availability: Availability | None
+    deadline: Any
+    over_selection: float
+    partial_work: bool
+    least: int
+    pause: Any
+
+
+class Trip(NamedTuple):
+    """A client's way through a round, from the broadcast to its upload."""
+
+    taking: Float[Array, "*clients"]  # seconds
+    trains: Bool[Array, "*clients"]  # False: it has no examples
+    received: Float[Array, "*clients"]  # bits
+    sent: Float[Array, "*clients"]  # bits
+
+
+def in_time(policy: Policy, asked: Client, demand: Demand) -> tuple[Client, Trip]:
+    """Return the cohort with the steps that its clients have time for, and each client's way through the round."""
+    found = seconds(policy.devices, asked.id, demand)
+    if policy.partial_work:
+        speed = tree.take(jnp.asarray(policy.devices.steps), asked.id)
+        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + 1e-6)).astype(jnp.int32)
+        steps = jnp.minimum(demand.steps - demand.passes, jnp.maximum(spare - demand.passes, 1))
+        asked, demand = asked._replace(steps=jnp.minimum(asked.steps, steps)), demand._replace(steps=steps + demand.passes)
+        found = seconds(policy.devices, asked.id, demand)
+    return asked, Trip(found.receive + found.compute + found.send, demand.steps > 0, demand.received, demand.sent)
+
+
+def closed(policy: Policy, asked: Client, trip: Trip, most: int, time: Time) -> tuple[Client, Time]:
+    """Leave out whom the server does not wait for, and count; also return the time when the round is over."""
+    here = (asked.weight > 0) & (trip.trains > 0)
+    lost = here & ~reached(policy, asked.id, time.seconds + trip.taking)
+    pending = here & ~lost
+    counts, length = _waited_for(policy, pending, trip.taking, most)
+    after, late, first = later(time, length), pending & ~counts, jnp.arange(len(asked.id)) == 0
+    told = {"seconds": first * length, "virtual_hours": first * (after.seconds / HOUR)}
+    told |= {"waited_for": counts, "too_late": late, "lost": lost}
+    told["wasted_bits"] = jnp.where(late | lost, trip.received, 0) + jnp.where(late, trip.sent, 0)
+    sums = asked.sums | {name: each.astype(jnp.float32) for name, each in told.items()}
+    return asked._replace(weight=jnp.where(counts, asked.weight, 0), sums=sums), after
+
+
+def _waited_for(policy: Policy, pending: Bool[Array, " n"], taking: Float[Array, " n"], most: int) -> tuple[Array, Array]:
+    """Tell which uploads the server takes in, and after how many seconds the round ends."""
+    arrival = jnp.where(pending, taking, jnp.inf)
+    order = jnp.argsort(arrival, stable=True)
+    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    taken = jnp.minimum(jnp.sum(pending), most)
+    last = jnp.max(jnp.where(pending & (place < taken), taking, 0), initial=0)
+    counts = pending & (place < taken)
+    if policy.deadline is not None:
+        counts, last = counts & (taking <= policy.deadline), jnp.minimum(last, policy.deadline)
+    length = jnp.where(jnp.any(pending), last, policy.pause)
+    return counts & (jnp.sum(counts) >= policy.least), length
+
+
+def away(policy: Policy, cohort: Client, when: Any) -> Client:
+    """Empty the slots of clients who cannot be reached at a second."""
+    return cohort._replace(weight=jnp.where(reached(policy, cohort.id, when), cohort.weight, 0))
+
+
+def reached(policy: Policy, ids: Int[Array, " n"], when: Any) -> Bool[Array, " n"]:
+    """Ask availability for clients at a second, or at a second each."""
+    if policy.availability is None:
+        return jnp.ones(ids.shape, bool)
+    return jax.vmap(policy.availability.there)(ids, when) if jnp.ndim(when) else policy.availability.there(ids, when)
