@@ -3,7 +3,7 @@
 from fedjax_lite.sampling.epochs import shuffled
 from fedjax_lite.sampling.inclusion import inclusion
 from fedjax_lite.sampling.oort import oort
-from fedjax_lite.sampling.participation import Sampler, cohort
+from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 from fedjax_lite.sampling.power_of_choice import power_of_choice
 from fedjax_lite.sampling.reached import availability
 from fedjax_lite.sampling.replacement import importance, with_replacement
@@ -12,6 +12,7 @@ from fedjax_lite.sampling.strata import stratified
 from fedjax_lite.sampling.wrappers import dropout, including, stragglers
 
 __all__ = [
+    "Remembering",
     "Sampler",
     "availability",
     "cohort",
