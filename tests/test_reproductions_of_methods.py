@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 import fedjax_lite as fl
+from fedjax_lite.study.statistics import rounds_to
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +135,15 @@ def test_personal_models_and_who_is_served_worst(real_data, tmp_path):
     assert end("finetuned_", "worst", "fedavg").mean() >= end("own_", "worst", "local_only").mean() + 0.01
     assert (end("own_", "worst", "local_only") >= end("", "worst", "fedavg") + 0.05).all()
     assert (end("new_finetuned_", "client", "fedavg") >= end("new_", "client", "fedavg") + 0.05).all()
+
+
+def test_slow_phones(real_data, tmp_path):
+    """Virtual hours to .85 with lognormal speeds by day and night: FedBuff before over-selection before waiting for all, seed by seed."""
+    study("slow_phones.toml", tmp_path / "out", f"data.path={real_data / 'mnist_idx'}")
+    found = fl.Study.load(tmp_path / "out")
+    accuracy, hours = found.results["test_accuracy"], found.results["virtual_hours"]
+    waits, over, buffered = (rounds_to(*each, 0.85, lower_is_better=False) for each in zip(accuracy, hours, strict=True))
+    assert (buffered < over).all() and (over < waits).all() and (waits / buffered).mean() >= 2.3, (waits, over, buffered)
+    assert found.programs == 3 and found.final("test_accuracy").min() > 0.87
+    (counts,) = found.made["staleness"].values()
+    assert 0.5 < np.average(np.arange(len(counts)), weights=counts) < 1.2
