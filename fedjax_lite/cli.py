@@ -23,7 +23,7 @@ from fedjax_lite.configuration.table import Config
 from fedjax_lite.data.describe import data_page, data_text, save_parts
 from fedjax_lite.engine.over_runs import RUNS_AXIS as RUNS
 from fedjax_lite.engine.placement import mesh_of
-from fedjax_lite.metrics import is_evaluation
+from fedjax_lite.metrics import HOURS, is_evaluation
 from fedjax_lite.privacy.budget import budget_table
 from fedjax_lite.runner.files import DATA_PAGE, holds, resolve_folder, toml_text, write
 from fedjax_lite.runner.folder import CHECKPOINTS
@@ -222,7 +222,8 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
 
 
 def _print(result: Result, out: Path) -> None:
-    print(f"{result.status} after {len(result.history)} rounds")
+    hours = result.history[-1].get(HOURS) if result.history else None
+    print(f"{result.status} after {len(result.history)} rounds" + (f", {hours:.3g} virtual hours" if hours else ""))
     evaluated = [{name: x for name, x in record.items() if is_evaluation(name)} for record in result.history]
     for name, value in (next(filter(None, reversed(evaluated)), {}) | result.further).items():
         if isinstance(value, float):

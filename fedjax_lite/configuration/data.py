@@ -78,8 +78,15 @@ def _fitted(table: Table, names: Sequence[str] | None) -> Table | None:
 
 
 def paths_of(config: Config) -> dict[str, str | list[str]]:
-    """Return the absolute paths of files and folders in [data] and of [model] start, by the dotted key of each; a list of several."""
+    """Return the absolute paths in [data], [model] start, [clock] and [sampling] law, by the dotted key of each; a list of several."""
     named = [(table, find(_recognised(table)[0], "data")[0]) for table in _tables(config)]
+    for path, kind in (
+        (("clock", "devices"), "devices"),
+        (("clock", "availability"), "availability"),
+        (("sampling", "law"), "availability"),
+    ):
+        if (table := config.at(*path).named()).value is not None:
+            named.append((table, find(table, kind)[0]))
     paths = [
         table.at(key) for table, factory in named for p in parameters_of(factory) if (key := p.name) in table and is_path(p.annotation)
     ]

@@ -43,6 +43,7 @@ def report(
     trained = {_marked(key, outside): value for key, value in numbers.items() if key not in measured and key != "round"}
     made_with = {f"{part} {key}": x for part in ("data", "test", "code", "device") for key, x in (summary.get(part) or {}).items()}
     rounds = f"{summary['rounds']} round{'' if summary['rounds'] == 1 else 's'}"
+    rounds += f" and {final[HOURS]:.3g} virtual hours" if final.get(HOURS) else ""
     parts = [
         f"<h1>{escape(name)}</h1>",
         f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',

@@ -135,3 +135,11 @@ def test_oort_knows_how_long_clients_take(config):
     kwargs = {"rounds": 4, "key": jax.random.key(0)}
     run = jax.jit(lambda data, params: [fl.simulate(algorithm, data, params, each, **kwargs)[1] for each in samplers])
     jax.tree.map(np.testing.assert_array_equal, *run(data, params))
+
+
+def test_files_of_a_clock_start_at_the_configuration_and_are_kept_with_their_whole_path(config, tmp_path):
+    (tmp_path / "phones.csv").write_text("client,steps,download,upload\n" + "".join(f"{k},1,inf,inf\n" for k in range(6)))
+    (tmp_path / "there.csv").write_text("client,from,to\n" + "".join(f"{k},0,1e9\n" for k in range(6)))
+    clock = """[clock]\ndevices = { name = "from_csv", path = "phones.csv" }\navailability = { name = "trace", source = "there.csv" }\n"""
+    kept = build(config(more=clock)).keywords["config"]["clock"]
+    assert (kept["devices"]["path"], kept["availability"]["source"]) == (str(tmp_path / "phones.csv"), str(tmp_path / "there.csv"))
