@@ -10,26 +10,32 @@ from fedjax_lite.availability.words import BITS, seeds, words
 __all__ = ["phones"]
 
 HOUR, DAYS, PHONES = 3600.0, 2, 1000
-NIGHTLY, TOPPED_UP = 0.9, 0.6  # probabilities of a night at the charger, and of a top-up by day
+NIGHTLY, TOPPED_UP = 0.9, 0.5  # probabilities of a night at the charger, and of a top-up in a part of the day
+PARTS = 3  # of the day between two nights, each with one top-up at most
 
 
 def phones() -> Intervals:
     """Make two days of a thousand phones in seconds from midnight on, repeated.
 
     A phone charges in the night of the first day, and in the second with probability 0.9: from its own hour of 22 to 24, half an hour
-    sooner or later, for five to nine hours. With probability 0.6 a day it is topped up for 20 to 90 minutes that begin between 10 and 20
-    o'clock. All numbers are uniform, and the same everywhere.
+    sooner or later, for five to nine hours. The hours until its next night are three equal parts, in each of which it is topped up with
+    probability 0.5 for 20 to 90 minutes. All numbers are uniform, and the same everywhere. At no time are fewer than 5 % of them there.
     """
     ids = np.arange(PHONES)
     rows: list[tuple[Any, Any, Any, str]] = []
     habit = 22 + 2 * _uniform(ids, 0)
-    for day in range(DAYS):
-        jitter, length, comes = (_uniform(ids, 10 * day + stream) for stream in (1, 2, 3))
-        begin = 24 * day + habit + jitter - 0.5
-        rows += _intervals(ids, begin, begin + 5 + 4 * length, (comes < NIGHTLY) | (day == 0))
-        hour, length, comes = (_uniform(ids, 10 * day + stream) for stream in (4, 5, 6))
-        begin = 24 * day + 10 + 10 * hour
-        rows += _intervals(ids, begin, begin + (20 + 70 * length) / 60, comes < TOPPED_UP)
+    begins = [24 * day + habit + _uniform(ids, 100 * day + 1) - 0.5 for day in range(DAYS)]
+    nexts = [*begins[1:], begins[0] + 24 * DAYS]
+    for day, (begin, after) in enumerate(zip(begins, nexts, strict=True)):
+        length, comes = (_uniform(ids, 100 * day + stream) for stream in (2, 3))
+        end = begin + 5 + 4 * length
+        rows += _intervals(ids, begin, end, (comes < NIGHTLY) | (day == 0))
+        part = (after - end) / PARTS
+        for i in range(PARTS):
+            place, length, comes = (_uniform(ids, 100 * day + 10 * (i + 1) + stream) for stream in range(3))
+            length = (20 + 70 * length) / 60
+            begin = end + i * part + place * (part - length)
+            rows += _intervals(ids, begin, begin + length, comes < TOPPED_UP)
     return table("phones", rows, 24 * DAYS * HOUR)._replace(again=True)
 
 

@@ -11,6 +11,7 @@ from fedjax_lite.base import Algorithm, Tree, Whole
 from fedjax_lite.clock.devices import Devices, check_devices
 from fedjax_lite.clock.events import play
 from fedjax_lite.clock.idle import There, idle
+from fedjax_lite.clock.steady import play_steadily
 from fedjax_lite.clock.table import Arrivals, Event
 from fedjax_lite.clock.tiers import play_tiers
 from fedjax_lite.engine.pace import Asynchrony
@@ -106,6 +107,10 @@ def simulated(
     rng = np.random.default_rng(seed)
     if how.tiers:
         return play_tiers(durations, ids, sizes, how, order=order, rng=rng, rounds=rounds, there=there, pause=pause, log=log)
+    if order == "uniform" and there is None and log is None:
+        found = play_steadily(durations, ids, np.random.default_rng(seed), how, concurrency=at_once, rounds=rounds)
+        if found is not None:
+            return found
     waiting = idle(order, ids, sizes, rng, there)
     return play(durations, waiting, how, concurrency=at_once, rounds=rounds, there=there, pause=pause, log=log)
 

@@ -1,11 +1,11 @@
 """The server that waits for nobody in particular: clients train at once, and each upload is taken in when it arrives."""
 
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush
 
 import numpy as np
 
 from fedjax_lite.clock.idle import Idle, There
-from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
+from fedjax_lite.clock.table import MOST, Arrivals, Event, no_step, table
 from fedjax_lite.engine.pace import Asynchrony
 
 __all__ = ["play"]
@@ -30,26 +30,38 @@ def play(
     """
     take, give, buffer, window = idle.take, idle.give, how.buffer, how.window
     seconds: list[float] = durations.tolist()
-    heap: list[tuple[float, int, int, int]] = []  # (time, number of the start, client, version); client -1: free slots ask again
+    heap: list[float] = []  # the times at which somebody arrives
+    who: dict[float, list[int]] = {}  # time -> who arrives then, in the order of their starts; -1: free slots ask again
+    since = [0] * len(seconds)  # client -> the version that it was given last
     ids: list[int] = []
     ages: list[int] = []
-    rows: list[Row] = []
-    version = number = lost = dropped = turns = asked = 0
+    rows: list[tuple[float, int, int]] = []  # time, lost, dropped
+    version = lost = dropped = turns = 0
     free, left, asking = concurrency, buffer, False
     t, most = 0.0, MOST + 100 * len(seconds)
+
+    def arrives(k: int, end: float) -> None:
+        if end in who:
+            who[end].append(k)
+        else:
+            who[end] = [k]
+            heappush(heap, end)
+
     while version < rounds:
         while free and (k := take(t)) >= 0:
-            heappush(heap, (t + seconds[k], number, k, version))
-            number, free = number + 1, free - 1
+            since[k] = version
+            free -= 1
+            arrives(k, t + seconds[k])
         if free and not asking and idle.anyone():
-            heappush(heap, (t + pause, number, -1, 0))
-            number, asked, asking = number + 1, asked + 1, True
-        while True:
-            t, _, k, started = heap[0]
-            age, done = version - started, 0
+            asking = True
+            arrives(-1, t + pause)
+        t = heappop(heap)
+        for k in who.pop(t):  # all of one time are taken in before anyone is started
             if k < 0:
-                asking, free, turns = False, free - 1, turns + 1  # this was no client's slot
-            elif there is not None and not there(k, t):
+                asking, turns = False, turns + 1  # this was no client's slot
+                continue
+            age, done, free = version - since[k], 0, free + 1
+            if there is not None and not there(k, t):
                 age, lost, turns = -1, lost + 1, turns + 1
                 give((k,))
             elif age >= window:
@@ -62,30 +74,18 @@ def play(
                 ages.append(age)
                 left -= 1
                 if not left:
-                    rows.append(Row(t, lost, dropped))
+                    rows.append((t, lost, dropped))
                     version = done = version + 1
                     left, lost, dropped, turns = buffer, 0, 0, 0
                     give(ids[-buffer:])
-            if log is not None and k >= 0:
-                log.append(Event(t, k, t - seconds[k], started, age, done))
-            if turns > most:
-                raise ValueError(no_step(t, version, lost, dropped))
-            behind = len(heap)
-            tied = (behind > 1 and heap[1][0] == t) or (behind > 2 and heap[2][0] == t)
-            if tied or free or there is not None or (k := take(t)) < 0:
-                heappop(heap)
-                free += 1
-                if not tied or version == rounds:  # all of one time are taken in before anyone is started
-                    break
-            else:  # the usual case, in one operation on the heap
-                heapreplace(heap, (t + seconds[k], number, k, version))
-                number += 1
-                if version == rounds:
-                    break
-    running = sum(1 for _, _, k, _ in heap if k >= 0)
-    shape = len(rows), buffer
-    taken, old = (np.array(x[: len(rows) * buffer]).reshape(shape) for x in (ids, ages))
-    return table(taken, old, rows, number - asked - running)
+            if log is not None:
+                log.append(Event(t, k, t - seconds[k], since[k], age, done))
+            if version == rounds:
+                break
+        if turns > most:
+            raise ValueError(no_step(t, version, lost, dropped))
+    times, away, old = zip(*rows, strict=True)
+    return table(np.reshape(ids, (rounds, buffer)), np.reshape(ages, (rounds, buffer)), times, lost=away, too_old=old)
 
 
 def _too_old(k: int, t: float, age: int, window: int) -> str:

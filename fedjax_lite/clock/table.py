@@ -1,12 +1,11 @@
 """The host's table of arrivals: what each step of an asynchronous server takes in."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["Arrivals", "Event", "Row", "no_step", "table"]
+__all__ = ["Arrivals", "Event", "no_step", "table"]
 
 MOST = 10_000  # turns of a host's loop, and more for a large population, after which no step of the server is expected any more
 
@@ -21,7 +20,7 @@ class Arrivals(NamedTuple):
     lost: Int[Any, " steps"]  # clients out of reach when they had finished, since the step before
     too_old: Int[Any, " steps"]  # uploads dropped for their age, since the step before
     tier: Int[Any, " steps"]  # whose round it is, 0 the fastest; 0 without tiers
-    events: Any = 0  # how many clients finished, in all
+    events: Any = 0  # how many clients finished, in all: they are in a step, lost or dropped
 
 
 class Event(NamedTuple):
@@ -35,20 +34,13 @@ class Event(NamedTuple):
     step: int  # the step of the server that its upload completed, from 1; 0: none
 
 
-class Row(NamedTuple):
-    """One step of the server."""
-
-    time: float
-    lost: int
-    too_old: int
-    tier: int = 0
-
-
-def table(ids: np.ndarray, ages: np.ndarray, rows: Sequence[Row], events: int) -> Arrivals:
-    """Make the table of clients and ages `[steps, buffer]`, and of the steps."""
-    time, *counts = (np.array(column) for column in zip(*rows, strict=True))
-    lost, too_old, tier = (x.astype(np.int32) for x in counts)
-    return Arrivals(ids.astype(np.int32), ages.astype(np.int32), time, np.diff(time, prepend=0.0), lost, too_old, tier, events)
+def table(ids: Any, ages: Any, seconds: Any, *, lost: Any = 0, too_old: Any = 0, tier: Any = 0) -> Arrivals:
+    """Make the table of clients and ages `[steps, buffer]`, and of the steps: their times and counts `[steps]`."""
+    ids, ages = (np.asarray(x, np.int32) for x in (ids, ages))
+    seconds = np.asarray(seconds, np.float64)
+    lost, too_old, tier = (np.broadcast_to(np.asarray(x, np.int32), seconds.shape).copy() for x in (lost, too_old, tier))
+    events = int((ids >= 0).sum() + lost.sum() + too_old.sum())
+    return Arrivals(ids, ages, seconds, np.diff(seconds, prepend=0.0), lost, too_old, tier, events)
 
 
 def no_step(t: float, version: int, lost: int, too_old: int) -> str:

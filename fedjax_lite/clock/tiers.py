@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedjax_lite.clock.idle import There, idle
-from fedjax_lite.clock.table import MOST, Arrivals, Event, Row, no_step, table
+from fedjax_lite.clock.table import MOST, Arrivals, Event, no_step, table
 from fedjax_lite.engine.pace import Asynchrony
 
 __all__ = ["play_tiers"]
@@ -50,19 +50,19 @@ def play_tiers(
     waiting = [idle(order, group, sizes, rng, there) for group in groups]
     heap = [_Round(0.0, tier, tier, 0.0, []) for tier in range(how.tiers)]
     taken: list[tuple[list[int], int]] = []
-    rows: list[Row] = []
+    rows: list[tuple[float, int, int]] = []  # time, lost, tier
     since = [0] * how.tiers
-    number, lost, events, turns = how.tiers, 0, 0, 0
+    number, lost, turns = how.tiers, 0, 0
     while len(rows) < rounds:
         now, ended = heap[0].ends, []
         while heap and heap[0].ends == now and len(rows) < rounds:  # all of one time, before a round starts
             last = heappop(heap)
             age, reports = len(rows) - since[last.tier], _reporting(last.chosen, last.began, durations, there)
-            lost, events, turns = lost + len(last.chosen) - len(reports), events + len(last.chosen), turns + 1
+            lost, turns = lost + len(last.chosen) - len(reports), turns + 1
             version = since[last.tier]
             if reports:
                 taken.append((reports, age))
-                rows.append(Row(now, lost, 0, last.tier))
+                rows.append((now, lost, last.tier))
                 lost, turns, since[last.tier] = 0, 0, len(rows)
             if log is not None:
                 log += _events(last, reports, durations, version, age, len(rows))
@@ -78,7 +78,8 @@ def play_tiers(
             awaited = _reporting(chosen, now, durations, there) or chosen
             heappush(heap, _Round(max([now + durations[k] for k in awaited] or [now + pause]), number, tier, now, chosen))
             number += 1
-    return table(*_filled(taken, how.buffer), rows, events)
+    times, away, whose = zip(*rows, strict=True)
+    return table(*_filled(taken, how.buffer), times, lost=away, tier=whose)
 
 
 def _reporting(chosen: list[int], began: float, durations: np.ndarray, there: There | None) -> list[int]:
