@@ -12,15 +12,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fedjax_lite import tree
 from fedjax_lite.availability import Availability
+from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Client, Key, Number, Whole
 from fedjax_lite.clock.devices import Devices, check_devices, seconds
 from fedjax_lite.clock.time import HOUR, Time, later, midnight
 from fedjax_lite.engine.pace import Demand
-from fedjax_lite.refuse import a_count, is_number, positive
+from fedjax_lite.refuse import a_count, is_number, plain, positive
 from fedjax_lite.sampling.ordered import first_there, has_order
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort, participation_of
 
 __all__ = ["timed"]
+
+ROUNDING = 1e-6  # what sums and quotients of a few float32 are off by, and more
 
 
 def timed(
@@ -76,21 +79,26 @@ def timed(
     """
     if isinstance(sampler, Remembering) or not callable(sampler):
         raise TypeError(f"timed: sampler must be a function of key, sizes and round, such as fl.sampling.uniform(10), got {sampler!r}")
+    if hasattr(sampler, "arrivals"):
+        raise ValueError("timed: sampler is a table of arrivals, which has its own clock: take fl.clock.arriving(table) alone")
     check_devices("timed", devices)
+    if availability is not None:
+        check_law("timed", "availability", availability)
+    pause, deadline, over_selection = plain(pause), plain(deadline), plain(over_selection)
     positive("timed", "pause", pause)
     if deadline is not None:
         positive("timed", "deadline", deadline)
+    if not isinstance(partial_work, bool):
+        raise ValueError(f"timed: partial_work must be True or False, got {partial_work!r}")
     if not is_number(over_selection) or not 1 <= over_selection < math.inf:
         raise ValueError(f"timed: over_selection must be a number of at least 1, such as 1.3, got {over_selection!r}")
     if over_selection > 1 and not has_order(sampler):
         raise ValueError("timed: over_selection needs a sampler with an order, such as fl.sampling.uniform(10): ask for more clients there")
     if partial_work and deadline is None:
         raise ValueError("timed: partial_work is what a deadline cuts off, and there is none: give deadline")
-    policy = _Policy(
-        sampler, devices, availability, deadline, over_selection, partial_work, a_count("timed", "least", least), pause
-    )  # fmt: skip
+    policy = _Policy(sampler, devices, availability, deadline, over_selection, partial_work, a_count("timed", "least", least), pause)
     told = participation_of(sampler) if availability is None and deadline is None and over_selection == 1 else None
-    return Remembering(lambda sizes: midnight(), partial(_sample, policy), None, partial(_check, policy), told)
+    return Remembering(lambda sizes: midnight(), partial(_sample, policy), None, partial(_check, policy), told, sampler)
 
 
 class _Policy(NamedTuple):
@@ -111,6 +119,8 @@ def _sample(policy: _Policy, key: Key, sizes: Array, round: Any, time: Time, dem
     if len(policy.devices.steps) != len(sizes):
         raise ValueError(f"timed: devices are of {len(policy.devices.steps)} clients, and there are {len(sizes)}: make them for as many")
     asked, most = _asked(policy, key, sizes, round, time)
+    if policy.least > most:
+        raise ValueError(f"timed: least={policy.least} uploads never come from {most} clients of a round: lower least, or ask for more")
     asked, taking, wanted = _in_time(policy, asked, demand(asked))
     here = (asked.weight > 0) & (wanted.steps > 0)
     lost = here & ~_there(policy, asked.id, time.seconds + taking)
@@ -151,7 +161,7 @@ def _in_time(policy: _Policy, asked: Client, demand: Demand) -> tuple[Client, Fl
     found = seconds(policy.devices, asked.id, demand)
     if policy.partial_work:
         speed = tree.take(jnp.asarray(policy.devices.steps), asked.id)
-        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + 1e-6)).astype(jnp.int32)
+        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + ROUNDING)).astype(jnp.int32)
         steps = jnp.minimum(demand.steps - demand.passes, jnp.maximum(spare - demand.passes, 1))
         asked, demand = asked._replace(steps=jnp.minimum(asked.steps, steps)), demand._replace(steps=steps + demand.passes)
         found = seconds(policy.devices, asked.id, demand)
@@ -167,9 +177,14 @@ def _waited_for(policy: _Policy, pending: Bool[Array, " n"], taking: Float[Array
     last = jnp.max(jnp.where(pending & (place < taken), taking, 0), initial=0)
     counts = pending & (place < taken)
     if policy.deadline is not None:
-        counts, last = counts & (taking <= policy.deadline), jnp.minimum(last, policy.deadline)
+        counts, last = counts & _in_by(taking, policy.deadline), jnp.minimum(last, policy.deadline)
     length = jnp.where(jnp.any(pending), last, policy.pause)
     return counts & (jnp.sum(counts) >= policy.least), length
+
+
+def _in_by(taking: Any, deadline: Any) -> Any:
+    """Tell who has sent by a deadline; rounding makes nobody late, least who was cut off to be in time."""
+    return taking <= deadline * (1 + 2 * ROUNDING)
 
 
 def _there(policy: _Policy, ids: Int[Array, " n"], when: Any) -> Bool[Array, " n"]:
@@ -188,7 +203,7 @@ def _check(policy: _Policy, sizes: np.ndarray, demand: Demand) -> None:
     least = demand._replace(steps=jnp.where(demand.steps > 0, 1 + demand.passes, 0)) if policy.partial_work else demand
     found = seconds(policy.devices, jnp.arange(len(sizes)), least)
     total = np.where(np.asarray(demand.steps) > 0, np.asarray(found.receive + found.compute + found.send), np.inf)
-    if not (total <= policy.deadline).any():
+    if not _in_by(total, policy.deadline).any():
         raise ValueError(
             f"timed: deadline={policy.deadline:g} is over before any client can have sent its update: the fastest takes "
             f"{total.min():.3g} seconds; lengthen it, or give the devices more speed"
