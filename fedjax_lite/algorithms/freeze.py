@@ -99,7 +99,9 @@ def freeze(frozen: Rule, model: Model, params: Tree, make: Callable[[Model], Alg
 
     first = made(parted(params)[1])
     _check(first, parted(params)[0])
-    layout = None if first.layout is None else Layout(first.layout.steps, _rows(first, made, parted), _stacks(inside))
+    layout = (
+        None if first.layout is None else Layout(first.layout.steps, _rows(first, made, parted), _stacks(inside), _demand(first, inside))
+    )
     loss_fn = None if first.loss_fn is None else _loss(first.loss_fn, made, parted)
     return Algorithm(init, round, whole, layout, first.privacy, models if first.models else None, loss_fn, first.asynchrony)
 
@@ -159,6 +161,16 @@ def _stacks(inside: Callable) -> Any:
         return algorithm.layout.stacks(before, data, cohort)
 
     return stacks
+
+
+def _demand(first: Algorithm, inside: Callable) -> Any:
+    """Return the function of what the method's round asks of clients; None where the method does not tell."""
+
+    def demand(state: State, cohort: Client) -> Any:
+        algorithm, before = inside(state)
+        return algorithm.layout.demand(before, cohort)
+
+    return demand if first.layout is not None and first.layout.demand else None
 
 
 def _loss(loss_fn: Callable, made: Callable, parted: Callable) -> Callable:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lite.base import Algorithm, Client, Key, Layout, State, Tree
+from fedjax_lite.engine.pace import Demand
 
 BITS = ("uplink_bits", "uplink_side_bits", "downlink_bits")  # metrics that are summed over both parts
 
@@ -66,7 +67,7 @@ def in_turn(first: Algorithm, then: Algorithm) -> Algorithm:
 
 
 def _layout(first: Layout | None, then: Layout | None, part: Any) -> Layout | None:
-    """Join the layouts: the steps of `then`, and the rows and stacks of both parts as pairs."""
+    """Join the layouts: the steps of `then`, the rows and stacks of both parts as pairs, and what both ask of clients."""
     if first is None or then is None:
         return None
 
@@ -77,4 +78,17 @@ def _layout(first: Layout | None, then: Layout | None, part: Any) -> Layout | No
         each = [layout.stacks(part(state, i), data, cohort) for i, layout in enumerate((first, then))]
         return {name: tuple(one[name] for one in each) for name in each[1]}
 
-    return Layout(then.steps, rows if first.rows and then.rows else None, stacks)
+    return Layout(then.steps, rows if first.rows and then.rows else None, stacks, _demand(first.demand, then.demand))
+
+
+def _demand(first: Any, then: Any) -> Any:
+    """Join what both parts ask of clients; None where one does not tell."""
+    if first is None or then is None:
+        return None
+
+    def demand(state: State, cohort: Client) -> Demand:
+        a, b = [part(state._replace(aggregator=state.aggregator[i]), cohort) for i, part in enumerate((first, then))]
+        # Who has little time is cut in `then`: of `first` it is taken to make all steps.
+        return Demand(a.steps + b.steps, a.received + b.received, a.sent + b.sent, a.steps + b.passes)
+
+    return demand

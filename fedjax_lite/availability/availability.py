@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
-__all__ = ["Availability"]
+__all__ = ["Availability", "check_law"]
 
 
 class Availability(NamedTuple):
@@ -16,3 +16,13 @@ class Availability(NamedTuple):
     # On the host: population -> (id, time) -> bool, for hundreds of thousands of questions a second. None: `there` is asked.
     on_host: Callable[[int], Callable[[int, float], bool]] | None = None
     check: Callable[[int], None] = lambda population: None  # refuses a population of which a client is never there
+
+
+def check_law(name: str, argument: str, law: Any) -> None:
+    """Refuse what is no law of availability.
+
+    Raises:
+        TypeError: naming the argument and the value.
+    """
+    if not isinstance(law, Availability):
+        raise TypeError(f"{name}: {argument} must be a law of fl.availability, got {law!r}: call the function that makes one")

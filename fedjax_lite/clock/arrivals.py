@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.availability import Availability
+from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Algorithm, Tree, Whole
 from fedjax_lite.clock.devices import Devices, check_devices
 from fedjax_lite.clock.events import play
@@ -68,10 +69,12 @@ def arrivals(
     >>> table.ids.tolist(), table.ages.tolist(), table.seconds.tolist()
     ([[0, 1], [0, 1], [2, 0]], [[0, 0], [0, 0], [2, 0]], [2.0, 5.0, 6.0])
     """
+    if not isinstance(algorithm, Algorithm):
+        raise TypeError(f"arrivals: algorithm must be a fl.Algorithm, such as fl.algorithms.fedbuff(...), got {algorithm!r}")
     how = algorithm.asynchrony
     if how is None:
         raise ValueError("arrivals: this algorithm waits for its whole cohort: take an asynchronous one, such as fl.algorithms.fedbuff")
-    sizes = np.asarray(getattr(data, "size", data) if not isinstance(data, np.ndarray) else data)
+    sizes = np.asarray(data if isinstance(data, np.ndarray | jax.Array) else getattr(data, "size", data))
     if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
         raise ValueError(f"arrivals: data must be a population, or numbers of examples [population], got {sizes.dtype}{list(sizes.shape)}")
     durations = durations_of(algorithm, sizes, params, devices)
@@ -132,10 +135,7 @@ def _there(availability: Availability | None, population: int) -> There | None:
     """Return the host's question whether a client is there; None where all always are."""
     if availability is None:
         return None
-    if not isinstance(availability, Availability):
-        raise TypeError(
-            f"arrivals: availability must be a fl.availability.Availability, got {availability!r}: call the function that makes one"
-        )
+    check_law("arrivals", "availability", availability)
     availability.check(population)
     if availability.on_host is not None:
         return availability.on_host(population)

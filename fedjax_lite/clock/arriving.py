@@ -47,10 +47,12 @@ def arriving(table: Arrivals) -> Sampler:
         row, ages = at(table.ids, jnp.int32), at(table.ages, jnp.int32)
         here = (row >= 0) & (round < rounds)
         ages = jnp.where(here, ages, 0)
-        once = (jnp.arange(row.shape[0]) == 0) & (round < rounds)
+        slots = jnp.arange(row.shape[0])
+        once = (slots == 0) & (round < rounds)
         drawn = cohort(key, sizes, jnp.maximum(row, 0), here)
-        sums = {"seconds": at(table.passed), "virtual_hours": at(hours), "oldest": jnp.max(ages), "lost": at(table.lost)}
+        sums = {"seconds": at(table.passed), "oldest": jnp.max(ages), "lost": at(table.lost)}
         sums = {name: jnp.where(once, value, 0).astype(jnp.float32) for name, value in (sums | {"too_old": at(table.too_old)}).items()}
+        sums["virtual_hours"] = jnp.where(slots == 0, at(hours), 0).astype(jnp.float32)  # time stands still after the last row
         sums["staleness"] = (ages / jnp.maximum(jnp.sum(here), 1)).astype(jnp.float32)
         return drawn._replace(age=ages, sums=sums, tier=jnp.full(row.shape, at(table.tier, jnp.int32)))
 

@@ -14,7 +14,9 @@ from fedjax_lite.clock.time import HOUR, Time, later
 from fedjax_lite.engine.pace import Demand
 from fedjax_lite.sampling.participation import Sampler
 
-__all__ = ["Policy", "Trip", "away", "closed", "in_time", "reached"]
+__all__ = ["Policy", "Trip", "away", "closed", "in_by", "in_time", "reached"]
+
+ROUNDING = 1e-6  # what sums and quotients of a few float32 are off by, and more
 
 
 class Policy(NamedTuple):
@@ -44,7 +46,7 @@ def in_time(policy: Policy, asked: Client, demand: Demand) -> tuple[Client, Trip
     found = seconds(policy.devices, asked.id, demand)
     if policy.partial_work:
         speed = tree.take(jnp.asarray(policy.devices.steps), asked.id)
-        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + 1e-6)).astype(jnp.int32)
+        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + ROUNDING)).astype(jnp.int32)
         steps = jnp.minimum(demand.steps - demand.passes, jnp.maximum(spare - demand.passes, 1))
         asked, demand = asked._replace(steps=jnp.minimum(asked.steps, steps)), demand._replace(steps=steps + demand.passes)
         found = seconds(policy.devices, asked.id, demand)
@@ -74,9 +76,14 @@ def _waited_for(policy: Policy, pending: Bool[Array, " n"], taking: Float[Array,
     last = jnp.max(jnp.where(pending & (place < taken), taking, 0), initial=0)
     counts = pending & (place < taken)
     if policy.deadline is not None:
-        counts, last = counts & (taking <= policy.deadline), jnp.minimum(last, policy.deadline)
+        counts, last = counts & in_by(taking, policy.deadline), jnp.minimum(last, policy.deadline)
     length = jnp.where(jnp.any(pending), last, policy.pause)
     return counts & (jnp.sum(counts) >= policy.least), length
+
+
+def in_by(taking: Any, deadline: Any) -> Any:
+    """Tell who has sent by a deadline; rounding makes nobody late, least who was cut off to be in time."""
+    return taking <= deadline * (1 + 2 * ROUNDING)
 
 
 def away(policy: Policy, cohort: Client, when: Any) -> Client:

@@ -10,17 +10,20 @@ import numpy as np
 from jaxtyping import Array
 
 from fedjax_lite.availability import Availability
+from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Client, Key, Number, Tree, Whole
-from fedjax_lite.clock.close import Policy, Trip, away, closed, in_time, reached
+from fedjax_lite.clock.close import Policy, Trip, away, closed, in_by, in_time, reached
 from fedjax_lite.clock.devices import Devices, check_devices, seconds
 from fedjax_lite.clock.time import Time, midnight
 from fedjax_lite.engine.pace import Demand
-from fedjax_lite.refuse import a_count, is_number, positive
+from fedjax_lite.refuse import a_count, is_number, plain, positive
 from fedjax_lite.sampling.draw import looks
 from fedjax_lite.sampling.ordered import first_there, has_order
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort, participation_of
 
 __all__ = ["timed"]
+
+ROUNDING = 1e-6  # what sums and quotients of a few float32 are off by, and more
 
 
 def timed(
@@ -77,10 +80,17 @@ def timed(
     """
     if not callable(sampler) or getattr(sampler, "clocked", False):
         raise TypeError(f"timed: sampler must be one without a clock, such as fl.sampling.uniform(10), got {sampler!r}")
+    if hasattr(sampler, "arrivals"):
+        raise ValueError("timed: sampler is a table of arrivals, which has its own clock: take fl.clock.arriving(table) alone")
     check_devices("timed", devices)
+    if availability is not None:
+        check_law("timed", "availability", availability)
+    pause, deadline, over_selection = plain(pause), plain(deadline), plain(over_selection)
     positive("timed", "pause", pause)
     if deadline is not None:
         positive("timed", "deadline", deadline)
+    if not isinstance(partial_work, bool):
+        raise ValueError(f"timed: partial_work must be True or False, got {partial_work!r}")
     if not is_number(over_selection) or not 1 <= over_selection < math.inf:
         raise ValueError(f"timed: over_selection must be a number of at least 1, such as 1.3, got {over_selection!r}")
     if over_selection > 1 and not has_order(sampler):
@@ -92,7 +102,7 @@ def timed(
     )  # fmt: skip
     told = participation_of(sampler) if availability is None and deadline is None and over_selection == 1 else None
     look = partial(_look, policy) if looks(sampler) else None
-    return Remembering(partial(_begin, policy), partial(_sample, policy), look, partial(_check, policy), told, clocked=True)
+    return Remembering(partial(_begin, policy), partial(_sample, policy), look, partial(_check, policy), told, sampler, clocked=True)
 
 
 class Memory(NamedTuple):
@@ -102,7 +112,7 @@ class Memory(NamedTuple):
     sampler: Tree = ()
 
 
-def _begin(policy: Policy, sizes: Array) -> Memory:
+def _begin(policy: Policy, sizes: Any) -> Memory:
     """Return the memory at the start of a run."""
     return Memory(midnight(), policy.sampler.init(sizes) if isinstance(policy.sampler, Remembering) else ())
 
@@ -119,6 +129,8 @@ def _sample(
         most = len(asked.id)
     else:
         asked, most = _asked(policy, key, sizes, round, memory.time)
+    if policy.least > most:
+        raise ValueError(f"timed: least={policy.least} uploads never come from {most} clients of a round: lower least, or ask for more")
     asked, trip = in_time(policy, asked, demand(asked))
     if looks(policy.sampler):  # who is left of them is known when it has looked
         return asked._replace(sums=asked.sums | trip._asdict()), memory
@@ -159,7 +171,7 @@ def _check(policy: Policy, sizes: np.ndarray, demand: Demand) -> None:
     least = demand._replace(steps=jnp.where(demand.steps > 0, 1 + demand.passes, 0)) if policy.partial_work else demand
     found = seconds(policy.devices, jnp.arange(len(sizes)), least)
     total = np.where(np.asarray(demand.steps) > 0, np.asarray(found.receive + found.compute + found.send), np.inf)
-    if not (total <= policy.deadline).any():
+    if not in_by(total, policy.deadline).any():
         raise ValueError(
             f"timed: deadline={policy.deadline:g} is over before any client can have sent its update: the fastest takes "
             f"{total.min():.3g} seconds; lengthen it, or give the devices more speed"

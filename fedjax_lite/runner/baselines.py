@@ -15,6 +15,7 @@ from fedjax_lite.runner.fit import Setup, fit_to_devices, trace
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.records import plain
 from fedjax_lite.runner.segments import whole
+from fedjax_lite.sampling.draw import drawn_by
 
 __all__ = ["Baselines", "check_baselines", "train_baselines"]
 
@@ -39,16 +40,18 @@ def check_baselines(setup: Setup, shapes: State, baselines: Baselines | None) ->
             raise ValueError(f"baselines: {name} is evaluated by loss_fn, and there is none: give loss_fn")
         if isinstance(setup.data, Store):
             raise ValueError(f"baselines: {name} needs the data in memory, and these are streamed: take store.in_memory(), or leave it out")
-        fit_to_devices(setup._replace(algorithm=baseline), False)
-        trace(setup._replace(algorithm=baseline, loss_fn=of_one_model(setup.loss_fn)), None)
+        beside = setup._replace(algorithm=baseline, sampler=drawn_by(setup.sampler, setup.algorithm, shapes))
+        fit_to_devices(beside, False)
+        trace(beside._replace(loss_fn=of_one_model(setup.loss_fn)), None)
 
 
 def train_baselines(setup: Setup, baselines: Baselines | None, rounds: int) -> dict[str, dict[str, Any]]:
     """Train each baseline for `rounds` rounds from the run's start, and return its evaluation by its name."""
     found = {}
+    sampler = drawn_by(setup.sampler, setup.algorithm, jax.eval_shape(setup.algorithm.init, setup.params, setup.key))
     for name, baseline in (baselines or {}).items() if rounds else ():
         say(f"training the baseline {name} ...")
         loss_fn, whose = of_one_model(setup.loss_fn), "" if baseline.models is None else OWN
-        sums = whole(baseline, setup.sampler, loss_fn, rounds, setup.params, setup.key, data=setup.data, held_out=setup.held_out)
+        sums = whole(baseline, sampler, loss_fn, rounds, setup.params, setup.key, data=setup.data, held_out=setup.held_out)
         found[name] = plain(summarize({whose + metric: sum for metric, sum in jax.device_get(sums).items()}, prefix_of(setup.test)))
     return found

@@ -74,8 +74,18 @@ def fit_to_devices(setup: Setup, own_on_host: bool | None) -> tuple[Setup, State
 
 
 def check_clock(setup: Setup, shapes: State) -> None:
-    """Let a sampler with a memory refuse what it cannot run with, such as a deadline that no client can meet."""
-    if isinstance(setup.sampler, Remembering):
+    """Let a sampler with a memory refuse what it cannot run with, such as a deadline that no client can meet; refuse a short table.
+
+    Raises:
+        ValueError: for a table of arrivals that ends before the run.
+    """
+    table = getattr(setup.sampler, "arrivals", None)
+    if table is not None and len(table.ids) < setup.rounds:
+        raise ValueError(
+            f"arriving: the table has {len(table.ids)} steps of the server, and the run rounds={setup.rounds}: make a table for as many, "
+            "which begins like this one: fl.clock.arrivals(..., rounds=...)"
+        )
+    if isinstance(setup.sampler, Remembering) and setup.sampler.check is not None:
         setup.sampler.check(np.asarray(setup.data.size), demand_of_all(setup.algorithm, shapes, setup.key, setup.data.size))
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from fedjax_lite.base import Tree
+from fedjax_lite.clock.table import Arrivals
 from fedjax_lite.engine import Engine
 from fedjax_lite.refuse import short
 from fedjax_lite.tree import is_key
@@ -19,6 +20,8 @@ from fedjax_lite.tree import is_key
 __all__ = ["first_difference", "parts_of", "sketch"]
 
 LIBRARIES = ("fedjax_lite", "jax", "optax", "flax", "numpy", "functools")  # compared by name, since versions are recorded
+FINER = 1.1  # a table of arrivals is described up to rows whose numbers grow by this factor
+BEGINS = "begins"  # the key of a table's description
 PLAIN = (int, float, str, bool, type(None), np.generic)
 
 
@@ -66,6 +69,8 @@ def _opened(value: Any) -> tuple[Any, list[tuple[str, Any]]]:
         return None, [("function", value.func), *((str(i), x) for i, x in enumerate(value.args)), *value.keywords.items()]
     if isinstance(value, types.MethodType):
         return None, [("self", value.__self__), ("function", value.__func__)]
+    if isinstance(getattr(value, "arrivals", None), Arrivals):
+        return _beginnings(value.arrivals), []
     if isinstance(value, types.FunctionType):
         return _of_function(value)
     if hasattr(value, "__wrapped__"):  # jitted, cached
@@ -96,6 +101,19 @@ def _of_function(function: types.FunctionType) -> tuple[Any, list[tuple[str, Any
     known = [(name, function.__globals__[name]) for name in code.co_names if name in function.__globals__]
     inner += [(name, x) for name, x in known if isinstance(x, (*PLAIN, jax.Array, np.ndarray, types.FunctionType))]
     return f"{_name(function)} {_hash_of(code)}", [(name, x) for name, x in inner if not isinstance(x, list | dict | set)]
+
+
+def _beginnings(table: Arrivals) -> dict[str, Any]:
+    """Describe the first rows of a table, for more and more rows: a run that is lengthened has a table that begins alike."""
+    rows, done, found = len(table.ids), 0, {}
+    columns = [np.ascontiguousarray(x) for x in (table.ids, table.ages, table.lost, table.too_old, table.tier)]
+    digest = hashlib.sha256(str([x.shape[1:] for x in columns]).encode())
+    ends = {math.floor(FINER**power) for power in range(math.ceil(math.log(rows, FINER)) + 1)}
+    for end in sorted(end for end in ends if end <= rows):
+        for column in columns:
+            digest.update(column[done:end].astype(np.int64).tobytes())
+        done, found[str(end)] = end, [digest.copy().hexdigest()[:8], {"about": [float(table.seconds[end - 1])]}]
+    return {BEGINS: found}
 
 
 def _closed_over(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -144,7 +162,10 @@ def first_difference(saved: Any, current: Any, path: str = "") -> str:
     if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
         near = all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(saved["about"], current["about"], strict=True))
         return "" if near else f"{path} was about {_shown(saved['about'])}, is now {_shown(current['about'])}"
-    if isinstance(saved, dict) and isinstance(current, dict):
+    if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {BEGINS}:
+        both = sorted(saved[BEGINS].keys() & current[BEGINS].keys(), key=int)
+        pairs = [(f"{path} of the first {rows} steps", saved[BEGINS][rows], current[BEGINS][rows]) for rows in both]
+    elif isinstance(saved, dict) and isinstance(current, dict):
         pairs = [(f"{path}.{key}" if path else key, saved.get(key, _ABSENT), current.get(key, _ABSENT)) for key in sorted(saved | current)]
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
         pairs = [(f"{path}[{i}]", *pair) for i, pair in enumerate(zip(saved, current, strict=True))]

@@ -23,6 +23,8 @@ def check_sampler(sampler: Sampler, key: Key, sizes: Any) -> None:
         ValueError: for a weight that is negative or not finite, which would silently leave the client out, and for a client in two slots.
     """
     if isinstance(sampler, Remembering):
+        if sampler.inner is not None:
+            check_sampler(sampler.inner, key, sizes)
         return  # which checks itself
     first, sizes = jax.random.fold_in(key, 0), jnp.asarray(sizes)
     drawn = jax.eval_shape(sampler, first, sizes, jnp.int32(0))

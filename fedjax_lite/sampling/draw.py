@@ -11,9 +11,10 @@ from jaxtyping import Array, Int
 from fedjax_lite import tree
 from fedjax_lite.base import Algorithm, Client, Key, State, Tree, round_key
 from fedjax_lite.engine.pace import Demand
+from fedjax_lite.refuse import short
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 
-__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "looked", "looks", "ready", "taking_part"]
+__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "drawn_by", "looked", "looks", "ready", "taking_part"]
 
 
 class Watched(NamedTuple):
@@ -29,11 +30,33 @@ def looks(sampler: Sampler | Remembering) -> bool:
 
 
 def ready(sampler: Sampler | Remembering, state: State, sizes: Any) -> State:
-    """Return a state with the sampler's first memory, unless it has one already."""
-    if not isinstance(sampler, Remembering) or not _is_nothing(state.sampling):
+    """Return a state with the sampler's first memory, unless it has one already.
+
+    Raises:
+        ValueError: for the memory of another sampler.
+    """
+    if not isinstance(sampler, Remembering):
         return state
+    shapes = jax.eval_shape(lambda sizes: _first_memory(sampler, sizes), jax.ShapeDtypeStruct(sizes.shape, jnp.int32))
+    if _is_nothing(state.sampling):
+        return state if _is_nothing(shapes) else state._replace(sampling=_first_memory(sampler, sizes))
+    if (kinds := [_kind(memory) for memory in (shapes, state.sampling)])[0] != kinds[1]:
+        raise ValueError(
+            f"sampling: the state has the memory of another sampler, {short(kinds[1])}, and this one remembers {short(kinds[0])}: go on "
+            "with the sampler that the run began with, or take state._replace(sampling=())"
+        )
+    return state
+
+
+def _first_memory(sampler: Remembering, sizes: Any) -> Tree:
+    """Make a sampler's first memory."""
     memory = sampler.init(sizes)
-    return state._replace(sampling=Watched(memory, jnp.zeros(sizes.shape, jnp.int32)) if looks(sampler) else memory)
+    return Watched(memory, jnp.zeros(sizes.shape, jnp.int32)) if looks(sampler) else memory
+
+
+def _kind(memory: Tree) -> Any:
+    """Return a memory's structure and shapes."""
+    return jax.tree.map(jnp.shape, memory)
 
 
 def draw(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, sizes: Any) -> tuple[Client, State]:
@@ -80,13 +103,34 @@ def demand_of_all(algorithm: Algorithm, shapes: State, key: Key, sizes: Any) -> 
     """Return what round 0 asks of every client, as NumPy arrays `[population]`, from the shapes of the first state."""
 
     def asked(_: Any) -> Demand:
-        server, aggregator = jax.tree.map(_nothing, (shapes.server, shapes.aggregator))
-        first = State(jnp.int32(0), key, server, aggregator, (), ())
+        first = _first_state(shapes, key)
         return _demand(algorithm, first, cohort(round_key(first), jnp.asarray(sizes, jnp.int32), jnp.arange(len(sizes))))
 
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         found = jax.lax.map(asked, jnp.arange(1))  # one program, where the operations alone would be a hundred
     return jax.tree.map(lambda x: np.asarray(x[0]), found)
+
+
+def drawn_by(sampler: Sampler | Remembering, algorithm: Algorithm, shapes: State) -> Any:
+    """Return a sampler that draws the cohorts of an algorithm's run for other algorithms, which ask something else of clients.
+
+    Args:
+        shapes: of the algorithm's states.
+    """
+    if not isinstance(sampler, Remembering) or sampler.check is None:
+        return sampler
+
+    def sample(key: Key, sizes: Any, round: Any, memory: Tree, demand: Any) -> tuple[Client, Tree]:
+        state = _first_state(shapes, jax.random.key(0))._replace(round=round)  # a client's work and bits depend on shapes and the round
+        return sampler.sample(key, sizes, round, memory, partial(_demand, algorithm, state))
+
+    return sampler._replace(sample=sample, check=None)
+
+
+def _first_state(shapes: State, key: Key) -> State:
+    """Make a state of zeros for round 0, without clients' rows."""
+    server, aggregator = jax.tree.map(_nothing, (shapes.server, shapes.aggregator))
+    return State(jnp.int32(0), key, server, aggregator, (), ())
 
 
 def _nothing(shape: Any) -> Any:

@@ -24,14 +24,18 @@ class Remembering(NamedTuple):
     sample: Callable[[Key, Any, Any, Tree, Callable[[Client], Demand]], tuple[Client, Tree]]
     # params, data, cohort, memory -> cohort, memory; called before the cohort trains. None: it looks at no client's examples
     look: Callable[[Tree, Any, Client, Tree], tuple[Client, Tree]] | None = None
-    check: Callable[[Any, Demand], None] = lambda sizes, demand: None  # refuses, given all clients' sizes and what a round asks of each
+    # Refuses, given all clients' sizes and what a round asks of each. None: it asks for no demand, of any algorithm.
+    check: Callable[[Any, Demand], None] | None = None
     participation: "Participation | None" = None
-    ours: bool = True
+    inner: Sampler | None = None  # the sampler that it wraps; None: it chooses clients itself
     clocked: bool = False  # True: it keeps the time
 
     def __call__(self, key: Key, sizes: Any, round: Any) -> Client:
-        """Refuse to be wrapped: what wraps a sampler calls it without a memory."""
-        raise TypeError("a sampler with a memory cannot stand inside another: let it wrap the other, as fl.clock.timed(sampler, ...) does")
+        """Refuse to be called: whoever does has no memory for it."""
+        raise TypeError(
+            "a sampler with a memory cannot stand inside another, nor be called by hand: let it wrap the other, as "
+            "fl.clock.timed(sampler, ...) does, and run rounds by fl.simulate, fl.advance or fl.run"
+        )
 
 
 class Participation(NamedTuple):

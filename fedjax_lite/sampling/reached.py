@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.availability import Availability, windows
+from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Number, Whole
 from fedjax_lite.refuse import a_count, a_share
 from fedjax_lite.sampling.ordered import first_there, has_order
@@ -48,8 +49,7 @@ def availability(sampler: Sampler, share: Number | None = None, period: Whole | 
         return _only_there(sampler, windows(share, period))
     if share is not None or period is not None:
         raise ValueError(f"availability: law takes the place of share={share} and period={period}: leave them out")
-    if not isinstance(law, Availability):
-        raise TypeError(f"availability: law must be a law of fl.availability, got {law!r}: call the function that makes one")
+    check_law("availability", "law", law)
     how = participation_of(sampler)
     refills = has_order(sampler) and not (how is not None and how.kind == "everyone")
     return _first_there(sampler, law) if refills else _only_there(sampler, law)

@@ -17,7 +17,7 @@ LAW = fl.availability.day_night(spread=0.2)
 
 
 @functools.cache
-def made(kind):
+def made(kind, rounds=6, seed=0):
     """An algorithm with rows that clients keep, and a sampler with a memory, or a table of arrivals."""
     make = fl.algorithms.fedbuff if kind == "arrivals" else fl.algorithms.fedavg
     more = {"buffer": 2} if kind == "arrivals" else {}
@@ -26,7 +26,7 @@ def made(kind):
         softmax_loss, optax.sgd(0.1), batches=fl.Batches(4), population=POPULATION, uplink=uplink, engine=fl.sequential(), **more
     )
     if kind == "arrivals":
-        given = {"concurrency": 3, "rounds": 6, "availability": LAW}
+        given = {"concurrency": 3, "rounds": rounds, "availability": LAW, "seed": seed}
         table = fl.clock.arrivals(algorithm, softmax_data(), softmax_params(), DEVICES, **given)
         return algorithm, fl.clock.arriving(table)
     sampler = {
@@ -37,8 +37,8 @@ def made(kind):
     return algorithm, sampler
 
 
-def run(kind, data=None, **more):
-    algorithm, sampler = made(kind)
+def run(kind, data=None, table=(), **more):
+    algorithm, sampler = made(kind, *table)
     kwargs = {"rounds": 6, "key": jax.random.key(3), "evaluate_every": 2, "loss_fn": softmax_loss, "progress": False, "own_on_host": False}
     return fl.run(algorithm, data or softmax_data(), softmax_params(), sampler, **kwargs | more)
 
@@ -65,6 +65,18 @@ def test_resumed_runs_end_where_whole_runs_do(kind, tmp_path):
     assert len(read_records(tmp_path / "run")) == 6
     drawn = whole(kind).clients["rounds"]
     assert (resumed.clients["rounds"] == drawn).all() and drawn.sum() == sum(record["clients"] for record in resumed.history)
+
+
+@pytest.mark.deep
+def test_a_run_goes_on_with_a_longer_table_that_begins_alike(tmp_path):
+    run("arrivals", rounds=2, table=(2,), out=tmp_path / "run")
+    with pytest.raises(ValueError, match="arriving: the table has 2 steps of the server, and the run rounds=3: make a table for as many"):
+        run("arrivals", rounds=3, table=(2,), out=tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="another configuration: parts.sampler of the first 1 steps"):
+        run("arrivals", rounds=3, table=(3, 1), out=tmp_path / "run", resume=True)
+    resumed = run("arrivals", rounds=3, table=(3,), out=tmp_path / "run", resume=True)
+    hours = made("arrivals", 3)[1].arrivals.seconds / 3600
+    np.testing.assert_allclose([record["virtual_hours"] for record in resumed.history], hours, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

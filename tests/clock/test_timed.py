@@ -96,6 +96,27 @@ def test_a_round_with_too_few_is_given_up_and_time_passes(x64):
     assert params.tolist() == [0, 0] and history["seconds"].tolist() == [2.5] * 3 and history["waited_for"].tolist() == [0] * 3
 
 
+def test_more_uploads_than_clients_are_never_there():
+    with pytest.raises(ValueError, match="timed: least=3 uploads never come from 2 clients of a round"):
+        after_three_rounds(fl.clock.timed(preferring(2), DEVICES, least=3))
+
+
+def test_whoever_was_cut_off_to_be_in_time_is_not_late():
+    """Of many round numbers, whose sums and quotients are off by a bit in float32."""
+    speed, link = np.repeat(np.arange(1.0, 41), 40), np.tile(80 / np.arange(1, 41), 40)
+    demand = fl.engine.pace.Demand(jnp.full(1600, 50), jnp.full(1600, 32.0), jnp.full(1600, 32.0))
+
+    def counts(deadline):
+        sampler = fl.clock.timed(fl.sampling.everyone(), fl.clock.Devices(speed, link, link), deadline=deadline, partial_work=True)
+        cohort, _ = sampler.sample(KEY, jnp.ones(1600, int), 0, sampler.init(None), lambda cohort: demand)
+        return cohort.weight > 0, cohort.steps
+
+    for deadline in (0.7, 1.3, 2.3):
+        here, steps = jax.jit(counts)(deadline)
+        there_is_time = np.floor((deadline - 8 / link) * speed + 1e-9)
+        assert here.tolist() == (there_is_time >= 1).tolist() and (steps[here] == np.minimum(there_is_time[here], 50)).all()
+
+
 def test_where_nobody_can_be_reached_the_server_asks_again_later(x64):
     nobody = fl.availability.Availability(lambda ids, time: (time >= 100) & (ids >= 0), lambda ids, time: 1.0 * (ids >= 0))
     params, history = after_three_rounds(fl.clock.timed(preferring(2), DEVICES, availability=nobody, pause=50.0), fl.aggregators.mean())
@@ -138,6 +159,8 @@ REFUSED = {
     "least": ({"least": 0}, "least must be a whole number of at least 1"),
     "pause": ({"pause": -1}, "pause must be positive"),
     "sampler": ({"sampler": fl.clock.timed(preferring(2), DEVICES)}, "sampler must be one without a clock"),
+    "arrivals": ({"sampler": fl.clock.arriving(fl.clock.Arrivals(*[np.zeros((1, 1), int)] * 7))}, "sampler is a table of arrivals"),
+    "array": ({"deadline": jnp.float32(-3)}, "deadline must be positive and finite, got -3.0"),
 }
 
 

@@ -44,7 +44,7 @@ IN_FOLDERS = (
         "lost, turns, since[last.tier] = 0, 0, len(rows)",
         "lost, turns, since[last.tier] = 0, 0, len(rows) - 1"),
     Fault("a late upload counts", "clock/close.py", "clock/test_timed.py",
-        "counts, last = counts & (taking <= policy.deadline), jnp.minimum(last, policy.deadline)",
+        "counts, last = counts & in_by(taking, policy.deadline), jnp.minimum(last, policy.deadline)",
         "last = jnp.minimum(last, policy.deadline)"),
     Fault("the server waits for a client that is lost", "clock/close.py", "clock/test_timed.py",
         "pending = here & ~lost",
