@@ -69,12 +69,11 @@ def closed(policy: Policy, asked: Client, trip: Trip, most: int, time: Time) -> 
 
 def _waited_for(policy: Policy, pending: Bool[Array, " n"], taking: Float[Array, " n"], most: int) -> tuple[Array, Array]:
     """Tell which uploads the server takes in, and after how many seconds the round ends."""
-    arrival = jnp.where(pending, taking, jnp.inf)
-    order = jnp.argsort(arrival, stable=True)
-    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
-    taken = jnp.minimum(jnp.sum(pending), most)
-    last = jnp.max(jnp.where(pending & (place < taken), taking, 0), initial=0)
-    counts = pending & (place < taken)
+    counts = pending
+    if most < len(taking):
+        order = jnp.argsort(jnp.where(pending, taking, jnp.inf), stable=True)
+        counts = counts & (jnp.zeros_like(order).at[order].set(jnp.arange(len(order))) < most)
+    last = jnp.max(jnp.where(counts, taking, 0), initial=0)
     if policy.deadline is not None:
         counts, last = counts & in_by(taking, policy.deadline), jnp.minimum(last, policy.deadline)
     length = jnp.where(jnp.any(pending), last, policy.pause)

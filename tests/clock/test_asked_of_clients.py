@@ -60,7 +60,7 @@ def test_cohorts_of_other_algorithms_are_those_of_the_run():
         first = jax.eval_shape(lambda algorithm=algorithm: algorithm.init(softmax_params(), KEY))._replace(own=(), uplink=())
         first = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), first._replace(key=()))._replace(key=KEY)
         cohort, state = jax.jit(lambda state, how=how, algorithm=algorithm: draw(how, algorithm, ready(how, state, sizes), sizes))(first)
-        found.append([cohort.weight.tolist(), cohort.steps.tolist(), float(state.sampling.seconds)])
+        found.append([cohort.weight.tolist(), cohort.steps.tolist(), float(state.sampling.time.seconds)])
     assert found[0] == found[1] == found[2] and 0 < sum(found[0][0]) < 3
     assert drawn_by(fl.sampling.uniform(3), run, shapes) is not None
 
@@ -93,7 +93,7 @@ def test_the_memory_of_another_sampler_is_refused():
     chosen = fl.sampling.power_of_choice(softmax_loss, clients=2, candidates=3)
     state = ready(clock, averaging().init(softmax_params(), KEY), jnp.array(SIZES))
     assert ready(clock, state, jnp.array(SIZES)) is state
-    with pytest.raises(ValueError, match=r"the memory of another sampler, Time\(.*, and this one remembers Watched\(memory=Oort"):
+    with pytest.raises(ValueError, match=r"the memory of another sampler, Memory\(.*, and this one remembers Watched\(memory=Oort"):
         ready(oort, state, jnp.array(SIZES))
     state = ready(chosen, averaging().init(softmax_params(), KEY), jnp.array(SIZES))
     with pytest.raises(ValueError, match="go on with the sampler that the run began with"):
