@@ -47,9 +47,10 @@ def check_devices(name: str, devices: Any) -> None:
     for field, speeds in zip(Devices._fields, devices, strict=True):
         if isinstance(speeds, jax.core.Tracer):
             continue
-        each = np.asarray(speeds)
-        if each.ndim != 1 or len(each) != len(devices.steps):
-            raise ValueError(f"{name}: {field} must be one number a client, [{len(devices.steps)}] as steps, got {list(each.shape)}")
+        each, clients = np.asarray(speeds), np.shape(devices.steps)
+        if each.dtype.kind not in "iuf" or each.ndim != 1 or not each.size or each.shape != clients:
+            as_steps = f", {list(clients)} as steps" if len(clients) == 1 else ""
+            raise ValueError(f"{name}: {field} must be one number a client{as_steps}, got {each.dtype}{list(each.shape)}")
         bad = np.flatnonzero(~(each > 0) | ((field == "steps") & np.isinf(each)))
         if bad.size:
             wanted = "positive and finite" if field == "steps" else "positive (inf: it takes no time)"

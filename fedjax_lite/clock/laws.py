@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fedjax_lite.base import Number, Whole
@@ -55,10 +56,10 @@ def lognormal(
     ([2.0, 2.0, 2.0], [inf, inf, inf])
     """
     population, seed = a_count("lognormal", "population", population), a_count("lognormal", "seed", seed, least=0)
-    positive("lognormal", "sigma", sigma, or_zero=True)
-    positive("lognormal", "link_sigma", link_sigma, or_zero=True)
+    spreads = [_spread(name, plain(value)) for name, value in (("sigma", sigma), ("link_sigma", link_sigma))]
     rng = np.random.default_rng(seed)
-    speed, link = (np.exp(-spread * rng.standard_normal(population)) for spread in (sigma, link_sigma))
+    with np.errstate(over="ignore"):  # speeds of zero are refused by name
+        speed, link = (np.exp(-spread * rng.standard_normal(population)) for spread in spreads)
     medians = [_rate("lognormal", name, x) for name, x in (("steps", steps), ("download", download), ("upload", upload))]
     return _checked("lognormal", (median * factor for median, factor in zip(medians, (speed, link, link), strict=True)))
 
@@ -106,14 +107,17 @@ def from_csv(path: str | Path, population: Whole) -> Devices:
     [20.0, 5.0]
     """
     population = a_count("from_csv", "population", population)
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        header = rows.fieldnames or []
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        header = [name.strip() for name in rows.fieldnames or []]
+        rows.fieldnames = header
         if sorted(header) != sorted(COLUMNS):
             raise ValueError(f"from_csv: {path} must have the columns {','.join(COLUMNS)}, its first line is {','.join(header)!r}")
         table = np.full((3, population), np.nan)
         for row in rows:
             where = f"from_csv: {path}, line {rows.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: a line must have {len(COLUMNS)} values, one for each of {','.join(header)}")
             client = _client(where, row["client"], population)
             if not np.isnan(table[0, client]):
                 raise ValueError(f"{where}: client {client} stands twice: name each once")
@@ -174,6 +178,14 @@ def _rate(where: str, name: str, value: Any) -> float:
     if not rate > 0 or (name == "steps" and math.isinf(rate)):
         raise ValueError(f"{where}: {name} must be a speed above 0{_finite(name)}, got {value!r}")
     return rate
+
+
+def _spread(name: str, value: Any) -> float:
+    """Return a deviation; refuse a tracer too, since the host draws."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"lognormal: {name} is traced, and devices are drawn on the host: draw them before, and scale their speeds inside")
+    positive("lognormal", name, value, or_zero=True)
+    return value
 
 
 def _finite(name: str) -> str:

@@ -123,6 +123,8 @@ def _sample(
     """Draw the clients that the server asks, and leave those whom it does not wait for."""
     if len(policy.devices.steps) != len(sizes):
         raise ValueError(f"timed: devices are of {len(policy.devices.steps)} clients, and there are {len(sizes)}: make them for as many")
+    if policy.availability is not None:
+        policy.availability.check(len(sizes))
     if isinstance(policy.sampler, Remembering):
         asked, inner = policy.sampler.sample(key, sizes, round, memory.sampler, demand)
         asked, memory = away(policy, asked, memory.time.seconds), memory._replace(sampler=inner)
@@ -163,9 +165,7 @@ def _asked(policy: Policy, key: Key, sizes: Array, round: Any, time: Time) -> tu
 
 
 def _check(policy: Policy, sizes: np.ndarray, demand: Demand) -> None:
-    """Refuse a deadline that no client can meet, and an availability of which a client is never there."""
-    if policy.availability is not None:
-        policy.availability.check(len(sizes))
+    """Refuse a deadline that no client can meet."""
     if not is_number(policy.deadline):
         return
     least = demand._replace(steps=jnp.where(demand.steps > 0, 1 + demand.passes, 0)) if policy.partial_work else demand

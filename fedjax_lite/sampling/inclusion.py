@@ -43,4 +43,6 @@ def inclusion(sampler: Sampler, sizes: Any, round: Any = 0) -> Float[np.ndarray,
             "inclusion: of this sampler nobody knows how likely a client takes part: it is your own, looks at losses, or asks who is fast"
         )
     sizes, round = np.asarray(sizes), a_count("inclusion", "round", plain(round), least=0)
+    if sizes.ndim != 1 or sizes.dtype.kind not in "iu":
+        raise ValueError(f"inclusion: sizes must be whole numbers [population], got {sizes.dtype}{list(sizes.shape)}")
     return np.where(sizes > 0, np.asarray(found(sizes, round), np.float64), 0.0)

@@ -111,7 +111,10 @@ def slowed(durations: Array, limit: Any, penalty: Any) -> Array:
 
 def _durations(given: Any) -> Float[np.ndarray, " population"]:
     """Return durations as an array; refuse what is not positive."""
-    found = np.asarray(given, np.float64)
+    try:
+        found = np.asarray(given, np.float64)
+    except (TypeError, ValueError, jax.errors.TracerArrayConversionError):
+        found = np.zeros(())
     if found.ndim != 1 or not (np.isfinite(found) & (found > 0)).all():
         raise ValueError(f"oort: durations must be positive seconds, one for each client, got {str(given)[:80]}")
     return found

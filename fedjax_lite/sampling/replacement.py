@@ -75,6 +75,8 @@ def importance(
     name = "importance"
     probabilities, weights = checked(name, "probabilities", probabilities, or_zero=False), checked(name, "weights", weights)
     number: Any = plain(clients)
+    if not isinstance(replace, bool):
+        raise ValueError(f"importance: replace must be True or False, got {replace!r}")
     if replace:
         number = a_count(name, "clients", clients)
     elif not is_number(number) or not 0 < number:

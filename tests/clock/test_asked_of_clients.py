@@ -88,6 +88,13 @@ def test_a_sampler_of_ones_own_is_checked_inside_a_clock(name):
         check_sampler(fl.clock.timed(sampler, DEVICES), KEY, np.array(SIZES))
 
 
+def test_a_law_that_does_not_fit_the_population_is_refused_without_a_run_too():
+    sampler = fl.clock.timed(fl.sampling.uniform(2), DEVICES, availability=fl.availability.trace([(0, 1, 3)]))
+    state = ready(sampler, averaging().init(softmax_params(), KEY), jnp.array(SIZES))
+    with pytest.raises(ValueError, match="trace: no interval lets client 1 take part"):
+        draw(sampler, averaging(), state, jnp.array(SIZES))
+
+
 def test_the_memory_of_another_sampler_is_refused():
     oort, clock = fl.sampling.oort(softmax_loss, clients=2), fl.clock.timed(fl.sampling.uniform(2), DEVICES)
     chosen = fl.sampling.power_of_choice(softmax_loss, clients=2, candidates=3)

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -59,8 +60,15 @@ FILES = {
     "no number": (LINES.replace("0.5", "fast"), "line 3: steps must be a speed above 0, and finite, got 'fast'"),
     "zero": (LINES.replace("1e3", "0"), "line 2: upload must be a speed above 0, got '0'"),
     "NaN": (LINES.replace("1e3", "nan"), "line 2: upload must be a speed above 0, got 'nan'"),
-    "cut": (LINES.replace("2,1,1,1", "2,1"), "line 4: steps must be a speed above 0, and finite, got None"),
+    "cut": (LINES.replace("2,1,1,1", "2,1"), "line 4: a line must have 4 values, one for each of"),
+    "more": (LINES.replace("2,1,1,1", "2,1,1,1,1"), "line 4: a line must have 4 values, one for each of"),
 }
+
+
+def test_a_file_of_a_spreadsheet_is_read(tmp_path):
+    """With the mark at its beginning, and spaces behind commas."""
+    text = "\ufeff" + LINES.replace(",", ", ")
+    assert fl.clock.from_csv(write(tmp_path, text), 3).steps.tolist() == fl.clock.from_csv(write(tmp_path, LINES), 3).steps.tolist()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -82,6 +90,9 @@ REFUSED = {
     "table": (lambda: fl.clock.given([[1.0]]), r"given: steps must be a number, or one for each client, got the shape \[1, 1\]"),
     "steps": (lambda: fl.clock.lognormal(3, steps=0), "lognormal: steps must be a speed above 0, and finite, got 0"),
     "upload": (lambda: fl.clock.lognormal(3, upload=-1), "lognormal: upload must be a speed above 0, got -1"),
+    "empty": (lambda: fl.clock.given([]), r"given: steps must be one number a client, \[0\] as steps, got float64\[0\]"),
+    "overflow": (lambda: fl.clock.lognormal(9, sigma=1e4), "lognormal: client . has steps=(0|inf) a second"),
+    "traced": (lambda: jax.eval_shape(lambda sigma: fl.clock.lognormal(3, sigma=sigma), 1.0), "lognormal: sigma is traced, and devices"),
     "sigma": (lambda: fl.clock.lognormal(3, sigma=-1), "lognormal: sigma must be finite and not negative, got -1"),
     "nobody": (lambda: fl.clock.lognormal(0), "lognormal: population must be a whole number of at least 1, got 0"),
     "class": (lambda: fl.clock.phones(3, {"best": 1.0}), "phones: shares must be a table of high, mid, low and the part of each, got"),

@@ -158,6 +158,8 @@ def test_what_is_not_known_is_refused():
             sampling.inclusion(sampler, SIZES)
     with pytest.raises(ValueError, match="inclusion: round must be a whole number of at least 0, got -1"):
         sampling.inclusion(sampling.everyone(), SIZES, -1)
+    with pytest.raises(ValueError, match=r"inclusion: sizes must be whole numbers \[population\], got float64\[2\]"):
+        sampling.inclusion(sampling.weighted(1), [1.0, np.nan])
     with pytest.raises(ValueError, match="inclusion: 20000 clients, of whom 1000"):
         sampling.inclusion(sampling.weighted(1000), np.arange(1, 20001))
     with pytest.raises(ValueError, match="rate of poisson is traced"):

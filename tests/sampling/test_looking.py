@@ -195,6 +195,7 @@ def test_oort_visits_everyone_and_goes_back_to_those_it_serves_badly():
         (lambda: looked_at(sampling.power_of_choice(loss_fn, 1, 6)), ValueError, "candidates=6 are more than the population of 5"),
         (lambda: sampling.oort(None, 1), TypeError, "loss_fn"),
         (lambda: sampling.oort(loss_fn, 1, [1, 0]), ValueError, "oort: durations must be positive seconds"),
+        (lambda: sampling.oort(loss_fn, 1, "fast"), ValueError, "oort: durations must be positive seconds, one for each client, got fast"),
         (lambda: sampling.oort(loss_fn, 1, quantile=0), ValueError, r"oort: quantile must be in \(0, 1\], got 0"),
         (lambda: looked_at(sampling.oort(loss_fn, 6)), ValueError, "oort: clients=6 is more than the population of 5"),
         (lambda: looked_at(sampling.oort(loss_fn, 2, [1, 2])), ValueError, "oort: durations has 2 numbers for 5 clients"),
