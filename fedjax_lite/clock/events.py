@@ -91,6 +91,6 @@ def play(
 def _too_old(k: int, t: float, age: int, window: int) -> str:
     """Say that an upload is older than all models that the server keeps."""
     return (
-        f"arrivals: client {k} arrives at {t:.6g} s with a model that is {age} steps of the server old, and window={window}, the models "
+        f"arrivals: client {k} arrives at {t:.6g} s with a model that is {age} versions old, and window={window}, the models "
         'that it keeps: raise window, drop such uploads with too_old="drop", or lower concurrency / buffer'
     )

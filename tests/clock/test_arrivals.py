@@ -90,7 +90,7 @@ REFUSED = {
     "endless": (dict(durations=np.array([1.0, 2, np.inf])), "arrivals: client 2 takes inf s for a round: give it a finite speed"),
     "too old": (
         dict(how=Asynchrony(2, 1)),
-        "arrivals: client 2 arrives at 3.9 s with a model that is 1 steps of the server old, and window=1, .*: raise window, drop such",
+        "arrivals: client 2 arrives at 3.9 s with a model that is 1 versions old, and window=1, .*: raise window, drop such",
     ),
     "never there": (dict(there=lambda k, t: False), "arrivals: after step 0 of the server no buffer fills up to .* with 0 clients lost"),
     "all are lost": (dict(there=lambda k, t: not t), "arrivals: after step 0 of the server .* clients lost before they had finished"),
