@@ -127,8 +127,9 @@ def under_a_clock(clients: int, rounds: int, repeats: int) -> dict:
     uniform, state = fl.sampling.uniform(clients), algorithm.init(params, key)
     cases = {"uniform": (uniform, state), "no_trace": (fl.clock.timed(uniform, devices), state)}
     for name, (law, hour) in laws.items():
-        at = state._replace(sampling=Time(jnp.float32(3600 * hour), jnp.float32(0)))
-        cases[name] = fl.clock.timed(uniform, devices, availability=law), at
+        sampler = fl.clock.timed(uniform, devices, availability=law)
+        memory = sampler.init(data.size)._replace(time=Time(jnp.float32(3600 * hour), jnp.float32(0)))
+        cases[name] = sampler, state._replace(sampling=memory)
     programs = {}
     for name, (sampler, first) in cases.items():
 
