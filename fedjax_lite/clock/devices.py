@@ -50,7 +50,7 @@ def check_devices(name: str, devices: Any) -> None:
         each, clients = np.asarray(speeds), np.shape(devices.steps)
         if each.dtype.kind not in "iuf" or each.ndim != 1 or not each.size or each.shape != clients:
             as_steps = f", {list(clients)} as steps" if len(clients) == 1 else ""
-            raise ValueError(f"{name}: {field} must be one number a client{as_steps}, got {each.dtype}{list(each.shape)}")
+            raise ValueError(f"{name}: {field} must be one number a client{as_steps}, got {list(each.shape)} {each.dtype}")
         bad = np.flatnonzero(~(each > 0) | ((field == "steps") & np.isinf(each)))
         if bad.size:
             wanted = "positive and finite" if field == "steps" else "positive (inf: it takes no time)"

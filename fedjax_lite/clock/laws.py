@@ -116,11 +116,11 @@ def from_csv(path: str | Path, population: Whole) -> Devices:
         table = np.full((3, population), np.nan)
         for row in rows:
             where = f"from_csv: {path}, line {rows.line_num}"
-            if None in row or None in row.values():
-                raise ValueError(f"{where}: a line must have {len(COLUMNS)} values, one for each of {','.join(header)}")
             client = _client(where, row["client"], population)
             if not np.isnan(table[0, client]):
                 raise ValueError(f"{where}: client {client} stands twice: name each once")
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: a line must have {len(COLUMNS)} values, one for each of {','.join(header)}")
             table[:, client] = [_rate(where, name, row[name]) for name in COLUMNS[1:]]
     if (missing := np.flatnonzero(np.isnan(table[0]))).size:
         raise ValueError(f"from_csv: {path} lacks {missing.size} of {population} clients, the first is {missing[0]}: name each once")

@@ -34,7 +34,7 @@ def inclusion(sampler: Sampler, sizes: Any, round: Any = 0) -> Float[np.ndarray,
     >>> fl.sampling.inclusion(fl.sampling.weighted(1), [10, 20, 10]).round(6).tolist()
     [0.25, 0.5, 0.25]
     >>> sampler = fl.sampling.availability(fl.sampling.uniform(1), law=fl.availability.day_night(mean=0.5, swing=0))
-    >>> fl.sampling.inclusion(sampler, [1, 1]).tolist()  # there, and alone or first of two: 1/2 (1/2 + 1/2 1/2)
+    >>> fl.sampling.inclusion(sampler, [1, 1]).round(6).tolist()  # there, and alone or first of two: 1/2 (1/2 + 1/2 1/2)
     [0.375, 0.375]
     """
     found = getattr(sampler, "inclusion", None)

@@ -90,7 +90,7 @@ REFUSED = {
     "table": (lambda: fl.clock.given([[1.0]]), r"given: steps must be a number, or one for each client, got the shape \[1, 1\]"),
     "steps": (lambda: fl.clock.lognormal(3, steps=0), "lognormal: steps must be a speed above 0, and finite, got 0"),
     "upload": (lambda: fl.clock.lognormal(3, upload=-1), "lognormal: upload must be a speed above 0, got -1"),
-    "empty": (lambda: fl.clock.given([]), r"given: steps must be one number a client, \[0\] as steps, got float64\[0\]"),
+    "empty": (lambda: fl.clock.given([]), r"given: steps must be one number a client, \[0\] as steps, got \[0\] float64"),
     "overflow": (lambda: fl.clock.lognormal(9, sigma=1e4), "lognormal: client . has steps=(0|inf) a second"),
     "traced": (lambda: jax.eval_shape(lambda sigma: fl.clock.lognormal(3, sigma=sigma), 1.0), "lognormal: sigma is traced, and devices"),
     "sigma": (lambda: fl.clock.lognormal(3, sigma=-1), "lognormal: sigma must be finite and not negative, got -1"),
