@@ -50,6 +50,9 @@ def advance(
 ) -> tuple[State, dict[str, jax.Array]]:
     """Run `rounds` more rounds from a state; `simulate` in pieces gives the same bits as in one.
 
+    The first call adds the memory of a sampler that keeps one (`fl.clock.timed`, `fl.sampling.oort`) to the state: before a `scan` of your
+    own over `advance`, advance one round.
+
     >>> import fedjax_lite as fl, jax.numpy as jnp
     >>> data = fl.FederatedData.from_clients([{"x": jnp.array([1.0, 3.0])}, {"x": jnp.array([8.0])}])
     >>> loss_fn = lambda params, batch, key: (params - batch["x"]) ** 2 / 2

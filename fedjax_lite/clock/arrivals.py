@@ -158,7 +158,7 @@ def _concurrency(concurrency: Whole | None, how: Asynchrony, clients: int) -> in
     if how.buffer > at_once:
         raise ValueError(
             f"arrivals: buffer={how.buffer} is larger than concurrency={at_once}, and a client is in a buffer once: lower buffer, or raise "
-            "concurrency"
+            "concurrency (in a configuration [sampling] clients)"
         )
     if at_once > clients:
         raise ValueError(f"arrivals: concurrency={at_once} is more than the {clients} clients with examples: lower it")
