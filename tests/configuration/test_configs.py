@@ -33,6 +33,7 @@ CHANGES = {
     "personal_mnist": [PATH],
     "robustness": [PATH],
     "shakespeare_lstm": [PATH],
+    "slow_phones": [PATH],
 }
 
 

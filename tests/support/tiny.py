@@ -5,6 +5,7 @@ import jax
 from fedjax_lite.configuration.build import parts
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.data import load_data, outputs_of
+from fedjax_lite.sampling.draw import draw, ready
 
 TINY = """\
 name = "tiny"
@@ -100,9 +101,16 @@ def first_round(config):
     source = load_data(config, 0)
     outputs = outputs_of(config, source)
 
+    clock = None
+    if "clock" in config.values:  # what the host makes is made before a program is traced
+        before = parts(config, source, outputs, 0)
+        wanted = ["devices", *(["table"] if before.algorithm.asynchrony else [])]
+        clock = {what: before.clock(what) for what in wanted}.__getitem__
+
     def round(data):
-        algorithm, params, sampler, _, key, *_ = parts(config, source, outputs, 0)
-        state, metrics = algorithm.round(algorithm.init(params, key), data, sampler(key, data.size, 0))
+        algorithm, params, sampler, _, key, *_ = parts(config, source, outputs, 0, clock=clock)
+        cohort, state = draw(sampler, algorithm, ready(sampler, algorithm.init(params, key), data.size), data.size)
+        state, metrics = algorithm.round(state, data, cohort)
         return algorithm.params(state), metrics
 
     return round, source.train
