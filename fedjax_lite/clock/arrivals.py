@@ -9,7 +9,7 @@ import numpy as np
 from fedjax_lite.availability import Availability
 from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Algorithm, Tree, Whole
-from fedjax_lite.clock.devices import Devices, check_devices
+from fedjax_lite.clock.devices import Devices, check_devices, seconds
 from fedjax_lite.clock.events import play
 from fedjax_lite.clock.idle import There, idle
 from fedjax_lite.clock.steady import play_steadily
@@ -125,10 +125,9 @@ def durations_of(algorithm: Algorithm, sizes: np.ndarray, params: Tree, devices:
         raise ValueError(f"arrivals: devices are those of {len(devices.steps)} clients, and there are {len(sizes)}: make them for as many")
     key = jax.random.key(0)
     asked = demand_of_all(algorithm, jax.eval_shape(algorithm.init, params, key), key, sizes)
-    steps, received, sent = (np.asarray(x, np.float64) for x in (asked.steps, asked.received, asked.sent))
-    speed, download, upload = (np.asarray(x, np.float64) for x in devices)
+    speeds, demand = jax.tree.map(lambda x: np.asarray(x, np.float64), (devices, asked))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # what takes no finite time is refused by name
-        return received / 8 / download + steps / speed + sent / 8 / upload
+        return np.asarray(seconds(speeds, demand).total)
 
 
 def _there(availability: Availability | None, population: int) -> There | None:

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from fedjax_lite import tree
 from fedjax_lite.availability import Availability
 from fedjax_lite.base import Client
-from fedjax_lite.clock.devices import Devices, seconds
+from fedjax_lite.clock.devices import Devices, of_clients, seconds
 from fedjax_lite.clock.time import HOUR, Time, later
 from fedjax_lite.engine.pace import Demand
 from fedjax_lite.sampling.participation import Sampler
@@ -43,14 +42,14 @@ class Trip(NamedTuple):
 
 def in_time(policy: Policy, asked: Client, demand: Demand) -> tuple[Client, Trip]:
     """Return the cohort with the steps that its clients have time for, and each client's way through the round."""
-    found = seconds(policy.devices, asked.id, demand)
+    devices = of_clients(policy.devices, asked.id)
+    found = seconds(devices, demand)
     if policy.partial_work:
-        speed = tree.take(jnp.asarray(policy.devices.steps), asked.id)
-        spare = jnp.floor((policy.deadline - found.receive - found.send) * speed * (1 + ROUNDING)).astype(jnp.int32)
+        spare = jnp.floor((policy.deadline - found.receive - found.send) * devices.steps * (1 + ROUNDING)).astype(jnp.int32)
         steps = jnp.minimum(demand.steps - demand.passes, jnp.maximum(spare - demand.passes, 1))
         asked, demand = asked._replace(steps=jnp.minimum(asked.steps, steps)), demand._replace(steps=steps + demand.passes)
-        found = seconds(policy.devices, asked.id, demand)
-    return asked, Trip(found.receive + found.compute + found.send, demand.steps > 0, demand.received, demand.sent)
+        found = seconds(devices, demand)
+    return asked, Trip(found.total, demand.steps > 0, demand.received, demand.sent)
 
 
 def closed(policy: Policy, asked: Client, trip: Trip, most: int, time: Time) -> tuple[Client, Time]:

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from fedjax_lite.engine.pace import Demand
 from fedjax_lite.tree import take
 
-__all__ = ["Devices", "check_devices", "seconds"]
+__all__ = ["Devices", "check_devices", "of_clients", "seconds"]
 
 
 class Devices(NamedTuple):
@@ -28,12 +27,21 @@ class Seconds(NamedTuple):
     compute: Float[Array, "*clients"]
     send: Float[Array, "*clients"]
 
+    @property
+    def total(self) -> Any:
+        """The whole of a client's round, an array of NumPy where the seconds are."""
+        return self.receive + self.compute + self.send
 
-def seconds(devices: Devices, ids: Array, demand: Demand) -> Seconds:
-    """Return the seconds of clients: bits / 8 / bytes a second to receive and to send, steps / (steps a second) to compute."""
+
+def of_clients(devices: Devices, ids: Array) -> Devices:
+    """Take the devices of clients out of all, as arrays of JAX."""
     speeds = [x if isinstance(x, jax.Array) else jnp.asarray(np.asarray(x, jnp.result_type(float))) for x in devices]
-    one = take(Devices(*speeds), ids)
-    return Seconds(demand.received / 8 / one.download, demand.steps / one.steps, demand.sent / 8 / one.upload)
+    return take(Devices(*speeds), ids)
+
+
+def seconds(devices: Any, demand: Any) -> Seconds:
+    """Return the seconds of each client: bits / 8 / bytes a second to receive and to send, steps / (steps a second) to compute."""
+    return Seconds(demand.received / 8 / devices.download, demand.steps / devices.steps, demand.sent / 8 / devices.upload)
 
 
 def check_devices(name: str, devices: Any) -> None:

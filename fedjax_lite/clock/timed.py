@@ -13,7 +13,7 @@ from fedjax_lite.availability import Availability
 from fedjax_lite.availability.availability import check_law
 from fedjax_lite.base import Client, Key, Number, Tree, Whole
 from fedjax_lite.clock.close import Policy, Trip, away, closed, in_by, in_time, reached
-from fedjax_lite.clock.devices import Devices, check_devices, seconds
+from fedjax_lite.clock.devices import Devices, check_devices, of_clients, seconds
 from fedjax_lite.clock.time import Time, midnight
 from fedjax_lite.engine.pace import Demand
 from fedjax_lite.refuse import a_count, is_number, plain, positive
@@ -22,8 +22,6 @@ from fedjax_lite.sampling.ordered import first_there, has_order
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort, participation_of
 
 __all__ = ["timed"]
-
-ROUNDING = 1e-6  # what sums and quotients of a few float32 are off by, and more
 
 
 def timed(
@@ -164,13 +162,14 @@ def _asked(policy: Policy, key: Key, sizes: Array, round: Any, time: Time) -> tu
     return cohort(key, sizes, ids, found), clients
 
 
-def _check(policy: Policy, sizes: np.ndarray, demand: Demand) -> None:
+def _check(policy: Policy, sizes: np.ndarray, demand_of_all: Callable[[], Demand]) -> None:
     """Refuse a deadline that no client can meet."""
     if not is_number(policy.deadline):
         return
+    demand = demand_of_all()
     least = demand._replace(steps=jnp.where(demand.steps > 0, 1 + demand.passes, 0)) if policy.partial_work else demand
-    found = seconds(policy.devices, jnp.arange(len(sizes)), least)
-    total = np.where(np.asarray(demand.steps) > 0, np.asarray(found.receive + found.compute + found.send), np.inf)
+    found = seconds(of_clients(policy.devices, jnp.arange(len(sizes))), least)
+    total = np.where(np.asarray(demand.steps) > 0, np.asarray(found.total), np.inf)
     if not in_by(total, policy.deadline).any():
         raise ValueError(
             f"timed: deadline={policy.deadline:g} is over before any client can have sent its update: the fastest takes "

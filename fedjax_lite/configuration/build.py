@@ -1,6 +1,5 @@
 """Build a run from a configuration's tables: the parts, and the arguments that parts take from each other."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from fedjax_lite.configuration.attack import attack_of
 from fedjax_lite.configuration.baselines import baselines_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.client import batches_of, uplink_of, work_of
-from fedjax_lite.configuration.clock import Made, clocked, made_on_host
+from fedjax_lite.configuration.clock import Made, clocked, made_on_host, takes_durations
 from fedjax_lite.configuration.code import check_unchanged, fingerprints
 from fedjax_lite.configuration.config import changed, seed_of
 from fedjax_lite.configuration.data import load_data, outputs_of, paths_of
@@ -26,7 +25,7 @@ from fedjax_lite.configuration.distillation import distillation_of, soft_size
 from fedjax_lite.configuration.finetune import finetune_of
 from fedjax_lite.configuration.model import architectures
 from fedjax_lite.configuration.privacy import NOISE, automatic, settings_of, solved, with_noise
-from fedjax_lite.configuration.registry import find, make
+from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.run import options_of
 from fedjax_lite.configuration.sections import Sections
 from fedjax_lite.configuration.server import server_of
@@ -232,6 +231,5 @@ def settings_kept(config: Config) -> dict[str, Any]:
 
 def sampler_of(config: Config, loss_fn: LossFn | None = None, clock: Made | None = None) -> Sampler:
     """Build the sampler of [sampling], with the samplers that it wraps; it may take the loss, and how long clients take by the clock."""
-    table = config.at("sampling")
-    timed = clock is not None and "durations" in inspect.signature(find(table, "sampling")[0]).parameters
-    return make(table, "sampling", loss_fn=loss_fn, **({"durations": clock("durations")} if clock and timed else {}))
+    durations = {"durations": clock("durations")} if clock and takes_durations(config) else {}
+    return make(config.at("sampling"), "sampling", loss_fn=loss_fn, **durations)

@@ -11,12 +11,12 @@ from fedjax_lite.clock import arrivals, arriving, timed
 from fedjax_lite.clock.arrivals import durations_of
 from fedjax_lite.configuration.call import call
 from fedjax_lite.configuration.config import seed_of
-from fedjax_lite.configuration.registry import make
+from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.train_test import Source
 from fedjax_lite.sampling.participation import Sampler
 
-__all__ = ["clocked", "made_on_host"]
+__all__ = ["clocked", "made_on_host", "takes_durations"]
 
 Made = Callable[[str], Any]  # "devices", "durations" or "table" -> what the host has made for the seed
 PARTS = ["devices", "availability", "seed"]  # keys of [clock] beside the arguments of `timed` and `arrivals`
@@ -62,6 +62,11 @@ def made_on_host(config: Config, source: Source, seed: int, algorithm: Algorithm
         return call(table.without([*PARTS, *_at_default(table)]), arrivals, given, PARTS)
 
     return made
+
+
+def takes_durations(config: Config) -> bool:
+    """Return whether the sampler of [sampling] has to know how long clients take."""
+    return "durations" in inspect.signature(find(config.at("sampling"), "sampling")[0]).parameters
 
 
 def _checked(table: Table) -> Table:

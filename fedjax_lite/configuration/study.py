@@ -12,6 +12,7 @@ import numpy as np
 from fedjax_lite.base import Mean, Tree
 from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
 from fedjax_lite.configuration.call import refusing
+from fedjax_lite.configuration.clock import made_on_host, takes_durations
 from fedjax_lite.configuration.code import fingerprints
 from fedjax_lite.configuration.config import changed
 from fedjax_lite.configuration.data import load_data, losses_of, outputs_of
@@ -177,13 +178,17 @@ def _load(config: Config, seeds: Sequence[int]) -> tuple[SeedData, dict[str, Any
 
 def _make_clocks(config: Config, loaded: dict[str, SeedData], seeds: Sequence[int], clocks: dict[str, Any]) -> None:
     """Add what the host makes for [clock], the devices and the table of arrivals of every seed, in stacks by `_clock_key`."""
-    if "clock" not in config.values or (_clock_key(config, "table") in clocks and _clock_key(config, "devices") in clocks):
+    known = _clock_key(config, "table")  # differs if anything does that a clock is made of
+    if "clock" not in config.values or known in clocks:
         return
-    made = [parts(config, *loaded[_key(config)].of(place), seed) for place, seed in enumerate(seeds)]
-    for what in ("devices", *(["table"] if made[0].algorithm.asynchrony is not None else ["durations"])):
+    algorithm, params, *_ = parts(config, *loaded[_key(config)].of(0), seeds[0])
+    each = [made_on_host(config, loaded[_key(config)].of(i)[0], seed, algorithm, params) for i, seed in enumerate(seeds)]
+    clocks[known] = None
+    beside = "table" if algorithm.asynchrony is not None else "durations" if takes_durations(config) else "devices"
+    for what in {"devices", beside}:
         with refusing(config.at("clock")):
-            each = [one.clock(what) for one in made if one.clock is not None]
-        clocks[_clock_key(config, what)] = jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *each)
+            made = [of_seed(what) for of_seed in each]
+        clocks[_clock_key(config, what)] = jax.tree.map(lambda *leaves: jnp.stack(list(map(jnp.asarray, leaves))), *made)
 
 
 def _staleness(config: Config, grid: Grid, clocks: dict[str, Any]) -> dict[str, list[int]]:
@@ -196,7 +201,7 @@ def _staleness(config: Config, grid: Grid, clocks: dict[str, Any]) -> dict[str, 
 def _clock_key(config: Config, what: str) -> str:
     """Return a text that differs if the devices, or the table of arrivals, do; a tracer has none, so no such number is an operand."""
     values = config.values
-    parts = [values["clock"].get("devices"), values["clock"].get("seed")] if what == "devices" else list(values.get("clock", {}).values())
+    parts = [values["clock"].get("devices"), values["clock"].get("seed")] if what == "devices" else [values.get("clock")]
     if what != "devices":
         client = {name: x for name, x in values.get("client", {}).items() if name != "optimizer"}
         parts += [values.get(name) for name in ("sampling", "model", "algorithm", "aggregator", "run")] + [client]

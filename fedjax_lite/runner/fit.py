@@ -1,5 +1,6 @@
 """What a run starts from, and whether that fits together and the devices: known before anything is compiled or written."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -86,7 +87,7 @@ def check_clock(setup: Setup, shapes: State) -> None:
             "which begins like this one: fl.clock.arrivals(..., rounds=...)"
         )
     if isinstance(setup.sampler, Remembering) and setup.sampler.check is not None:
-        setup.sampler.check(np.asarray(setup.data.size), demand_of_all(setup.algorithm, shapes, setup.key, setup.data.size))
+        setup.sampler.check(np.asarray(setup.data.size), partial(demand_of_all, setup.algorithm, shapes, setup.key, setup.data.size))
 
 
 def check_guarantee(setup: Setup, shapes: State, converge: Convergence | None) -> None:

@@ -22,12 +22,12 @@ from fedjax_lite.runner.memory import Need, check_fits, cohorts_held, device_mem
 from fedjax_lite.runner.run import run
 from fedjax_lite.runner.segments import counts, in_memory, start_segments
 from fedjax_lite.runner.stream import lowered, lowered_evaluation
-from fedjax_lite.sampling.draw import looks
+from fedjax_lite.sampling.draw import has_clock, looks
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["Plan", "plan"]
 
-TRIALS = 3  # rounds that are timed
+TRIALS = 3  # rounds that are timed, and whose cohorts are drawn, but for those of a clock
 
 
 class Plan(NamedTuple):
@@ -116,7 +116,8 @@ def plan(
     compile_seconds = time.perf_counter() - start
     check_fits(found, limit, max(0, peak - _total(found)))
 
-    counted = jax.device_get(counts(algorithm, sampler, 1 if looks(sampler) else rounds, setup.params, setup.key, jnp.asarray(data.size)))
+    drawn = rounds if has_clock(sampler) and not looks(sampler) else min(rounds, TRIALS)
+    counted = jax.device_get(counts(algorithm, sampler, drawn, setup.params, setup.key, jnp.asarray(data.size)))
     steps, longest = counted.pop("steps"), counted.pop("longest")
     return Plan(
         parameters=sum(x.size for x in jax.tree.leaves(setup.params)),

@@ -14,7 +14,7 @@ from fedjax_lite.engine.pace import Demand
 from fedjax_lite.refuse import short
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 
-__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "drawn_by", "looked", "looks", "ready", "taking_part"]
+__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "drawn_by", "has_clock", "looked", "looks", "ready", "taking_part"]
 
 
 class Watched(NamedTuple):
@@ -27,6 +27,11 @@ class Watched(NamedTuple):
 def looks(sampler: Sampler | Remembering) -> bool:
     """Return whether a sampler looks at clients' examples, so that its cohorts depend on training."""
     return isinstance(sampler, Remembering) and sampler.look is not None
+
+
+def has_clock(sampler: Sampler | Remembering) -> bool:
+    """Return whether a sampler's rounds have virtual seconds."""
+    return getattr(sampler, "clocked", False) or hasattr(sampler, "arrivals")
 
 
 def ready(sampler: Sampler | Remembering, state: State, sizes: Any) -> State:

@@ -25,7 +25,7 @@ class Remembering(NamedTuple):
     # params, data, cohort, memory -> cohort, memory; called before the cohort trains. None: it looks at no client's examples
     look: Callable[[Tree, Any, Client, Tree], tuple[Client, Tree]] | None = None
     # Refuses, given all clients' sizes and what a round asks of each. None: it asks for no demand, of any algorithm.
-    check: Callable[[Any, Demand], None] | None = None
+    check: Callable[[Any, Callable[[], Demand]], None] | None = None
     participation: "Participation | None" = None
     inner: Sampler | None = None  # the sampler that it wraps; None: it chooses clients itself
     clocked: bool = False  # True: it keeps the time
