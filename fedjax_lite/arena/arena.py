@@ -1,0 +1,178 @@
+"""`fl.arena`: is my aggregator, attack or uplink any good?"""
+
+import datetime
+import time
+from collections.abc import Callable, Container
+from typing import Any
+
+import optax
+
+from fedjax_lite import checks
+from fedjax_lite.arena.attacks import AGGREGATIONS, ATTACKS, BY_GRADIENTS
+from fedjax_lite.arena.contest import contest
+from fedjax_lite.arena.field import CLIENTS, FACED, ROUNDS, SEEDS, SKEWS, Field, field, message
+from fedjax_lite.arena.of_attacks import Intruder, of_attacks
+from fedjax_lite.arena.of_rules import Contender, of_rules
+from fedjax_lite.arena.of_uplinks import of_uplinks
+from fedjax_lite.arena.result import Arena
+from fedjax_lite.arena.rules import RULES, Make
+from fedjax_lite.arena.stored import Table, cut, is_like, load
+from fedjax_lite.arena.traffic import traffic
+from fedjax_lite.arena.uplinks import UPLINKS
+from fedjax_lite.attacks import Attack
+from fedjax_lite.base import Aggregator
+from fedjax_lite.checks.cost import Cost, cost
+from fedjax_lite.refuse import integer, positive
+from fedjax_lite.runner.environment import environment
+from fedjax_lite.runner.progress import say
+
+BESIDE = ("mean", "median", "krum")  # rules whose cost is measured beside a contender's
+BREAKDOWN = "withstands far-away messages"
+
+
+def arena(
+    contender: Aggregator | Callable[..., Aggregator] | Attack | optax.GradientTransformation | None = None,
+    *,
+    name: str | None = None,
+    seeds: int = SEEDS,
+    rounds: int = ROUNDS,
+    again: bool = False,
+    minutes: float = 10.0,
+    progress: bool = True,
+) -> Arena:
+    """Rank an aggregator, an attack or an uplink among all built-in ones, on one field with one table.
+
+    An aggregator meets every built-in attack, by 10, 20 and 30 % of 20 clients, on digits dealt evenly and by Dirichlet(0.3); its
+    contract is checked, its breakdown, time and memory are measured. An attack meets every built-in aggregator. An uplink is trained with,
+    and its score stands against its bits. Only the contender is run: the built-in ones' scores come with the package.
+
+    Args:
+        contender: an aggregator; a function of `num_byzantine` that makes one, which is told how many attackers there are; an attack; an
+            uplink. None: the built-in aggregators alone.
+        name: of the contender.
+        seeds: of data, model, attackers and draws; at most 5 where the built-in scores are not run again.
+        rounds: of a run. Built-in scores are of 40, so with others a contender stands alone.
+        again: run what is built in too, in some 20 to 40 minutes on two cores; `save` then writes their table.
+        minutes: what would take longer is not run and told so, the worst case by gradients first.
+        progress: say on a terminal what is being done.
+
+    Returns:
+        An `Arena`: `table` (a dict a row, the best first), `ranking()`, `save(folder)` for a page and all scores; `print` shows some 20 lines.
+
+    Raises:
+        TypeError: for a contender that is none of these.
+        ValueError: for numbers below 1, a shipped table of another field.
+
+    >>> found = arena()
+    >>> found.kind, found.ranking().index("median") < found.ranking().index("mean"), 0 < found.row("median")["worst"] < 1
+    ('aggregator', True, True)
+    """
+    integer("arena", "seeds", seeds, least=1)
+    integer("arena", "rounds", rounds, least=1)
+    positive("arena", "minutes", minutes)
+    shown: Callable[[str], None] = say if progress else lambda text: None
+    place = field(rounds, seeds)
+    table, notes = _table(place, again, shown)
+    if contender is None:
+        if not table.rules:
+            raise ValueError(f"arena: there is no table for rounds={rounds}, seeds={seeds}: give again=True to make it, or a contender")
+        return of_rules(table, None, notes)
+    if isinstance(contender, Attack):
+        name = _apart(name or "my attack", ATTACKS)
+        known = table.rules if table.rules else {}
+        met = {}
+        for rule, make in RULES.items():
+            shown(f"{name} against {rule}")
+            scores = contest(place, make, {name: contender}, clean=rule not in known)
+            met[rule] = scores._replace(clean=known[rule].clean) if rule in known else scores
+        return of_attacks(table, Intruder(name, met), notes)
+    if isinstance(contender, optax.GradientTransformation | optax.GradientTransformationExtraArgs):
+        name = _apart(name or "my uplink", UPLINKS)
+        shown(name)
+        return of_uplinks(table, name, traffic(place, contender), notes)
+    return of_rules(table, _contender(place, _make_of(contender), _apart(name or "my rule", RULES), minutes, shown), notes)
+
+
+def _table(place: Field, again: bool, shown: Callable[[str], None]) -> tuple[Table, list[str]]:
+    """Return the scores of what is built in, and what is to be said of them: shipped, made again, or none."""
+    if again:
+        return _made(place, shown), []
+    if is_like(place.rounds, place.seeds):
+        return cut(load(), place.seeds), []
+    alone = f"alone: the scores of what is built in are of {ROUNDS} rounds and {SEEDS} seeds; --all or again=True runs it too"
+    return Table(place.rounds, place.seeds, {}, {}, {}), [alone]
+
+
+def _made(place: Field, shown: Callable[[str], None]) -> Table:
+    """Run all that is built in."""
+    began, date = time.perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    rules = {}
+    for name, make in RULES.items():
+        shown(f"{name} against {len(ATTACKS)} attacks")
+        scores = contest(place, make, ATTACKS)
+        report = checks.aggregator(make(scores.told[-1]), clients=CLIENTS, only=[BREAKDOWN])
+        rules[name] = scores._replace(breakdown=report.breakdown)
+    uplinks = {}
+    for name, uplink in UPLINKS.items():
+        shown(name)
+        uplinks[name] = traffic(place, uplink)
+    return Table(place.rounds, place.seeds, rules, uplinks, {"date": date, "seconds": round(time.perf_counter() - began), **environment()})
+
+
+def _contender(place: Field, make: Make, name: str, minutes: float, shown: Callable[[str], None]) -> Contender:
+    """Check the contract of a rule, measure its cost, and let it meet the attacks that the time allows."""
+    shown(f"{name}: contract and breakdown")
+    scores = contest(place, make, {}, clean=False)
+    if scores.broken:
+        lost = contest(place, make, ATTACKS, clean=False)
+        return Contender(name, lost)
+    rule = make(scores.told[-1])
+    report = checks.aggregator(rule, clients=CLIENTS)
+    costs = _costs({name: rule} | {each: RULES[each](FACED[-1]) for each in BESIDE})
+    met, skipped = _affordable(place, costs.get(name), minutes)
+    shown(f"{name} against {len(met)} attacks")
+    if met:
+        scores = contest(place, make, {attack: ATTACKS[attack] for attack in met})
+    return Contender(name, scores._replace(breakdown=report.breakdown), report, costs, skipped)
+
+
+def _costs(rules: dict[str, Aggregator]) -> dict[str, Cost]:
+    """Measure each rule's cost; a rule that cannot be compiled has none."""
+    found = {}
+    for name, rule in rules.items():
+        try:
+            found[name] = cost(rule, message(), CLIENTS)
+        except Exception:  # the contract's rows say what
+            continue
+    return found
+
+
+def _affordable(place: Field, cost: Cost | None, minutes: float) -> tuple[list[str], dict[str, str]]:
+    """Choose the attacks for which there is time, and say why others are skipped."""
+    if cost is None:
+        return list(ATTACKS), {}
+    rounds = len(FACED) * len(SKEWS) * place.seeds * place.rounds  # of each attack
+    plain, climbed = ((times * rounds * cost.seconds) / 60 for times in (len(ATTACKS) - 1, AGGREGATIONS))
+    why = f"would take {{:.3g}} minutes at {cost.seconds:.3g} s a call: give minutes= more, or fewer seeds"
+    if plain > minutes:
+        return [], dict.fromkeys(ATTACKS, why.format(plain + climbed))
+    if plain + climbed > minutes:
+        return [attack for attack in ATTACKS if attack != BY_GRADIENTS], {BY_GRADIENTS: why.format(climbed)}
+    return list(ATTACKS), {}
+
+
+def _make_of(contender: Any) -> Make:
+    """Return the function from a number of Byzantine clients to the contender."""
+    if isinstance(contender, Aggregator):
+        return lambda num_byzantine: contender
+    if callable(contender):
+        return lambda num_byzantine: contender(num_byzantine=num_byzantine)
+    raise TypeError(
+        "arena: contender must be a fl.Aggregator, a function of num_byzantine that makes one, a fl.attacks.Attack or an uplink, got "
+        f"{contender!r}: call the function that makes it"
+    )
+
+
+def _apart(name: str, known: Container[str]) -> str:
+    """Return a contender's name, told apart from built-in ones."""
+    return f"{name} (contender)" if name in known else name

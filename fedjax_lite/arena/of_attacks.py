@@ -1,0 +1,99 @@
+"""A contest of attacks: its text, its page, its values."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_lite.arena import attacks as built_in
+from fedjax_lite.arena.contest import Scores
+from fedjax_lite.arena.page import EACH_ALONE, SHARES, maps, page, paragraph, ranked, section
+from fedjax_lite.arena.ranking import cells, damage, rank_attacks, withstanding
+from fedjax_lite.arena.result import Arena, aligned, counted, difference, few, with_interval
+from fedjax_lite.arena.stored import Table, text_of
+
+DAMAGE = (
+    "Mean damage: how much of its score a rule loses beside no attack, in the mean over rules, 10, 20 and 30 % attackers and both partitions. "
+    "Best rule's: the damage to the rule that loses least, which is what a server that knows the attack would choose."
+)
+
+
+class Intruder(NamedTuple):
+    """An attack of one's own, and what became of each rule under it."""
+
+    name: str
+    scores: dict[str, Scores]  # rule -> scores, of which `under` has the attack's alone
+
+
+def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> Arena:
+    """Rank a contender among the attacks of a table."""
+    own = contender.name
+    rules = {
+        name: each._replace(under=(table.rules[name].under if name in table.rules else {}) | each.under)
+        for name, each in contender.scores.items()
+    }
+    known = [attack for attack in built_in.ATTACKS if all(attack in each.under for each in rules.values())]
+    rows = rank_attacks(rules, [*known, own], own)
+    row = next(row for row in rows if row["attack"] == own)
+    against = counted(rows)
+    kept = withstanding(rules, own)
+    told = [
+        *notes,
+        f"{own}: rank {row['rank']} of {len(rows)} by mean damage ({with_interval(row, 'mean')})"
+        + (f"; {against} attacks" if against else ""),
+        f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
+        f"{len(kept)} of {len(rules)} rules keep nine tenths of their score" + (f": {', '.join(kept[:6])}" if kept else ""),
+        *(f"broken with {name}: {why}" for name, each in contender.scores.items() for why in each.broken.values()),
+    ]
+    head = ["rank", "attack", "mean damage", "best rule's", "best rule", "rules that withstand", "against it"]
+    lines = [
+        told[len(notes)],
+        *aligned(head, [_short(row, own, len(head)) for row in few(rows, own, "attack")]),
+        *notes,
+        *told[len(notes) + 1 :],
+    ]
+    note = f"{DAMAGE} {EACH_ALONE}"
+    parts = [
+        paragraph(told),
+        section("Ranking", f'<div class="wide">{ranked(head, [[*_columns(row), difference(row)] for row in rows], own)}</div>', note),
+        section(f"Scores of the rules under {own}", _under(rules, own), "Mean over the seeds; the rule that loses least comes first."),
+        section(
+            "Damage of all attacks",
+            maps(
+                [row["attack"] for row in rows],
+                list(rules),
+                np.stack([_damages(rules, row["attack"]) for row in rows]),
+                lower_is_better=True,
+            ),
+            "Mean over the seeds and over 10, 20 and 30 % attackers; lighter is worse for the server.",
+        ),
+    ]
+    values = text_of(table, {own: {name: {"clean": each.clean, "under": each.under[own]} for name, each in contender.scores.items()}})
+    text = page(f"Arena: {own}", parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
+    return Arena("attack", own, tuple(rows), tuple(lines), text, values)
+
+
+def _columns(row: Mapping[str, Any]) -> list[Any]:
+    """Return the cells of one attack's row, in print and on the page."""
+    row = dict(row)
+    return [row["rank"], row["attack"], with_interval(row, "mean"), with_interval(row, "least"), row["rule"], row["withstand"]]
+
+
+def _short(row: dict[str, Any] | None, own: str, width: int) -> list[str]:
+    """Return the printed cells of a row; dots for rows between."""
+    if row is None:
+        return ["...", *[""] * (width - 1)]
+    return [*map(str, _columns(row)), "-" if row["attack"] == own else difference(row).split(" (")[0]]
+
+
+def _under(rules: Mapping[str, Scores], attack: str) -> str:
+    """Draw each rule's scores without attackers and under an attack."""
+    order = sorted(rules, key=lambda name: damage({name: rules[name]}, attack).mean())
+    clean = np.stack([np.nan_to_num(rules[name].clean).mean(-1)[None] for name in order])
+    under = np.stack([cells(rules[name], [attack])[0].mean(-1) for name in order])
+    return maps(order, ["0 %", *SHARES], np.concatenate([clean, under], 1))
+
+
+def _damages(rules: Mapping[str, Scores], attack: str) -> np.ndarray:
+    """Return the mean damage to each rule in each partition, `[rules, skews]`."""
+    return np.stack([(np.nan_to_num(each.clean)[None] - cells(each, [attack])[0]).mean((0, 2)) for each in rules.values()])
