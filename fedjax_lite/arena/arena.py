@@ -8,11 +8,12 @@ from typing import Any
 import optax
 
 from fedjax_lite import checks
-from fedjax_lite.arena.attacks import AGGREGATIONS, ATTACKS, BY_GRADIENTS
+from fedjax_lite.arena.attacks import ATTACKS
+from fedjax_lite.arena.contender import contender_of
 from fedjax_lite.arena.contest import contest
-from fedjax_lite.arena.field import CLIENTS, FACED, ROUNDS, SEEDS, SKEWS, Field, field, message
+from fedjax_lite.arena.field import CLIENTS, ROUNDS, SEEDS, Field, field
 from fedjax_lite.arena.of_attacks import Intruder, of_attacks
-from fedjax_lite.arena.of_rules import Contender, of_rules
+from fedjax_lite.arena.of_rules import of_rules
 from fedjax_lite.arena.of_uplinks import of_uplinks
 from fedjax_lite.arena.result import Arena
 from fedjax_lite.arena.rules import RULES, Make
@@ -21,12 +22,10 @@ from fedjax_lite.arena.traffic import traffic
 from fedjax_lite.arena.uplinks import UPLINKS
 from fedjax_lite.attacks import Attack
 from fedjax_lite.base import Aggregator
-from fedjax_lite.checks.cost import Cost, cost
 from fedjax_lite.refuse import integer, positive
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.progress import say
 
-BESIDE = ("mean", "median", "krum")  # rules whose cost is measured beside a contender's
 BREAKDOWN = "withstands far-away messages"
 
 
@@ -57,7 +56,8 @@ def arena(
         progress: say on a terminal what is being done.
 
     Returns:
-        An `Arena`: `table` (a dict a row, the best first), `ranking()`, `save(folder)` for a page and all scores; `print` shows some 20 lines.
+        An `Arena`: `table` (a dict a row, the best first), `ranking()`, `save(folder)` for a page and all scores; `print` shows some 20
+            lines.
 
     Raises:
         TypeError: for a contender that is none of these.
@@ -90,7 +90,7 @@ def arena(
         name = _apart(name or "my uplink", UPLINKS)
         shown(name)
         return of_uplinks(table, name, traffic(place, contender), notes)
-    return of_rules(table, _contender(place, _make_of(contender), _apart(name or "my rule", RULES), minutes, shown), notes)
+    return of_rules(table, contender_of(place, _make_of(contender), _apart(name or "my rule", RULES), minutes, shown), notes)
 
 
 def _table(place: Field, again: bool, shown: Callable[[str], None]) -> tuple[Table, list[str]]:
@@ -117,48 +117,6 @@ def _made(place: Field, shown: Callable[[str], None]) -> Table:
         shown(name)
         uplinks[name] = traffic(place, uplink)
     return Table(place.rounds, place.seeds, rules, uplinks, {"date": date, "seconds": round(time.perf_counter() - began), **environment()})
-
-
-def _contender(place: Field, make: Make, name: str, minutes: float, shown: Callable[[str], None]) -> Contender:
-    """Check the contract of a rule, measure its cost, and let it meet the attacks that the time allows."""
-    shown(f"{name}: contract and breakdown")
-    scores = contest(place, make, {}, clean=False)
-    if scores.broken:
-        lost = contest(place, make, ATTACKS, clean=False)
-        return Contender(name, lost)
-    rule = make(scores.told[-1])
-    report = checks.aggregator(rule, clients=CLIENTS)
-    costs = _costs({name: rule} | {each: RULES[each](FACED[-1]) for each in BESIDE})
-    met, skipped = _affordable(place, costs.get(name), minutes)
-    shown(f"{name} against {len(met)} attacks")
-    if met:
-        scores = contest(place, make, {attack: ATTACKS[attack] for attack in met})
-    return Contender(name, scores._replace(breakdown=report.breakdown), report, costs, skipped)
-
-
-def _costs(rules: dict[str, Aggregator]) -> dict[str, Cost]:
-    """Measure each rule's cost; a rule that cannot be compiled has none."""
-    found = {}
-    for name, rule in rules.items():
-        try:
-            found[name] = cost(rule, message(), CLIENTS)
-        except Exception:  # the contract's rows say what
-            continue
-    return found
-
-
-def _affordable(place: Field, cost: Cost | None, minutes: float) -> tuple[list[str], dict[str, str]]:
-    """Choose the attacks for which there is time, and say why others are skipped."""
-    if cost is None:
-        return list(ATTACKS), {}
-    rounds = len(FACED) * len(SKEWS) * place.seeds * place.rounds  # of each attack
-    plain, climbed = ((times * rounds * cost.seconds) / 60 for times in (len(ATTACKS) - 1, AGGREGATIONS))
-    why = f"would take {{:.3g}} minutes at {cost.seconds:.3g} s a call: give minutes= more, or fewer seeds"
-    if plain > minutes:
-        return [], dict.fromkeys(ATTACKS, why.format(plain + climbed))
-    if plain + climbed > minutes:
-        return [attack for attack in ATTACKS if attack != BY_GRADIENTS], {BY_GRADIENTS: why.format(climbed)}
-    return list(ATTACKS), {}
 
 
 def _make_of(contender: Any) -> Make:

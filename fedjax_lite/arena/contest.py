@@ -30,10 +30,10 @@ class Scores(NamedTuple):
 class Bout(NamedTuple):
     """One run: rows of the attacks, of (0, *FACED), of the skews and of the seeds."""
 
-    attack: int
-    faced: int
-    skew: int
-    draw: int
+    attack: Any
+    faced: Any
+    skew: Any
+    draw: Any
 
 
 def contest(field: Field, make: Make, attacks: Mapping[str, Attack], clean: bool = True) -> Scores:
@@ -58,7 +58,8 @@ def contest(field: Field, make: Make, attacks: Mapping[str, Attack], clean: bool
     if clean:
         found = _meet(field, make, told, {}, broken)
         lost = found.get("", lost)
-    return Scores(lost, under | _meet(field, make, told, attacks, broken), told, broken)
+    met = _meet(field, make, told, attacks, broken) if attacks else {}
+    return Scores(lost, under | met, told, broken)
 
 
 def _meet(field: Field, make: Make, told: Sequence[int], attacks: Mapping[str, Attack], broken: dict[str, str]) -> dict[str, np.ndarray]:

@@ -82,8 +82,8 @@ def train(
         uplink: of every client.
 
     Returns:
-        "score", NaN for a model that is not finite: the accuracy on held-out examples, or where less the share of examples on which an attack's
-        trigger fails; "bits".
+        "score", NaN for a model that is not finite: the accuracy on held-out examples, or where less the share of examples on which the
+        attack's trigger fails; "bits".
     """
     data = jax.tree.map(lambda x: x[skew * field.seeds + draw], field.train)
     model, loss_fn = _model(), models.supervised(_model())

@@ -13,7 +13,8 @@ from fedjax_lite.arena.result import Arena, aligned, counted, difference, few, w
 from fedjax_lite.arena.stored import Table, text_of
 
 DAMAGE = (
-    "Mean damage: how much of its score a rule loses beside no attack, in the mean over rules, 10, 20 and 30 % attackers and both partitions. "
+    "Mean damage: how much of its score a rule loses beside no attack, in the mean over rules, 10, 20 and 30 % attackers and both "
+    "partitions. "
     "Best rule's: the damage to the rule that loses least, which is what a server that knows the attack would choose."
 )
 
@@ -28,33 +29,18 @@ class Intruder(NamedTuple):
 def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> Arena:
     """Rank a contender among the attacks of a table."""
     own = contender.name
-    rules = {
-        name: each._replace(under=(table.rules[name].under if name in table.rules else {}) | each.under)
-        for name, each in contender.scores.items()
-    }
+    stored = {name: each.under for name, each in table.rules.items()}
+    rules = {name: each._replace(under=stored.get(name, {}) | each.under) for name, each in contender.scores.items()}
     known = [attack for attack in built_in.ATTACKS if all(attack in each.under for each in rules.values())]
     rows = rank_attacks(rules, [*known, own], own)
     row = next(row for row in rows if row["attack"] == own)
-    against = counted(rows)
-    kept = withstanding(rules, own)
-    told = [
-        *notes,
-        f"{own}: rank {row['rank']} of {len(rows)} by mean damage ({with_interval(row, 'mean')})"
-        + (f"; {against} attacks" if against else ""),
-        f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
-        f"{len(kept)} of {len(rules)} rules keep nine tenths of their score" + (f": {', '.join(kept[:6])}" if kept else ""),
-        *(f"broken with {name}: {why}" for name, each in contender.scores.items() for why in each.broken.values()),
-    ]
+    told = _told(own, row, counted(rows), rules)
     head = ["rank", "attack", "mean damage", "best rule's", "best rule", "rules that withstand", "against it"]
-    lines = [
-        told[len(notes)],
-        *aligned(head, [_short(row, own, len(head)) for row in few(rows, own, "attack")]),
-        *notes,
-        *told[len(notes) + 1 :],
-    ]
+    printed = aligned(head, [_short(row, own, len(head)) for row in few(rows, own, "attack")])
+    lines = [told[0], *printed, *told[1:], *notes]
     note = f"{DAMAGE} {EACH_ALONE}"
     parts = [
-        paragraph(told),
+        paragraph([*told, *notes]),
         section("Ranking", f'<div class="wide">{ranked(head, [[*_columns(row), difference(row)] for row in rows], own)}</div>', note),
         section(f"Scores of the rules under {own}", _under(rules, own), "Mean over the seeds; the rule that loses least comes first."),
         section(
@@ -71,6 +57,18 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
     values = text_of(table, {own: {name: {"clean": each.clean, "under": each.under[own]} for name, each in contender.scores.items()}})
     text = page(f"Arena: {own}", parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
     return Arena("attack", own, tuple(rows), tuple(lines), text, values)
+
+
+def _told(own: str, row: Mapping[str, Any], against: str, rules: Mapping[str, Scores]) -> list[str]:
+    """Say where a contender stands, which rule is best against it, and which withstand."""
+    kept = withstanding(rules, own)
+    beside = f"; {against} attacks" if against else ""
+    return [
+        f"{own}: rank {row['rank']} by mean damage ({with_interval(dict(row), 'mean')}){beside}",
+        f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
+        f"{len(kept)} of {len(rules)} rules keep nine tenths of their score" + (f": {', '.join(kept[:6])}" if kept else ""),
+        *(f"broken with {name}: {why}" for name, each in rules.items() for why in each.broken.values()),
+    ]
 
 
 def _columns(row: Mapping[str, Any]) -> list[Any]:

@@ -18,20 +18,14 @@ def of_uplinks(table: Table, name: str, contender: Traffic, notes: Sequence[str]
     """Rank a contender among the uplinks of a table by score, and against bits."""
     uplinks = table.uplinks | {name: contender}
     rows = rank_uplinks(uplinks, name)
-    told = [*notes, *_told(rows, name, contender)]
+    told = _told(rows, name, contender)
     head = ["rank", "uplink", "score", "bits a message", "of none's", "on the front", "against it"]
     body = [[*_columns(row), difference(row)] for row in rows]
-    lines = [
-        told[len(notes)],
-        *aligned(head, [_short(row, len(head)) for row in few(rows, name, "uplink")]),
-        *notes,
-        *told[len(notes) + 1 :],
-    ]
-    note = (
-        "On the front: no other uplink has as good a score for as few bits. The score is the mean over both partitions, without attackers."
-    )
+    printed = aligned(head, [_short(row, len(head)) for row in few(rows, name, "uplink")])
+    lines = [told[0], *printed, *told[1:], *notes]
+    note = "On the front: no other uplink has as good a score for as few bits. Scores are means over both partitions, without attackers."
     parts = [
-        paragraph(told),
+        paragraph([*told, *notes]),
         section("Score against bits", f'<div class="figures">{_figure(rows, name)}</div>'),
         section("Ranking", f'<div class="wide">{ranked(head, body, name)}</div>', f"{note} {EACH_ALONE}"),
     ]
@@ -47,22 +41,21 @@ def _page(name: str, parts: Sequence[str], table: Table) -> str:
 def _told(rows: Sequence[Mapping[str, Any]], name: str, contender: Traffic) -> list[str]:
     """Say where a contender stands, and by which uplinks it is beaten in score and bits."""
     row = dict(next(row for row in rows if row["uplink"] == name))
-    share = f", {row['share']:.3g} of none's" if np.isfinite(row["share"]) else ""
-    lines = [
-        f"{name}: rank {row['rank']} of {len(rows)} by score ({with_interval(row, 'score')}), {row['bits']:,.6g} bits a message{share}"
-    ]
+    score, bits = with_interval(row, "score"), f"{row['bits']:,.6g} bits a message"
+    share = f", {100 * row['share']:.3g} % of none's" if np.isfinite(row["share"]) else ""
+    lines = [f"{name}: rank {row['rank']} of {len(rows)} by score ({score}), {bits}{share}"]
     if contender.broken:
         return [*lines, f"broken: {contender.broken}"]
     better = [each["uplink"] for each in rows if each["uplink"] != name and each["score"] >= row["score"] and each["bits"] <= row["bits"]]
     front = "on the front: no other has as good a score for as few bits"
-    return [*lines, front if row["front"] else f"behind the front: {', '.join(better[:4])} is as good for as few bits"]
+    return [*lines, front if row["front"] else f"behind the front: as good for as few bits are {', '.join(better[:4])}"]
 
 
 def _columns(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one uplink's row, in print and on the page."""
     row = dict(row)
-    bits, share = (f"{x:,.6g}" if np.isfinite(x) else "-" for x in (row["bits"], row["share"]))
-    return [row["rank"], row["uplink"], with_interval(row, "score"), bits, share[:5], "yes" if row["front"] else ""]
+    bits, share = (form.format(x) if np.isfinite(x) else "-" for form, x in (("{:,.6g}", row["bits"]), ("{:.2%}", row["share"])))
+    return [row["rank"], row["uplink"], with_interval(row, "score"), bits, share, "yes" if row["front"] else ""]
 
 
 def _short(row: dict[str, Any] | None, width: int) -> list[str]:

@@ -36,7 +36,7 @@ def pair(one: np.ndarray, other: np.ndarray) -> Pair:
 
 
 def cells(scores: Scores, attacks: Sequence[str]) -> np.ndarray:
-    """Stack a rule's scores, `[attacks, faced, skews, seeds]`; a cell that is lost, or that was never filled, is 0."""
+    """Stack a rule's scores, `[attacks, faced, skews, seeds]`; a lost cell is 0."""
     lost = np.full((len(FACED), *scores.clean.shape), np.nan)
     return np.nan_to_num(np.stack([scores.under.get(attack, lost) for attack in attacks]), nan=0.0)
 
@@ -55,9 +55,9 @@ def rank_rules(rules: Mapping[str, Scores], attacks: Sequence[str], contender: s
     """Rank rules by `worst`, and by `average` beside it.
 
     Returns:
-        A dict a rule, the best first: "rule", "rank", "worst" and its interval "worst_low", "worst_high", "mean" with "mean_rank" and interval,
-        "clean", "broken" (cells without a score), "breakdown"; beside a contender also "difference", "low", "high" and "verdict" of the
-        contender against the rule in the worst case.
+        A dict a rule, the best first: "rule", "rank", "worst" and its interval "worst_low", "worst_high", "mean" with "mean_rank" and
+        interval, "clean", "broken" (cells without a score), "breakdown"; beside a contender also "difference", "low", "high" and "verdict"
+        of the contender against the rule in the worst case.
     """
     rows = []
     for name, scores in rules.items():
@@ -74,8 +74,8 @@ def places(rules: Mapping[str, Scores], attacks: Sequence[str], contender: str) 
     """Tell for each attack and partition where a contender breaks, and how it stands beside the best other rule there.
 
     Returns:
-        Dicts of "attack", "partition", "scores" (at each number of attackers), "breaks" (the least share of attackers at which less than half
-        of the score without attackers is left, in percent, or None), "rival" (the best other rule), and of the pair of the two.
+        Dicts of "attack", "partition", "scores" (at each number of attackers), "breaks" (the least number of attackers at which less than
+        half of the score without attackers is left, or None), "rival" (the best other rule), and of the pair of the two.
     """
     own = rules[contender]
     found = []
@@ -99,8 +99,9 @@ def rank_attacks(rules: Mapping[str, Scores], attacks: Sequence[str], contender:
     """Rank attacks by their mean damage over the rules, and by the damage to the rule that loses least.
 
     Returns:
-        A dict an attack, the most harmful first: "attack", "rank", "mean" and "least" with intervals, "least_rank", "rule" (which loses least),
-        "withstand" (how many rules keep nine tenths of their score); beside a contender also "difference", "low", "high", "verdict".
+        A dict an attack, the most harmful first: "attack", "rank", "mean" and "least" with intervals, "least_rank", "rule" (which loses
+        least), "withstand" (how many rules keep nine tenths of their score); beside a contender also "difference", "low", "high",
+        "verdict".
     """
     rows, names = [], list(rules)
     for attack in attacks:
@@ -123,8 +124,8 @@ def rank_uplinks(uplinks: Mapping[str, Traffic], contender: str | None = None) -
     """Rank uplinks by their score, and mark those that no other beats in score and bits.
 
     Returns:
-        A dict an uplink, the best score first: "uplink", "rank", "score" with interval, "bits" of a message, "share" of the bits of "none", "front";
-        beside a contender also "difference", "low", "high", "verdict" of the scores.
+        A dict an uplink, the best score first: "uplink", "rank", "score" with interval, "bits" of a message, "share" of the bits of
+        "none", "front"; beside a contender also "difference", "low", "high", "verdict" of the scores.
     """
     rows, dense = [], uplinks["none"].bits if "none" in uplinks else np.nan
     per_seed = {name: np.nan_to_num(each.scores).mean(0) for name, each in uplinks.items()}

@@ -1,6 +1,7 @@
 """The built-in aggregators in the arena, with their arguments for f Byzantine clients, and those left out."""
 
 from collections.abc import Callable
+from typing import cast
 
 from fedjax_lite import aggregators as of
 from fedjax_lite.base import Aggregator, Number
@@ -23,7 +24,7 @@ RULES: dict[str, Make] = {
     "norm_bounding(max_norm=0.5)": lambda f: of.norm_bounding(max_norm=0.5),
     "sign_majority(learning_rate=0.01)": lambda f: of.sign_majority(learning_rate=0.01),
     "rlr(threshold=2f+1)": lambda f: of.rlr(threshold=2 * f + 1),
-    "mda": lambda f: of.mda(f),
+    "mda": lambda f: of.mda(cast(int, f)),  # in fact: a tracer is refused, and each number gets a program
     "caf": lambda f: of.caf(f),
     "nnm(trimmed_mean)": lambda f: of.nnm(of.trimmed_mean(f), f),
     "nnm(krum)": lambda f: of.nnm(of.krum(f), f),

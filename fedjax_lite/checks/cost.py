@@ -36,7 +36,8 @@ def cost(rule: Aggregator, message: Tree, clients: int, seconds: float = 0.2) ->
 
     program = jax.jit(once).lower(stack, cohort, state, key).compile()
     jax.block_until_ready(program(stack, cohort, state, key))
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         jax.block_until_ready(program(stack, cohort, state, key))
