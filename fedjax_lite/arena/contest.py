@@ -118,7 +118,7 @@ def _accepted(make: Make, num_byzantine: int) -> int:
     return _accepted(make, num_byzantine - 1)
 
 
-def trace(rule: Aggregator) -> None:
+def trace(rule: Any) -> None:
     """Trace a rule on the field's messages; raises what the rule does."""
     if not isinstance(rule, Aggregator):
         raise TypeError(f"arena: a rule must be a fl.Aggregator, got {rule!r}: call the function that makes one")

@@ -142,7 +142,7 @@ def rank_uplinks(uplinks: Mapping[str, Traffic], contender: str | None = None) -
 
 def _beats(one: tuple[Any, float], other: tuple[Any, float]) -> bool:
     """Return whether `one`, of a score and bits, is as good as `other` in both, and better in one."""
-    return one[0] >= other[0] and one[1] <= other[1] and one != other
+    return bool(one[0] >= other[0] and one[1] <= other[1] and one != other)
 
 
 def _spread(name: str, values: np.ndarray) -> dict[str, float | None]:
