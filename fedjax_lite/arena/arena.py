@@ -71,36 +71,40 @@ def arena(
     integer("arena", "rounds", rounds, least=1)
     positive("arena", "minutes", minutes)
     shown: Callable[[str], None] = say if progress else lambda text: None
-    place = field(rounds, seeds)
-    table, notes = _table(place, again, shown)
+    table, notes = _table(rounds, seeds, again, shown)
     if contender is None:
         if not table.rules:
-            raise ValueError(f"arena: there is no table for rounds={rounds}, seeds={seeds}: give again=True to make it, or a contender")
+            raise ValueError(f"arena: no table is shipped for rounds={rounds}, seeds={seeds}: give again=True to make it, or a contender")
         return of_rules(table, None, notes)
+    place = field(rounds, seeds)
     if isinstance(contender, Attack):
-        name = _apart(name or "my attack", ATTACKS)
-        known = table.rules if table.rules else {}
-        met = {}
-        for rule, make in RULES.items():
-            shown(f"{name} against {rule}")
-            scores = contest(place, make, {name: contender}, clean=rule not in known)
-            met[rule] = scores._replace(clean=known[rule].clean) if rule in known else scores
-        return of_attacks(table, Intruder(name, met), notes)
-    if isinstance(contender, optax.GradientTransformation | optax.GradientTransformationExtraArgs):
+        return of_attacks(table, _against_all(place, contender, _apart(name or "my attack", ATTACKS), table, shown), notes)
+    if isinstance(contender, optax.GradientTransformation):
         name = _apart(name or "my uplink", UPLINKS)
         shown(name)
-        return of_uplinks(table, name, traffic(place, contender), notes)
+        beside = table if table.uplinks else table._replace(uplinks={"none": traffic(place, None)})
+        return of_uplinks(beside, name, traffic(place, contender), notes)
     return of_rules(table, contender_of(place, _make_of(contender), _apart(name or "my rule", RULES), minutes, shown), notes)
 
 
-def _table(place: Field, again: bool, shown: Callable[[str], None]) -> tuple[Table, list[str]]:
+def _against_all(place: Field, attack: Attack, name: str, table: Table, shown: Callable[[str], None]) -> Intruder:
+    """Let an attack meet every built-in rule; their scores without attackers are the table's, where it has them."""
+    met = {}
+    for rule, make in RULES.items():
+        shown(f"{name} against {rule}")
+        scores = contest(place, make, {name: attack}, clean=rule not in table.rules)
+        met[rule] = scores._replace(clean=table.rules[rule].clean) if rule in table.rules else scores
+    return Intruder(name, met)
+
+
+def _table(rounds: int, seeds: int, again: bool, shown: Callable[[str], None]) -> tuple[Table, list[str]]:
     """Return the scores of what is built in, and what is to be said of them: shipped, made again, or none."""
     if again:
-        return _made(place, shown), []
-    if is_like(place.rounds, place.seeds):
-        return cut(load(), place.seeds), []
+        return _made(field(rounds, seeds), shown), []
+    if is_like(rounds, seeds):
+        return cut(load(), seeds), []
     alone = f"alone: the scores of what is built in are of {ROUNDS} rounds and {SEEDS} seeds; --all or again=True runs it too"
-    return Table(place.rounds, place.seeds, {}, {}, {}), [alone]
+    return Table(rounds, seeds, {}, {}, {}), [alone]
 
 
 def _made(place: Field, shown: Callable[[str], None]) -> Table:

@@ -91,10 +91,10 @@ def _meet(field: Field, make: Make, told: Sequence[int], attacks: Mapping[str, A
 
 def _run(field: Field, make: Make, told: Sequence[int], attacks: Sequence[Attack], bouts: Sequence[Bout]) -> np.ndarray:
     """Return the score of each bout; all bouts are operands of one program, or of one for each number that the rule must know."""
-    columns = Bout(*(jnp.asarray(column, jnp.int32) for column in zip(*bouts, strict=True)))
+    columns = Bout(*(np.asarray(column, np.int32) for column in zip(*bouts, strict=True)))
 
     def experiment(num_byzantine, seed):
-        bout = jax.tree.map(lambda column: column[seed], columns)
+        bout = jax.tree.map(lambda column: jnp.asarray(column)[seed], columns)
         attack = one_of(attacks, bout.attack) if len(attacks) > 1 else next(iter(attacks), None)
         return {"score": train(field, make(num_byzantine), bout.skew, bout.draw, attack, bout.faced)["score"]}
 

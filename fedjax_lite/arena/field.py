@@ -32,13 +32,13 @@ HIDDEN, RATE, BATCH, CLASSES = (32,), 0.5, 32, 10  # the network, a client's one
 
 
 class Field(NamedTuple):
-    """All that contenders share."""
+    """All that contenders share. Arrays are NumPy's, since those of jax would remember the mesh under which they were made."""
 
     rounds: int
     seeds: int
     train: FederatedData  # stacked: [skews * seeds, ...]
     test: Tree  # held-out examples, the same in every run
-    byzantine: jax.Array  # [seeds, 1 + faced, clients]: nobody, then FACED of them
+    byzantine: np.ndarray  # [seeds, 1 + faced, clients]: nobody, then FACED of them
     example: Tree
 
 
@@ -52,8 +52,9 @@ def field(rounds: int = ROUNDS, seeds: int = SEEDS) -> Field:
     largest = max(each.largest for each in dealt)
     alike = [FederatedData(each.examples, each.start, each.size, largest) for each in dealt]
     masks = [[attacks.byzantine(f, CLIENTS, seed=seed) for f in (0, *FACED)] for seed in range(seeds)]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *alike)
-    return Field(rounds, seeds, stacked, whole.test.examples, jnp.asarray(masks), whole.example)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *alike)
+    test, example = jax.tree.map(np.asarray, (whole.test.examples, whole.example))
+    return Field(rounds, seeds, stacked, test, np.asarray(masks), example)
 
 
 def message() -> Tree:
@@ -85,11 +86,12 @@ def train(
         "score", NaN for a model that is not finite: the accuracy on held-out examples, or where less the share of examples on which the
         attack's trigger fails; "bits".
     """
-    data = jax.tree.map(lambda x: x[skew * field.seeds + draw], field.train)
+    data = jax.tree.map(lambda x: jnp.asarray(x)[skew * field.seeds + draw], field.train)
+    test = jax.tree.map(jnp.asarray, field.test)
     model, loss_fn = _model(), models.supervised(_model())
     work: Any = sgd_work(loss_fn, optax.sgd(RATE))
     if attack is not None:
-        work, aggregator = attacks.attacked(attack, field.byzantine[draw, faced], work, aggregator)
+        work, aggregator = attacks.attacked(attack, jnp.asarray(field.byzantine)[draw, faced], work, aggregator)
     algorithm = federate(
         work,
         aggregator,
@@ -103,7 +105,7 @@ def train(
     state, history = simulate(algorithm, data, model.init(key, field.example), everyone(), rounds=field.rounds, key=key)
     final = algorithm.params(state)
     finite = is_finite(jax.tree.map(lambda x: x[None], final), jnp.ones(1, bool))[0]
-    score = jnp.where(finite, _score(model, final, field.test, attack), jnp.nan)
+    score = jnp.where(finite, _score(model, final, test, attack), jnp.nan)
     return {"score": score, "bits": jnp.mean(history["uplink_bits"]) / CLIENTS}
 
 
