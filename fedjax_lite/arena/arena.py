@@ -30,7 +30,7 @@ BREAKDOWN = "withstands far-away messages"
 
 
 def arena(
-    contender: Aggregator | Callable[..., Aggregator] | Attack | optax.GradientTransformation | None = None,
+    contender: Any = None,
     *,
     name: str | None = None,
     seeds: int = SEEDS,

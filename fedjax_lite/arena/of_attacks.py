@@ -34,7 +34,7 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
     known = [attack for attack in built_in.ATTACKS if all(attack in each.under for each in rules.values())]
     rows = rank_attacks(rules, [*known, own], own)
     row = next(row for row in rows if row["attack"] == own)
-    told = _told(own, row, counted(rows), rules)
+    told = _told(own, row, f"{row['rank']} of {len(rows)}", counted(rows), rules)
     head = ["rank", "attack", "mean damage", "best rule's", "best rule", "rules that withstand", "against it"]
     printed = aligned(head, [_short(row, own, len(head)) for row in few(rows, own, "attack")])
     lines = [told[0], *printed, *told[1:], *notes]
@@ -59,12 +59,12 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
     return Arena("attack", own, tuple(rows), tuple(lines), text, values)
 
 
-def _told(own: str, row: Mapping[str, Any], against: str, rules: Mapping[str, Scores]) -> list[str]:
+def _told(own: str, row: Mapping[str, Any], rank: str, against: str, rules: Mapping[str, Scores]) -> list[str]:
     """Say where a contender stands, which rule is best against it, and which withstand."""
     kept = withstanding(rules, own)
     beside = f"; {against} attacks" if against else ""
     return [
-        f"{own}: rank {row['rank']} by mean damage ({with_interval(dict(row), 'mean')}){beside}",
+        f"{own}: rank {rank} by mean damage ({with_interval(dict(row), 'mean')}){beside}",
         f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
         f"{len(kept)} of {len(rules)} rules keep nine tenths of their score" + (f": {', '.join(kept[:6])}" if kept else ""),
         *(f"broken with {name}: {why}" for name, each in rules.items() for why in each.broken.values()),

@@ -50,8 +50,8 @@ ROW = {"aggregator": "rule", "attack": "attack", "uplink": "uplink"}  # kind -> 
 def few(rows: Sequence[dict[str, Any]], name: str | None, column: str) -> list[dict[str, Any] | None]:
     """Choose rows to print: the first, and those around `name`; None stands for rows between.
 
-    >>> [row and row["rule"] for row in few([{"rule": i} for i in range(40)], 30, "rule")][-4:]
-    [None, 29, 30, 31]
+    >>> [row and row["rule"] for row in few([{"rule": str(i)} for i in range(40)], "30", "rule")][-4:]
+    [None, '29', '30', '31']
     """
     if len(rows) <= MOST:
         return list(rows)
