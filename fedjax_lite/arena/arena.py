@@ -84,7 +84,8 @@ def arena(
         shown(name)
         beside = table if table.uplinks else table._replace(uplinks={"none": traffic(place, None)})
         return of_uplinks(beside, name, traffic(place, contender), notes)
-    return of_rules(table, contender_of(place, _make_of(contender), _apart(name or "my rule", RULES), minutes, shown), notes)
+    name = _apart(name or getattr(contender, "__name__", "my rule"), RULES)
+    return of_rules(table, contender_of(place, _make_of(contender), name, minutes, shown), notes)
 
 
 def _against_all(place: Field, attack: Attack, name: str, table: Table, shown: Callable[[str], None]) -> Intruder:

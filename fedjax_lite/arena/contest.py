@@ -57,7 +57,9 @@ def contest(field: Field, make: Make, attacks: Mapping[str, Attack], clean: bool
     broken: dict[str, str] = {}
     if clean:
         found = _meet(field, make, told, {}, broken)
-        lost = found.get("", lost)
+        if broken:  # then it trains under no attack
+            return Scores(lost, under, told, broken)
+        lost = found[""]
     met = _meet(field, make, told, attacks, broken) if attacks else {}
     return Scores(lost, under | met, told, broken)
 

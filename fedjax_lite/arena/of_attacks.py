@@ -8,7 +8,7 @@ import numpy as np
 from fedjax_lite.arena import attacks as built_in
 from fedjax_lite.arena.contest import Scores
 from fedjax_lite.arena.page import EACH_ALONE, SHARES, maps, page, paragraph, ranked, section
-from fedjax_lite.arena.ranking import cells, damage, rank_attacks, withstanding
+from fedjax_lite.arena.ranking import cells, damage, damages, rank_attacks, withstanding
 from fedjax_lite.arena.result import Arena, aligned, counted, difference, few, with_interval
 from fedjax_lite.arena.stored import Table, text_of
 
@@ -94,4 +94,4 @@ def _under(rules: Mapping[str, Scores], attack: str) -> str:
 
 def _damages(rules: Mapping[str, Scores], attack: str) -> np.ndarray:
     """Return the mean damage to each rule in each partition, `[rules, skews]`."""
-    return np.stack([(np.nan_to_num(each.clean)[None] - cells(each, [attack])[0]).mean((0, 2)) for each in rules.values()])
+    return np.stack([damages(each, attack).mean((0, 2)) for each in rules.values()])

@@ -91,8 +91,17 @@ def places(rules: Mapping[str, Scores], attacks: Sequence[str], contender: str) 
 
 
 def damage(rules: Mapping[str, Scores], attack: str) -> np.ndarray:
-    """Return what an attack costs each rule beside no attack, in the mean over numbers of attackers and partitions, `[rules, seeds]`."""
-    return np.stack([(np.nan_to_num(scores.clean) - cells(scores, [attack])[0]).mean((0, 1)) for scores in rules.values()])
+    """Return what an attack costs each rule beside no attack, in the mean over numbers of attackers and partitions, `[rules, seeds]`.
+
+    An attack that could not be run against a rule costs it nothing.
+    """
+    return np.stack([damages(scores, attack).mean((0, 1)) for scores in rules.values()])
+
+
+def damages(scores: Scores, attack: str) -> np.ndarray:
+    """Return what an attack costs one rule, `[faced, skews, seeds]`."""
+    lost = np.nan_to_num(scores.clean)[None] - cells(scores, [attack])[0]
+    return np.zeros_like(lost) if attack in scores.broken and np.isnan(scores.under[attack]).all() else lost
 
 
 def rank_attacks(rules: Mapping[str, Scores], attacks: Sequence[str], contender: str | None = None) -> list[dict[str, Any]]:
@@ -116,8 +125,8 @@ def rank_attacks(rules: Mapping[str, Scores], attacks: Sequence[str], contender:
 
 def withstanding(rules: Mapping[str, Scores], attack: str) -> list[str]:
     """Return the rules that keep nine tenths of their score without attackers under an attack."""
-    kept = {name: (cells(scores, [attack]).mean(), np.nan_to_num(scores.clean).mean()) for name, scores in rules.items()}
-    return [name for name, (under, clean) in kept.items() if under >= MOST * clean > 0]
+    clean = {name: np.nan_to_num(scores.clean).mean() for name, scores in rules.items()}
+    return [name for name, scores in rules.items() if clean[name] > 0 and damages(scores, attack).mean() <= (1 - MOST) * clean[name]]
 
 
 def rank_uplinks(uplinks: Mapping[str, Traffic], contender: str | None = None) -> list[dict[str, Any]]:

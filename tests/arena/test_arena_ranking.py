@@ -90,6 +90,8 @@ def test_an_attack_is_worth_the_score_that_it_takes():
     rows = rank_attacks(rules, ATTACKS, "one")
     assert [row["attack"] for row in rows] == ["one", "two"] and rows[0]["mean"] == pytest.approx(0.6)
     assert rows[0]["least"] == pytest.approx(0.4) and rows[0]["rule"] == "b" and rows[0]["withstand"] == 0
+    broken = scores(0.2, under={"two": np.full((3, 2, 4), np.nan)})._replace(broken={"two": "RuntimeError: no"})
+    assert damage({"c": broken}, "two").sum() == 0.0 and damage({"c": broken._replace(broken={})}, "two").mean() == 1.0
     assert rows[1]["least"] == pytest.approx(0.05) and rows[1]["verdict"] == "wins" and withstanding(rules, "two") == ["a"]
 
 
