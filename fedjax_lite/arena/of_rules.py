@@ -15,7 +15,7 @@ from fedjax_lite.arena.stored import Table, text_of
 
 WORST = (
     "Worst case: the score under the attack that hurts most, in the mean over 10, 20 and 30 % attackers and both partitions. "
-    "Mean: over all attacks too. A run whose model is lost scores 0."
+    "Mean: over all attacks too. A run whose model is lost scores 0. Breakdown: so many far-away messages are withstood."
 )
 ALL = "Mean score over the seeds and over 10, 20 and 30 % attackers."
 SHOWN = 4  # places that a line names
@@ -94,7 +94,7 @@ def _printed(rows: Sequence[dict[str, Any]], own: str | None) -> list[str]:
 
 def _ranking(rows: Sequence[dict[str, Any]], own: str | None) -> str:
     """Write the table of the page."""
-    head = ["rank", "rule", "worst case", "mean", "rank by mean", "no attack", "withstands far-away messages"]
+    head = ["rank", "rule", "worst case", "mean", "rank by mean", "no attack", "breakdown"]
     body = [[*_columns(row), *([difference(row)] if own else [])] for row in rows]
     return f'<div class="wide">{ranked([*head, *(["against it, worst case"] if own else [])], body, own)}</div>'
 

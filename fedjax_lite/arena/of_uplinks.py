@@ -65,9 +65,9 @@ def _short(row: dict[str, Any] | None, width: int) -> list[str]:
 
 def _figure(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     """Draw the front as a curve, the contender and the other uplinks as points."""
-    places = sorted((row["bits"], row["score"], row["uplink"], row["front"]) for row in rows if np.isfinite(row["bits"]))
+    places = sorted((row["bits"] / 1000, row["score"], row["uplink"], row["front"]) for row in rows if np.isfinite(row["bits"]))
     own = [(bits, score) for bits, score, uplink, _ in places if uplink == name]
     front = [(bits, score) for bits, score, _, on in places if on]
     # A gap after each point keeps points apart, without a line between them.
     others = [point for bits, score, uplink, on in places if uplink != name and not on for point in ((bits, score), (bits, None))]
-    return line_chart("score", {name: own, "front": front, "others": others}, across="bits of a message")
+    return line_chart("score", {name: own, "front": front, "others": others}, across="kilobits of a message")

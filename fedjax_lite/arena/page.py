@@ -12,7 +12,8 @@ from fedjax_lite.report.heat import heat_map
 from fedjax_lite.report.table import html_table
 
 STYLE = """
-figure.heat { flex: 0 1 auto } .heat svg { font-variant-numeric: tabular-nums }
+body { max-width: 1180px } .wide td { white-space: nowrap }
+figure.heat { flex: 0 1 auto; width: 100% } .heat svg { font-variant-numeric: tabular-nums }
 tr.own { font-weight: 600; background: #f0f5fb }
 """
 SHARES = [f"{100 * f // CLIENTS} %" for f in FACED]
