@@ -67,6 +67,7 @@ def arena(
     >>> found.kind, found.ranking().index("median") < found.ranking().index("mean"), 0 < found.row("median")["worst"] < 1
     ('aggregator', True, True)
     """
+    _check(contender)
     integer("arena", "seeds", seeds, least=1)
     integer("arena", "rounds", rounds, least=1)
     positive("arena", "minutes", minutes)
@@ -128,12 +129,17 @@ def _make_of(contender: Any) -> Make:
     """Return the function from a number of Byzantine clients to the contender."""
     if isinstance(contender, Aggregator):
         return lambda num_byzantine: contender
-    if callable(contender):
-        return lambda num_byzantine: contender(num_byzantine=num_byzantine)
-    raise TypeError(
-        "arena: contender must be a fl.Aggregator, a function of num_byzantine that makes one, a fl.attacks.Attack or an uplink, got "
-        f"{contender!r}: call the function that makes it"
-    )
+    return lambda num_byzantine: contender(num_byzantine=num_byzantine)
+
+
+def _check(contender: Any) -> None:
+    """Refuse what is no contender."""
+    kinds = Aggregator | Attack | optax.GradientTransformation | None
+    if not isinstance(contender, kinds) and not callable(contender):
+        raise TypeError(
+            "arena: contender must be a fl.Aggregator, a function of num_byzantine that makes one, a fl.attacks.Attack or an uplink, got "
+            f"{contender!r}: call the function that makes it"
+        )
 
 
 def _apart(name: str, known: Container[str]) -> str:

@@ -1,12 +1,17 @@
 """`fl.arena` and `fedjax-lite arena`: contenders of every kind, a rule from a file, refusals by name."""
 
+import importlib
 import json
 
+import numpy as np
 import pytest
 from shells import shell_in
 
 import fedjax_lite as fl
 from fedjax_lite.arena.rules import RULES
+from fedjax_lite.arena.traffic import Traffic
+
+module = importlib.import_module("fedjax_lite.arena.arena")  # whose name in fl is the function
 
 MINE = """
 import jax, jax.numpy as jnp
@@ -74,7 +79,7 @@ def test_a_rule_from_a_file_is_ranked_by_the_command_line(shell, tmp_path):
     assert "Where it breaks and wins" in page and "my_rule(groups=10)" in page
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_a_copy_of_a_built_in_rule_ties_with_it(shell):
     """Also: a rule that takes num_byzantine is told how many there are, as the built-in one was."""
     found = json.loads(shell("arena mine.py:my_trimmed_mean --seeds 1 --quiet --devices 1 --json")[1])
@@ -97,7 +102,11 @@ def test_an_uplink_stands_by_score_and_bits(shell):
     assert rows["qsgd(levels=16)"]["bits"] == rows["qsgd(16)"]["bits"] and abs(rows["qsgd(16)"]["difference"]) < 0.01
 
 
-@pytest.mark.deep
-def test_other_rounds_stand_alone():
-    found = fl.arena(fl.uplink.sign(), name="mine", rounds=2, seeds=1, progress=False)
-    assert sorted(found.ranking()) == ["mine", "none"] and str(found).splitlines()[-1].startswith("alone: the scores of what is built in")
+@pytest.mark.parametrize("numbers", [{"rounds": 2}, {"seeds": 6}], ids=str)
+def test_other_rounds_and_more_seeds_stand_alone(monkeypatch, numbers):
+    bits = {None: 100.0}
+    monkeypatch.setattr(module, "field", lambda rounds, seeds: None)
+    monkeypatch.setattr(module, "traffic", lambda place, uplink: Traffic(np.full((2, 3), 0.5), bits.get(uplink, 10.0)))
+    found = fl.arena(fl.uplink.sign(), name="mine", **numbers)
+    assert sorted(found.ranking()) == ["mine", "none"] and found.row()["share"] == 0.1
+    assert str(found).splitlines()[-1].startswith("alone: the scores of what is built in are of 40 rounds and 5 seeds")
