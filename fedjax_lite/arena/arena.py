@@ -1,6 +1,7 @@
 """`fl.arena`: is my aggregator, attack or uplink any good?"""
 
 import datetime
+import inspect
 import time
 from collections.abc import Callable, Container
 from typing import Any
@@ -85,7 +86,7 @@ def arena(
         shown(name)
         beside = table if table.uplinks else table._replace(uplinks={"none": traffic(place, None)})
         return of_uplinks(beside, name, traffic(place, contender), notes)
-    name = _apart(name or getattr(contender, "__name__", "my rule"), RULES)
+    name = _apart(name or str(getattr(contender, "__name__", "my rule")), RULES)
     return of_rules(table, contender_of(place, _make_of(contender), name, minutes, shown), notes)
 
 
@@ -134,8 +135,10 @@ def _make_of(contender: Any) -> Make:
 
 def _check(contender: Any) -> None:
     """Refuse what is no contender."""
-    kinds = Aggregator | Attack | optax.GradientTransformation | None
-    if not isinstance(contender, kinds) and not callable(contender):
+    if isinstance(contender, Aggregator | Attack | optax.GradientTransformation | None):
+        return
+    takes = inspect.signature(contender).parameters.values() if callable(contender) else ()
+    if not any(each.name == "num_byzantine" or each.kind is each.VAR_KEYWORD for each in takes):
         raise TypeError(
             "arena: contender must be a fl.Aggregator, a function of num_byzantine that makes one, a fl.attacks.Attack or an uplink, got "
             f"{contender!r}: call the function that makes it"

@@ -68,6 +68,8 @@ def test_bad_input_is_refused_by_name(shell, line, message):
 def test_what_is_no_contender_is_refused():
     with pytest.raises(TypeError, match="contender must be a fl.Aggregator, a function of num_byzantine .* got 3: call the function"):
         fl.arena(3)
+    with pytest.raises(TypeError, match="got <function median at .*: call the function that makes it"):
+        fl.arena(fl.aggregators.median)
 
 
 @pytest.mark.deep
