@@ -54,6 +54,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
 from fedjax_lite.runner.hosts import join_hosts
+from fedjax_lite.runner.loaded import Run, load_run
 from fedjax_lite.runner.model_file import load_params
 from fedjax_lite.runner.plan import Plan, plan
 from fedjax_lite.runner.run import Result, run
@@ -79,6 +80,7 @@ __all__ = [
     "Mean",
     "Plan",
     "Result",
+    "Run",
     "Server",
     "Shared",
     "State",
@@ -109,6 +111,7 @@ __all__ = [
     "keep_leaves",
     "leaves",
     "load_params",
+    "load_run",
     "loss_term",
     "mixing",
     "models",

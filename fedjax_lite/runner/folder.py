@@ -13,6 +13,7 @@ import jax
 from fedjax_lite.base import State, Tree
 from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
+from fedjax_lite.runner.architecture import save_architecture
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.client_table import MOST_LABELS, save_table
 from fedjax_lite.runner.environment import environment
@@ -162,6 +163,7 @@ class RunFolder:
     def _end(self, status: str, records: Records, params: Tree, table: Mapping[str, Any], more: dict[str, Any]) -> None:
         """Write the model, its classes or vocabulary, the table of clients, the report and the summary."""
         save_params(self.path, params)
+        save_architecture(self.path, more.pop("architecture", None))
         if words := more.get("words"):
             write(self.path / WORDS, json.dumps(words, ensure_ascii=False, indent=0))
             more = more if len(words) <= MOST_LABELS else {name: x for name, x in more.items() if name != "words"}

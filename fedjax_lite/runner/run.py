@@ -22,6 +22,7 @@ from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.report.staleness import ages_counted
+from fedjax_lite.runner.architecture import architecture_of
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
@@ -169,6 +170,7 @@ def run(
             named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
             totals = _totals(setup, shapes, delta, state, history, named) | ({"baselines": beside} if beside else {}) | clients.beside
             totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
+            totals |= {"architecture": architecture_of(loss_fn, algorithm.params(state), setup.data.example)}
             folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
     return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes)
 
