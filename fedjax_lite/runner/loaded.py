@@ -14,7 +14,7 @@ from safetensors.flax import load_file
 
 from fedjax_lite.base import Tree
 from fedjax_lite.models import Model, WithStatistics
-from fedjax_lite.models.reading import read_by
+from fedjax_lite.models.reading import batch_shapes, by_name, read_by
 from fedjax_lite.refuse import short
 from fedjax_lite.runner.architecture import ARCHITECTURE, example_of, made_again
 from fedjax_lite.runner.client_table import read_table
@@ -132,36 +132,17 @@ def _prediction(place: Path, model: Model | None, params: Tree | None, example: 
             raise ValueError(f"load_run: {place}: {why}")
 
         return refuse
-    reads = read_by(model, params, example) if isinstance(example, Mapping) else {"x": None}
+    reads = batch_shapes(read_by(model, params, example)) if isinstance(example, Mapping) else {"x": None}
 
     def predict(inputs: Any) -> Any:
         if isinstance(example, Mapping) or example is None:
-            inputs = _by_name(inputs, reads)
+            inputs = by_name("predict", inputs, reads)
         return _apply(model.apply, params, inputs)
 
     return predict
 
 
 _apply = Compiled(lambda apply, params, batch: apply(params, batch, None), parts=1)
-
-
-def _by_name(inputs: Any, reads: Mapping[str, Any]) -> dict[str, Any]:
-    """Return inputs as a batch with the leaves that a model reads.
-
-    Raises:
-        ValueError: for leaves that are missing, an array where several are needed, and what lacks its batch axis.
-    """
-    if not isinstance(inputs, Mapping):
-        if len(reads) != 1:
-            raise ValueError(f"predict: the model reads the leaves {', '.join(reads)}: give a dict of them")
-        inputs = {next(iter(reads)): inputs}
-    for name, like in reads.items():
-        if name not in inputs:
-            raise ValueError(f"predict: the model reads the leaf {name!r}, and the batch has {', '.join(map(str, inputs)) or 'none'}")
-        found = np.shape(inputs[name])
-        if isinstance(like, jax.ShapeDtypeStruct) and len(found) != len(like.shape) + 1:
-            raise ValueError(f"predict: {name} must be [batch, {', '.join(map(str, like.shape))}], got the shape {list(found)}")
-    return {name: jnp.asarray(inputs[name]) for name in reads}
 
 
 def _told(example: Tree) -> str:

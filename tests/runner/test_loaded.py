@@ -121,7 +121,7 @@ def test_a_model_of_several_inputs_takes_a_dict(tmp_path):
         run.predict(batch["a"])
     with pytest.raises(ValueError, match="predict: the model reads the leaf 'b', and the batch has a"):
         run.predict({"a": batch["a"]})
-    with pytest.raises(ValueError, match=r"predict: b must be \[batch, \], got the shape \[\]"):
+    with pytest.raises(ValueError, match=r"predict: b must be \[batch\], got the shape \[\]"):
         run.predict(batch | {"b": np.float32(1)})
 
 
