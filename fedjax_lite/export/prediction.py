@@ -46,8 +46,8 @@ def prediction(
 ) -> Path:
     """Write a model's prediction with its parameters into one file: StableHLO, which `jax.export.deserialize` reads on each platform.
 
-    The program is `model.apply(params, batch, None)`, for any number of examples, of the leaves that it reads. What has a form of its own for
-    a CPU, such as layers that run on one example after another, may be in the form of the machine that writes the file.
+    The program is `model.apply(params, batch, None)`, for any number of examples above 0, of the leaves that it reads. Layers that a CPU runs on
+    one example after another are so in all of the file if a CPU writes it.
 
     Args:
         model, params: the model.

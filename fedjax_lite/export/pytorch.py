@@ -23,6 +23,7 @@ NETWORKS = (*FLATTENED, "char_lstm", "linear", "logistic", "mlp", "resnet18", "r
 WRAPPERS = ("augmented", "normalised")  # whose parameters are those of the model inside
 LISTS = {"Conv": "conv", "Dense": "dense", "GroupNorm": "norm", "BatchNorm": "norm", "LayerNorm": "norm", "LSTM": "lstm", "Block": "blocks"}
 WORDS = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var", "embedding": "embedding.weight"}
+PATH = re.compile(rf"((params|statistics)/)?(_?({'|'.join(LISTS)})_\d+/)*({'|'.join(WORDS)}|bias|recurrent|positions)")
 OF_ATTENTION = {  # a block of the transformer, as torch.nn.TransformerEncoderLayer names its layers
     "dense.0.": "self_attn.in_proj_",
     "dense.1.": "self_attn.out_proj.",
@@ -110,6 +111,10 @@ def _names(function: str, model: Model, params: Tree) -> dict[str, list[str]]:
     if network is None:
         raise ValueError(
             f"{function}: the model must be one of fl.models.{', '.join(NETWORKS)}: write a model of your own with fl.export.arrays(params)"
+        )
+    if strange := [path for path in paths_of(params) if not PATH.fullmatch(path)]:
+        raise ValueError(
+            f"{function}: the parameters are not those of {network}, which has no leaf {strange[0]!r}: give what its init makes"
         )
     return {path: _torch_names(path, network == "transformer") for path in paths_of(params)}
 

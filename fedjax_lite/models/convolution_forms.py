@@ -40,7 +40,7 @@ class Form(NamedTuple):
         return high, wide
 
 
-def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
+def result_shape(a, b, wanted: str, form: Form) -> tuple[Any, ...]:  # the number of examples may be left open
     """Return the shape of the array `wanted`, "x", "w" or "z", from the two others in this order."""
     if wanted == "x":
         return (*b.shape[:2], *form.image, a.shape[-2])
@@ -145,7 +145,7 @@ def _over_chunks(compute: Callable, arrays, w, form: Form, *, summed: bool):
     return lax.fori_loop(0, batch // size, some, match_axes(total, arrays[0])[0])
 
 
-def _chunk(batch: int, w, form: Form) -> int:
+def _chunk(batch: Any, w, form: Form) -> Any:
     """Return how many examples' patches are no larger than `_CACHE` or the kernel, which is read once a chunk: a divisor of `batch`."""
     if math.prod(form.window) == 1:
         return batch
