@@ -46,8 +46,8 @@ def prediction(
 ) -> Path:
     """Write a model's prediction with its parameters into one file: StableHLO, which `jax.export.deserialize` reads on each platform.
 
-    The program is `model.apply(params, batch, None)`, for any number of examples above 0, of the leaves that it reads. Layers that a CPU runs on
-    one example after another are so in all of the file if a CPU writes it.
+    The program is `model.apply(params, batch, None)` of the leaves that it reads, for any number of examples but 0. Layers that a CPU
+    runs on one example after another are so in all of the file if a CPU writes it.
 
     Args:
         model, params: the model.

@@ -57,6 +57,7 @@ def test_the_file_gives_the_bits_of_the_compiled_model(case, written):
     np.testing.assert_allclose(predict(x[:1]), predict(x)[:1], rtol=1e-4, atol=1e-5)  # another number of examples
 
 
+@pytest.mark.deep
 def test_a_strided_convolution_whose_products_are_taken_an_example_at_a_time(written):
     """Elsewhere as many at a time as fit a cache: the same to rounding."""
     model, x = models.resnet18(4, widths=(2, 2, 4, 4), stem="imagenet"), images(16, 16, 3)
