@@ -18,6 +18,7 @@ from fedjax_lite import (
     sampling,
     schedules,
     uplink,
+    writers,
 )
 from fedjax_lite.algorithms.freeze import freeze
 from fedjax_lite.algorithms.in_turn import in_turn
@@ -139,4 +140,5 @@ __all__ = [
     "summarize",
     "train_leaves",
     "uplink",
+    "writers",
 ]

@@ -46,7 +46,7 @@ def report(
     rounds += f" and {final[HOURS]:.3g} virtual hours" if final.get(HOURS) else ""
     parts = [
         f"<h1>{escape(name)}</h1>",
-        f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
+        f'<p><span class="status">{escape(summary["status"].replace("_", " "))}</span> after {rounds}, {_duration(summary["seconds"])}</p>',
         f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else "",
         f"<h2>Evaluation after round {final['round']}</h2>{_pairs(evaluated)}{_spread(spread)}" if evaluated else "",
         classes_section(summary["classification"], final["round"]) if summary.get("classification") else "",
