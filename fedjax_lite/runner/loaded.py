@@ -21,7 +21,7 @@ from fedjax_lite.runner.client_table import read_table
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.files import holds
 from fedjax_lite.runner.folder import CONFIG, SUMMARY, WORDS
-from fedjax_lite.runner.model_file import PARAMS, load_params
+from fedjax_lite.runner.model_file import BEST, PARAMS, load_params
 from fedjax_lite.runner.records import Records, read_records
 from fedjax_lite.tree import nested, paths_of
 
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     example: Tree | None  # shapes and dtypes of an example, without a batch axis
 
 
-def load_run(folder: str | Path, model: Model | None = None) -> Run:
+def load_run(folder: str | Path, model: Model | None = None, *, best: bool = False) -> Run:
     """Read a run's folder back: what it was, what came out, and its global model, ready to predict.
 
     The model is made again by the name and arguments in model.json, which a run writes where its `loss_fn` is of
@@ -52,6 +52,7 @@ def load_run(folder: str | Path, model: Model | None = None) -> Run:
     Args:
         folder: what `fl.run` was given as `out`.
         model: in place of the one that the folder tells of.
+        best: take the best model, which `fl.run(..., keep_best=...)` has kept, in place of the last one.
 
     Returns:
         A `Run`. What is not there, is empty or None: of a run that still goes on or has failed, parameters and clients. What `predict`
@@ -78,9 +79,11 @@ def load_run(folder: str | Path, model: Model | None = None) -> Run:
     config, summary = _read(place / CONFIG, tomllib.loads, dict), _read(place / SUMMARY, json.loads, dict)
     described, words = _read(place / ARCHITECTURE, json.loads, dict), _read(place / WORDS, json.loads, list)
     model, example, why = _model(place, described, model)
-    params = _params(place / PARAMS, model, example)
+    file = place / (BEST if best else PARAMS)
+    params = _params(file, model, example)
     if params is None:
-        why = f"there is no {PARAMS} yet, the run's status is {summary.get('status', 'unknown')!r}: let it end, or resume it"
+        remedy = "let it end, or resume it" + (", with keep_best" if best else "")
+        why = f"there is no {file.name} yet, the run's status is {summary.get('status', 'unknown')!r}: {remedy}"
     known = (config, summary, read_records(place), model, params, read_table(place))
     return Run(*known, _prediction(place, model, params, example, why), tuple(words) if words else None, example)
 

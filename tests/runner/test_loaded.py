@@ -106,6 +106,15 @@ def test_another_model_is_refused_by_its_leaf(tmp_path):
         fl.load_run(tmp_path, fl.models.lenet5())
 
 
+def test_the_best_model_where_one_was_kept(tmp_path):
+    with pytest.raises(ValueError, match="there is no best.safetensors yet, .*: let it end, or resume it, with keep_best"):
+        fl.load_run(written(tmp_path), best=True).predict(X)
+    kept = jax.tree.map(lambda x: x + 1, PARAMS)
+    save_params(tmp_path, kept, "best.safetensors")
+    same(fl.load_run(tmp_path, best=True).params, kept)
+    same(fl.load_run(tmp_path).params, PARAMS)
+
+
 def test_half_precision_stays(tmp_path):
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     same(fl.load_run(written(tmp_path, params=params)).params, params)
