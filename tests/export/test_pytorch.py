@@ -1,11 +1,13 @@
 """State dicts of PyTorch: by NumPy's own layers of channels first, and where torch is installed by its modules, for every network."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pages import ROOT
 
 import fedjax_lite as fl
 from fedjax_lite import models
@@ -104,6 +106,19 @@ def test_a_module_of_torch_gives_the_same_outputs_and_the_parameters_back(case, 
     np.testing.assert_allclose(found, outputs(model, params, x), rtol=1e-8, atol=1e-8)
     again = fl.export.from_state_dict(model, module.state_dict(), jax.eval_shape(lambda: params))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), again, params)
+
+
+@pytest.mark.deep
+def test_the_module_in_the_docs_gives_the_same_outputs():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    text = (ROOT / "docs" / "exporting.md").read_text()
+    names = {"nn": torch.nn, "F": torch.nn.functional}
+    exec(next(block for block in re.findall(r"```py\n(.*?)```", text, re.DOTALL) if "class LeNet5" in block), names)
+    model, x = models.lenet5(), images(28, 28, 1)
+    params, module = started(model, x), names["LeNet5"]()
+    module.load_state_dict({name: torch.from_numpy(leaf) for name, leaf in fl.export.state_dict(model, params).items()}, strict=True)
+    found = module(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).detach().numpy()
+    np.testing.assert_allclose(found, outputs(model, params, x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.deep) for case in CASES])
