@@ -10,9 +10,11 @@ from fedjax_lite import (
     clock,
     data,
     distill,
+    export,
     leaves,
     mixing,
     models,
+    plots,
     privacy,
     sampling,
     schedules,
@@ -37,6 +39,7 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
+from fedjax_lite.comparison import Comparison, check, compare
 from fedjax_lite.data import partition, split
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
@@ -56,6 +59,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
 from fedjax_lite.runner.hosts import join_hosts
+from fedjax_lite.runner.loaded import Run, load_run
 from fedjax_lite.runner.model_file import load_params
 from fedjax_lite.runner.plan import Plan, plan
 from fedjax_lite.runner.run import Result, run
@@ -74,6 +78,7 @@ __all__ = [
     "Classification",
     "Client",
     "ClientWork",
+    "Comparison",
     "Convergence",
     "Family",
     "FederatedData",
@@ -82,6 +87,7 @@ __all__ = [
     "Mean",
     "Plan",
     "Result",
+    "Run",
     "Server",
     "Shared",
     "State",
@@ -96,14 +102,17 @@ __all__ = [
     "attacks",
     "availability",
     "baselines",
+    "check",
     "checks",
     "class_scores",
     "classification",
     "clock",
+    "compare",
     "data",
     "distill",
     "evaluate",
     "evaluate_each",
+    "export",
     "federate",
     "fine_tuned",
     "freeze",
@@ -113,6 +122,7 @@ __all__ = [
     "keep_leaves",
     "leaves",
     "load_params",
+    "load_run",
     "loss_term",
     "mixing",
     "models",
@@ -125,6 +135,7 @@ __all__ = [
     "padded",
     "partition",
     "plan",
+    "plots",
     "privacy",
     "round_key",
     "run",
