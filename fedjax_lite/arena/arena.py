@@ -52,7 +52,7 @@ def arena(
         name: of the contender.
         seeds: of data, model, attackers and draws; at most 5 where the built-in scores are not run again.
         rounds: of a run. Built-in scores are of 40, so with others a contender stands alone.
-        again: run what is built in too, in some 20 to 40 minutes on two cores; `save` then writes their table.
+        again: run what is built in too, in some 20 to 50 minutes on two cores; `save` then writes their table.
         minutes: what would take longer is not run and told so, the worst case by gradients first.
         progress: say on a terminal what is being done.
 

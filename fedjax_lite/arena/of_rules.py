@@ -60,7 +60,7 @@ def _summary(own: str | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _told(contender: Contender, at: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say in a few lines where a contender breaks and wins, what of the contract it breaks, and what it costs."""
     lines = [f"broken under {name or 'all attacks'}: {why}" for name, why in contender.scores.broken.items()]
-    broken = [row for row in at if row["breaks"] is not None]
+    broken = sorted((row for row in at if row["breaks"] is not None), key=lambda row: (row["breaks"], sum(row["scores"])))
     breaks = [f"{row['attack']} from {100 * row['breaks'] // CLIENTS} % ({row['partition']})" for row in broken]
     wins = [f"{row['attack']} ({row['partition']})" for row in at if row.get("verdict") == "wins"]
     if at:

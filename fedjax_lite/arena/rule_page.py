@@ -28,7 +28,13 @@ def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[s
         scores = np.stack([contender.scores.under[attack].mean(-1) for attack in met])  # [attacks, faced, skews]
         clean = np.broadcast_to(contender.scores.clean.mean(-1), (len(met), 1, len(SKEWS)))
         drawn = maps(met, ["0 %", *SHARES], np.concatenate([clean, scores], 1))
-        parts.append(section(f"Scores of {contender.name}", drawn, "Mean over the seeds, by the share of attackers."))
+        parts.append(
+            section(
+                f"Scores of {contender.name}",
+                drawn,
+                "Mean over the seeds, by the share of attackers; no number where the model of a seed is lost.",
+            )
+        )
         head = ["attack", "partition", *SHARES, "breaks from", "best other rule", "against it"]
         parts.append(section("Where it breaks and wins", f'<div class="wide">{html_table(list(map(_place, at)), head)}</div>', BREAKS))
     if contender.contract is not None:

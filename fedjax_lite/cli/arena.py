@@ -45,7 +45,7 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"of every cell (default: {SEEDS}, which is the most without --all)")
     alone = f"of a run (default: {ROUNDS}; with others the contender stands alone, but for --all)"
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=alone)
-    parser.add_argument("--all", action="store_true", help="run what is built in again too: some 20 to 40 minutes on two cores")
+    parser.add_argument("--all", action="store_true", help="run what is built in again too: some 20 to 50 minutes on two cores")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"leave out what would take longer (default: {MINUTES:g})")
     parser.add_argument("--devices", type=int, metavar="N", help="how many devices share the runs (default: up to 8 cores of a CPU)")
     completed(parser.add_argument("--out", type=Path, help="folder to write to (default: runs/arena_NAME)"), shtab.DIRECTORY)
