@@ -1,0 +1,2 @@
+def on_files(files, config):
+    return files
