@@ -21,6 +21,7 @@ CUTS = {
     "docs/comparing.md": [],
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
     "docs/differentiable.md": [],
+    "docs/exporting.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
     "docs/models.md": [],
     "docs/participation.md": [],
