@@ -1,0 +1,75 @@
+"""The site of docs/: every page is in its navigation, every public module in its reference, every band is of something that is measured.
+
+That it builds without a warning is asked by `make docs`."""
+
+import inspect
+import sys
+
+import pytest
+import yaml
+from pages import PAGES, ROOT
+
+import fedjax_lite as fl
+from fedjax_lite.comparison.expected import bands_of
+from fedjax_lite.configuration.config import load
+from fedjax_lite.configuration.grid import grid_of
+
+SITE = ROOT / "docs" / "site"
+CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """The modules beside the site's configuration that need no mkdocs."""
+    monkeypatch.syspath_prepend(str(SITE))
+    before = set(sys.modules)
+    yield __import__
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_every_page_is_in_the_navigation(site):
+    settings, navigation = yaml.safe_load((SITE / "mkdocs.yml").read_text()), site("navigation")
+    pages = [page.removeprefix("docs/") for page in PAGES if page != "README.md"]
+    nav = navigation.expanded(settings["nav"], set(pages) - set(navigation.leaves(settings["nav"])), pages)
+    found = navigation.leaves(nav)
+    assert set(pages) <= set(found) and len(found) == len(set(found))
+    assert set(found) - set(pages) == {"index.md", "reference/index.md", "CHANGELOG.md"}  # the README, the package's names
+
+
+def test_patterns_of_the_navigation_stand_for_what_is_not_named(site):
+    expanded = site("navigation").expanded
+    nav = ["a.md", {"More": ["b/two.md", "b/*.md"]}, {"None": ["c/*.md"]}]
+    assert expanded(nav, {"b/one.md", "b/three.md"}, ["a.md", "b/one.md", "b/three.md", "b/two.md"]) == [
+        "a.md",
+        {"More": ["b/two.md", "b/one.md", "b/three.md"]},
+    ]
+
+
+def test_every_public_name_is_in_the_reference(site):
+    """Read from the sources, they are those that the imported package has."""
+    public = site("public")
+    rooms = {name: value.__name__ for name in fl.__all__ if inspect.ismodule(value := getattr(fl, name))}
+    assert public.modules() == rooms
+    for name, module in {"fl": "fedjax_lite", **rooms}.items():
+        here = fl if name == "fl" else getattr(fl, name)
+        for each in public.names(module):
+            value = getattr(here, each.name)
+            assert each.is_module == inspect.ismodule(value)
+            if inspect.isfunction(value) or inspect.isclass(value):
+                assert each.line == (inspect.getdoc(value) or "").split("\n")[0], f"{name}.{each.name}"
+        assert [each.name for each in public.names(module)] == here.__all__
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_bands_are_of_cells_that_a_study_has(path, site):
+    config = load(path)
+    expected = config.values.get("expected", {})
+    bands = bands_of(expected) if expected else []
+    axes = grid_of(config).axes if "grid" in config.values else ()
+    cells = {name: {str(row[i]) for row in axis.rows} for axis in axes for i, name in enumerate(axis.names)}
+    for band in bands:
+        assert 0 <= band.low < band.high and all(str(value) in cells[name] for name, value in band.of)
+        assert band.round is None or band.round % config.values["run"]["evaluate_every"] == 0
+    section = site("results").section(path)
+    assert section.count("\n| `") == len(bands) and f"fedjax-lite run configs/{path.name}" in section.replace("study", "run")
