@@ -12,7 +12,7 @@ class Name(NamedTuple):
     """A public name of a module."""
 
     name: str
-    module: str  # where it is exported
+    path: str  # where it is defined
     line: str  # the first line of its docstring; "" where it has none
     is_module: bool
 
@@ -27,7 +27,7 @@ def names(module: str) -> list[Name]:
     found = []
     for name in exported(module):
         target = resolved(module, name)
-        found.append(Name(name, module, first_line(target), is_module(target)))
+        found.append(Name(name, target, first_line(target), is_module(target)))
     return found
 
 

@@ -13,28 +13,37 @@ def on_files(files, config):
 
 def pages() -> dict[str, str]:
     """Return the reference: page -> Markdown."""
-    own = [name for name in names("fedjax_lite") if not name.is_module]
-    rooms = {room: [name for name in names(module) if not name.is_module] for room, module in modules().items()}
-    found = {"fl": page("fl", first_line("fedjax_lite"), own)}
-    found |= {room: page(f"fl.{room}", first_line(modules()[room]), listed) for room, listed in rooms.items()}
-    return {"index": index({"fl": own} | rooms)} | found
+    modules_of = modules() | {"fl": "fedjax_lite"}  # rooms first: a name of both is shown in its room
+    listed = {room: [name for name in names(module) if not name.is_module] for room, module in modules_of.items()}
+    homes: dict[str, str] = {}
+    for room, found in listed.items():
+        for name in found:
+            homes.setdefault(name.path, room)
+    return {"index": index(listed, homes)} | {room: page(room, first_line(modules_of[room]), listed[room], homes) for room in listed}
 
 
-def page(title: str, line: str, listed: list[Name]) -> str:
+def page(room: str, line: str, listed: list[Name], homes: dict[str, str]) -> str:
     """Return the page of a module: a table of its names, then each with its docstring."""
-    rows = "\n".join(f"| [`{name.name}`](#{name.module}.{name.name}) | {escaped(name.line)} |" for name in listed)
-    blocks = "\n\n".join(f"::: {name.module}.{name.name}" for name in listed)
-    return f"# {title}\n\n{line}\n\n| name | |\n|---|---|\n{rows}\n\n{blocks}\n"
+    blocks = "\n\n".join(f"::: {name.path}" for name in listed if homes[name.path] == room)
+    return f"# {title(room)}\n\n{line}\n\n{table(listed, homes)}\n\n{blocks}\n"
 
 
-def index(rooms: dict[str, list[Name]]) -> str:
+def index(rooms: dict[str, list[Name]], homes: dict[str, str]) -> str:
     """Return the page of all public names."""
-    parts = []
-    for room, listed in rooms.items():
-        rows = "\n".join(f"| [`{name.name}`]({room}.md#{name.module}.{name.name}) | {escaped(name.line)} |" for name in listed)
-        parts.append(f"## [{'fl' if room == 'fl' else f'fl.{room}'}]({room}.md)\n\n| name | |\n|---|---|\n{rows}\n")
     first = "Every public name with its first line, as `import fedjax_lite as fl` has them. What each part is for is in [names](../names.md)."
-    return f"# API index\n\n{first}\n\n" + "\n".join(parts)
+    parts = [f"## [{title(room)}]({room}.md)\n\n{table(rooms[room], homes)}" for room in sorted(rooms, key=title)]
+    return "\n\n".join(["# API index", first, *parts]) + "\n"
+
+
+def table(listed: list[Name], homes: dict[str, str]) -> str:
+    """Return names, each linked to its docstring, and their first lines."""
+    rows = [f"| [`{name.name}`]({homes[name.path]}.md#{name.path}) | {escaped(name.line)} |" for name in listed]
+    return "\n".join(["| name | |", "|---|---|", *rows])
+
+
+def title(room: str) -> str:
+    """Return the name by which a user calls a module."""
+    return room if room == "fl" else f"fl.{room}"
 
 
 def escaped(line: str) -> str:
