@@ -1,0 +1,37 @@
+"""Where a run's time went, in its report."""
+
+from typing import Any
+
+from fedjax_lite.report.table import duration, pairs
+
+__all__ = ["time_body"]
+
+SAID = {
+    "compile": "tracing and compiling",
+    "start": "data to the device, first state",
+    "rounds": "rounds, with their evaluations",
+    "records": "lines and checkpoints",
+    "end": "evaluations after the last round",
+}
+
+
+def time_body(time: dict[str, Any]) -> str:
+    """Write the summary's entry "time".
+
+    >>> "<td>4</td>" in time_body({"seconds": {"compile": 2.0, "rounds": 5.0}, "rounds": 20})
+    True
+    """
+    rows: dict[str, Any] = {SAID.get(part, part): duration(seconds) for part, seconds in time["seconds"].items()}
+    if time["rounds"] and time["seconds"].get("rounds"):
+        rows["rounds a second"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
+    text = ""
+    if (lanes := time.get("lanes")) and lanes["share"] is not None:
+        rows["useful share of the lanes"] = f"{100 * lanes['share']:.1f} %"
+        where = f"{lanes['lanes']} lane{'' if lanes['lanes'] == 1 else 's'}" + (
+            f" on each of {lanes['devices']} devices" if lanes["devices"] > 1 else ""
+        )
+        text = (
+            f"<small>Useful share: of the steps that {where} made until the last client of a round was done, those that clients needed "
+            f"({lanes['needed']:,} of {lanes['made']:,} in {lanes['rounds']:,} rounds).</small>"
+        )
+    return pairs(rows) + text
