@@ -42,6 +42,16 @@ def rounded(low: int | float, high: int | float, may_be_log: bool = False) -> Ax
     return Axis(_scale(first, last, LEFT, WIDTH - RIGHT, log), named, log, (first, last))
 
 
+def whole_numbers(most: int) -> Axis:
+    """Lay out a horizontal axis on which each of the numbers 0 to `most` has a stretch around it.
+
+    >>> whole_numbers(3).ticks, whole_numbers(3).span
+    ([0, 1, 2, 3], (-0.5, 3.5))
+    """
+    named = [int(tick) for tick in ticks(0, most) if tick == int(tick) and tick <= most] if most else [0]
+    return Axis(_scale(-0.5, most + 0.5, LEFT, WIDTH - RIGHT, False), named, False, (-0.5, most + 0.5))
+
+
 def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log: bool) -> Axis:
     """Lay out an axis of ys and edges: logarithmic, where it may be, over three decades."""
     positive = [y for y in ys if y > 0]

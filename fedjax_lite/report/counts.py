@@ -5,9 +5,9 @@ from itertools import islice
 
 import numpy as np
 
-from fedjax_lite.report.axis import rounded, vertical
+from fedjax_lite.report.axis import vertical, whole_numbers
 from fedjax_lite.report.chart import _place
-from fedjax_lite.report.spread import Sample, _figure
+from fedjax_lite.report.spread import Sample, _figure, filled_under
 from fedjax_lite.report.strokes import STROKES
 
 __all__ = ["counted_bars"]
@@ -28,8 +28,7 @@ def counted_bars(title: str, across: str, counts: Mapping[str, Sequence[int]], n
     known = {name: np.asarray(each, float) for name, each in islice(counts.items(), len(STROKES))}
     shares = {name: (100 * each / each.sum()).tolist() for name, each in known.items()}
     most = max(map(len, shares.values()))
-    right = rounded(-0.5, most - 0.5)
-    right = right._replace(ticks=[tick for tick in right.ticks if tick == int(tick) and 0 <= tick < most])
+    right = whole_numbers(most - 1)
     up = vertical([0, *(share for each in shares.values() for share in each)], [], False)
     samples, parts = [], []
     for stroke, (name, heights) in zip(STROKES, shares.items(), strict=False):
@@ -37,5 +36,6 @@ def counted_bars(title: str, across: str, counts: Mapping[str, Sequence[int]], n
         corners = [(number + side, height) for number, height in enumerate(heights) for side in (-0.5, 0.5)]
         path = [_place(right, up, x, y) for x, y in [(-0.5, 0), *corners, (len(heights) - 0.5, 0)]]
         parts.append(stroke.line(f"M{' L'.join(path)}"))
+        parts += [filled_under(path, stroke)] if len(known) == 1 else []
     padded = {name: [*map(int, each), *[0] * (most - len(each))] for name, each in counts.items() if name in known}
-    return _figure(title, samples, (right, up), across, parts[::-1], notes, {across: range(most)} | padded)
+    return _figure(title, samples, (right, up), across, parts[::-1], notes, {across: range(most)} | {name or title: each for name, each in padded.items()})

@@ -20,14 +20,14 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; color: var(--ink); background: var(--page); max-width: 980px; margin: 2em auto;
   padding: 0 1em }
 h1 { font-size: 1.5em; margin-bottom: 0 } h2 { font-size: 1.1em; margin-top: 2em; border-bottom: 1px solid var(--rule) }
-a { color: var(--link) } nav { margin: 1em 0; line-height: 1.9 } nav a { margin-right: 1.1em; text-decoration: none; white-space: nowrap }
+a { color: var(--link) } nav { display: flex; flex-wrap: wrap; gap: .3em 1.2em; margin: 1em 0 } nav a { text-decoration: none }
 .tiles { display: flex; flex-wrap: wrap; gap: .6em; margin: 1em 0 }
 .tiles div { background: var(--box); border-radius: 6px; padding: .4em .9em }
 .tiles dt { font-size: 12px; color: var(--quiet) } .tiles dd { margin: 0; font-size: 1.25em; font-variant-numeric: tabular-nums }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em; margin-top: 1em }
 figure { margin: 0; flex: 1 1 420px; max-width: 480px; position: relative } figure.heat { flex: 0 1 auto }
 figcaption { font-weight: 600; padding-right: 3em } small, .legend { font-weight: 400; font-size: 12px; color: var(--quiet) }
-.csv { font-size: 11px; text-decoration: none } figure > .csv { position: absolute; top: 3px; right: 8px }
+.csv { font-size: 11px; text-decoration: none; white-space: nowrap } figure > .csv { position: absolute; top: 3px; right: 8px }
 .legend span { margin-right: 1.2em; white-space: nowrap }
 .legend b { display: inline-block; width: 30px; height: 8px; margin-right: 5px } .legend svg { display: block; height: 8px }
 svg { width: 100%; font-size: 11px; fill: LETTERS } .heat svg { font-variant-numeric: tabular-nums } .grid { stroke: LINES }
@@ -35,7 +35,7 @@ table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16
 td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: var(--quiet); white-space: nowrap }
 th[aria-sort] button { all: unset; cursor: pointer } th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" } button:focus-visible { outline: 2px solid var(--link) }
-.wide { overflow-x: auto; font-size: 13px } details { margin: 1em 0 } summary { cursor: pointer; color: var(--link) }
+.wide { overflow-x: auto; font-size: 13px } .wide td, .wide th { padding-right: 11px } details { margin: 1em 0 } summary { cursor: pointer; color: var(--link) }
 summary h2 { display: inline-block; margin: 1em 0 0; width: calc(100% - 1.5em); color: var(--ink) }
 pre { background: var(--box); padding: .8em; overflow-x: auto } .status { font-weight: 600 } .error { color: var(--bad) }
 .readout { position: absolute; pointer-events: none; background: var(--box); border: 1px solid var(--rule); border-radius: 4px;

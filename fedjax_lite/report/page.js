@@ -12,8 +12,8 @@ const numbersOf = link => decodeURIComponent(link.getAttribute("href").split(","
 
 function addTheme() {
   const themes = ["system", "light", "dark"], root = document.documentElement;
-  const button = make("button", document.body, { className: "theme", type: "button", title: "colors: as the system, light, dark" });
-  const show = theme => { root.dataset.theme = theme; button.textContent = theme; };
+  const button = make("button", document.body, { className: "theme", type: "button", title: "colors as the system has them, light, or dark" });
+  const show = theme => { root.dataset.theme = theme; button.textContent = `colors: ${theme}`; };
   show(root.dataset.theme || "system");
   button.onclick = () => show(themes[(themes.indexOf(root.dataset.theme) + 1) % 3]);
 }

@@ -49,7 +49,7 @@ def report(
             f"Evaluation {after}", evaluation_body(final, outside, {key: x for key, x in classification.items() if is_evaluation(key)})
         ),
         Section("Curves", _figures(first if first else more)),
-        Section("Curves of what rounds report", _figures(more) if first else "", folded=len(more) > MANY),
+        Section("What rounds report", _figures(more) if first else "", folded=len(more) > MANY),
         Section(f"Classes {after}", classes_body(classification) if classification else ""),
         Section("Clients that never took part", _new(summary.get("new_clients") or {}, outside)),
         Section("Clients", clients_body(clients, words) if clients else ""),

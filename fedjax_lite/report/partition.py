@@ -40,7 +40,7 @@ def partition_body(columns: Mapping[str, Any], words: Sequence[str] = ()) -> str
     told = f"{counted(len(sizes))} with {_range(sizes)} examples each, {sizes.sum():,.0f} in all."
     if counts.shape[1]:
         told += f" A client has examples of {(counts > 0).sum(axis=1).mean():.3g} of {counts.shape[1]} classes in the mean."
-    sizes_figure = histogram("clients in %, by examples", "examples", [Sample("training examples", STROKES[0], sizes)], True)
+    sizes_figure = histogram("clients in %, by training examples", "training examples", [Sample("", STROKES[0], sizes)], True)
     return (
         f"<p>{escape(told)} {_table(columns)}</p>" + f'<div class="figures">{sizes_figure}{_picture(columns, counts, sizes, words)}</div>'
     )
@@ -61,10 +61,11 @@ def participation_body(columns: Mapping[str, Any]) -> str:
     never = int(np.sum(rounds == 0))
     told = f"{never:,} of {counted(len(rounds))} {'was' if never == 1 else 'were'} never drawn"
     told += f"; the others for {_range(rounds[rounds > 0])} rounds." if never < len(rounds) else "."
+    title, across = "clients in %, by rounds that they took part in", "rounds"
     if rounds.max() < MOST_BARS:
-        figure = counted_bars("clients in %", "rounds for which a client was drawn", {"this run": np.bincount(rounds.astype(int)).tolist()})
+        figure = counted_bars(title, across, {"": np.bincount(rounds.astype(int)).tolist()})
     else:
-        figure = histogram("clients in %", "rounds for which a client was drawn", [Sample("this run", STROKES[0], rounds)])
+        figure = histogram(title, across, [Sample("", STROKES[0], rounds)])
     return f'<p>{escape(told)}</p><div class="figures">{figure}</div>'
 
 

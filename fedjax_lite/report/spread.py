@@ -7,7 +7,7 @@ import numpy as np
 
 from fedjax_lite.report.axis import LEFT, RIGHT, WIDTH, Axis, decades, rounded, ticks, vertical
 from fedjax_lite.report.chart import MOST, _grid, _names, _place, thinned
-from fedjax_lite.report.colors import ZERO
+from fedjax_lite.report.colors import AREA, ZERO
 from fedjax_lite.report.figure import figure, hovering
 from fedjax_lite.report.numbers import Columns, joined
 from fedjax_lite.report.strokes import Stroke, drawn, legend
@@ -19,7 +19,7 @@ SHARE = "share of clients in %"
 class Sample(NamedTuple):
     """The values of one model at some clients."""
 
-    name: str  # of the model and of the clients
+    name: str  # of the model and of the clients; "" where the caption says all
     stroke: Stroke
     values: np.ndarray  # [clients], float64, NaN where a client has none
 
@@ -68,11 +68,12 @@ def histogram(title: str, across: str, samples: Sequence[Sample], may_be_log: bo
         corners = [(edges[k + end], heights[k]) for k in range(filled[0], filled[-1] + 1) for end in (0, 1)]
         path = [_place(right, up, x, y) for x, y in [(corners[0][0], 0), *corners, (corners[-1][0], 0)]]
         parts.append(sample.stroke.line(f"M{' L'.join(path)}"))
+        parts += [filled_under(path, sample.stroke)] if len(samples) == 1 else []
         for k in filled:  # in the middle of the bin as drawn, whether or not its axis is logarithmic
             parts.append(
                 sample.stroke.mark(f"{(right.place(edges[k]) + right.place(edges[k + 1])) / 2:.1f}", f"{up.place(heights[k]):.1f}")
             )
-    numbers = {"from": edges[:-1], "to": edges[1:]} | {sample.name: each for sample, each in zip(samples, shares, strict=True)}
+    numbers = {"from": edges[:-1], "to": edges[1:]} | {sample.name or title: each for sample, each in zip(samples, shares, strict=True)}
     return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts, numbers=numbers)
 
 
@@ -127,10 +128,10 @@ def _figure(
     numbers: Columns | None = None,
     hover: str = "",
 ) -> str:
-    """Frame the parts of a figure by axes, caption, legend and notes; the caption names a single sample."""
+    """Frame the parts of a figure by axes, caption, legend and notes; the caption names a single sample that has a name."""
     right, up = axes
     say: Callable[[float], str] = "{:.4g}".format
-    whole = title if len(samples) > 1 else f"{title}: {samples[0].name}"
+    whole = f"{title}: {samples[0].name}" if len(samples) == 1 and samples[0].name else title
     return figure(
         whole,
         [*_grid(up, say), *_names(right, across, "g"), *parts],
@@ -141,6 +142,11 @@ def _figure(
         notes=notes,
         drawing=hover,
     )
+
+
+def filled_under(path: Sequence[str], stroke: Stroke) -> str:
+    """Shade what lies under an outline."""
+    return f'<path d="M{" L".join(path)}Z" fill="{stroke.color}" opacity="{AREA}"/>'
 
 
 def _bins(values: np.ndarray, may_be_log: bool) -> tuple[list[float], bool]:
