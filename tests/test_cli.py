@@ -9,7 +9,6 @@ import warnings
 import pytest
 from shells import TEXT, shell_in
 
-from fedjax_lite import cli
 from fedjax_lite.runner.progress import plain_warnings
 from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of
@@ -65,12 +64,12 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     def stopped(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "study_of", stopped)
+    monkeypatch.setattr("fedjax_lite.cli.study.study_of", stopped)
     assert shell("study grid.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     axes, choices = axes_of({"rate": [1.0, 2.0], "name": ["a", "b"]})
     small = functools.partial(conduct, lambda seed, rate, name: {"x": rate}, axes, choices, (0,), (0,), rounds_of=range, made={"data": 1})
-    monkeypatch.setattr(cli, "study_of", lambda config: small)
+    monkeypatch.setattr("fedjax_lite.cli.study.study_of", lambda config: small)
     add = Unfinished.add
     monkeypatch.setattr(Unfinished, "add", lambda *args: (add(*args), os.kill(os.getpid(), signal.SIGTERM)))
     status, out, err = shell("study grid.toml --devices 1")
@@ -80,7 +79,7 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     assert (status, err) == (0, "") and "4 cells, 1 seed each, 2 programs" in out
     assert shell("study grid.toml --devices 1 --resume") == (status, out, err)
     assert (tmp_path / "runs" / "tiny.1" / "study.json").read_bytes() == before["study.json"]
-    monkeypatch.setattr(cli, "study_of", lambda config: functools.partial(small, made={"data": 2}))
+    monkeypatch.setattr("fedjax_lite.cli.study.study_of", lambda config: functools.partial(small, made={"data": 2}))
     status, _, err = shell("study grid.toml --devices 1 --resume")
     assert status == 2 and "error: --resume: the study in runs/tiny is another: data was 1, is now 2" in err
     assert shell("study grid.toml --out other --resume")[2].startswith("error: --resume: there is no study in other")

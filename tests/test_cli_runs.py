@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from shells import TEXT, shell_in
 
-from fedjax_lite import cli
 from fedjax_lite.data import save
 from fedjax_lite.runner.run import Result
 
@@ -66,6 +65,20 @@ def test_bad_input_is_2_and_leaves_nothing(shell, tmp_path):
     assert usage.value.code == 2
 
 
+def test_a_dry_run_traces_and_writes_nothing(shell, tmp_path):
+    status, out, err = shell("run tiny.toml --dry --devices 1 --out there")
+    assert (status, err) == (0, "")
+    assert out == "it fits together: 21 parameters, 2 clients, 4 examples, 4 rounds; nothing was run or written\n"
+    for refused, why in (
+        ("--set model.hidden=no", "hidden"),
+        ("--out tiny.toml", "is a file: name a folder"),
+        ("--resume", "there is no run"),
+    ):
+        status, out, err = shell(f"run tiny.toml --dry {refused}")
+        assert (status, out) == (2, "") and why in err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
 def test_a_run_that_diverges_is_1(shell, tmp_path):
     status, _, err = shell("run tiny.toml --out there --set client.optimizer.learning_rate=1e38")
     assert status == 1 and re.match(r"error: round \d is no longer finite \(.*\): lower the learning rate", err)
@@ -76,13 +89,14 @@ def test_an_interrupted_run_is_130(shell, tmp_path, monkeypatch):
     def interrupted(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "build", interrupted)
+    monkeypatch.setattr("fedjax_lite.cli.run.build", interrupted)
     assert shell("run tiny.toml")[::2] == (130, "interrupted; nothing was saved yet\n")
     (tmp_path / "runs" / "tiny" / "checkpoints" / "round_3").mkdir(parents=True)
     assert shell("run tiny.toml")[::2] == (130, "interrupted; what was saved can be resumed with --resume\n")
     for history, hint in (([{}], "go on with the same command and --resume"), ([], "no round is finished: start again")):
         monkeypatch.setattr(
-            cli, "build", lambda config, history=history: lambda **options: Result((), {}, history, "interrupted", {}, {}, {})
+            "fedjax_lite.cli.run.build",
+            lambda config, history=history: lambda **options: Result((), {}, history, "interrupted", {}, {}, {}),
         )
         status, out, _ = shell("run tiny.toml")
         assert status == 130 and out.splitlines()[-1] == hint

@@ -56,7 +56,7 @@ def test_one_module_decides_which_form_of_a_computation_is_taken():
     assert asking == {
         "platform_dependent": {"forms.py"},
         "register_lowering": {"models/convolution.py"},  # which asks forms what to lower
-        "default_backend": {"forms.py", "cli.py", "runner/memory.py", "engine/placement.py"},
+        "default_backend": {"forms.py", "cli/options.py", "runner/memory.py", "engine/placement.py"},
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -100,15 +100,33 @@ def points(rounds: int) -> Sequence[int]:
     return [max(1, round(rounds * (i + 1) / number)) for i in range(number)]
 
 
+class BudgetTable(NamedTuple):
+    """Epsilon by rounds."""
+
+    noise_multiplier: float
+    delta: float
+    sampling: str
+    relation: str
+    rounds: list[int]
+    epsilon_rdp: list[float | None]
+    epsilon_pld: list[float | None]  # None where the accountant does not cover the mechanism
+
+    def __str__(self) -> str:
+        """A table for a person."""
+        rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
+        shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
+        rows += [(str(n), shown(rdp), shown(pld)) for n, rdp, pld in zip(self.rounds, self.epsilon_rdp, self.epsilon_pld, strict=True)]
+        lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
+        head = f"noise multiplier {self.noise_multiplier:.6g}, delta {self.delta:.3g}, {self.sampling}; for {self.relation}"
+        return "\n".join([head, *lines])
+
+
 def budget_table(
     algorithm: Algorithm, data: Any, params: Any, sampler: Sampler, *, rounds: int, delta: float | None = None, **others: Any
-) -> str:
-    """Return a table of epsilon by rounds, for `fl.run` with the same arguments, as text for a terminal."""
+) -> BudgetTable:
+    """Return epsilon by rounds, for `fl.run` with the same arguments."""
     del params, others
-    guarantees = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
-    rows = [("rounds", "epsilon (RDP)", "epsilon (PLD)")]
-    shown = lambda epsilon: "-" if epsilon is None else f"{epsilon:.4f}"  # noqa: E731
-    rows += [(str(each.rounds), shown(each.rdp), shown(each.pld)) for each in guarantees]
-    lines = ["  ".join(f"{cell:>{max(len(row[i]) for row in rows)}}" for i, cell in enumerate(row)) for row in rows]
-    last, z = guarantees[-1], float(covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier)
-    return "\n".join([f"noise multiplier {z:.6g}, delta {last.delta:.3g}, {last.sampling}; for {last.relation}", *lines])
+    found = accounted(algorithm.privacy, sampler, data.population, points(rounds), delta_of(delta, data.population))
+    noise, last = covered(algorithm.privacy, sampler, data.population)[0].noise_multiplier, found[-1]
+    by_rounds = [each.rounds for each in found], [each.rdp for each in found], [each.pld for each in found]
+    return BudgetTable(float(noise), last.delta, last.sampling, last.relation, *by_rounds)

@@ -152,8 +152,8 @@ BESIDE_FOLDERS = (
     Fault("a batch's filled rows are shown as real ones in evaluation", "evaluation/evaluate.py", "models/test_losses.py",
         "owner < data.population",
         "owner >= 0"),
-    Fault("an interrupted run ends as a finished one", "cli.py", "test_cli.py test_cli_runs.py",
-        'return 130 if result.status == "interrupted" else 0',
-        "return 0"),
+    Fault("an interrupted run ends as a finished one", "cli/run.py", "test_cli.py test_cli_runs.py",
+        "STATUSES.get(result.status, 0)",
+        "0"),
 )
 # fmt: on
