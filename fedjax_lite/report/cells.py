@@ -11,7 +11,6 @@ import numpy as np
 from fedjax_lite.metrics import scale_of, shown
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.curves import axis_writer, unit_of
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.ranked import interval_of
 from fedjax_lite.report.strokes import STROKES
@@ -58,7 +57,8 @@ def heat_maps(
 
         down, along = labels[-1 if rows is None else rows], labels[-1 if columns is None else columns]
         places = [[at(i, j) for j in range(len(along))] for i in range(len(down))]
-        values, notes = ([[of(table[k]) for k in row] for row in places] for of in (lambda row: row["mean"], partial(_note, metric)))
+        values = [[table[k]["mean"] for k in row] for row in places]
+        notes = [[_note(metric, table[k]) for k in row] for row in places]
         around = [[spread[k] for k in row] for row in places]
         title = caption or " by ".join(names[k] for k in (rows, columns) if k is not None) or "all"
         figures.append(heat_map(title, down, along, values, notes, span, lower, say, around))
@@ -117,8 +117,7 @@ def cell_curves(
                 curves[labels[k]] = [(x, float(ys.mean()) if np.isfinite(ys).all() else None) for x, ys in seen]
                 bands.append([(x, float(ys.min()), float(ys.max())) for x, ys in seen if np.isfinite(ys).all()])
             title = caption or metric.replace("_", " ")
-            look = {"may_be_log": lower, "say": axis_writer(metric), "unit": unit_of(metric)}
-            figures.append(line_chart(title, curves, bands=bands, span=span, across=across, own=own, **look))
+            figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, span=span, across=across, own=own, metric=metric))
     left_out = len(figures) - MOST_FIGURES
     return figures[:MOST_FIGURES] + ([f"<p>and {left_out} more: their values are in study.json</p>"] if left_out > 0 else [])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from fedjax_lite.metrics import is_size, scale_of, shown
 from fedjax_lite.report.axis import BOTTOM, HEIGHT, LEFT, RIGHT, ROUND, WIDTH, Axis, horizontal, spread_labels, vertical
 from fedjax_lite.report.colors import AREA
 from fedjax_lite.report.figure import figure, hovering
@@ -24,9 +25,8 @@ def line_chart(
     bands: Sequence[Band] = (),
     span: Sequence[float] = (),
     across: str = ROUND,
-    say: Callable[[float], str] = "{:.4g}".format,
     own: bool = False,
-    unit: str = "",
+    metric: str = "",
 ) -> str:
     """Curves over rounds, or over another number, in one figure.
 
@@ -39,9 +39,8 @@ def line_chart(
         bands: one behind each curve, in its color, instead of `band`.
         span: values that the axis must reach too, as where figures are to be compared.
         across: what x is.
-        say: a value of the vertical axis in words.
         own: let the horizontal axis name the points' own values, or be logarithmic where they span more than a decade and a half.
-        unit: "bytes" where values are.
+        metric: what the values are of, divided by `scale_of(metric)`, which decides how they are written.
 
     Returns:
         A `<figure>` element with all points in a link, or "" if there is nothing to draw.
@@ -51,7 +50,7 @@ def line_chart(
         return ""
     edges = [y for each in (band, *bands) for _, *both in each for y in both]
     right, up = horizontal([x for x, _ in points], across, own), vertical([*(y for _, y in points), *span], edges, may_be_log)
-    parts = [*_grid(up, say), *_names(right, across)]
+    parts = [*_grid(up, lambda value: shown(metric, value * scale_of(metric))), *_names(right, across)]
     parts += [_area(right, up, each, stroke) for stroke, each in zip(STROKES, bands or [band], strict=False) if each]
     for i, (stroke, series) in reversed(list(enumerate(zip(STROKES, curves.values(), strict=False)))):  # the first on top
         places = [(x, None if y is None or (up.log and y <= 0) else _place(right, up, x, y)) for x, y in thinned(series)]
@@ -64,7 +63,7 @@ def line_chart(
         caption=" <small>(logarithmic)</small>" if up.log else "",
         legend=legend(list(curves), band_name if band else ""),
         numbers=joined(across, {**curves, **shaded}),
-        drawing=hovering(right, up, len(curves), unit),
+        drawing=hovering(right, up, len(curves), "bytes" if is_size(metric) else ""),
     )
 
 

@@ -38,4 +38,12 @@ def counted_bars(title: str, across: str, counts: Mapping[str, Sequence[int]], n
         parts.append(stroke.line(f"M{' L'.join(path)}"))
         parts += [filled_under(path, stroke)] if len(known) == 1 else []
     padded = {name: [*map(int, each), *[0] * (most - len(each))] for name, each in counts.items() if name in known}
-    return _figure(title, samples, (right, up), across, parts[::-1], notes, {across: range(most)} | {name or title: each for name, each in padded.items()})
+    return _figure(
+        title,
+        samples,
+        (right, up),
+        across,
+        parts[::-1],
+        notes,
+        {across: range(most)} | {name or title: each for name, each in padded.items()},
+    )

@@ -1,6 +1,6 @@
 """The curves of a run over rounds and virtual hours, a figure a metric, and the spread over clients around them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fedjax_lite.metrics import (
@@ -10,16 +10,14 @@ from fedjax_lite.metrics import (
     SPREAD,
     in_order,
     is_evaluation,
-    is_size,
     lower_is_better,
     parted,
     scale_of,
-    shown,
 )
 from fedjax_lite.report.axis import IN_HOURS
 from fedjax_lite.report.chart import Series, line_chart
 
-__all__ = ["MARK", "axis_writer", "marked", "run_curves", "series_of", "spreads", "unit_of"]
+__all__ = ["MARK", "marked", "run_curves", "series_of", "spreads"]
 
 MARK = "\N{DAGGER}"  # at a metric that a private run's guarantee does not cover
 
@@ -49,7 +47,7 @@ def run_curves(records: Records, outside: Sequence[str]) -> tuple[list[str], lis
 def _evaluated(records: Records, outside: Sequence[str], full: str, names: Sequence[str]) -> list[str]:
     """Draw an evaluation's metric with the spread over clients and its curve in local training; and where there is a clock, over hours."""
     prefix, name = parted(full)
-    plain, lower, say = name.replace("_", " "), lower_is_better(name), axis_writer(name)
+    plain, lower = name.replace("_", " "), lower_is_better(name)
     curves = {marked(EVALUATIONS[prefix], outside, full): series_of(records, full)}
     if name in names:
         curves[marked("local training", outside, name)] = series_of(records, name)
@@ -57,11 +55,11 @@ def _evaluated(records: Records, outside: Sequence[str], full: str, names: Seque
     quantiles = [(x, each.get("deciles") or each.get("values") or [None]) for x, each in spread]
     band = [(x, values[0] / scale_of(name), values[-1] / scale_of(name)) for x, values in quantiles if None not in values]
     shaded = "10 % to 90 % of clients" if any("deciles" in each for _, each in spread) else "lowest to highest client"
-    figures = [line_chart(plain, curves, band, shaded, lower, say=say, unit=unit_of(name))]
+    figures = [line_chart(plain, curves, band, shaded, lower, metric=name)]
     if hours := {record["round"]: record[HOURS] for record in records if HOURS in record}:
         (label, series), *_ = curves.items()
         timed = {label: [(hours[round], y) for round, y in series]}
-        figures.append(line_chart(f"{plain} over virtual hours", timed, may_be_log=lower, across=IN_HOURS, say=say, unit=unit_of(name)))
+        figures.append(line_chart(f"{plain} over virtual hours", timed, may_be_log=lower, across=IN_HOURS, metric=name))
     return figures
 
 
@@ -69,7 +67,7 @@ def _of_rounds(records: Records, outside: Sequence[str], name: str) -> str:
     """Draw a metric that rounds report."""
     title, curve = marked(name.replace("_", " "), outside, name), name if scale_of(name) == 1 else name.replace("bits", "bytes")
     series = {curve: series_of(records, name)}
-    return line_chart(title, series, may_be_log=lower_is_better(name), say=axis_writer(name), unit=unit_of(name))
+    return line_chart(title, series, may_be_log=lower_is_better(name), metric=name)
 
 
 def spreads(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -90,20 +88,6 @@ def series_of(records: Records, name: str) -> Series:
     """
     there = [(record["round"], record[name]) for record in records if name in record]
     return [(x, None if y is None else y / scale_of(name)) for x, y in there]
-
-
-def axis_writer(metric: str) -> Callable[[float], str]:
-    """Return the function that writes values at a figure's axis, where values are divided by `scale_of(metric)`."""
-    return lambda value: shown(metric, value * scale_of(metric))
-
-
-def unit_of(metric: str) -> str:
-    """Return the unit by which a page's script writes a metric's values, "" for none.
-
-    >>> unit_of("uplink_bits"), unit_of("loss")
-    ('bytes', '')
-    """
-    return "bytes" if is_size(metric) else ""
 
 
 def marked(text: str, outside: Sequence[str], name: str | None = None) -> str:

@@ -35,7 +35,8 @@ table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16
 td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: var(--quiet); white-space: nowrap }
 th[aria-sort] button { all: unset; cursor: pointer } th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" } button:focus-visible { outline: 2px solid var(--link) }
-.wide { overflow-x: auto; font-size: 13px } .wide td, .wide th { padding-right: 11px } details { margin: 1em 0 } summary { cursor: pointer; color: var(--link) }
+.wide { overflow-x: auto; font-size: 13px } .wide td, .wide th { padding-right: 11px }
+details { margin: 1em 0 } summary { cursor: pointer; color: var(--link) }
 summary h2 { display: inline-block; margin: 1em 0 0; width: calc(100% - 1.5em); color: var(--ink) }
 pre { background: var(--box); padding: .8em; overflow-x: auto } .status { font-weight: 600 } .error { color: var(--bad) }
 .readout { position: absolute; pointer-events: none; background: var(--box); border: 1px solid var(--rule); border-radius: 4px;

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedjax_lite.report.colors import INKS, NOT_FINITE, shade, shade_ink
 from fedjax_lite.report.figure import figure
@@ -57,7 +57,11 @@ def heat_map(
             parts.append(_cell(grid, i, j, share, lines, notes[i][j] if notes else None))
     down = grid.top + grid.high * len(rows) + MARGIN
     cells = [(i, j) for i in range(len(rows)) for j in range(len(columns))]
-    numbers = {"row": [rows[i] for i, _ in cells], "column": [columns[j] for _, j in cells], "value": [values[i][j] for i, j in cells]}
+    numbers: dict[str, list[Any]] = {
+        "row": [rows[i] for i, _ in cells],
+        "column": [columns[j] for _, j in cells],
+        "value": [values[i][j] for i, j in cells],
+    }
     numbers |= {"spread": [spread[i][j] for i, j in cells]} if spread is not None and second else {}
     style = f' class="heat" style="max-width:{grid.across:.0f}px"'
     return figure(title, parts, label=title, size=(grid.across, down), numbers=numbers, style=style)

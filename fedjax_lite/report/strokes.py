@@ -32,23 +32,17 @@ class Stroke(NamedTuple):
 
 
 SQUARE, UP, DIAMOND, DOWN = "M-2.4-2.4H2.4V2.4H-2.4Z", "M0-3.2L3 2.2H-3Z", "M0-3.4L3.4 0L0 3.4L-3.4 0Z", "M0 3.2L3-2.2H-3Z"
-STROKES = tuple(
-    Stroke(color, *look)
-    for color, look in zip(
-        CURVES,
-        (
-            ("", ""),
-            ("7 3", SQUARE),
-            ("2 2.5", UP),
-            ("9 3 2 3", DIAMOND),
-            ("4 2", DOWN),
-            ("12 4", "", True),
-            ("2 5", SQUARE, True),
-            ("9 3 2 3 2 3", UP, True),
-        ),
-        strict=True,
-    )
+LOOKS: tuple[tuple[str, str, bool], ...] = (
+    ("", "", False),
+    ("7 3", SQUARE, False),
+    ("2 2.5", UP, False),
+    ("9 3 2 3", DIAMOND, False),
+    ("4 2", DOWN, False),
+    ("12 4", "", True),
+    ("2 5", SQUARE, True),
+    ("9 3 2 3 2 3", UP, True),
 )
+STROKES = tuple(Stroke(color, *look) for color, look in zip(CURVES, LOOKS, strict=True))
 
 
 def drawn(points: Sequence[tuple[int | float, str | None]], stroke: Stroke, beside: int, which: int) -> str:

@@ -48,7 +48,7 @@ def study_report(
     results = {metric: results[metric] for metric in in_order(results)}
     alike = {metric: x.flat[0] for metric, x in results.items() if math.prod(x.shape) > 1 and (x == x.flat[0]).all()}
     moving = {metric: x for metric, x in results.items() if metric not in alike}
-    sections = []
+    sections: list[Section] = []
     for metric, values in moving.items():
         lower = lower_is_better(metric, (best or {}).get(metric))
         hours = results[HOURS] if metric in rounds and rounds.get(HOURS) == rounds[metric] and is_evaluation(metric) else None

@@ -25,7 +25,7 @@ def time_body(time: dict[str, Any]) -> str:
     if time["rounds"] and time["seconds"].get("rounds"):
         rows["rounds a second"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
     text = ""
-    if (lanes := time.get("lanes")) and lanes["share"] is not None:
+    if lanes := time.get("lanes"):
         rows["useful share of the lanes"] = f"{100 * lanes['share']:.1f} %"
         where = f"{lanes['lanes']} lane{'' if lanes['lanes'] == 1 else 's'}" + (
             f" on each of {lanes['devices']} devices" if lanes["devices"] > 1 else ""

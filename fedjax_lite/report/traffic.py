@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fedjax_lite.metrics import headline, is_evaluation, lower_is_better, readable, scale_of
+from fedjax_lite.metrics import headline, is_evaluation, lower_is_better, scale_of
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.curves import axis_writer, marked, unit_of
+from fedjax_lite.report.curves import marked
 from fedjax_lite.report.table import pairs
 
 __all__ = ["traffic_body"]
@@ -50,7 +50,7 @@ def _numbers(traffic: dict[str, Any]) -> dict[str, Any]:
 def _sent(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> str:
     """Draw the bytes that all clients together have sent, and were sent, after each round."""
     curves = {marked(said, outside, name): _so_far(records, name) for name, said in WAYS.items() if any(name in each for each in records)}
-    return line_chart("bytes sent so far", curves, say=readable, unit="bytes")
+    return line_chart("bytes sent so far", curves, metric="bytes")
 
 
 def _bought(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> str:
@@ -65,8 +65,8 @@ def _bought(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> str:
     values = [(record["round"], record[metric]) for record in records if metric in record]
     points = [(total[round] / 1000**power, None if y is None else y / scale_of(metric)) for round, y in values]
     title, plain = f"{marked(metric.replace('_', ' '), outside, metric)} by bytes sent", metric.replace("_", " ")
-    look = {"may_be_log": lower_is_better(metric), "say": axis_writer(metric), "unit": unit_of(metric)}
-    return line_chart(title, {plain: points}, across=f"{UNITS[power]} sent, both ways", **look)
+    across = f"{UNITS[power]} sent, both ways"
+    return line_chart(title, {plain: points}, may_be_log=lower_is_better(metric), across=across, metric=metric)
 
 
 def _so_far(records: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:

@@ -1,5 +1,6 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +14,7 @@ from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
-from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.engine.placement import device_count, everywhere
 from fedjax_lite.evaluation import Classification, summarize
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
@@ -34,10 +35,12 @@ from fedjax_lite.runner.fit import Setup, check_guarantee, fit_to_devices, struc
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
+from fedjax_lite.runner.occupancy import Occupancy
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records, plain, records_of
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
+from fedjax_lite.runner.timing import Stopwatch
 from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
 
@@ -138,13 +141,14 @@ def run(
     >>> result.status, round(float(result.params), 4), round(result.history[-1]["train_loss"], 4)
     ('finished', 4.0, 2.5)
     """
+    began = time.time()
     given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host, classification)
     rounds, evaluate_every = check_run(*given)
     config, notes = plain_settings(config), plain_settings(notes, "notes")
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, host, _ = fit_to_devices(setup, own_on_host)
+    setup, shapes, host, found = fit_to_devices(setup, own_on_host)
     check_guarantee(setup, shapes, converge)
     check_baselines(setup, shapes, baselines)
     check_clients(setup, finetune, new_clients)
@@ -155,21 +159,29 @@ def run(
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
     seen = Seen(_drawn_before(setup, state))
+    lanes = Occupancy(found["lane stack"].rows if algorithm.layout and algorithm.layout.queued else 0, device_count())
+    watch = Stopwatch(lanes, began)
 
-    with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
+    with (
+        Progress(rounds, len(history), progress and leads()) as bar,
+        interruptible(bar.note) as interrupted,
+        folder or nullcontext(),
+        watch,
+    ):
         while not (status := _ending(setup, converge, history, interrupted)):
-            state, seen = _advance(setup, segment, state, seen, history, folder, checkpoint_every or 1)
+            state, seen = _advance(setup, segment, state, seen, history, folder, checkpoint_every or 1, watch)
             bar.update(history[-1])
         ended = status != "interrupted"
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
         clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
         classes = classified(setup, state) if ended and classification else None
         evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
+        watch.lap("end")
         if folder:
             named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
             totals = _totals(setup, shapes, delta, state, history, named) | ({"baselines": beside} if beside else {}) | clients.beside
             totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
-            folder.finish(status, history, state, algorithm.params(state), clients.table, **totals)
+            folder.finish(status, history, state, algorithm.params(state), clients.table, time=watch.summary(), **totals)
     return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes)
 
 
@@ -223,13 +235,21 @@ def _drawn_before(setup: Setup, state: State) -> np.ndarray:
 
 
 def _advance(
-    setup: Setup, segment: Callable[..., Any], state: State, seen: Seen, history: Records, folder: RunFolder | None, checkpoint_every: Count
+    setup: Setup,
+    segment: Callable[..., Any],
+    state: State,
+    seen: Seen,
+    history: Records,
+    folder: RunFolder | None,
+    checkpoint_every: Count,
+    watch: Stopwatch,
 ) -> tuple[State, Seen]:
     """Run the next segment, and add its records to history and folder; the state after it, and what it has seen of clients."""
     algorithm, loss_fn, done = setup.algorithm, setup.loss_fn, len(history)
     length = min(setup.evaluate_every - done % setup.evaluate_every, setup.rounds - done)
     state, measured, sums, drawn = segment(algorithm, setup.sampler, loss_fn, length, state, held_out=setup.held_out)
     measured, sums, drawn = jax.device_get((measured, sums, drawn))
+    watch.rounds(drawn.steps)
     evaluation = summarize(sums, prefix_of(setup.test)) if sums else {}
     bad, why = first_not_finite(measured, evaluation, f"{prefix_of(setup.test)}loss", algorithm.layout is not None)
     new = records_of(measured, done)[:bad]
@@ -238,10 +258,11 @@ def _advance(
     history += new
     if folder:
         folder.record(history, len(new), state if bad is None and len(history) % checkpoint_every == 0 else None)
+    watch.lap("records")
     if bad is not None:
         where = suspects(algorithm.params(state), setup.params, loss_fn, setup.data)
         raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
-    return state, Seen(seen.drawn + drawn, sums)
+    return state, Seen(seen.drawn + drawn.times, sums)
 
 
 def _totals(setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Sequence[str]) -> dict[str, Any]:
