@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fedjax_lite.report.colors import GRID, INK, PAGE, dark_of, on_dark
 
-__all__ = ["Section", "document", "page"]
+__all__ = ["Section", "document", "fold", "page"]
 
 SCRIPT = Path(__file__).with_name("page.js")
 STYLE = """
@@ -25,7 +25,9 @@ a { color: var(--link) } nav { display: flex; flex-wrap: wrap; gap: .3em 1.2em; 
 .tiles div { background: var(--box); border-radius: 6px; padding: .4em .9em }
 .tiles dt { font-size: 12px; color: var(--quiet) } .tiles dd { margin: 0; font-size: 1.25em; font-variant-numeric: tabular-nums }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5em 1em; margin-top: 1em }
-figure { margin: 0; flex: 1 1 420px; max-width: 480px; position: relative } figure.heat { flex: 0 1 auto }
+figure { margin: 0; flex: 1 1 420px; max-width: 480px; position: relative }
+figure.heat { flex: 0 1 auto; min-width: 220px; max-width: none }
+.heat figcaption { padding: 0; overflow-wrap: anywhere } .heat > .csv { position: static }
 figcaption { font-weight: 600; padding-right: 3em } small, .legend { font-weight: 400; font-size: 12px; color: var(--quiet) }
 .csv { font-size: 11px; text-decoration: none; white-space: nowrap } figure > .csv { position: absolute; top: 3px; right: 8px }
 .legend span { margin-right: 1.2em; white-space: nowrap }
@@ -33,6 +35,7 @@ figcaption { font-weight: 600; padding-right: 3em } small, .legend { font-weight
 svg { width: 100%; font-size: 11px; fill: LETTERS } .heat svg { font-variant-numeric: tabular-nums } .grid { stroke: LINES }
 table { border-collapse: collapse; margin-bottom: 1em } td, th { padding: 2px 16px 2px 0; text-align: left; vertical-align: top }
 td { font-variant-numeric: tabular-nums } th { font-weight: 400; color: var(--quiet); white-space: nowrap }
+.sortable th { white-space: normal; vertical-align: bottom } .sortable td { white-space: nowrap }
 th[aria-sort] button { all: unset; cursor: pointer } th[aria-sort=ascending] button::after { content: " \\2191" }
 th[aria-sort=descending] button::after { content: " \\2193" } button:focus-visible { outline: 2px solid var(--link) }
 .wide { overflow-x: auto; font-size: 13px } .wide td, .wide th { padding-right: 11px }
@@ -75,6 +78,16 @@ def page(title: str, head: str, sections: Sequence[Section], closing: str = "") 
     there = [section for section in sections if section.body]
     links = "".join(f'<a href="#{each.place}">{escape(each.title)}</a>' for each in there)
     return document(title, f"{head}{f'<nav>{links}</nav>' if len(there) > 1 else ''}{''.join(map(_written, there))}{closing}")
+
+
+def fold(title: str, body: str, unfolded: bool = True) -> str:
+    """Put HTML under a title that folds and unfolds it; "" without HTML.
+
+    >>> fold("numbers", "<p>1</p>", unfolded=False)
+    '<details><summary>numbers</summary><p>1</p></details>'
+    """
+    state = ' open="open"' if unfolded else ""
+    return f"<details{state}><summary>{escape(title)}</summary>{body}</details>" if body else ""
 
 
 def document(title: str, body: str) -> str:

@@ -22,7 +22,7 @@ def figure(
     numbers: Columns | None = None,
     notes: Sequence[str] = (),
     drawing: str = "",
-    style: str = "",
+    kind: str = "",
 ) -> str:
     """Frame a drawing.
 
@@ -35,12 +35,14 @@ def figure(
         size: width and height of the drawing.
         numbers: columns that a link below the caption saves.
         notes: sentences below the drawing.
-        drawing, style: attributes of the drawing, such as from `hovering`, and of the frame.
+        drawing: attributes of the drawing, such as from `hovering`.
+        kind: the frame's class.
     """
     link = csv_link(title, numbers) if numbers else ""
     below = "".join(f"<div><small>{escape(note)}</small></div>" for note in notes)
     svg = f'<svg viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{escape(label)}"{drawing}>{"".join(parts)}</svg>'
-    return f"<figure{style}><figcaption>{escape(title)}{caption}</figcaption>{legend}{svg}{link}{below}</figure>"
+    frame = f'<figure class="{kind}">' if kind else "<figure>"
+    return f"{frame}<figcaption>{escape(title)}{caption}</figcaption>{legend}{svg}{link}{below}</figure>"
 
 
 def hovering(right: Axis, up: Axis, curves: int, unit: str = "") -> str:

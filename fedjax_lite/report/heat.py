@@ -63,8 +63,8 @@ def heat_map(
         "value": [values[i][j] for i, j in cells],
     }
     numbers |= {"spread": [spread[i][j] for i, j in cells]} if spread is not None and second else {}
-    style = f' class="heat" style="max-width:{grid.across:.0f}px"'
-    return figure(title, parts, label=title, size=(grid.across, down), numbers=numbers, style=style)
+    width = f' style="max-width:{grid.across:.0f}px"'
+    return figure(title, parts, label=title, size=(grid.across, down), numbers=numbers, drawing=width, kind="heat")
 
 
 class _Grid(NamedTuple):

@@ -75,8 +75,8 @@ function addHover(svg) {
       if (color) draw("circle", marks, { cx: place(x, rows[found][0]), cy: place(y, value), r: 4, fill: "none", stroke: color, "stroke-width": 2 });
     }
     const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width, right = left > svg.viewBox.baseVal.width / 2;
-    readout.style.top = `${svg.offsetTop ?? svg.getBoundingClientRect().top - figure.getBoundingClientRect().top + 8}px`;
-    readout.style[right ? "right" : "left"] = `${(right ? svg.viewBox.baseVal.width - left : left) * scale + 8}px`;
+    readout.style.top = `${svg.getBoundingClientRect().bottom - figure.getBoundingClientRect().top - 8}px`;
+    readout.style[right ? "right" : "left"] = `${(right ? svg.viewBox.baseVal.width - left : left) * scale - 8}px`;
   };
   svg.addEventListener("pointermove", event => {
     if (!rows) begin();

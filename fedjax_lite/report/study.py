@@ -10,13 +10,13 @@ import numpy as np
 from fedjax_lite.metrics import HOURS, in_order, is_evaluation, lower_is_better
 from fedjax_lite.report.axis import IN_HOURS
 from fedjax_lite.report.cells import cell_curves, heat_maps, over_axes
-from fedjax_lite.report.document import Section, page
+from fedjax_lite.report.document import Section, fold, page
 from fedjax_lite.report.ranked import ranked
 from fedjax_lite.report.staleness import staleness_figure
 from fedjax_lite.report.table import duration, pairs
 
 SHADED = "mean over the seeds, shaded from the lowest to the highest"
-FEW = 4  # metrics that are all unfolded
+FEW, SHORT = 4, 20  # metrics that are unfolded; cells of a ranking that is, the first's
 
 
 def study_report(
@@ -52,8 +52,8 @@ def study_report(
     for metric, values in moving.items():
         lower = lower_is_better(metric, (best or {}).get(metric))
         hours = results[HOURS] if metric in rounds and rounds.get(HOURS) == rounds[metric] and is_evaluation(metric) else None
-        body = _of_metric(axes, metric, values, rounds.get(metric), tables[metric], lower, hours)
-        sections.append(Section(metric.replace("_", " "), body, folded=len(moving) > FEW and bool(sections) and not is_evaluation(metric)))
+        body = _of_metric(axes, metric, values, rounds.get(metric), tables[metric], lower, hours, not sections)
+        sections.append(Section(metric.replace("_", " "), body, folded=len(sections) >= FEW))
     made = dict(made or {})
     ages = staleness_figure(made.pop("staleness", {}))
     sections += [
@@ -73,6 +73,7 @@ def _of_metric(
     table: Sequence[Mapping[str, Any]],
     lower: bool,
     hours: np.ndarray | None,
+    first: bool,
 ) -> str:
     """Write a metric's section: heat maps, ranked cells, curves over axes of numbers, over rounds, and over hours where they are known."""
     several = values.shape[len(axes)] > 1
@@ -80,15 +81,14 @@ def _of_metric(
     told = f"Mean over the seeds{'' if rounds is None else ' at the end'}" + (
         ", \N{PLUS-MINUS SIGN} their standard deviation" if several else ""
     )
-    text = f"<small>{told}; the further from the page's color, the better ({'lower' if lower else 'higher'} is better).</small>"
+    text = f"<small>{told}; a stronger color is better ({'lower' if lower else 'higher'} is better).</small>"
     text += f'<div class="figures">{"".join(heat_maps(axes, metric, table, lower, ends))}</div>'
-    text += f'<details><summary>All cells by rank</summary><div class="wide">{ranked(metric, table)}</div></details>'
+    text += fold("All cells by rank", f'<div class="wide">{ranked(metric, table)}</div>', first and len(table) <= SHORT)
     drawn = {"each axis of numbers": over_axes(axes, metric, ends, lower)}
     drawn |= {} if rounds is None else {"rounds": cell_curves(axes, metric, values, rounds, lower)}
     drawn |= {} if hours is None else {"virtual hours": cell_curves(axes, metric, values, hours, lower, across=IN_HOURS)}
     for across, figures in drawn.items():
-        if shown := "".join(figures):
-            text += f'<details open="open"><summary>Over {across}: {SHADED}</summary><div class="figures">{shown}</div></details>'
+        text += fold(f"Over {across}: {SHADED}", f'<div class="figures">{"".join(figures)}</div>' if any(figures) else "")
     return text
 
 

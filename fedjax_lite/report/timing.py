@@ -8,7 +8,7 @@ __all__ = ["time_body"]
 
 SAID = {
     "compile": "tracing and compiling",
-    "start": "data to the device, first state",
+    "start": "checks, and data to the device",
     "rounds": "rounds, with their evaluations",
     "records": "lines and checkpoints",
     "end": "evaluations after the last round",
@@ -23,7 +23,7 @@ def time_body(time: dict[str, Any]) -> str:
     """
     rows: dict[str, Any] = {SAID.get(part, part): duration(seconds) for part, seconds in time["seconds"].items()}
     if time["rounds"] and time["seconds"].get("rounds"):
-        rows["rounds a second"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
+        rows["rounds a second, evaluations among them"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
     text = ""
     if lanes := time.get("lanes"):
         rows["useful share of the lanes"] = f"{100 * lanes['share']:.1f} %"
