@@ -59,7 +59,7 @@ def report(
         Section("Models and traffic", traffic_body(summary["traffic"], records, outside) if summary.get("traffic") else ""),
         Section("Staleness", _figures([staleness_figure({"this run": summary["staleness"]})]) if summary.get("staleness") else ""),
         Section("Privacy", privacy_body(summary["privacy"]) if summary.get("privacy") else ""),
-        Section("Time", time_body(summary["time"]) if summary.get("time") else ""),
+        Section("Time", time_body(summary["time"], summary["rounds"]) if summary.get("time") else ""),
         Section(f"Training in round {final.get('round')}", pairs(trained) if trained else "", folded=True),
         Section("Configuration", f"<pre>{escape(config)}</pre>" if config else "", folded=True),
         Section("Made with", _made_with(summary), folded=True),

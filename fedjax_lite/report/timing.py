@@ -15,10 +15,10 @@ SAID = {
 }
 
 
-def time_body(time: dict[str, Any]) -> str:
-    """Write the summary's entry "time".
+def time_body(time: dict[str, Any], rounds: int) -> str:
+    """Write the summary's entry "time" of a run of so many rounds, of which the entry is of the last if the run was resumed.
 
-    >>> "<td>4</td>" in time_body({"seconds": {"compile": 2.0, "rounds": 5.0}, "rounds": 20})
+    >>> "<td>4</td>" in time_body({"seconds": {"compile": 2.0, "rounds": 5.0}, "rounds": 20}, 20)
     True
     """
     rows: dict[str, Any] = {SAID.get(part, part): duration(seconds) for part, seconds in time["seconds"].items()}
@@ -34,4 +34,5 @@ def time_body(time: dict[str, Any]) -> str:
             f"<small>Useful share: of the steps that {where} made until the last client of a round was done, those that clients needed "
             f"({lanes['needed']:,} of {lanes['made']:,} in {lanes['rounds']:,} rounds).</small>"
         )
-    return pairs(rows) + text
+    since = f"<p>Since the run was resumed, the last {time['rounds']:,} rounds of {rounds:,}.</p>" if time["rounds"] < rounds else ""
+    return since + pairs(rows) + text

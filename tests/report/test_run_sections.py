@@ -99,10 +99,11 @@ def test_bytes_add_up_and_buy_accuracy():
 
 def test_time_is_told_by_parts():
     lanes = {"share": 0.75, "needed": 1500, "made": 2000, "rounds": 10, "lanes": 4, "devices": 2}
-    html = time_body({"seconds": {"compile": 70.0, "rounds": 4.0}, "rounds": 10, "lanes": lanes})
+    html = time_body({"seconds": {"compile": 70.0, "rounds": 4.0}, "rounds": 10, "lanes": lanes}, 10)
     assert "<td>1 min 10 s</td>" in html and "<td>2.5</td>" in html and "<td>75.0 %</td>" in html
     assert "4 lanes on each of 2 devices made" in html and "(1,500 of 2,000 in 10 rounds)" in html
-    assert "lane" not in time_body({"seconds": {"compile": 0.0, "rounds": 0.0}, "rounds": 0, "lanes": {}})
+    assert "lane" not in time_body({"seconds": {"compile": 0.0, "rounds": 0.0}, "rounds": 0, "lanes": {}}, 0)
+    assert "resumed" not in html and "the last 10 rounds of 1,010" in time_body({"seconds": {"rounds": 4.0}, "rounds": 10}, 1010)
 
 
 def test_an_index_leads_to_each_section():
