@@ -86,8 +86,9 @@ def series_of(records: Records, name: str) -> Series:
     >>> series_of([{"round": 1}, {"round": 2, "uplink_bits": 16.0}], "uplink_bits")
     [(2, 2.0)]
     """
+    scale = scale_of(name)
     there = [(record["round"], record[name]) for record in records if name in record]
-    return [(x, None if y is None else y / scale_of(name)) for x, y in there]
+    return [(x, None if y is None else y / scale) for x, y in there]
 
 
 def marked(text: str, outside: Sequence[str], name: str | None = None) -> str:

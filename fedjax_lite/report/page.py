@@ -83,7 +83,7 @@ def _tiles(summary: dict[str, Any], final: dict[str, Any]) -> str:
     outside = (summary.get("privacy") or {}).get("outside", [])
     tiles = {marked(each, outside).replace("_", " "): shown(each, final[each]) for each in [headline(evaluated)]} if evaluated else {}
     if "uplink_bytes" in (traffic := summary.get("traffic") or {}):
-        tiles["sent by clients"] = readable(traffic["uplink_bytes"])
+        tiles[marked("sent by clients", outside, "uplink_bits")] = readable(traffic["uplink_bytes"])
     tiles |= {key: f"{x:.3g}" for key, x in list(last_epsilons(summary["privacy"]).items())[-1:]} if summary.get("privacy") else {}
     if (time := summary.get("time")) and time["rounds"] and time["seconds"].get("rounds"):
         tiles["rounds a second"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"

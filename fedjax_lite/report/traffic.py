@@ -29,18 +29,18 @@ def traffic_body(traffic: dict[str, Any], records: Sequence[dict[str, Any]], out
     2
     """
     figures = [_sent(records, outside), _bought(records, outside)]
-    return pairs(_numbers(traffic)) + (f'<div class="figures">{"".join(figures)}</div>' if any(figures) else "")
+    return pairs(_numbers(traffic, outside)) + (f'<div class="figures">{"".join(figures)}</div>' if any(figures) else "")
 
 
-def _numbers(traffic: dict[str, Any]) -> dict[str, Any]:
+def _numbers(traffic: dict[str, Any], outside: Sequence[str]) -> dict[str, Any]:
     """Return the rows of the table of models' sizes and bytes sent."""
     sizes = traffic["client_parameters"]
     words = {"parameters of a client's model": ", ".join(f"{size:,}" for size in (sizes if isinstance(sizes, list) else [sizes]))}
     words["parameters of the global model"] = f"{traffic['global_parameters']:,}"
     words |= {
-        f"bytes sent {way} clients": f"{traffic[name]:,.0f}"
-        for way, name in (("by", "uplink_bytes"), ("to", "downlink_bytes"))
-        if name in traffic
+        marked(f"bytes sent {said}", outside, bits): f"{traffic[name]:,.0f}"
+        for bits, said in WAYS.items()
+        if (name := bits.replace("bits", "bytes")) in traffic
     }
     if "uplink_of_model" in traffic:
         words["a client's message, of its model's size"] = f"{100 * traffic['uplink_of_model']:.3g} %"
@@ -64,7 +64,8 @@ def _bought(records: Sequence[dict[str, Any]], outside: Sequence[str]) -> str:
     power = min(int(math.log10(max(*total.values(), 1)) / 3), len(UNITS) - 1)
     values = [(record["round"], record[metric]) for record in records if metric in record]
     points = [(total[round] / 1000**power, None if y is None else y / scale_of(metric)) for round, y in values]
-    title, plain = f"{marked(metric.replace('_', ' '), outside, metric)} by bytes sent", metric.replace("_", " ")
+    plain = metric.replace("_", " ")
+    title = marked(f"{plain} by bytes sent", [metric] if {metric, *WAYS} & set(outside) else [], metric)
     across = f"{UNITS[power]} sent, both ways"
     return line_chart(title, {plain: points}, may_be_log=lower_is_better(metric), across=across, metric=metric)
 

@@ -159,8 +159,8 @@ def run(
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
     seen = Seen(_drawn_before(setup, state))
-    lanes = Occupancy(found["lane stack"].rows if algorithm.layout and algorithm.layout.queued else 0, device_count())
-    watch = Stopwatch(lanes, began)
+    counted = algorithm.layout and algorithm.layout.queued and algorithm.privacy is None and not hidden(shapes.own, shapes.uplink)
+    watch = Stopwatch(Occupancy(found["lane stack"].rows if counted else 0, device_count()), began)
 
     with (
         Progress(rounds, len(history), progress and leads()) as bar,

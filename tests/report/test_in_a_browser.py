@@ -98,7 +98,8 @@ def test_every_section_of_a_run_is_there_and_the_console_is_empty(run, tmp_path)
       said.links = [...document.querySelectorAll("nav a")].map(each => document.querySelector(`${each.hash} h2`)?.textContent);
       said.empty = [...document.querySelectorAll("section, details[id]")]
         .filter(each => each.textContent.length < each.querySelector("h2").textContent.length + 4).length;
-      said.narrow = [...document.querySelectorAll("figure > svg, figure .wide > svg")].filter(each => each.getBoundingClientRect().width < 40).length;
+      const figures = [...document.querySelectorAll("figure > svg, figure .wide > svg")];
+      said.narrow = figures.filter(each => each.getBoundingClientRect().width < 40).length;
       said.wide = root.scrollWidth - root.clientWidth;"""
     _, said = opened(tmp_path, run, acts)
     assert said["headings"] == said["links"] == [
