@@ -77,7 +77,8 @@ def page(title: str, head: str, sections: Sequence[Section], closing: str = "") 
     """
     there = [section for section in sections if section.body]
     links = "".join(f'<a href="#{each.place}">{escape(each.title)}</a>' for each in there)
-    return document(title, f"{head}{f'<nav>{links}</nav>' if len(there) > 1 else ''}{''.join(map(_written, there))}{closing}")
+    index = f'<nav aria-label="sections">{links}</nav>' if len(there) > 1 else ""
+    return document(title, f"{head}{index}{''.join(map(_written, there))}{closing}")
 
 
 def fold(title: str, body: str, unfolded: bool = True) -> str:

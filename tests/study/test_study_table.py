@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import scipy.stats
+from links import tables_of
 
 import fedjax_lite as fl
 from fedjax_lite.report import heat_map, study_report
@@ -296,3 +297,21 @@ def test_heat_maps_shade_by_value():
     assert shades([[0.5, 0.5, 0.5]], span=(0.0, 0.5)) == [dark] * 3
     middle = shades([[1.0, 100.0, 10000.0]])[1]
     assert middle == shades([[1.0, 2.0, 3.0]])[1]  # past two decades the scale is logarithmic
+
+
+def test_cells_tell_the_spread_over_the_seeds_and_give_their_numbers(tmp_path):
+    values = np.array([[0.5, 0.75, 0.625], [0.25, np.nan, 0.375], [np.nan, np.nan, 1.0]])
+    study = fl.Study((Axis(("a",), (("x",), ("y",), ("z",))),), (0, 1, 2), {"accuracy": values}, {}, 1)
+    page = (study.save(tmp_path) / "report.html").read_text()
+    body = page[page.index("<body>") + 6 : page.index("</body>")]
+    (figure,) = [figure for _, figure in figures(page)]
+    told = [text.text for text in figure.iter("text") if "\N{PLUS-MINUS SIGN}" in (text.text or "")]
+    assert told == [f"\N{PLUS-MINUS SIGN}{np.nanstd(row, ddof=1):.3f}" for row in values[:2]]  # of the third one seed is left
+    assert "\N{PLUS-MINUS SIGN} their standard deviation" in page
+    head, *rows = tables_of(body)["accuracy.csv"]
+    assert head == ["a", "mean", "low", "high", "seeds", "diverged", "rank"]
+    for row, wanted in zip(rows, study.table("accuracy"), strict=True):
+        assert [row[0], *map(int, row[4:])] == [wanted["a"], wanted["seeds"], wanted["diverged"], wanted["rank"]]
+        assert [float(x) if x else None for x in row[1:4]] == pytest.approx([wanted["mean"], wanted["low"], wanted["high"]], rel=1e-8)
+    alone = study._replace(seeds=(0,), results={"accuracy": values[:, :1]})
+    assert "\N{PLUS-MINUS SIGN}" not in re.sub("<script>.*?</script>", "", (alone.save(tmp_path) / "report.html").read_text(), flags=re.S)
