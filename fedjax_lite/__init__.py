@@ -17,6 +17,7 @@ from fedjax_lite import (
     sampling,
     schedules,
     uplink,
+    writers,
 )
 from fedjax_lite.algorithms.freeze import freeze
 from fedjax_lite.algorithms.in_turn import in_turn
@@ -134,4 +135,5 @@ __all__ = [
     "summarize",
     "train_leaves",
     "uplink",
+    "writers",
 ]

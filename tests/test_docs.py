@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from grouping import tiered
+from loggers import stand_in
 from pages import PAGES, ROOT, blocks, calls, run_blocks
 
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
@@ -56,6 +57,7 @@ README = [
 @pytest.fixture(autouse=True)
 def a_users_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    stand_in(monkeypatch)
     with jax.numpy_rank_promotion("allow"), accounting.coarse():
         yield
 

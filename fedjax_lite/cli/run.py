@@ -30,7 +30,7 @@ examples:
   fedjax-lite run configs/quickstart.toml
   fedjax-lite run configs/quickstart.toml --resume --set run.rounds=150
   fedjax-lite run configs/quickstart.toml --set client.optimizer.learning_rate=0.05 --set seed=1 --out runs/slower
-  fedjax-lite run configs/quickstart.toml --quiet --json
+  fedjax-lite run configs/quickstart.toml --budget 60 --json
 """
 
 
@@ -43,6 +43,7 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
     completed(out, shtab.DIRECTORY)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
     parser.add_argument("--dry", action="store_true", help="build and trace everything, then stop: nothing is run or written")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="end in time, with what there is then; --resume goes on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     hosts = parser.add_argument_group("several hosts", "start the same command on each, with one folder --out that all of them see")
     hosts.add_argument("--hosts", action="store_true", help="join the processes of this SLURM, GKE, Open MPI or TPU pod job")
@@ -69,7 +70,7 @@ def _run(options: argparse.Namespace) -> Outcome:
             check_room(out, options.resume)
             return build(config, _dry)()
         start = build(config)
-        result = start(out=out, resume=options.resume, progress=not options.quiet)
+        result = start(out=out, resume=options.resume, budget=options.budget, progress=not options.quiet)
     return Outcome(_text(result, out) if leads() else "", _values(result, out), STATUSES.get(result.status, 0))
 
 
@@ -93,6 +94,7 @@ def _values(result: Result, out: Path) -> dict[str, Any]:
         "status": result.status,
         "rounds": len(result.history),
         "final": _evaluation(result),
+        "best": result.best.facts() if result.best else None,
         "baselines": result.baselines,
         "folder": out,
         "files": _files(result),
@@ -102,8 +104,10 @@ def _values(result: Result, out: Path) -> dict[str, Any]:
 def _text(result: Result, out: Path) -> str:
     """Say what a run ended with."""
     hours = result.history[-1].get(HOURS) if result.history else None
-    lines = [f"{result.status} after {len(result.history)} rounds" + (f", {hours:.3g} virtual hours" if hours else "")]
+    lines = [f"{result.status.replace('_', ' ')} after {len(result.history)} rounds" + (f", {hours:.3g} virtual hours" if hours else "")]
     lines += [f"  {name} {value:.6g}" for name, value in _evaluation(result).items() if isinstance(value, float)]
+    if result.best:
+        lines.append(f"  best {result.best.metric} {result.best.value:.6g}, after round {result.best.round}")
     for baseline, values in result.baselines.items():
         numbers = ", ".join(f"{name} {x:.6g}" for name, x in values.items() if isinstance(x, float))
         lines.append(f"  {baseline.replace('_', ' ')}: {numbers}")
@@ -114,7 +118,7 @@ def _text(result: Result, out: Path) -> str:
             for row in leaf.reshape(-1, leaf.shape[-1] if leaf.ndim else 1):
                 lines.append(f"    {name:<16}" + " ".join(f"{x: .6f}" for x in row.tolist()))
     lines.append(f"written to {out}: {', '.join(_files(result))}")
-    if result.status == "interrupted":
+    if result.status in STATUSES:
         lines.append("go on with the same command and --resume" if result.history else "no round is finished: start again")
     return "\n".join(lines)
 
@@ -127,4 +131,5 @@ def _evaluation(result: Result) -> dict[str, Any]:
 
 def _files(result: Result) -> list[str]:
     """Name the files for people in a run's folder."""
-    return ["report.html", "metrics.jsonl", "summary.json", "params.safetensors", *(["clients.csv"] if result.clients else [])]
+    there = ["report.html", "metrics.jsonl", "summary.json", "params.safetensors"]
+    return there + (["best.safetensors"] if result.best else []) + (["clients.csv"] if result.clients else [])

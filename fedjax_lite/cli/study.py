@@ -8,7 +8,7 @@ import jax
 import shtab
 
 from fedjax_lite.cli.options import Parents, completed, mesh
-from fedjax_lite.cli.outcome import Outcome
+from fedjax_lite.cli.outcome import OUT_OF_TIME, Outcome
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.study import study_of
 from fedjax_lite.engine.over_runs import RUNS_AXIS as RUNS
@@ -38,6 +38,7 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
     )
     parser.add_argument("--together", type=int, metavar="N", help="runs that are vmapped at once on a device (default: 1 on a CPU)")
     parser.add_argument("--resume", action="store_true", help="go on with the study in the folder: what is finished is not run again")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="end in time, with the cells there are then; --resume goes on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_study)
     return parser
@@ -50,9 +51,13 @@ def _study(options: argparse.Namespace) -> Outcome:
     devices = list(mesh(options.devices).devices.flat)
     runs = jax.make_mesh((len(devices),), (RUNS,), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
     with terminable(), Unfinished(out, options.resume) as kept, jax.set_mesh(runs):
-        found = study_of(config)(together=options.together, wanted=targets, progress=not options.quiet, kept=kept)
+        run = study_of(config)
+        found = run(together=options.together, wanted=targets, budget=options.budget, progress=not options.quiet, kept=kept)
         kept.save(found, targets=targets, name=config.values["name"], config=toml_text(config.values))
     files = ["report.html", "table.csv", "study.json"]
     text = f"{ranking(found, targets)}\nwritten to {out}: {', '.join(files)}"
+    unfinished = found.made.get("unfinished")
+    text += f"\nout of time: {unfinished}; go on with the same command and --resume" if unfinished else ""
     tables = {metric: found.table(metric, targets.get(metric)) for metric in found.results}
-    return Outcome(text, {"seeds": found.seeds, "programs": found.programs, "tables": tables, "folder": out, "files": files})
+    values = {"seeds": found.seeds, "programs": found.programs, "unfinished": unfinished, "tables": tables, "folder": out, "files": files}
+    return Outcome(text, values, OUT_OF_TIME if unfinished else 0)

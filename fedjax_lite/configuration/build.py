@@ -38,7 +38,7 @@ from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.runner.baselines import check_baselines
 from fedjax_lite.runner.classes import check_classification
 from fedjax_lite.runner.clients import check_clients
-from fedjax_lite.runner.fit import Setup, check_clock, check_guarantee, trace
+from fedjax_lite.runner.fit import Setup, check_clock, check_guarantee, decisive_of, trace
 from fedjax_lite.runner.memory import check_model, device_memory
 from fedjax_lite.runner.progress import say
 from fedjax_lite.runner.run import run
@@ -91,15 +91,15 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
     if algorithm.privacy is None and settings.target_epsilon is not None:
         raise config.error(("privacy", "target_epsilon"), "nothing here is private: take a private aggregator, or leave it out")
     with refusing(config):  # errors that only show when the parts meet: shapes, a metric that a part lacks, participation
-        every, converge = options.get("evaluate_every", 10), options.get("converge")
+        every, decisive = options.get("evaluate_every", 10), decisive_of(options.get("converge"), options.get("keep_best"))
         setup = Setup(algorithm, source.train, params, sampler, options["rounds"], key, loss_fn, source.test, every)
         shapes = jax.eval_shape(algorithm.init, params, key)
-        check_guarantee(setup, shapes, converge)
+        check_guarantee(setup, shapes, decisive)
         check_clock(setup, shapes)
         check_baselines(setup, shapes, baselines)
         check_clients(setup, finetune, source.new)
         check_classification(setup, options.get("classification", False))
-        trace(setup, converge)
+        trace(setup, decisive)
     return partial(
         function,
         algorithm,

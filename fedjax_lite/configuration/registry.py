@@ -25,6 +25,7 @@ from fedjax_lite import (
     models,
     sampling,
     uplink,
+    writers,
 )
 from fedjax_lite.availability import Availability
 from fedjax_lite.base import Aggregator, Algorithm
@@ -35,6 +36,7 @@ from fedjax_lite.configuration.schema import describable, parameters_of
 from fedjax_lite.configuration.table import Table
 from fedjax_lite.data import partition
 from fedjax_lite.engine import Engine
+from fedjax_lite.writers import Writer
 
 __all__ = ["KINDS", "find", "make", "names"]
 
@@ -74,6 +76,7 @@ KINDS = {
     "mixing": Kind("[algorithm] mixing, of an algorithm without a server", (np.ndarray, mixing.Drawn), mixing, helpers=True),
     "devices": Kind("[clock] devices", (clock.Devices,), clock, helpers=True),
     "engine": Kind("[engine]", (Engine,), engine),
+    "writer": Kind("[run] writers, a list", (Writer,), writers, helpers=True),
 }
 ALSO = {"optimizer": ("transform", "uplink"), "uplink": ("transform",)}  # kind -> kinds that can be named in its place
 CHAINS = ("optimizer", "uplink")  # kinds of which a list is a chain

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fedjax_lite.configuration.call import call
+from fedjax_lite.configuration.registry import make
 from fedjax_lite.configuration.table import Config
 from fedjax_lite.runner.arguments import check_options
 from fedjax_lite.runner.convergence import Convergence
@@ -17,5 +18,7 @@ def options_of(config: Config) -> dict[str, Any]:
         rule = table.at("converge").checked('{ metric = "test_loss", patience = 5 }')
         table = table.also(converge=call(rule, Convergence))
     table = table.without(["finetune"])  # which `finetune_of` builds
+    if "writers" in table:
+        table = table.also(writers=[make(writer, "writer") for writer in table.at("writers").items()])
     call(table, check_options)
     return table.value

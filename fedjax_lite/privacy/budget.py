@@ -1,7 +1,8 @@
 """The privacy of a run: refuse runs that no accountant covers; epsilon for summary, report and terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -25,15 +26,15 @@ def check_private(
     sampler: Sampler,
     sizes: Any,
     rounds: int,
-    converge: Any = None,
+    decisive: Mapping[str, str] = MappingProxyType({}),
     hides: bool = False,
     central: bool = False,
 ) -> None:
-    """Refuse a private run that no accountant covers, or that stops by a metric outside its guarantee.
+    """Refuse a private run that no accountant covers, or that decides something by a metric outside its guarantee.
 
     Args:
         sizes: how many examples each client holds, `[population]`; a tracer in a study.
-        converge: a `fl.Convergence`, or None.
+        decisive: an argument of `fl.run` -> the metric by which the run decides when to stop, or which model to keep.
         hides: whether clients hide their data themselves.
         central: whether the test examples belong to no client.
 
@@ -48,26 +49,38 @@ def check_private(
             raise ValueError(
                 f"data: {empty} clients hold no examples, so they send nothing and their share of the noise is missing: drop them"
             )
-    if (mechanism is not None or hides) and converge and not inside_guarantee(converge.metric, central):
-        raise ValueError(
-            f"converge: {converge.metric} is computed from clients' data without noise, so when a private run stops would give it away: "
-            "take update_norm, or a metric of test examples that are no client's"
-        )
+    for argument, metric in decisive.items() if mechanism is not None or hides else ():
+        if not inside_guarantee(metric, central):
+            what = "when a private run stops" if argument == "converge" else "which model a private run keeps"
+            raise ValueError(
+                f"{argument}: {metric} is computed from clients' data without noise, so {what} would give it away: "
+                "take update_norm, or a metric of test examples that are no client's"
+            )
 
 
 def spending(
-    mechanism: Mechanism | None, hides: bool, sampler: Sampler, population: int, rounds: int, delta: float, names: Sequence[str]
+    mechanism: Mechanism | None,
+    hides: bool,
+    sampler: Sampler,
+    population: int,
+    rounds: int,
+    delta: float,
+    names: Sequence[str],
+    account: bool = True,
 ) -> dict[str, Any] | None:
     """Return epsilon by rounds and accountant, with sampling and relation; None for a run that is not private.
 
     Args:
         hides: whether clients hide their data themselves.
         names: of the metrics outside the guarantee.
+        account: whether to take the time, up to seconds, that accountants take.
     """
     if mechanism is None:
         note = "clients hide their data themselves: docs/privacy.md says what their settings add up to"
         return {"note": note, "outside": names} if hides else None
     summary: dict[str, Any] = {"noise_multiplier": float(mechanism.noise_multiplier), "delta": delta}
+    if not account:
+        return summary | {"note": "not accounted for, since the run has no folder (out)", "outside": names}
     if find_spec("dp_accounting") is None:
         return summary | {"note": 'not accounted for: pip install "fedjax_lite[privacy]"', "outside": names}
     guarantees = accounted(mechanism, sampler, population, points(rounds), delta)

@@ -72,7 +72,9 @@ def _head(name: str, summary: dict[str, Any], final: dict[str, Any]) -> str:
     rounds = f"{summary['rounds']} round{'' if summary['rounds'] == 1 else 's'}"
     rounds += f" and {final[HOURS]:.3g} virtual hours" if final.get(HOURS) else ""
     text = f"<h1>{escape(name)}</h1>"
-    text += f'<p><span class="status">{escape(summary["status"])}</span> after {rounds}, {duration(summary["seconds"])}</p>'
+    text += (
+        f'<p><span class="status">{escape(summary["status"].replace("_", " "))}</span> after {rounds}, {duration(summary["seconds"])}</p>'
+    )
     text += f'<p class="error">{escape(summary["error"])}</p>' if summary.get("error") else ""
     return text + _tiles(summary, final)
 
@@ -82,6 +84,9 @@ def _tiles(summary: dict[str, Any], final: dict[str, Any]) -> str:
     evaluated = [key for key, x in final.items() if is_evaluation(key) and isinstance(x, float)]
     outside = (summary.get("privacy") or {}).get("outside", [])
     tiles = {marked(each, outside).replace("_", " "): shown(each, final[each]) for each in [headline(evaluated)]} if evaluated else {}
+    if best := summary.get("best"):
+        known = f"best {best['metric']}, round {best['round']}"
+        tiles[marked(known, outside, best["metric"]).replace("_", " ")] = shown(best["metric"], best["value"])
     if "uplink_bytes" in (traffic := summary.get("traffic") or {}):
         tiles[marked("sent by clients", outside, "uplink_bits")] = readable(traffic["uplink_bytes"])
     tiles |= {key: f"{x:.3g}" for key, x in list(last_epsilons(summary["privacy"]).items())[-1:]} if summary.get("privacy") else {}

@@ -10,7 +10,7 @@ SAID = {
     "compile": "tracing and compiling",
     "start": "checks, and data to the device",
     "rounds": "rounds, with their evaluations",
-    "records": "lines and checkpoints",
+    "records": "lines, checkpoints, callbacks",
     "end": "evaluations after the last round",
 }
 

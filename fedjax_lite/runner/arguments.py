@@ -1,6 +1,9 @@
 """Check the arguments of `fl.run` and `fl.plan` before tracing; an error names the argument that does not fit."""
 
+import argparse
+import dataclasses
 import operator
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +17,7 @@ from fedjax_lite.data.store import Store
 from fedjax_lite.models import Model
 from fedjax_lite.refuse import is_count, is_number
 from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.writers.writer import Writer
 
 __all__ = ["Count", "check_kinds", "check_options", "check_parts", "check_run", "plain_settings"]
 
@@ -32,14 +36,14 @@ def check_run(
     checkpoint_every: Any = None,
     converge: Any = None,
     own_on_host: Any = None,
-    classification: Any = False,
+    **others: Any,
 ) -> tuple[int, int]:
     """Check all arguments of a run; return `rounds` and `evaluate_every` as Python integers.
 
     Raises:
         TypeError, ValueError: naming the argument.
     """
-    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host, classification)
+    check_options(rounds, evaluate_every, checkpoint_every, converge, own_on_host, **others)
     check_parts(algorithm, params, sampler, key)
     check_kinds(data, test)
     return operator.index(rounds), operator.index(evaluate_every)
@@ -85,6 +89,8 @@ def check_options(
     converge: Any = None,
     own_on_host: Any = None,
     classification: Any = False,
+    keep_best: Any = None,
+    writers: Any = (),
 ) -> None:
     """Refuse values of `rounds`, `evaluate_every` and the other options that no run can use.
 
@@ -102,6 +108,10 @@ def check_options(
         raise ValueError(f"own_on_host must be True, False or None, got {own_on_host!r}")
     if not isinstance(classification, bool):
         raise ValueError(f"classification must be True or False, got {classification!r}")
+    if not isinstance(keep_best, str | None):
+        raise ValueError(f'keep_best must be the name of a metric, such as "test_accuracy", or None, got {keep_best!r}')
+    if not isinstance(writers, list | tuple) or not all(isinstance(each, Writer) for each in writers):
+        raise TypeError(f"writers must be a list of objects with a method write(records, folder), got {writers!r}")
     if not isinstance(converge, Convergence | None):
         raise TypeError(f"converge must be a fl.Convergence or None, got {converge!r}: fl.Convergence('test_loss', patience=5)")
     if converge:
@@ -111,19 +121,29 @@ def check_options(
             raise ValueError(f'converge: best must be "min" or "max", got {converge.best!r}')
 
 
-def plain_settings(config: Mapping[str, Any] | None, name: str = "config") -> dict[str, Any]:
-    """Convert settings to values that TOML can write: NumPy's and JAX's numbers become Python's.
+def plain_settings(config: Any, name: str = "config") -> dict[str, Any]:
+    """Convert settings to values that TOML can write.
+
+    NumPy's and JAX's numbers become Python's, paths text, dataclasses and namespaces tables; what is None is left out.
 
     Raises:
+        TypeError: for settings without names.
         ValueError: naming the first setting that TOML has no value for.
 
-    >>> plain_settings({"client": {"rate": np.float32(0.5), "sizes": np.arange(2)}})
-    {'client': {'rate': 0.5, 'sizes': [0, 1]}}
+    >>> from pathlib import Path
+    >>> plain_settings({"client": {"rate": np.float32(0.5), "sizes": np.arange(2), "momentum": None}, "data": Path("mnist")})
+    {'client': {'rate': 0.5, 'sizes': [0, 1]}, 'data': 'mnist'}
     """
 
     def plain(value, path):
+        if dataclasses.is_dataclass(value) or isinstance(value, argparse.Namespace):
+            value = vars(value)
+        if hasattr(value, "_asdict"):
+            value = value._asdict()
         if isinstance(value, Mapping):
-            return {str(key): plain(each, f"{path}.{key}") for key, each in value.items()}
+            return {str(key): plain(each, f"{path}.{key}") for key, each in value.items() if each is not None}
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
         if isinstance(value, np.ndarray | np.generic | jax.Array):
             return plain(np.asarray(value).tolist(), path)
         if isinstance(value, list | tuple):
@@ -132,7 +152,10 @@ def plain_settings(config: Mapping[str, Any] | None, name: str = "config") -> di
             raise ValueError(f"{path} is {_kind(value)}, for which TOML has no value: leave it out, or give a number or text")
         return value
 
-    return plain(config or {}, name)
+    settings = plain({} if config is None else config, name)
+    if not isinstance(settings, dict):
+        raise TypeError(f"{name} must be a dict, a dataclass or a namespace of settings, got {_kind(config)}")
+    return settings
 
 
 def _kind(value: Any) -> str:

@@ -42,7 +42,7 @@ def check_baselines(setup: Setup, shapes: State, baselines: Baselines | None) ->
             raise ValueError(f"baselines: {name} needs the data in memory, and these are streamed: take store.in_memory(), or leave it out")
         beside = setup._replace(algorithm=baseline, sampler=drawn_by(setup.sampler, setup.algorithm, shapes))
         fit_to_devices(beside, False)
-        trace(beside._replace(loss_fn=of_one_model(setup.loss_fn)), None)
+        trace(beside._replace(loss_fn=of_one_model(setup.loss_fn)), {})
 
 
 def train_baselines(setup: Setup, baselines: Baselines | None, rounds: int) -> dict[str, dict[str, Any]]:

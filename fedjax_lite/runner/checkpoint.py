@@ -42,6 +42,10 @@ class Checkpoints:
         """Return the round of the last checkpoint; None without a checkpoint."""
         return self._manager.latest_step()
 
+    def oldest(self) -> int | None:
+        """Return the round of the first checkpoint that is left; None without a checkpoint."""
+        return min(self._manager.all_steps(), default=None)
+
     def save(self, round: int, state: State) -> None:
         """Start writing `state`; a crash before the end leaves the checkpoint before it whole.
 

@@ -1,5 +1,6 @@
 """What a run starts from, and whether that fits together and the devices: known before anything is compiled or written."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.engine.placement import everywhere
 from fedjax_lite.guarantees import hidden
-from fedjax_lite.metrics import OF_ROUND, check_names, exponentials, prefix_of
+from fedjax_lite.metrics import OF_ROUND, check_names, exponentials, is_evaluation, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.models.losses import check_labels
 from fedjax_lite.privacy.budget import check_private, is_central
@@ -27,7 +28,7 @@ from fedjax_lite.sampling.draw import cohort_shapes, demand_of_all
 from fedjax_lite.sampling.participation import Remembering, Sampler
 from fedjax_lite.uplink.feedback import warn_if_seldom
 
-__all__ = ["Setup", "check_clock", "check_guarantee", "fit_to_devices", "structure", "to_devices", "trace"]
+__all__ = ["Setup", "check_clock", "check_guarantee", "decisive_of", "fit_to_devices", "structure", "to_devices", "trace"]
 
 
 class Setup(NamedTuple):
@@ -90,10 +91,15 @@ def check_clock(setup: Setup, shapes: State) -> None:
         setup.sampler.check(np.asarray(setup.data.size), partial(demand_of_all, setup.algorithm, shapes, setup.key, setup.data.size))
 
 
-def check_guarantee(setup: Setup, shapes: State, converge: Convergence | None) -> None:
-    """Refuse a private run whose guarantee would not hold, by what its sampler, its state's shapes and converge do."""
+def decisive_of(converge: Convergence | None, keep_best: str | None) -> dict[str, str]:
+    """Return the metrics that a run decides something by: an argument of `fl.run` -> its metric."""
+    return ({"converge": converge.metric} if converge else {}) | ({"keep_best": keep_best} if keep_best else {})
+
+
+def check_guarantee(setup: Setup, shapes: State, decisive: Mapping[str, str]) -> None:
+    """Refuse a private run whose guarantee would not hold, by what its sampler, its state's shapes and its decisive metrics do."""
     sizes, hides = setup.data.size, hidden(shapes.own, shapes.uplink)
-    check_private(setup.algorithm.privacy, setup.sampler, sizes, setup.rounds, converge, hides, is_central(setup.test))
+    check_private(setup.algorithm.privacy, setup.sampler, sizes, setup.rounds, decisive, hides, is_central(setup.test))
 
 
 def to_devices(setup: Setup) -> Setup:
@@ -103,7 +109,7 @@ def to_devices(setup: Setup) -> Setup:
     return setup._replace(data=data, test=test, params=params, key=key)
 
 
-def trace(setup: Setup, converge: Convergence | None) -> None:
+def trace(setup: Setup, decisive: Mapping[str, str]) -> None:
     """Trace the first segment, so that what does not fit together is found before anything is compiled or written."""
     algorithm, data, test, loss_fn = setup.algorithm, setup.data, setup.test, setup.loss_fn
     state = jax.eval_shape(algorithm.init, setup.params, setup.key)
@@ -121,8 +127,10 @@ def trace(setup: Setup, converge: Convergence | None) -> None:
         raise
     check_names(measured.keys() - (OF_ROUND - {"round"}), "the algorithm")
     names = [*measured, *(f"{prefix_of(test)}{name}" for name in (*sums, *exponentials(sums).values()))]
-    if converge and converge.metric not in names:
-        raise ValueError(f"converge: no metric {converge.metric!r}; there are {', '.join(names)}")
+    for argument, metric in decisive.items():
+        known = [name for name in names if argument != "keep_best" or is_evaluation(name)]
+        if metric not in known:
+            raise ValueError(f"{argument}: no metric {metric!r}; there are {', '.join(known) or 'none: give loss_fn'}")
 
 
 def structure(tree: Tree) -> list[str]:

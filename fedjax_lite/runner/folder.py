@@ -4,28 +4,26 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from fedjax_lite.base import State, Tree
-from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.report import report
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.client_table import MOST_LABELS, save_table
-from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
-from fedjax_lite.runner.model_file import save_params
+from fedjax_lite.runner.model_file import BEST, save_params
 from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
+from fedjax_lite.runner.summary import summarized
 
 __all__ = ["RunFolder"]
 
 CONFIG, SUMMARY, WORDS, CHECKPOINTS = "config.toml", "summary.json", "words.json", "checkpoints"
 # Settings that may differ when a run is resumed, since its numbers do not depend on them. The data itself has a fingerprint.
-FREE = ("name", "run", "engine", "data", "baselines")
+FREE = ("name", "run", "engine", "data", "baselines", "expected")
 
 
 class RunFolder:
@@ -44,6 +42,7 @@ class RunFolder:
         self, path: Path, facts: Mapping[str, Any], config: Mapping[str, Any] | None, notes: Mapping[str, Any] | None = None
     ) -> None:
         self._notes = dict(notes or {})
+        self.summary: dict[str, Any] = {}  # the last one that this process wrote
         self.path, self._facts, self._config = resolve_folder(path), dict(facts), dict(config or {})
         from filelock import FileLock  # here, so that a run without a folder works where filelock is absent
 
@@ -88,14 +87,28 @@ class RunFolder:
             self._save(records, state)
             by_leader(lambda: self._written(lambda: self._summarize("running", records)))
 
-    def finish(self, status: str, records: Records, state: State, params: Tree, table: Mapping[str, Any], **more: Any) -> None:
-        """Write the last checkpoint, the model, the table of clients, the report and the summary, with the entries `more`."""
+    @property
+    def oldest(self) -> int:
+        """The round of the first checkpoint that is left; 0 where there is none."""
+        return (self._checkpoints and self._checkpoints.oldest()) or 0
+
+    def finish(
+        self,
+        status: str,
+        records: Records,
+        state: State,
+        params: Tree,
+        table: Mapping[str, Any],
+        best_params: Tree | None = None,
+        **more: Any,
+    ) -> None:
+        """Write the last checkpoint, the models, the table of clients, the report and the summary, with the entries `more`."""
         self._go_on(records)
         if records and self.latest != len(records):
             self._save(records, state)
         assert self._checkpoints
         self._checkpoints.wait()
-        by_leader(lambda: self._written(lambda: self._end(status, records, params, table, more)))
+        by_leader(lambda: self._written(lambda: self._end(status, records, params, best_params, table, more)))
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -159,9 +172,11 @@ class RunFolder:
         write(self.path / METRICS, lines_of(records))
         self._summarize("running", records)
 
-    def _end(self, status: str, records: Records, params: Tree, table: Mapping[str, Any], more: dict[str, Any]) -> None:
-        """Write the model, its classes or vocabulary, the table of clients, the report and the summary."""
+    def _end(self, status: str, records: Records, params: Tree, best: Tree | None, table: Mapping[str, Any], more: dict[str, Any]) -> None:
+        """Write the models, their classes or vocabulary, the table of clients, the report and the summary."""
         save_params(self.path, params)
+        if best is not None:
+            save_params(self.path, best, BEST)
         if words := more.get("words"):
             write(self.path / WORDS, json.dumps(words, ensure_ascii=False, indent=0))
             more = more if len(words) <= MOST_LABELS else {name: x for name, x in more.items() if name != "words"}
@@ -184,18 +199,9 @@ class RunFolder:
 
     def _summarize(self, status: str, records: Records, table: Mapping[str, Any] | None = None, **more: Any) -> None:
         """Write the summary; for a run that has ended, write the report first."""
-        evaluated = (record for record in reversed(records) if any(map(is_evaluation, record)))
-        summary: dict[str, Any] = {
-            "status": status,
-            "rounds": len(records),
-            "final": next(evaluated, dict[str, Any]() if not records else records[-1]),
-            "seconds": round(self._before + time.perf_counter() - self._started, 3),
-            **more,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            **{name: self._facts[name] for name in ("data", "test", "key", "parts") if name in self._facts},
-            **environment(),
-            **self._notes,
-        }
+        seconds = self._before + time.perf_counter() - self._started
+        facts = {name: self._facts[name] for name in ("data", "test", "key", "parts") if name in self._facts}
+        self.summary = summary = summarized(status, records, seconds, **more, **facts) | self._notes
         if status != "running":
             write(self.path / "report.html", report(self.path.absolute().name, summary, records, self._toml, table))
         write(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")

@@ -14,7 +14,7 @@ from fedjax_lite.runner.files import replacing
 
 __all__ = ["load_params", "named_leaves", "save_params"]
 
-PARAMS = "params.safetensors"
+PARAMS, BEST = "params.safetensors", "best.safetensors"
 
 
 def named_leaves(params: Tree) -> dict[str, np.ndarray]:
@@ -23,9 +23,9 @@ def named_leaves(params: Tree) -> dict[str, np.ndarray]:
     return {name: np.array(leaf, order="C") for name, leaf in zip(paths_of(params), leaves, strict=True)}
 
 
-def save_params(folder: Path, params: Tree) -> None:
+def save_params(folder: Path, params: Tree, name: str = PARAMS) -> None:
     """Write a model into a folder, whole or not at all."""
-    with replacing(folder / PARAMS) as temporary:
+    with replacing(folder / name) as temporary:
         save_file(named_leaves(params), temporary)
 
 

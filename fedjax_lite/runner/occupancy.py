@@ -1,12 +1,17 @@
 """How much of what the lanes of a queue do is of use: from the steps that each client of a cohort needs."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Occupancy", "made_by"]
+from fedjax_lite.base import Algorithm, State
+from fedjax_lite.engine.placement import device_count
+from fedjax_lite.guarantees import hidden
+from fedjax_lite.runner.memory import Need
+
+__all__ = ["Occupancy", "made_by", "occupancy_of"]
 
 MOST = 50_000  # clients whose rounds are laid out again, at most; what comes later is left out
 
@@ -49,6 +54,18 @@ class Occupancy:
             return {}
         counted = {"needed": self._needed, "made": self._made, "rounds": self._rounds}
         return {"share": self._needed / self._made} | counted | {"lanes": self._lanes, "devices": self._devices}
+
+
+def occupancy_of(algorithm: Algorithm, shapes: State, needs: Mapping[str, Need]) -> Occupancy:
+    """Make what counts a run's lanes; of a private run, and of lanes that no queue fills, it counts nothing.
+
+    Args:
+        algorithm, shapes: what runs, and the shapes of its state.
+        needs: of each device, with the stack of lanes.
+    """
+    known = algorithm.layout is not None and algorithm.layout.queued
+    private = algorithm.privacy is not None or hidden(shapes.own, shapes.uplink)  # which steps were needed tells of who took part
+    return Occupancy(needs["lane stack"].rows if known and not private else 0, device_count())
 
 
 def made_by(steps: Sequence[int], lanes: int, devices: int, slots: int) -> int:

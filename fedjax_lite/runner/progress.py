@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -30,7 +31,7 @@ class Progress:
         rounds: rounds of the whole run.
         done: rounds that a resumed run has already done.
         show: False: no bar.
-        console: the terminal to draw on; None: standard error. An output that is no terminal gets no bar.
+        console: the terminal to draw on; None: standard error. A notebook with ipywidgets gets a bar, an output that is no terminal none.
     """
 
     def __init__(self, rounds: int, done: int, show: bool, console: Console | None = None) -> None:
@@ -44,7 +45,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.description}"),
         )
-        self._bar = Bar(*columns, console=console, disable=not (show and console.is_terminal), speed_estimate_period=600)
+        self._bar = Bar(*columns, console=console, disable=not (show and draws(console)), speed_estimate_period=600)
         self._task = self._bar.add_task("", total=rounds, completed=done)
 
     def update(self, record: dict[str, Any]) -> None:
@@ -63,6 +64,11 @@ class Progress:
 
     def __exit__(self, kind, error, trace) -> None:
         self._bar.stop()
+
+
+def draws(console: Console) -> bool:
+    """Return whether a bar can be drawn: on a terminal, or in a notebook, where rich needs ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def say(text: str) -> None:

@@ -1,8 +1,8 @@
 """The one impure function: compiled segments of rounds, and between them evaluation, progress, records and checkpoints."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,39 +10,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lite.base import Algorithm, Key, State, Tree
+from fedjax_lite.base import Algorithm, Key, Number, State, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
-from fedjax_lite.engine.placement import device_count, everywhere
-from fedjax_lite.evaluation import Classification, summarize
+from fedjax_lite.engine.placement import everywhere
+from fedjax_lite.evaluation import Classification
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
+from fedjax_lite.report import embedded, report
 from fedjax_lite.report.staleness import ages_counted
+from fedjax_lite.runner.advance import Outputs, advance
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
+from fedjax_lite.runner.best import Best, BestModel
+from fedjax_lite.runner.callbacks import callbacks_of
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
 from fedjax_lite.runner.communication import traffic
 from fedjax_lite.runner.convergence import Convergence
-from fedjax_lite.runner.diagnose import first_not_finite, suspects
+from fedjax_lite.runner.deadline import Deadline
 from fedjax_lite.runner.files import check_room
-from fedjax_lite.runner.fit import Setup, check_guarantee, fit_to_devices, structure, to_devices, trace
+from fedjax_lite.runner.fit import Setup, check_guarantee, decisive_of, fit_to_devices, structure, to_devices, trace
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
-from fedjax_lite.runner.occupancy import Occupancy
+from fedjax_lite.runner.occupancy import occupancy_of
 from fedjax_lite.runner.progress import Progress, interruptible
-from fedjax_lite.runner.records import Records, plain, records_of
+from fedjax_lite.runner.records import Records
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
+from fedjax_lite.runner.summary import summarized
 from fedjax_lite.runner.timing import Stopwatch
 from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
+from fedjax_lite.writers.writer import Writer
 
 __all__ = ["Result", "run"]
 
@@ -53,11 +59,17 @@ class Result(NamedTuple):
     state: State
     params: Tree  # the global model
     history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
-    status: str  # "finished", "converged" or "interrupted"
+    status: str  # "finished", "converged", "interrupted" or "out_of_time"
     baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
-    clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or interrupted
+    clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or did not end
     further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_auc" and the like
     classification: Classification | None = None  # where it was asked for, and the run was not interrupted
+    best: BestModel | None = None  # where keep_best asks for it
+    summary: dict[str, Any] = {}  # as in summary.json
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook."""
+        return embedded(report("run", self.summary, self.history, clients=self.clients)) if self.summary else ""
 
 
 def run(
@@ -81,8 +93,13 @@ def run(
     finetune: Any = None,
     new_clients: Any = None,
     classification: bool = False,
+    keep_best: str | None = None,
+    on_round: Callable[[dict[str, Any]], Any] | None = None,
+    on_evaluation: Callable[..., Any] | None = None,
+    writers: Sequence[Writer] = (),
+    budget: Number | None = None,
     progress: bool = True,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Result:
     """Run an algorithm for a number of rounds, or until it converges, with one host synchronisation a segment.
@@ -118,10 +135,20 @@ def run(
         classification: when the run has ended, compare the global model's scores of all held-out examples with their labels: a confusion
             matrix, recall, precision and the area under the curve of each class, in the summary, the report and the result. It is one
             more pass over these examples, and one more compiled program.
-        progress: show a bar if the output is a terminal.
-        config: settings (TOML values) to keep beside the results. A resumed run must agree with them, but for "name", "run",
-            "engine", "data" and "baselines", which do not change what a round computes. Without them it is compared of what functions the
-            algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
+        keep_best: a metric of the evaluation, such as "test_accuracy": the global model after the evaluation that is best by it is kept
+            beside the last one, as best.safetensors and in the result.
+        on_round: called with the record of each round, a dict, when its segment has ended.
+        on_evaluation: called with the record of each evaluated round; with the global model too, in host memory, if it takes two
+            arguments. What a callback or a writer raises ends the run as Ctrl-C does, and is raised when everything is saved; after a
+            KeyboardInterrupt the result is returned.
+        writers: objects with a method `write(records, folder)`, such as `fl.writers.tensorboard()`, called with each segment's records.
+        budget: seconds after which the run is to have ended. It ends after the last segment that another one would not follow in time,
+            with the status "out_of_time" and its state saved, as if interrupted.
+        progress: show a bar if the output is a terminal or a notebook.
+        config: settings to keep beside the results: a dict, a dataclass or an `argparse.Namespace`; paths become text, and what is None is
+            left out. A resumed run must agree with them, but for "name", "run",
+            "engine", "data", "baselines" and "expected", which do not change what a round computes. Without them it is compared of what
+            functions the algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
             parameters are compared in any case.
         notes: what else to keep in the summary (TOML values); not compared.
 
@@ -141,48 +168,68 @@ def run(
     >>> result.status, round(float(result.params), 4), round(result.history[-1]["train_loss"], 4)
     ('finished', 4.0, 2.5)
     """
-    began = time.time()
-    given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host, classification)
-    rounds, evaluate_every = check_run(*given)
+    given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host)
+    rounds, evaluate_every = check_run(*given, classification=classification, keep_best=keep_best, writers=writers)
+    deadline, callbacks = Deadline(budget), callbacks_of(on_round, on_evaluation, writers)
     config, notes = plain_settings(config), plain_settings(notes, "notes")
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
     setup, shapes, host, found = fit_to_devices(setup, own_on_host)
-    check_guarantee(setup, shapes, converge)
+    decisive = decisive_of(converge, keep_best)
+    check_guarantee(setup, shapes, decisive)
     check_baselines(setup, shapes, baselines)
     check_clients(setup, finetune, new_clients)
     check_classification(setup, classification)
     setup = to_devices(setup)
-    trace(setup, converge)
+    trace(setup, decisive)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None, setup.sampler)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
+    path = folder.path if folder else None
+    best = Best(keep_best, setup.params, path, history) if keep_best else None
+    watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
+    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
     seen = Seen(_drawn_before(setup, state))
-    counted = algorithm.layout and algorithm.layout.queued and algorithm.privacy is None and not hidden(shapes.own, shapes.uplink)
-    watch = Stopwatch(Occupancy(found["lane stack"].rows if counted else 0, device_count()), began)
 
     with (
+        watch,
         Progress(rounds, len(history), progress and leads()) as bar,
         interruptible(bar.note) as interrupted,
         folder or nullcontext(),
-        watch,
     ):
-        while not (status := _ending(setup, converge, history, interrupted)):
-            state, seen = _advance(setup, segment, state, seen, history, folder, checkpoint_every or 1, watch)
+        while not (status := _ending(setup, converge, history, interrupted, deadline)):
+            done = len(history)
+            state, seen = advance(setup, segment, state, seen, outputs)
             bar.update(history[-1])
-        ended = status != "interrupted"
+            raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
+            deadline.lap()
+            watch.lap("records")
+            if callbacks.failed(raised):
+                status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
+                break
+        ended = status in ("finished", "converged")
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
         clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
         classes = classified(setup, state) if ended and classification else None
-        evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
         watch.lap("end")
+        evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
+        named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
+        totals = (
+            _totals(setup, shapes, delta, state, history, named, folder is not None)
+            | ({"baselines": beside} if beside else {})
+            | clients.beside
+        )
+        totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
+        kept = best.model if best else None
+        totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
+        totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
         if folder:
-            named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
-            totals = _totals(setup, shapes, delta, state, history, named) | ({"baselines": beside} if beside else {}) | clients.beside
-            totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
-            folder.finish(status, history, state, algorithm.params(state), clients.table, time=watch.summary(), **totals)
-    return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes)
+            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals)
+    if "error" in totals and raised is not None:
+        raise raised
+    summary = folder.summary if folder else summarized(status, history, deadline.seconds(), **totals)
+    return Result(state, algorithm.params(state), history, status, beside, clients.table, evaluated, classes, kept, summary)
 
 
 def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | None:
@@ -217,11 +264,13 @@ def _open(
     return folder, *folder.open(state, resume)
 
 
-def _ending(setup: Setup, converge: Convergence | None, history: Records, interrupted: Callable[[], bool]) -> str:
+def _ending(setup: Setup, converge: Convergence | None, history: Records, interrupted: Callable[[], bool], deadline: Deadline) -> str:
     """Tell the status to end with after this history, or "" to go on."""
     if converge and converge.reached(history[setup.evaluate_every - 1 :: setup.evaluate_every]):
         return "converged"
-    return "finished" if len(history) >= setup.rounds else "interrupted" if agreed(interrupted()) else ""
+    if len(history) >= setup.rounds:
+        return "finished"
+    return "interrupted" if agreed(interrupted()) else "out_of_time" if agreed(deadline.passed()) else ""
 
 
 def _drawn_before(setup: Setup, state: State) -> np.ndarray:
@@ -234,53 +283,16 @@ def _drawn_before(setup: Setup, state: State) -> np.ndarray:
     return drawn_for(setup.algorithm, setup.sampler, done, state._replace(round=jnp.int32(0), sampling=()), everywhere(jnp.asarray(sizes)))
 
 
-def _advance(
-    setup: Setup,
-    segment: Callable[..., Any],
-    state: State,
-    seen: Seen,
-    history: Records,
-    folder: RunFolder | None,
-    checkpoint_every: Count,
-    watch: Stopwatch,
-) -> tuple[State, Seen]:
-    """Run the next segment, and add its records to history and folder; the state after it, and what it has seen of clients."""
-    algorithm, loss_fn, done = setup.algorithm, setup.loss_fn, len(history)
-    length = min(setup.evaluate_every - done % setup.evaluate_every, setup.rounds - done)
-    state, measured, sums, drawn = segment(algorithm, setup.sampler, loss_fn, length, state, held_out=setup.held_out)
-    measured, sums, drawn = jax.device_get((measured, sums, drawn))
-    watch.rounds(drawn.steps)
-    evaluation = summarize(sums, prefix_of(setup.test)) if sums else {}
-    bad, why = first_not_finite(measured, evaluation, f"{prefix_of(setup.test)}loss", algorithm.layout is not None)
-    new = records_of(measured, done)[:bad]
-    if bad is None:
-        new[-1] |= plain(evaluation)
-    history += new
-    if folder:
-        folder.record(history, len(new), state if bad is None and len(history) % checkpoint_every == 0 else None)
-    watch.lap("records")
-    if bad is not None:
-        where = suspects(algorithm.params(state), setup.params, loss_fn, setup.data)
-        raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
-    return state, Seen(seen.drawn + drawn.times, sums)
-
-
-def _totals(setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Sequence[str]) -> dict[str, Any]:
+def _totals(
+    setup: Setup, shapes: State, delta: float | None, state: State, history: Records, evaluated: Sequence[str], account: bool
+) -> dict[str, Any]:
     """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic; name the classes."""
     algorithm, population, hides = setup.algorithm, setup.data.population, hidden(shapes.own, shapes.uplink)
     central = is_central(setup.test)
     names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
-    told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names)
+    told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names, account)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
     known: dict[str, Any] = {"words": list(words)} if words else {}
     table = getattr(setup.sampler, "arrivals", None)
     known |= {} if table is None else {"staleness": ages_counted(*(np.asarray(x)[: len(history)] for x in (table.ids, table.ages)))}
     return ({"privacy": told} if told else {}) | known | {"traffic": traffic(history, setup.params, algorithm.params(state))}
-
-
-def _explain(round: int, why: str, where: str, folder: RunFolder | None) -> str:
-    """Say why and where a round is no longer finite, what to change, and which checkpoint in the folder is good."""
-    good = folder.latest if folder else None
-    kept = f"; the checkpoint after round {good} in {folder.path} is good" if folder and good else ""
-    look = f"look at {where}" if where else "look at the data"
-    return f"round {round} is no longer finite ({why}): lower the learning rate, clip the updates, or {look}{kept}"

@@ -21,7 +21,7 @@ class Stopwatch:
 
     Args:
         lanes: what is told of them.
-        since: when that began, by the wall clock; None: with the watch.
+        before: seconds that have passed already.
 
     >>> with Stopwatch(Occupancy(lanes=1, devices=1)) as watch:
     ...     watch.rounds(np.array([[2, 3]]))
@@ -29,11 +29,11 @@ class Stopwatch:
     (['compile', 'start', 'rounds'], 1)
     """
 
-    def __init__(self, lanes: Occupancy, since: float | None = None) -> None:
+    def __init__(self, lanes: Occupancy, before: float = 0.0) -> None:
         self.seconds: dict[str, float] = {"compile": 0.0}
         self._lanes, self._rounds = lanes, 0
         self._compiled: list[tuple[float, float]] = []  # beginning and end, by the wall clock
-        self._since = time.time() if since is None else since
+        self._since = time.time() - before
 
     def lap(self, part: str) -> None:
         """Add the time since the last lap to a part."""

@@ -14,8 +14,9 @@ from fedjax_lite.base import Tree
 from fedjax_lite.data.arrays import fingerprint
 from fedjax_lite.engine.compute import compute
 from fedjax_lite.engine.programs import Program, programs_of
+from fedjax_lite.runner.deadline import Deadline
 from fedjax_lite.runner.environment import environment
-from fedjax_lite.runner.progress import interruptible
+from fedjax_lite.runner.progress import draws, interruptible
 from fedjax_lite.study.grid import Axis, cells_of, count_of, names_of
 from fedjax_lite.study.results import Study
 from fedjax_lite.study.unfinished import Unfinished
@@ -35,6 +36,7 @@ def conduct(
     progress: bool = True,
     made: dict[str, Any],
     kept: Unfinished | None = None,
+    budget: Any = None,
 ) -> Study:
     """The study of `experiment(seed=, **values)`, which is given `given[i]` as the seed for `seeds[i]`.
 
@@ -44,11 +46,12 @@ def conduct(
         same_names: whether every cell must have results of the same names.
         made: what the study is made from; with `kept`, what it must agree with to be resumed.
         kept: where finished programs are written, and read if it is resumed.
+        budget: seconds after which no other program is begun that would end later; cells that were not run lack their results.
 
     Raises:
         KeyboardInterrupt: with `kept` after the program that runs, by SIGTERM too.
     """
-    together = None if together is None else count_of("together", together)
+    together, deadline = None if together is None else count_of("together", together), Deadline(budget)
     started, date = time.perf_counter(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     runs = [cell | {"seed": seed} for cell in cells_of(choices) for seed in given]
     said = [cell for cell in names_of(axes) for _ in given]
@@ -61,7 +64,11 @@ def conduct(
             return finished
         lacking = _lacking(programs, len(given))
         results = _blank(programs, len(runs), lacking)
-        _fill(results, programs, together, kept, bar, task)
+        ran = _fill(results, programs, together, kept, deadline, bar, task)
+    if len(ran) < len(programs):
+        lacking = _lacking([p if place in ran else p._replace(shapes={}) for place, p in enumerate(programs)], len(given))
+        results = {name: _missing(x, programs, ran) for name, x in results.items()}
+        made |= {"unfinished": f"{len(ran)} of {len(programs)} programs were run in {deadline.seconds():.0f} s"}
     shape = (*(len(axis.rows) for axis in axes), len(seeds))
     results = {name: x.reshape(*shape, *x.shape[1:]) for name, x in results.items()}
     seconds = kept.seconds() if kept else round(time.perf_counter() - started, 3)
@@ -98,9 +105,15 @@ def _shapes(programs: Sequence[Program]) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _fill(
-    results: dict[str, np.ndarray], programs: Sequence[Program], together: int | None, kept: Unfinished | None, bar: Progress, task: TaskID
-) -> None:
-    """Fill the results with what is kept of the programs and what is computed, and tell the bar's task."""
+    results: dict[str, np.ndarray],
+    programs: Sequence[Program],
+    together: int | None,
+    kept: Unfinished | None,
+    deadline: Deadline,
+    bar: Progress,
+    task: TaskID,
+) -> set[int]:
+    """Fill the results with what is kept of the programs and what is computed, and tell the bar's task; the places of these programs."""
     before = kept.read(programs) if kept else {}
     for place, found in before.items():
         _put(results, programs[place], found)
@@ -109,9 +122,24 @@ def _fill(
     many = f"{len(programs)} program{'' if len(programs) == 1 else 's'}"
     bar.reset(task, total=total, completed=completed, description=f"runs in {many}")
     left = [place for place in range(len(programs)) if place not in before]
+    ran = set(before)
     for place, found in _compute_left(programs, left, together, kept, lambda text: bar.update(task, description=text)):
         _put(results, programs[place], found)
+        ran.add(place)
         bar.advance(task, len(programs[place].runs))
+        deadline.lap()
+        if deadline.passed():
+            break
+    return ran
+
+
+def _missing(values: np.ndarray, programs: Sequence[Program], ran: Collection[int]) -> np.ndarray:
+    """Return the results of all runs with NaN in those of the programs that were not run."""
+    values = values if np.issubdtype(values.dtype, np.inexact) else values.astype(np.float64)
+    for place, program in enumerate(programs):
+        if place not in ran:
+            values[program.runs] = np.nan
+    return values
 
 
 def _put(results: dict[str, np.ndarray], program: Program, found: Mapping[str, np.ndarray]) -> None:
@@ -148,4 +176,4 @@ def _bar(show: bool) -> Progress:
     console = Console(stderr=True)
     columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     left = TextColumn("left"), TimeRemainingColumn()
-    return Progress(*columns, *left, console=console, disable=not (show and console.is_terminal), speed_estimate_period=86400)
+    return Progress(*columns, *left, console=console, disable=not (show and draws(console)), speed_estimate_period=86400)

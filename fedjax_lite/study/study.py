@@ -26,6 +26,7 @@ def study(
     together: Count = None,
     every: Count = None,
     rounds: Count = None,
+    budget: Number | None = None,
     progress: bool = True,
 ) -> Study:
     """Run an experiment for every combination of a grid's values, with several seeds each.
@@ -43,7 +44,9 @@ def study(
         together: how many runs are vmapped at once; memory grows with `together`. By default 1 on a CPU, elsewhere 16.
         every: rounds from one point of a curve to the next, as where a model is evaluated; for more than 1 give `rounds` too.
         rounds: how many rounds a run has, the round of each curve's last point; by default a curve has a point a round.
-        progress: show a bar if the output is a terminal.
+        budget: seconds after which the study is to have ended: no program is begun that would take longer by the longest before it. Cells
+            that were not run have no numbers, and `made["unfinished"]` says how many programs were.
+        progress: show a bar if the output is a terminal or a notebook.
 
     Returns:
         A `Study`: plain data, with `table`, `save` and `load`. A run that diverged is kept as it is.
@@ -74,7 +77,7 @@ def study(
         return experiment(jax.random.key(seed), **values)
 
     made = {"experiment": _source(experiment)}
-    return conduct(run, axes, choices, seeds, seeds, together=together, rounds_of=labels, progress=progress, made=made)
+    return conduct(run, axes, choices, seeds, seeds, together=together, rounds_of=labels, budget=budget, progress=progress, made=made)
 
 
 def _rounds_of(curve: str, points: int, every: int | None, rounds: int | None) -> range:

@@ -112,7 +112,7 @@ class Unfinished:
         return f"{self._done} of {self._programs} programs are kept in {self.given}: go on with the same command and --resume"
 
     def save(self, study: Study, **options: Any) -> None:
-        """Write the whole study as `Study.save` does, then remove the files of single programs.
+        """Write a study as `Study.save` does, then remove the files of single programs, unless programs are left to run.
 
         Raises:
             OSError: if the study cannot be written; says how many programs are kept.
@@ -121,7 +121,7 @@ class Unfinished:
             study.save(self.out, **options)
         except OSError as error:
             raise OSError(f"{self.given} could not be written ({error.strerror}): make room; {self.kept()}") from error
-        if (self.out / UNFINISHED).exists():
+        if "unfinished" not in study.made and (self.out / UNFINISHED).exists():
             shutil.rmtree(self.out / UNFINISHED)
 
     def __enter__(self) -> "Unfinished":

@@ -1,6 +1,10 @@
 """What a run takes: everything else is refused by its name before anything is traced; NumPy's and JAX's numbers are numbers."""
 
+import argparse
+import dataclasses
 import inspect
+import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ from problems import softmax_params
 from segments import DATA, FEDSGD, KEY, SAMPLER, loss, run
 
 import fedjax_lite as fl
+from fedjax_lite.runner.arguments import plain_settings
 
 GIVEN = {"algorithm": FEDSGD, "data": DATA, "params": softmax_params(), "sampler": SAMPLER, "rounds": 1, "key": KEY}
 MODEL = fl.models.linear(3)
@@ -101,6 +106,37 @@ def test_settings_may_be_numpys_and_nan(tmp_path):
     run(rounds=3, out=tmp_path / "run", config=config)
     assert (tmp_path / "run" / "config.toml").read_text() == "rate = 0.5\nsizes = [0, 1, 2]\nnone = nan\n"
     assert run(rounds=3, out=tmp_path / "run", config=config, resume=True).status == "finished"
+
+
+@dataclasses.dataclass
+class Settings:
+    """Settings of one's own."""
+
+    rate: float
+    momentum: float | None
+    data: pathlib.Path
+
+
+class Sizes(NamedTuple):
+    """Settings inside others."""
+
+    hidden: tuple[int, ...]
+    width: int | None = None
+
+
+def test_settings_may_be_what_people_have():
+    expected = {"rate": 0.5, "data": "mnist/raw", "sizes": {"hidden": [2, 3]}}
+    path = pathlib.Path("mnist") / "raw"
+    for config in (
+        {"rate": np.float64(0.5), "momentum": None, "data": path, "sizes": Sizes((2, 3))},
+        argparse.Namespace(rate=jnp.float32(0.5), momentum=None, data=path, sizes={"hidden": np.array([2, 3])}),
+    ):
+        assert plain_settings(config) == expected
+    assert plain_settings(Settings(0.5, None, path)) == {"rate": 0.5, "data": "mnist/raw"}
+    assert plain_settings(None) == plain_settings({}) == {}
+    for config in ([1, 2], "quick", 3):
+        with pytest.raises(TypeError, match="config must be a dict, a dataclass or a namespace of settings, got"):
+            plain_settings(config)
 
 
 def test_a_run_is_not_for_tracers():

@@ -1,5 +1,8 @@
 """`run`: segments of rounds and evaluations, and what it refuses. Folders are in test_run_folder.py, endings in test_stopping.py."""
 
+import html
+import json
+
 import jax
 import numpy as np
 import optax
@@ -91,3 +94,12 @@ def test_options_that_do_not_fit(tmp_path, options, message):
 def test_resume_needs_a_folder():
     with pytest.raises(ValueError, match="resume=True needs out"):
         run(resume=True)
+
+
+def test_a_notebook_shows_the_report(tmp_path):
+    result = run(3)
+    shown = html.unescape(result._repr_html_())
+    assert shown.startswith("<iframe srcdoc=") and "<!doctype html>" in shown and "finished</span> after 3 rounds" in shown
+    assert result.summary["final"] == result.history[-1]
+    kept = run(3, out=tmp_path / "run")
+    assert kept.summary == json.loads((tmp_path / "run" / "summary.json").read_text())

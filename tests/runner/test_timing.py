@@ -52,10 +52,10 @@ def test_of_very_many_clients_the_first_rounds_are_laid_out():
 
 
 def test_compilation_is_apart_and_counted_once(monkeypatch):
-    now = iter([10.0, 13.0, 20.0])
+    now = iter([9.0, 10.0, 13.0, 20.0])
     monkeypatch.setattr(timing.time, "time", lambda: next(now))
     tell = jax.monitoring.record_event_time_span
-    with Stopwatch(Occupancy(0, 1), since=8.0) as watch:
+    with Stopwatch(Occupancy(0, 1), before=1.0) as watch:
         tell(f"{COMPILING}one", 10.5, 12.0)
         tell(f"{COMPILING}another", 11.0, 12.5)  # inside of which the first one goes on
         tell("/jax/something/else", 10.0, 13.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
+from fedjax_lite.runner.deadline import Deadline
 from fedjax_lite.study import conduct as conducting
 from fedjax_lite.study.conduct import conduct
 from fedjax_lite.study.grid import axes_of
@@ -24,11 +25,20 @@ def experiment(seed, rate, name):
     return {"curve": curve, "half": curve[0].astype(jnp.bfloat16), "count": jnp.int32(len(name)), "done": curve[0] > 2}
 
 
-def study(out, resume=False, made=(("data", {"sha256": "1"}), ("config", {"rounds": 3})), **options):
+def study(out, resume=False, made=(("data", {"sha256": "1"}), ("config", {"rounds": 3})), budget=None):
     axes, choices = axes_of({"rate": [0.25, 0.75], "name": NAMES})
     with Unfinished(Path(out), resume) as kept:
         found = conduct(
-            experiment, axes, choices, (7, 8), (7, 8), rounds_of=lambda name, n: range(1, n + 1), progress=False, made=dict(made), kept=kept
+            experiment,
+            axes,
+            choices,
+            (7, 8),
+            (7, 8),
+            rounds_of=lambda name, n: range(1, n + 1),
+            progress=False,
+            made=dict(made),
+            kept=kept,
+            budget=budget,
         )
         kept.save(found)
     return found
@@ -96,6 +106,27 @@ def test_what_is_finished_is_kept_and_not_run_again(tmp_path, ran, stop, how, le
     same(whole, study(tmp_path / "x", resume=True))  # it is finished: nothing is run
     assert len(ran) == 2 + left
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole", "x"]  # and no lock
+
+
+def test_out_of_its_budget_a_study_has_the_cells_it_ran_and_goes_on(tmp_path, ran, monkeypatch):
+    whole = study(tmp_path / "whole")
+    ran.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(Deadline, "passed", lambda self: len(self._laps) == 2)
+        partial = study(tmp_path / "x", budget=60)
+    assert ran == NAMES[:2] and partial.made["unfinished"].startswith("2 of 3 programs were run in ")
+    for name, values in partial.results.items():
+        np.testing.assert_array_equal(values[:, :2].astype(float), whole.results[name][:, :2].astype(float))
+        assert np.isnan(values[:, 2]).all() and partial.lacking[name] == (2, 5)
+    table = partial.table("half")
+    assert [row["mean"] for row in table][2::3] == [None, None] and all(row["diverged"] == 0 for row in table)
+    assert max(row["rank"] for row in table) == 5  # the two without a number are last
+    assert "2 of 3 programs" in (tmp_path / "x" / "report.html").read_text()
+    stored = fl.Study.load(tmp_path / "x")
+    assert stored.lacking == partial.lacking and stored.made == partial.made
+    ran.clear()
+    same(whole, study(tmp_path / "x", resume=True, budget=60))
+    assert ran == NAMES[2:] and not (tmp_path / "x" / "unfinished").exists()
 
 
 def test_a_damaged_program_runs_again_and_another_study_is_refused(tmp_path, ran, stop):

@@ -1,0 +1,82 @@
+"""The best model of a run by a metric, kept beside the last one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from fedjax_lite.base import Tree
+from fedjax_lite.metrics import lower_is_better
+from fedjax_lite.runner.hosts import leads
+from fedjax_lite.runner.model_file import load_params, save_params
+from fedjax_lite.runner.records import Records
+
+__all__ = ["Best", "BestModel"]
+
+FOLDER, FILE = "best", "round_{}.safetensors"
+
+
+class BestModel(NamedTuple):
+    """The global model after the round that evaluated best, the first of equal ones."""
+
+    metric: str
+    round: int
+    value: float
+    params: Tree  # in host memory
+
+    def facts(self) -> dict[str, str | int | float]:
+        """Return the metric, the round and the value."""
+        return {"metric": self.metric, "round": self.round, "value": self.value}
+
+
+class Best:
+    """The best model so far, in memory and in files of a run's folder.
+
+    A file is written before the checkpoint of its round, and removed when a better one stands behind every checkpoint that is left: from
+    whichever of them a run goes on, its best model up to there is on disk.
+
+    Args:
+        metric: of an evaluation.
+        like: a tree of the model's structure.
+        folder: of the run, which may hold an earlier part of it; None keeps the model in memory alone.
+        history: the records of that part.
+    """
+
+    def __init__(self, metric: str, like: Tree, folder: Path | None, history: Records) -> None:
+        self._metric, self._folder, self.model = metric, folder and folder / FOLDER, None
+        for round in filter(lambda round: round <= len(history), reversed(self._rounds())):
+            value = history[round - 1].get(metric)
+            if value is not None:
+                self.model = BestModel(metric, round, value, load_params(self._file(round), like))
+                break
+
+    model: BestModel | None
+
+    def look(self, record: dict, params: Callable[[], Tree]) -> None:
+        """Keep the model if its record is better than all before; a record without the metric is none."""
+        value, sign = record.get(self._metric), 1 if lower_is_better(self._metric) else -1
+        if value is None or (self.model and sign * value >= sign * self.model.value):
+            return
+        self.model = BestModel(self._metric, record["round"], value, jax.device_get(params()))
+        if self._folder and leads():
+            self._folder.mkdir(exist_ok=True)
+            for later in filter(lambda round: round >= record["round"], self._rounds()):  # of a run that went on after being killed
+                self._file(later).unlink()
+            save_params(self._folder, self.model.params, FILE.format(record["round"]))
+
+    def tidy(self, oldest: int) -> None:
+        """Remove the models that no run can go on from, whose oldest checkpoint is after the round `oldest`."""
+        if leads():
+            for worse in [round for round in self._rounds() if round <= oldest][:-1]:
+                self._file(worse).unlink()
+
+    def _rounds(self) -> list[int]:
+        """Return the rounds whose models are on disk."""
+        files = self._folder.glob(FILE.format("*")) if self._folder else ()
+        return sorted(int(number) for file in files if (number := file.stem.rpartition("_")[2]).isdigit())
+
+    def _file(self, round: int) -> Path:
+        """Return the file of a round's model."""
+        assert self._folder
+        return self._folder / FILE.format(round)
