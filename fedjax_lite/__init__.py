@@ -36,6 +36,7 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
+from fedjax_lite.comparison import Comparison, check, compare
 from fedjax_lite.data import partition, split
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
@@ -72,6 +73,7 @@ __all__ = [
     "Classification",
     "Client",
     "ClientWork",
+    "Comparison",
     "Convergence",
     "Family",
     "FederatedData",
@@ -93,10 +95,12 @@ __all__ = [
     "attacks",
     "availability",
     "baselines",
+    "check",
     "checks",
     "class_scores",
     "classification",
     "clock",
+    "compare",
     "data",
     "distill",
     "evaluate",

@@ -18,6 +18,7 @@ CUTS = {
     "docs/asynchronous.md": [],
     "docs/attacks.md": [],
     "docs/configurations.md": [],
+    "docs/comparing.md": [],
     "docs/compression.md": [("rounds=30", "rounds=2"), ("plain = history(None)\n", "")],
     "docs/differentiable.md": [],
     "docs/distillation.md": [("steps=300", "steps=20"), ("epochs=5", "epochs=1"), ("rounds=3", "rounds=2")],
