@@ -14,7 +14,7 @@ from fedjax_lite.report.partition import participation_body, partition_body
 from fedjax_lite.report.privacy import last_epsilons, privacy_body
 from fedjax_lite.report.staleness import staleness_figure
 from fedjax_lite.report.table import duration, pairs
-from fedjax_lite.report.timing import time_body
+from fedjax_lite.report.timing import rounds_a_second, time_body
 from fedjax_lite.report.traffic import traffic_body
 
 __all__ = ["report"]
@@ -90,8 +90,8 @@ def _tiles(summary: dict[str, Any], final: dict[str, Any]) -> str:
     if "uplink_bytes" in (traffic := summary.get("traffic") or {}):
         tiles[marked("sent by clients", outside, "uplink_bits")] = readable(traffic["uplink_bytes"])
     tiles |= {key: f"{x:.3g}" for key, x in list(last_epsilons(summary["privacy"]).items())[-1:]} if summary.get("privacy") else {}
-    if (time := summary.get("time")) and time["rounds"] and time["seconds"].get("rounds"):
-        tiles["rounds a second"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
+    if (time := summary.get("time")) and (speed := rounds_a_second(time)):
+        tiles["rounds a second"] = speed
     written = "".join(f"<div><dt>{escape(key)}</dt><dd>{escape(x)}</dd></div>" for key, x in tiles.items())
     return f'<dl class="tiles">{written}</dl>' if tiles else ""
 

@@ -59,8 +59,11 @@ def participation_body(columns: Mapping[str, Any]) -> str:
     if not len(rounds) or np.isnan(rounds).any():
         return ""
     never = int(np.sum(rounds == 0))
-    told = f"{never:,} of {counted(len(rounds))} {'was' if never == 1 else 'were'} never drawn"
-    told += f"; the others for {_range(rounds[rounds > 0])} rounds." if never < len(rounds) else "."
+    if never:
+        told = f"{never:,} of {counted(len(rounds))} {'was' if never == 1 else 'were'} never drawn"
+        told += f"; the others for {_range(rounds[rounds > 0])} rounds." if never < len(rounds) else "."
+    else:
+        told = f"{counted(len(rounds))}, each drawn for {_range(rounds)} rounds; none was never drawn."
     title, across = "clients in %, by rounds that they took part in", "rounds"
     if rounds.max() < MOST_BARS:
         figure = counted_bars(title, across, {"": np.bincount(rounds.astype(int)).tolist()})

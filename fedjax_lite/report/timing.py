@@ -4,7 +4,7 @@ from typing import Any
 
 from fedjax_lite.report.table import duration, pairs
 
-__all__ = ["time_body"]
+__all__ = ["rounds_a_second", "time_body"]
 
 SAID = {
     "compile": "tracing and compiling",
@@ -22,8 +22,8 @@ def time_body(time: dict[str, Any], rounds: int) -> str:
     True
     """
     rows: dict[str, Any] = {SAID.get(part, part): duration(seconds) for part, seconds in time["seconds"].items()}
-    if time["rounds"] and time["seconds"].get("rounds"):
-        rows["rounds a second, evaluations among them"] = f"{time['rounds'] / time['seconds']['rounds']:.3g}"
+    if speed := rounds_a_second(time):
+        rows["rounds a second, evaluations among them"] = speed
     text = ""
     if lanes := time.get("lanes"):
         rows["useful share of the lanes"] = f"{100 * lanes['share']:.1f} %"
@@ -36,3 +36,15 @@ def time_body(time: dict[str, Any], rounds: int) -> str:
         )
     since = f"<p>Since the run was resumed, the last {time['rounds']:,} rounds of {rounds:,}.</p>" if time["rounds"] < rounds else ""
     return since + pairs(rows) + text
+
+
+def rounds_a_second(time: dict[str, Any]) -> str:
+    """Write how many rounds there were in a second; "" where that is not known.
+
+    >>> rounds_a_second({"rounds": 20, "seconds": {"rounds": 16.0}}), rounds_a_second({"rounds": 10_000, "seconds": {"rounds": 2.0}})
+    ('1.25', '5,000')
+    """
+    if not time["rounds"] or not time["seconds"].get("rounds"):
+        return ""
+    speed = time["rounds"] / time["seconds"]["rounds"]
+    return f"{speed:.3g}" if speed < 100 else f"{speed:,.0f}"

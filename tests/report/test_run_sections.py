@@ -61,7 +61,7 @@ def test_without_clients_there_is_no_partition(table):
 def test_one_client_and_no_labels():
     html = partition_body({"id": [0], "examples": [7]})
     assert "1 client with 7 examples each" in html and list(cells_of(html)) == ["0: 7 examples"] and "classes" not in html
-    assert "0 of 1 client were never drawn; the others for 3 rounds" in participation_body({"rounds": [3]})
+    assert "1 client, each drawn for 3 rounds; none was never drawn." in participation_body({"rounds": [3]})
     assert "2 of 2 clients were never drawn." in participation_body({"rounds": [0, 0]})
 
 
