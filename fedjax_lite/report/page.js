@@ -97,9 +97,11 @@ function addHover(svg) {
 
 function addSorting(table) {
   const heads = [...table.querySelectorAll("th")], rows = [...table.querySelectorAll("tr")].slice(1);
-  const valueOf = (row, column) => {
+  const valueOf = (row, column) => {  // the number that a text begins with, perhaps in bytes
     const cell = row.cells[column], text = cell.dataset.value ?? cell.textContent;
-    return text === "-" || text === "" ? null : Number.isNaN(Number(text)) ? text : Number(text);
+    const found = text.match(/^([-+]?[\d.]+(?:e[-+]?\d+)?)(?: ([kMGTP]?B))?(?: |$)/);
+    if (text === "-" || text === "") return null;
+    return found ? Number(found[1]) * 1000 ** (found[2] ? " kMGTP".indexOf(found[2].at(-2) ?? " ") : 0) : text;
   };
   const compare = (a, b) => typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
   heads.forEach((head, column) => {

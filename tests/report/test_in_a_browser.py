@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from fedjax_lite.report import report, study_report
+from fedjax_lite.report.document import document
+from fedjax_lite.report.table import html_table
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -163,6 +165,21 @@ def test_bytes_are_told_in_their_unit_and_a_missing_point_by_its_neighbour(run, 
     _, said = opened(tmp_path, run, acts)
     assert said["bytes"] == ["round 12", "by clients: 12 MB", "to clients: 12 MB"]
     assert said["privacy"] == ["round 6", "by RDP: 1", "by PLD: 0.9"]
+
+
+def test_whatever_a_column_holds_it_sorts(tmp_path):
+    bytes, numbers = ["900 kB", "2.21 MB", "12 B", "-", "1 GB"], ["0.94 (0.9 to 1)", "0.887 \N{PLUS-MINUS SIGN}0.1", "1e-05", "", "-3"]
+    cells = bytes, numbers, ["b", "a10", "a9", "c", "-"]
+    html = document("t", html_table(list(zip(*cells, strict=True)), ["bytes", "interval", "name"], sortable=True))
+    acts = """const table = document.querySelector("table"), heads = [...table.querySelectorAll("th button")];
+      const column = k => [...table.querySelectorAll("tr")].slice(1).map(row => row.cells[k].textContent);
+      said.sorted = heads.map((head, k) => (head.click(), column(k)));"""
+    _, said = opened(tmp_path, html, acts)
+    assert said["sorted"] == [
+        ["12 B", "900 kB", "2.21 MB", "1 GB", "-"],
+        ["-3", "1e-05", "0.887 \N{PLUS-MINUS SIGN}0.1", "0.94 (0.9 to 1)", ""],
+        ["a9", "a10", "b", "c", "-"],
+    ]
 
 
 def test_links_save_numbers_and_the_index_unfolds(run, tmp_path):
