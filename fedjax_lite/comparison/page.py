@@ -12,7 +12,7 @@ from fedjax_lite.comparison.printed import columns_of, setting_rows
 from fedjax_lite.metrics import in_order, is_evaluation, lower_is_better, scale_of
 from fedjax_lite.report.axis import IN_HOURS, ROUND
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.document import Section, page
+from fedjax_lite.report.document import Section, fold, page
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
 from fedjax_lite.report.target import over_hours
@@ -20,6 +20,7 @@ from fedjax_lite.report.target import over_hours
 __all__ = ["comparison_page"]
 
 MEGABYTES = "megabytes sent"
+FEW = 3  # notes that are not folded
 
 
 def comparison_page(found: Comparison) -> str:
@@ -36,7 +37,8 @@ def comparison_page(found: Comparison) -> str:
         Section("Settings that differ", f'<div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else ""),
         Section("Other metrics", f'<div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else ""),
     ]
-    notes = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    noted = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    notes = noted if len(found.notes) <= FEW else fold(f"{len(found.notes)} notes on what is not alike", noted, unfolded=False)
     return page(f"Comparison of {title}", f"<h1>Comparison of {escape(title)}</h1>{notes}", sections)
 
 
