@@ -10,9 +10,11 @@ from fedjax_lite import (
     clock,
     data,
     distill,
+    export,
     leaves,
     mixing,
     models,
+    plots,
     privacy,
     sampling,
     schedules,
@@ -56,6 +58,7 @@ from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
 from fedjax_lite.runner.hosts import join_hosts
+from fedjax_lite.runner.loaded import Run, load_run
 from fedjax_lite.runner.model_file import load_params
 from fedjax_lite.runner.plan import Plan, plan
 from fedjax_lite.runner.run import Result, run
@@ -82,6 +85,7 @@ __all__ = [
     "Mean",
     "Plan",
     "Result",
+    "Run",
     "Server",
     "Shared",
     "State",
@@ -105,6 +109,7 @@ __all__ = [
     "distill",
     "evaluate",
     "evaluate_each",
+    "export",
     "federate",
     "fine_tuned",
     "freeze",
@@ -114,6 +119,7 @@ __all__ = [
     "keep_leaves",
     "leaves",
     "load_params",
+    "load_run",
     "loss_term",
     "mixing",
     "models",
@@ -126,6 +132,7 @@ __all__ = [
     "padded",
     "partition",
     "plan",
+    "plots",
     "privacy",
     "round_key",
     "run",

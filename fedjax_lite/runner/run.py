@@ -25,6 +25,7 @@ from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.report import embedded, report
 from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.advance import Outputs, advance
+from fedjax_lite.runner.architecture import architecture_of
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.best import Best, BestModel
@@ -225,7 +226,8 @@ def run(
         totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
         totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
         if folder:
-            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals)
+            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), setup.data.example)}
+            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
     if "error" in totals and raised is not None:
         raise raised
     summary = folder.summary if folder else summarized(status, history, deadline.seconds(), **totals)
