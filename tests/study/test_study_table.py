@@ -315,3 +315,8 @@ def test_cells_tell_the_spread_over_the_seeds_and_give_their_numbers(tmp_path):
         assert [float(x) if x else None for x in row[1:4]] == pytest.approx([wanted["mean"], wanted["low"], wanted["high"]], rel=1e-8)
     alone = study._replace(seeds=(0,), results={"accuracy": values[:, :1]})
     assert "\N{PLUS-MINUS SIGN}" not in re.sub("<script>.*?</script>", "", (alone.save(tmp_path) / "report.html").read_text(), flags=re.S)
+
+
+def test_a_notebook_shows_the_report():
+    found = fl.study(lambda key, rate: {"test_loss": rate}, {"rate": [0.5, 0.25]}, seeds=2, progress=False)
+    assert found._repr_html_().startswith("<iframe srcdoc=") and "test loss" in found._repr_html_()
