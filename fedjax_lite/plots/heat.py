@@ -7,7 +7,8 @@ import numpy as np
 
 from fedjax_lite.metrics import lower_is_better, scale_of
 from fedjax_lite.plots.style import blank, styled
-from fedjax_lite.report.heat import SHADES, written
+from fedjax_lite.report.colors import SHADES
+from fedjax_lite.report.heat import written
 from fedjax_lite.study import Study
 
 if TYPE_CHECKING:

@@ -40,11 +40,13 @@ from fedjax_lite.runner.fit import Setup, check_guarantee, decisive_of, fit_to_d
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
+from fedjax_lite.runner.occupancy import occupancy_of
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
 from fedjax_lite.runner.summary import summarized
+from fedjax_lite.runner.timing import Stopwatch
 from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.writers.writer import Writer
@@ -174,7 +176,7 @@ def run(
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, host, _ = fit_to_devices(setup, own_on_host)
+    setup, shapes, host, found = fit_to_devices(setup, own_on_host)
     decisive = decisive_of(converge, keep_best)
     check_guarantee(setup, shapes, decisive)
     check_baselines(setup, shapes, baselines)
@@ -187,16 +189,23 @@ def run(
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
     path = folder.path if folder else None
     best = Best(keep_best, setup.params, path, history) if keep_best else None
-    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1), None
+    watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
+    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
     seen = Seen(_drawn_before(setup, state))
 
-    with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
+    with (
+        watch,
+        Progress(rounds, len(history), progress and leads()) as bar,
+        interruptible(bar.note) as interrupted,
+        folder or nullcontext(),
+    ):
         while not (status := _ending(setup, converge, history, interrupted, deadline)):
             done = len(history)
             state, seen = advance(setup, segment, state, seen, outputs)
             bar.update(history[-1])
             raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
             deadline.lap()
+            watch.lap("records")
             if callbacks.failed(raised):
                 status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
                 break
@@ -204,6 +213,7 @@ def run(
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
         clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
         classes = classified(setup, state) if ended and classification else None
+        watch.lap("end")
         evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
         named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
         totals = (
@@ -213,7 +223,7 @@ def run(
         )
         totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
         kept = best.model if best else None
-        totals |= {"best": kept.facts()} if kept else {}
+        totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
         totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
         if folder:
             made = {"architecture": architecture_of(loss_fn, algorithm.params(state), setup.data.example)}
