@@ -14,6 +14,7 @@ from fedjax_lite import (
     leaves,
     mixing,
     models,
+    plots,
     privacy,
     sampling,
     schedules,
@@ -37,6 +38,7 @@ from fedjax_lite.base import (
 )
 from fedjax_lite.batches import Batches
 from fedjax_lite.clients import Family
+from fedjax_lite.comparison import Comparison, check, compare
 from fedjax_lite.data import partition, split
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.train_test import TrainTest
@@ -74,6 +76,7 @@ __all__ = [
     "Classification",
     "Client",
     "ClientWork",
+    "Comparison",
     "Convergence",
     "Family",
     "FederatedData",
@@ -96,10 +99,12 @@ __all__ = [
     "attacks",
     "availability",
     "baselines",
+    "check",
     "checks",
     "class_scores",
     "classification",
     "clock",
+    "compare",
     "data",
     "distill",
     "evaluate",
@@ -127,6 +132,7 @@ __all__ = [
     "padded",
     "partition",
     "plan",
+    "plots",
     "privacy",
     "round_key",
     "run",

@@ -11,6 +11,7 @@ import optax
 from fedjax_lite import attacks
 from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
 from fedjax_lite.clients import Family
+from fedjax_lite.comparison.expected import bands_of
 from fedjax_lite.configuration.aggregator import aggregator_of, of_messages
 from fedjax_lite.configuration.algorithm import algorithm_of
 from fedjax_lite.configuration.attack import attack_of
@@ -77,6 +78,9 @@ def build(config: Config, function: Callable[..., Any] = run) -> Callable[..., A
         ConfigError: for settings that are unknown or refused, before compiling and writing.
     """
     check_unchanged(config)
+    if "expected" in config.values:
+        with refusing(config.at("expected")):
+            bands_of(config.values["expected"])
     options = options_of(config)
     source = load_data(config, config.values.get("seed", 0))
     settings = settings_of(config, source.population)

@@ -35,6 +35,7 @@ SECTIONS = {
     "engine": False,
     "run": True,
     "grid": False,
+    "expected": False,
     "code": False,  # the hashes of the user's files, in a finished run's configuration
 }
 BROUGHT = {"algorithm": ("client", "aggregator", "server"), "distillation": ("server",)}  # section -> sections that are then not required

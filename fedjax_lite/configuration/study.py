@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Mean, Tree
+from fedjax_lite.comparison.expected import bands_of
 from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.clock import made_on_host, takes_durations
@@ -39,7 +40,7 @@ from fedjax_lite.study.results import Study
 
 __all__ = ["study_of", "curves"]
 
-FREE = ("name", "data")  # settings that may differ when a study is resumed: the data itself has a fingerprint
+FREE = ("name", "data", "expected")  # settings that may differ when a study is resumed: the data itself has a fingerprint
 OPTIONS = ("rounds", "evaluate_every")  # keys of [run] for studies; the other keys are for runs with a folder of their own
 
 
@@ -55,6 +56,9 @@ def study_of(config: Config) -> Callable[..., Study]:
     for name in options:
         if name not in OPTIONS:
             raise config.error(("run", name), f"is not for studies, which take {', '.join(OPTIONS)} and finetune only: leave it out")
+    if "expected" in config.values:
+        with refusing(config.at("expected")):
+            bands_of(config.values["expected"])
     if "baselines" in config.values:
         raise config.error(("baselines",), "is not for studies: leave it out, and run one cell with it")
     grid, config = _with_noise(config, grid)
@@ -110,6 +114,8 @@ def study_of(config: Config) -> Callable[..., Study]:
             made=made,
             **options,
         )
+        beside = {"source": config.values["data"]} | ({"expected": expected} if (expected := config.values.get("expected")) else {})
+        study = study._replace(made=study.made | beside)  # which do not make it another study
         if ages := _staleness(config, grid, clocks):
             study = study._replace(made=study.made | {"staleness": ages})
         if not any(private) or "privacy" in study.made:

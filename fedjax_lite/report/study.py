@@ -219,7 +219,7 @@ def _made_with(made: Mapping[str, Any]) -> dict[str, Any]:
         if part == "seconds" and isinstance(facts, int | float):
             rows["time"] = _duration(facts)
         elif isinstance(facts, dict):
-            of = {} if part == "config" else facts
+            of = {} if part in ("config", "source", "expected") else facts
             rows |= {f"{part} {k}": ", ".join(f"{a} {b}" for a, b in x.items()) if isinstance(x, dict) else x for k, x in of.items()}
         else:
             rows[part] = facts

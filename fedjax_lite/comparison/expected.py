@@ -1,0 +1,185 @@
+"""Whether a run's numbers, or a study's, lie inside the bands that its configuration states."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedjax_lite.metrics import shown
+from fedjax_lite.refuse import is_number
+from fedjax_lite.runner.files import holds
+from fedjax_lite.runner.folder import CONFIG, SUMMARY
+from fedjax_lite.runner.records import read_records
+from fedjax_lite.study.results import Study
+
+__all__ = ["Band", "Checked", "bands_of", "check"]
+
+EXAMPLE = "test_accuracy = [0.9, 1.0]"
+
+
+class Band(NamedTuple):
+    """What a metric is expected to be."""
+
+    metric: str
+    low: float
+    high: float
+    round: int | None = None  # at that round; None: at the end
+    of: tuple[tuple[str, Any], ...] = ()  # of a study: axis -> value of the cells that are meant
+
+
+class Checked(NamedTuple):
+    """Bands, and whether what was measured lies inside."""
+
+    rows: list[dict[str, Any]]  # a band each, of a study a band and cell: "metric", "round", "cell", "low", "high", "found", "holds"
+
+    @property
+    def ok(self) -> bool:
+        """Whether all hold."""
+        return all(row["holds"] for row in self.rows)
+
+    def __str__(self) -> str:
+        """A line a band."""
+        return "\n".join(map(_line, self.rows))
+
+
+def bands_of(expected: Any) -> list[Band]:
+    """Read a table [expected]: metric = [low, high]; round_N = {...} at a round; cells = [{ of = {...}, ... }] of a study.
+
+    Raises:
+        ValueError: naming the entry.
+
+    >>> bands_of({"test_accuracy": [0.9, 1], "round_10": {"test_loss": [0, 2.5]}})[1]
+    Band(metric='test_loss', low=0.0, high=2.5, round=10, of=())
+    """
+    if not isinstance(expected, Mapping) or not expected:
+        raise ValueError(f"expected must be a table of bands, such as {EXAMPLE}, got {expected!r}")
+    found: list[Band] = []
+    for name, value in expected.items():
+        number = str(name).removeprefix("round_")
+        if name == "cells":
+            found += _of_cells(value)
+        elif isinstance(value, Mapping) and number.isdigit() and int(number):
+            found += [band._replace(round=int(number)) for band in bands_of(value)]
+        else:
+            found.append(_band(str(name), value))
+    return found
+
+
+def check(folder: str | Path) -> Checked:
+    """Compare a finished run, or study, with the table [expected] of its configuration.
+
+    Of a study each cell's mean over the seeds is compared. Where there are cells = [{ of = { aggregator = "mean" }, test_loss = [0, 2] }],
+    these alone count in a study, and the other bands in a run.
+
+    Args:
+        folder: of a run or a study.
+
+    Returns:
+        A `Checked`: `ok`, and a row a band. What was not measured lies in no band.
+
+    Raises:
+        ValueError: for a folder without a run or study, a run that has not ended, and settings without [expected].
+
+    >>> import tempfile, jax, optax, fedjax_lite as fl
+    >>> data, folder = fl.data.digits(fl.partition.iid(4), seed=0), Path(tempfile.mkdtemp()) / "run"
+    >>> loss_fn = fl.models.supervised(model := fl.models.logistic(10))
+    >>> algorithm = fl.algorithms.fedsgd(loss_fn, learning_rate=0.1, population=4)
+    >>> arguments = algorithm, data.train, model.init(jax.random.key(0), data.example), fl.sampling.everyone()
+    >>> options = dict(rounds=1, key=jax.random.key(0), loss_fn=loss_fn, out=folder, progress=False)
+    >>> _ = fl.run(*arguments, **options, config={"expected": {"train_loss": [1.0, 2.5], "train_accuracy": [0.99, 1.0]}})
+    >>> [row["holds"] for row in fl.check(folder).rows]
+    [True, False]
+    """
+    place = Path(folder).expanduser()
+    kind = holds(place) if place.is_dir() else ""
+    if kind == "study":
+        study = Study.load(place)
+        bands = _bands(study.made.get("expected"), folder)
+        of_cells = [band for band in bands if band.of] or bands
+        return Checked([row for band in of_cells for row in _in_study(study, band)])
+    if kind != "run":
+        raise ValueError(f"{folder} holds no run or study: name the folder that fedjax-lite run or study has written")
+    config = tomllib.loads((place / CONFIG).read_text(encoding="utf-8")) if (place / CONFIG).exists() else {}
+    bands = [band for band in _bands(config.get("expected"), folder) if not band.of]
+    summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
+    if summary["status"] not in ("finished", "converged"):
+        raise ValueError(f"{folder} has not ended (its status is {summary['status']}): resume it, then check it")
+    records = {record["round"]: record for record in read_records(place)}
+    beside = {name: x for part in ("other_models", "new_clients", "classification") for name, x in (summary.get(part) or {}).items()}
+    final = summary["final"] | beside
+    return Checked([_row(band, None, (final if band.round is None else records.get(band.round, {})).get(band.metric)) for band in bands])
+
+
+def _bands(expected: Any, folder: str | Path) -> list[Band]:
+    """Return the bands of a folder's settings."""
+    if expected is None:
+        raise ValueError(f"{folder}: its configuration has no table [expected]: add one with bands, such as {EXAMPLE}, and run it")
+    return bands_of(expected)
+
+
+def _band(metric: str, value: Any) -> Band:
+    """Read one band."""
+    pair = value if isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value)) else None
+    if pair is None or not pair[0] <= pair[1]:
+        raise ValueError(f"expected.{metric} must be a band [low, high], such as {EXAMPLE}, got {value!r}")
+    return Band(metric, float(pair[0]), float(pair[1]))
+
+
+def _of_cells(cells: Any) -> list[Band]:
+    """Read the bands of a study's cells."""
+    if not isinstance(cells, list) or not all(isinstance(cell, Mapping) and isinstance(cell.get("of"), Mapping) for cell in cells):
+        raise ValueError(f'expected.cells must be a list of tables, such as {{ of = {{ aggregator = "mean" }}, {EXAMPLE} }}, got {cells!r}')
+    return [
+        band._replace(of=tuple(cell["of"].items()))
+        for cell in cells
+        for band in bands_of({name: value for name, value in cell.items() if name != "of"})
+    ]
+
+
+def _in_study(study: Study, band: Band) -> list[dict[str, Any]]:
+    """Return a row a cell that a band is of."""
+    axes = {name for axis in study.axes for name in axis.names}
+    if unknown := [name for name, _ in band.of if name not in axes]:
+        raise ValueError(f"expected.cells: the study has no axis {unknown[0]!r}; there are {', '.join(sorted(axes))}")
+    if band.metric not in study.results:
+        return [_row(band, None, None)]
+    values, curve = study.of(band.metric), band.metric in study.rounds
+    if band.round is not None and (not curve or band.round not in study.rounds[band.metric]):
+        return [_row(band, None, None)]
+    point = study.rounds[band.metric].index(band.round) if band.round is not None else -1
+    means = (values[..., point] if curve else values).astype(np.float64).mean(-1)
+    rows = []
+    for index in np.ndindex(means.shape):
+        parts = zip(study.axes, index, strict=True)
+        cell = {name: value for axis, i in parts for name, value in zip(axis.names, axis.rows[i], strict=True)}
+        if all(str(cell[name]) == str(value) for name, value in band.of):
+            rows.append(_row(band, cell, float(means[index])))
+    if not rows:
+        raise ValueError(f"expected.cells: the study has no cell of {dict(band.of)}")
+    return rows
+
+
+def _row(band: Band, cell: dict[str, Any] | None, found: Any) -> dict[str, Any]:
+    """Return a row: a band, what was found, and whether that lies inside."""
+    number = float(found) if isinstance(found, int | float) and np.isfinite(found) else None
+    holds = number is not None and band.low <= number <= band.high
+    facts = {"metric": band.metric, "round": band.round, "cell": cell, "low": band.low, "high": band.high}
+    return facts | {"found": number, "holds": holds}
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Write a row."""
+    metric = row["metric"]
+    where = (f" at round {row['round']}" if row["round"] else "") + (f" of {_cell(row['cell'])}" if row["cell"] else "")
+    band = f"[{shown(metric, row['low'])}, {shown(metric, row['high'])}]"
+    if row["found"] is None:
+        return f"OUTSIDE  {metric}{where} was not measured; expected in {band}"
+    return f"{'inside ' if row['holds'] else 'OUTSIDE'}  {metric}{where} {shown(metric, row['found'])}, expected in {band}"
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    """Write a cell's values."""
+    return ", ".join(f"{name} {value}" for name, value in cell.items())
