@@ -97,9 +97,7 @@ def test_inputs_of_other_shapes_are_refused(written):
 
 def test_a_model_that_needs_to_know_the_number_of_examples(written):
     model = models.Model(lambda key, example: (), lambda params, batch, key: batch["x"] * len(batch["x"]))
-    with pytest.raises(
-        ValueError, match=r"prediction: the model has no program for cpu \(.*write x.shape.0. for len.x., or fix the number: batch=20"
-    ):
+    with pytest.raises(ValueError, match=r"the model has no program for cpu \(.*write x.shape.0. for len.x., or fix the number: batch=20"):
         written(model, (), {"x": np.float32(1)}, platforms=("cpu",))
     predict = written(model, (), {"x": np.float32(1)}, platforms=("cpu",), batch=3)
     assert predict(np.ones(3, np.float32)).tolist() == [3, 3, 3] and predict.platforms == ("cpu",)
