@@ -296,3 +296,8 @@ def test_heat_maps_shade_by_value():
     assert shades([[0.5, 0.5, 0.5]], span=(0.0, 0.5)) == [dark] * 3
     middle = shades([[1.0, 100.0, 10000.0]])[1]
     assert middle == shades([[1.0, 2.0, 3.0]])[1]  # past two decades the scale is logarithmic
+
+
+def test_a_notebook_shows_the_report():
+    found = fl.study(lambda key, rate: {"test_loss": rate}, {"rate": [0.5, 0.25]}, seeds=2, progress=False)
+    assert found._repr_html_().startswith("<iframe srcdoc=") and "test loss" in found._repr_html_()
