@@ -226,7 +226,7 @@ def run(
         totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
         totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
         if folder:
-            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), setup.data.example)}
+            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
             folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
     if "error" in totals and raised is not None:
         raise raised
