@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,18 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluation import Classification
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
-from fedjax_lite.report import embedded, report
 from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.advance import Outputs, advance
 from fedjax_lite.runner.architecture import architecture_of
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
-from fedjax_lite.runner.best import Best, BestModel
+from fedjax_lite.runner.best import Best
 from fedjax_lite.runner.callbacks import callbacks_of
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
@@ -43,6 +41,7 @@ from fedjax_lite.runner.identity import parts_of, sketch
 from fedjax_lite.runner.occupancy import occupancy_of
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records
+from fedjax_lite.runner.result import Result
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
 from fedjax_lite.runner.summary import summarized
@@ -51,26 +50,7 @@ from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.writers.writer import Writer
 
-__all__ = ["Result", "run"]
-
-
-class Result(NamedTuple):
-    """What a run ends with."""
-
-    state: State
-    params: Tree  # the global model
-    history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
-    status: str  # "finished", "converged", "interrupted" or "out_of_time"
-    baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
-    clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or did not end
-    further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_auc" and the like
-    classification: Classification | None = None  # where it was asked for, and the run was not interrupted
-    best: BestModel | None = None  # where keep_best asks for it
-    summary: dict[str, Any] = {}  # as in summary.json
-
-    def _repr_html_(self) -> str:
-        """The report, for a notebook."""
-        return embedded(report("run", self.summary, self.history, clients=self.clients)) if self.summary else ""
+__all__ = ["run"]
 
 
 def run(
