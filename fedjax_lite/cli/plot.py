@@ -34,6 +34,7 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=KINDS, default="curves", help="what to draw (default: curves)")
     parser.add_argument("--metric", help="which metric (default: the evaluation's accuracy, or its loss)")
     parser.add_argument("--against", choices=list(AGAINST), default="rounds", help="what curves are over (default: rounds)")
+    parser.add_argument("--label", action="append", default=[], metavar="TEXT", help="of a curve, one each in their order")
     parser.add_argument("--width", type=float, metavar="INCHES", help="the figure's width (default: a column, 3.25)")
     out = parser.add_argument("--out", type=Path, required=True, metavar="FIGURE", help="the file: .pdf, .png or .svg")
     completed(out)
@@ -44,7 +45,7 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
 def _plot(options: argparse.Namespace) -> Outcome:
     width = {} if options.width is None else {"width": options.width}
     if options.kind == "curves":
-        figure = plots.curves(*options.folders, metric=options.metric, against=options.against, **width)
+        figure = plots.curves(*options.folders, metric=options.metric, against=options.against, labels=options.label, **width)
     else:
         one: dict[str, Callable[[str], Any]] = {
             "heat": lambda folder: plots.heat_map(Study.load(folder), options.metric, **width),

@@ -76,7 +76,7 @@ def participation(folder: str | Path, width: float = COLUMN) -> "Figure":
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "clients.csv").write_text("id,new,rounds\\n0,0,1\\n1,0,1\\n2,0,3\\n3,1,0\\n")
-    >>> [bar.get_height() for bar in participation(folder).axes[0].patches]
+    >>> [int(bar.get_height()) for bar in participation(folder).axes[0].patches]
     [0, 2, 0, 1]
     """
     columns = _columns(folder)

@@ -19,7 +19,7 @@ __all__ = ["COLUMN", "blank", "labelled", "save", "stroke", "styled"]
 COLUMN, GOLDEN = 3.25, 0.7  # inches of a paper's column; the height of a figure over its width
 TYPES = (".pdf", ".png", ".svg")
 MARKS = {"": "o", SQUARE: "s", UP: "^", DIAMOND: "D", DOWN: "v"}
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 8.0,
     "axes.titlesize": 8.0,
     "axes.labelsize": 8.0,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lite.metrics import HOURS, lower_is_better
-from fedjax_lite.report import study_report
+from fedjax_lite.report import embedded, study_report
 from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS
 from fedjax_lite.runner.files import write
 from fedjax_lite.study.grid import COLUMNS, Axis
@@ -114,8 +114,7 @@ class Study(NamedTuple):
         tables = {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        axes = {", ".join(axis.names): axis.labels for axis in self.axes}
-        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
+        write(folder / REPORT, self._page(name, tables, config, best))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
         absent = [*(() if targets else OF_ROUNDS), *(() if any(map(self.timed, targets)) else OF_HOURS)]
@@ -126,6 +125,15 @@ class Study(NamedTuple):
         write(folder / TABLE, text.getvalue())
         write(folder / VALUES, text_of(self._asdict(), tables))
         return folder
+
+    def _page(self, name: str, tables: Mapping[str, Any], config: str = "", best: Mapping[str, str] | None = None) -> str:
+        """Write the report."""
+        axes = {", ".join(axis.names): axis.labels for axis in self.axes}
+        return study_report(name, axes, self.results, self.rounds, tables, config, best, self.made)
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook."""
+        return embedded(self._page("study", {metric: self.table(metric) for metric in self.results}))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
