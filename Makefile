@@ -29,7 +29,7 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 
 docs: .venv/installed-docs # the site, in .cache/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 clean:
 	rm -rf .venv .venv-lowest .cache

@@ -2,6 +2,7 @@
 
 That it builds without a warning is asked by `make docs`."""
 
+import importlib.util
 import inspect
 import sys
 
@@ -31,7 +32,8 @@ def site(monkeypatch):
 def test_every_page_is_in_the_navigation(site):
     settings, navigation = yaml.safe_load((SITE / "mkdocs.yml").read_text()), site("navigation")
     pages = [page.removeprefix("docs/") for page in PAGES if page != "README.md"]
-    nav = navigation.expanded(settings["nav"], set(pages) - set(navigation.leaves(settings["nav"])), pages)
+    named = navigation.leaves(settings["nav"])
+    nav = navigation.expanded(settings["nav"], [page for page in pages if page not in named])
     found = navigation.leaves(nav)
     assert set(pages) <= set(found) and len(found) == len(set(found))
     assert set(found) - set(pages) == {"index.md", "CHANGELOG.md", "reference/index.md", "reference/fl.md"}  # the README, and names
@@ -39,11 +41,8 @@ def test_every_page_is_in_the_navigation(site):
 
 def test_patterns_of_the_navigation_stand_for_what_is_not_named(site):
     expanded = site("navigation").expanded
-    nav = ["a.md", {"More": ["b/two.md", "b/*.md"]}, {"None": ["c/*.md"]}]
-    assert expanded(nav, {"b/one.md", "b/three.md"}, ["a.md", "b/one.md", "b/three.md", "b/two.md"]) == [
-        "a.md",
-        {"More": ["b/two.md", "b/one.md", "b/three.md"]},
-    ]
+    nav = ["a.md", {"More": ["b/two.md", "b/th*", "b/*.md"]}, {"None": ["c/*.md"]}]
+    assert expanded(nav, ["b/four.md", "b/one.md", "b/three.md"]) == ["a.md", {"More": ["b/two.md", "b/three.md", "b/four.md", "b/one.md"]}]
 
 
 def test_every_public_name_is_in_the_reference(site):
@@ -73,3 +72,12 @@ def test_bands_are_of_cells_that_a_study_has(path, site):
         assert band.round is None or band.round % config.values["run"]["evaluate_every"] == 0
     section = site("results").section(path)
     assert section.count("\n| `") == len(bands) and f"fedjax-lite run configs/{path.name}" in section.replace("study", "run")
+
+
+@pytest.mark.parametrize("name", ["lanes", "clock"])
+def test_pictures_are_those_that_are_drawn(name):
+    pictures = ROOT / "docs" / "pictures"
+    spec = importlib.util.spec_from_file_location("ideas", pictures / "ideas.py")
+    ideas = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ideas)
+    assert (pictures / f"{name}.svg").read_text() == getattr(ideas, f"{name}_picture")()

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/ideas.md: lanes.svg, ragged clients laid out in rows and in lanes, and clock.svg, the same hours under three servers."""
+"""Draw the pictures of docs/ideas.md: lanes.svg, ragged clients in rows and in lanes, and clock.svg, a day under three servers."""
 
 import heapq
 from pathlib import Path

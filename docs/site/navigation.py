@@ -1,13 +1,20 @@
-"""Patterns in the navigation, such as "tutorials/*.md", stand for the pages that it does not name."""
+"""The navigation: a pattern in it, such as "tutorials/*.md", stands for the pages that it does not name."""
 
 from fnmatch import fnmatch
 
 
 def on_files(files, config):
     """Put pages in the place of patterns."""
-    pages = sorted(file.src_uri for file in files.documentation_pages())
-    config.nav = expanded(config.nav, set(pages) - set(leaves(config.nav)), pages)
+    named = leaves(config.nav)
+    config.nav = expanded(config.nav, sorted(page for file in files.documentation_pages() if (page := file.src_uri) not in named))
     return files
+
+
+def on_page_markdown(markdown, page, **others):
+    """Leave the bar beside the front page out, which would name that page alone."""
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]
+    return markdown
 
 
 def leaves(nav) -> list[str]:
@@ -17,14 +24,16 @@ def leaves(nav) -> list[str]:
     return [leaf for part in (nav.values() if isinstance(nav, dict) else nav) for leaf in leaves(part)]
 
 
-def expanded(nav: list, unnamed: set[str], pages: list[str]) -> list:
-    """Return a navigation without patterns, and without what is empty then."""
+def expanded(nav: list, unnamed: list[str]) -> list:
+    """Return a navigation without patterns, and without what is empty then; takes the pages that it finds from those without a name."""
     found = []
     for entry in nav:
         if isinstance(entry, str) and "*" in entry:
-            found += [page for page in pages if page in unnamed and fnmatch(page, entry)]
+            matching = [page for page in unnamed if fnmatch(page, entry)]
+            unnamed[:] = [page for page in unnamed if page not in matching]
+            found += matching
         elif isinstance(entry, dict) and isinstance(part := next(iter(entry.values())), list):
-            found += [{name: inner} for name in entry if (inner := expanded(part, unnamed, pages))]
+            found += [{name: inner} for name in entry if (inner := expanded(part, unnamed))]
         else:
             found.append(entry)
     return found

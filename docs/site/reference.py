@@ -30,7 +30,7 @@ def page(room: str, line: str, listed: list[Name], homes: dict[str, str]) -> str
 
 def index(rooms: dict[str, list[Name]], homes: dict[str, str]) -> str:
     """Return the page of all public names."""
-    first = "Every public name with its first line, as `import fedjax_lite as fl` has them. What each part is for is in [names](../names.md)."
+    first = "Every public name with its first line, as `import fedjax_lite as fl` has it. What there is by part: [names](../names.md)."
     parts = [f"## [{title(room)}]({room}.md)\n\n{table(rooms[room], homes)}" for room in sorted(rooms, key=title)]
     return "\n\n".join(["# API index", first, *parts]) + "\n"
 

@@ -17,7 +17,8 @@ def on_page_markdown(markdown, **others):
 def section(path: Path) -> str:
     """Return a configuration's section: its header, and its bands."""
     text = path.read_text()
-    return f"## {path.stem}\n\n[configs/{path.name}](../configs/{path.name})\n\n{header(text)}\n\n{bands(tomllib.loads(text).get('expected', {}))}\n"
+    link, expected = f"[configs/{path.name}](../configs/{path.name})", tomllib.loads(text).get("expected", {})
+    return f"## {path.stem}\n\n{link}\n\n{header(text)}\n\n{bands(expected)}\n"
 
 
 def header(text: str) -> str:
