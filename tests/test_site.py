@@ -4,7 +4,9 @@ That it builds without a warning is asked by `make docs`."""
 
 import importlib.util
 import inspect
+import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -81,3 +83,56 @@ def test_pictures_are_those_that_are_drawn(name):
     ideas = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ideas)
     assert (pictures / f"{name}.svg").read_text() == getattr(ideas, f"{name}_picture")()
+
+
+def test_the_reference_shows_each_definition_once(site):
+    pages = site("reference").pages()
+    shown = [line.removeprefix("::: ") for page in pages.values() for line in page.splitlines() if line.startswith(":::")]
+    linked = set(re.findall(r"\(\w+\.md#([\w.]+)\)", pages["index"]))
+    assert len(shown) == len(set(shown)) > 300 and linked == set(shown)
+    assert "](data.md#fedjax_lite.data.split.split)" in pages["fl"] and "::: fedjax_lite.data.split.split" in pages["data"]
+
+
+@pytest.mark.parametrize(
+    "page, link, leads_to",
+    [
+        ("index.md", "docs/data.md#seeds", "data.md#seeds"),
+        ("index.md", "CONTRIBUTING.md", "CONTRIBUTING.md"),
+        ("data.md", "../README.md", "index.md"),
+        ("data.md", "formats.md#text", "formats.md#text"),
+        ("scale.md", "../benchmarks/README.md#memory", "benchmarks/README.md#memory"),
+        ("names.md", "../fedjax_lite/algorithms", "reference/algorithms.md"),
+        ("names.md", "../configs/har.toml", "files/configs/har.toml.md"),
+        ("partitions.md", "pictures/partitions.py", "files/docs/pictures/partitions.py.md"),
+        ("partitions.md", "pictures/partitions.svg", "pictures/partitions.svg"),
+        ("benchmarks/README.md", "../docs/models.md", "../models.md"),
+        ("benchmarks/README.md", "plots/lanes.svg", "plots/lanes.svg"),
+        ("data.md", "https://example.org/a.md", "https://example.org/a.md"),
+        ("data.md", "missing.md", "missing.md"),  # of which mkdocs warns
+    ],
+)
+def test_a_link_leads_to_the_page_of_its_file(site, page, link, leads_to):
+    place = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+    assert site("links").on_page_markdown(f"a [word]({link}).", page=place) == f"a [word]({leads_to})."
+
+
+def test_a_drawing_stands_in_its_page(site):
+    place = SimpleNamespace(file=SimpleNamespace(src_uri="ideas.md"))
+    assert (
+        site("links")
+        .on_page_markdown("![lanes](pictures/lanes.svg)", page=place)
+        .startswith('<svg xmlns="http://www.w3.org/2000/svg" class="picture"')
+    )
+
+
+def test_a_notebook_is_a_page(site):
+    outputs = [
+        {"output_type": "stream", "text": ["1\n"]},
+        {"output_type": "display_data", "data": {"image/png": "AAAA", "text/plain": ["a figure"]}},
+        {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
+    ]
+    cells = [{"cell_type": "markdown", "source": ["# A\n", "text"]}, {"cell_type": "code", "source": ["f()"], "outputs": outputs}]
+    page = site("notebooks").page_of({"cells": [*cells, {"cell_type": "code", "source": [], "outputs": []}]}, "a.ipynb")
+    image = "![output](data:image/png;base64,AAAA)"
+    code, first, last = "```python\nf()\n```", "```text\n1\n```", "```text\n2\n```"
+    assert page == f"# A\ntext\n\n{code}\n\n{first}\n\n{image}\n\n{last}\n\nThis page is [a notebook](a.ipynb).\n"

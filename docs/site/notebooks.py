@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from mkdocs.structure.files import File
-
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def on_files(files, config):
     """Add a page a notebook, and the notebook."""
+    from mkdocs.structure.files import File  # here, so that the rest needs no mkdocs
+
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page_of(json.loads(path.read_text()), path.name)))

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from mkdocs.structure.files import File
-
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 TEXTS = {"README.md": "index.md"} | {path: path for path in ("benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md")}
@@ -14,6 +12,8 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
 
 def on_files(files, config):
     """Add the texts, and a page for each file of the repository that they or the pages of docs/ link to."""
+    from mkdocs.structure.files import File  # here, so that the rest needs no mkdocs
+
     for path, place in TEXTS.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
     for path in sorted(linked()):

@@ -1,11 +1,12 @@
 """The reference: a page a public module, from docstrings, and an index of all public names; all of it from `__all__`."""
 
-from mkdocs.structure.files import File
 from public import Name, first_line, modules, names
 
 
 def on_files(files, config):
     """Add the pages."""
+    from mkdocs.structure.files import File  # here, so that the rest needs no mkdocs
+
     for name, text in pages().items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
