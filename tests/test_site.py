@@ -135,4 +135,14 @@ def test_a_notebook_is_a_page(site):
     page = site("notebooks").page_of({"cells": [*cells, {"cell_type": "code", "source": [], "outputs": []}]}, "a.ipynb")
     image = "![output](data:image/png;base64,AAAA)"
     code, first, last = "```python\nf()\n```", "```text\n1\n```", "```text\n2\n```"
-    assert page == f"# A\ntext\n\n{code}\n\n{first}\n\n{image}\n\n{last}\n\nThis page is [a notebook](a.ipynb).\n"
+    assert (
+        page.replace('"', "'")
+        == f"# A\ntext\n\n{code}\n\n{first}\n\n{image}\n\n{last}\n\nThis page is <a href='a.ipynb' download>a notebook</a>.\n"
+    )
+
+
+def test_tutorials_are_listed_in_the_order_of_the_navigation(site, tmp_path):
+    (tmp_path / "a.md").write_text("# Of A\n\nWith B et al. of 2017\nand C. More.\n\nText.")
+    (tmp_path / "b.md").write_text("# Of B\n\nAlone.")
+    page = site("tutorials").listing(sorted(tmp_path.iterdir()), ["index.md", "tutorials/b.m*", "tutorials/*.md"])
+    assert page == "# Tutorials\n\n- [Of B](b.md). Alone.\n- [Of A](a.md). With B et al. of 2017 and C.\n"

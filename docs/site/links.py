@@ -28,7 +28,7 @@ def source_of(place: str) -> Path | None:
     if place.startswith("files/") and place.endswith(".md.md"):
         return ROOT / place.removeprefix("files/").removesuffix(".md")
     source = SOURCES.get(place, DOCS / place)
-    return source if source.exists() else None
+    return next((path for path in (source, source.with_suffix(".ipynb")) if path.exists()), None)
 
 
 def drawn(path: Path, image: str) -> str:

@@ -7,11 +7,10 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def on_files(files, config):
-    """Add a page a notebook, and the notebook."""
+    """Add a page a notebook."""
     from mkdocs.structure.files import File  # here, so that the rest needs no mkdocs
 
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page_of(json.loads(path.read_text()), path.name)))
     return files
 
@@ -19,7 +18,7 @@ def on_files(files, config):
 def page_of(notebook: dict, name: str) -> str:
     """Return a notebook as Markdown."""
     cells = "\n\n".join(text for cell in notebook["cells"] if (text := shown(cell)))
-    return f"{cells}\n\nThis page is [a notebook]({name}).\n"
+    return f'{cells}\n\nThis page is <a href="{name}" download>a notebook</a>.\n'
 
 
 def shown(cell: dict) -> str:

@@ -26,7 +26,7 @@ def on_files(files, config):
 
 def linked() -> set[Path]:
     """Return the paths outside docs/, but for the texts, that pages link to."""
-    sources = [*DOCS.rglob("*.md"), *(ROOT / path for path in TEXTS)]
+    sources = [*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb"), *(ROOT / path for path in TEXTS)]
     found = {target(source, link[2]) for source in sources for link in LINK.finditer(source.read_text())}
     return {path for path in found if path is not None and page_of(path) not in TEXTS.values() and not in_docs(path)}
 
@@ -38,16 +38,18 @@ def target(source: Path, link: str) -> Path | None:
 
 
 def in_docs(path: Path) -> bool:
-    """Return whether docs/ holds a page or picture that a path leads to."""
-    return path.parts[0] == "docs" and path.suffix in (".md", ".svg")
+    """Return whether docs/ holds a page, picture, notebook or folder of them that a path leads to."""
+    return path.parts[0] == "docs" and path.suffix in (".md", ".svg", ".ipynb", "")
 
 
 def page_of(path: Path) -> str:
     """Return the page of the site that stands for a path of the repository."""
     if str(path) in TEXTS:
         return TEXTS[str(path)]
+    if path.suffix == ".ipynb":
+        return str(path.relative_to("docs").with_suffix(".md"))
     if in_docs(path):
-        return str(path.relative_to("docs"))
+        return str(path.relative_to("docs") / ("index.md" if (ROOT / path).is_dir() else ""))
     if path.suffix == ".svg":
         return str(path)
     if path.parts[0] == "fedjax_lite" and (ROOT / path).is_dir():
