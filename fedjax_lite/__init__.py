@@ -62,7 +62,8 @@ from fedjax_lite.runner.hosts import join_hosts
 from fedjax_lite.runner.loaded import Run, load_run
 from fedjax_lite.runner.model_file import load_params
 from fedjax_lite.runner.plan import Plan, plan
-from fedjax_lite.runner.run import Result, run
+from fedjax_lite.runner.result import Result
+from fedjax_lite.runner.run import run
 from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate

@@ -10,12 +10,13 @@ from fedjax_lite.comparison.printed import columns_of, setting_rows
 from fedjax_lite.metrics import in_order, is_evaluation, lower_is_better, scale_of
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.document import document
-from fedjax_lite.report.page import axis_writer
+from fedjax_lite.report.document import Section, fold, page
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
 
 __all__ = ["comparison_page"]
+
+FEW = 3  # notes that are not folded
 
 
 def comparison_page(found: Comparison) -> str:
@@ -25,16 +26,16 @@ def comparison_page(found: Comparison) -> str:
     title = f"{len(found.contenders)} by {found.metric.replace('_', ' ')}"
     others = [name for name in in_order(_metrics(found.contenders)) if is_evaluation(name) and name != found.metric]
     curves = [figure for across in AGAINST.values() for figure in _figures(found.contenders, found.metric, across)]
-    parts = [
-        f"<h1>Comparison of {escape(title)}</h1>",
-        "".join(f"<p>{escape(note)}</p>" for note in found.notes),
-        f'<h2>{escape(found.metric.replace("_", " "))}</h2><div class="wide">{html_table(rows, head)}</div>',
-        f'<div class="figures">{"".join(curves)}</div>',
-        "<small>Mean over the seeds, shaded from the lowest to the highest, where all runs of a contender were evaluated.</small>",
-        f'<h2>Settings that differ</h2><div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else "",
-        f'<h2>Other metrics</h2><div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else "",
+    drawn = f'<div class="wide">{html_table(rows, head, sortable=True)}</div><div class="figures">{"".join(curves)}</div>'
+    shaded = "<small>Mean over the seeds, shaded from the lowest to the highest, where all runs of a contender were evaluated.</small>"
+    sections = [
+        Section(found.metric.replace("_", " "), drawn + shaded),
+        Section("Settings that differ", f'<div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else ""),
+        Section("Other metrics", f'<div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else ""),
     ]
-    return document(f"Comparison of {title}", "".join(parts))
+    noted = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    notes = noted if len(found.notes) <= FEW else fold(f"{len(found.notes)} notes on what is not alike", noted, unfolded=False)
+    return page(f"Comparison of {title}", f"<h1>Comparison of {escape(title)}</h1>{notes}", sections)
 
 
 def _metrics(contenders: Sequence[Contender]) -> list[str]:
@@ -59,6 +60,5 @@ def _figures(contenders: Sequence[Contender], metric: str, across: str) -> list[
             curves[name] = [(x, y / scale if y == y else None) for x, y in zip(xs, curve.values.tolist(), strict=True)]
             bands.append([(x, a / scale, b / scale) for x, a, b in zip(xs, low.tolist(), high.tolist(), strict=True) if a == a < b])
         title = metric.replace("_", " ") + ("" if across == ROUND else f" over {across}")
-        say, lower = axis_writer(metric), lower_is_better(metric)
-        figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, across=across, say=say))
+        figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, across=across, metric=metric))
     return figures

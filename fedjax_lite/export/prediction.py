@@ -82,7 +82,7 @@ def prediction(
     try:
         exported = export.export(apply, platforms=names)(shapes)
     except Exception as error:  # of the user's model, or of jax
-        open_size = "" if batch else "; where it is the open number of examples (len(x) for x.shape[0]), fix it by batch="
+        open_size = "" if batch else "; if it needs the number of examples, write x.shape[0] for len(x), or fix the number: batch=20"
         raise ValueError(f"prediction: the model has no program for {', '.join(names)} ({short(error, 500)}){open_size}") from error
     file = Path(path).expanduser()
     file.parent.mkdir(parents=True, exist_ok=True)

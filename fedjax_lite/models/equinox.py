@@ -59,7 +59,7 @@ def from_equinox(make: Callable[..., Any], *, input: str = "x") -> Model:
         x = leaf_of(batch, "from_equinox: input", input)
         if key is None or "key" not in inspect.signature(module.__call__).parameters:
             return jax.vmap(module)(x)
-        return jax.vmap(lambda x, key: module(x, key=key))(x, jax.random.split(key, x.shape[0]))
+        return jax.vmap(lambda x, key: module(x, key=key))(x, jax.random.split(key, len(x)))
 
     return Model(init, apply)
 

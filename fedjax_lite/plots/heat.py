@@ -7,7 +7,8 @@ import numpy as np
 
 from fedjax_lite.metrics import lower_is_better, scale_of
 from fedjax_lite.plots.style import blank, styled
-from fedjax_lite.report.heat import SHADES, written
+from fedjax_lite.report.colors import SHADES
+from fedjax_lite.report.heat import written
 from fedjax_lite.study import Study
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _map(axes: Any, metric: str, means: np.ndarray, halves: np.ndarray, span: tu
     axes.grid(False)
     for (i, j), mean in np.ndenumerate(means):
         share = (mean - span[0]) / (span[1] - span[0]) if span[1] > span[0] else 0.5
-        dark = np.isfinite(mean) and (1 - share if lower_is_better(metric) else share) > 0.55
+        dark = np.isfinite(mean) and (1 - share if lower_is_better(metric) else share) > 0.7
         finite = float(mean / scale_of(metric)) if np.isfinite(mean) else None
         spread = f"\n± {written(float(halves[i, j] / scale_of(metric)))}" if halves[i, j] > 0 else ""
         axes.text(j, i, written(finite) + spread, ha="center", va="center", color="white" if dark else "#222", fontsize=6)

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedjax_lite.data.picture import MOST_CLIENTS, counts_of, evenly
 from fedjax_lite.plots.style import COLUMN, blank, styled
-from fedjax_lite.report.heat import SHADES
+from fedjax_lite.report.colors import SHADES
 from fedjax_lite.report.who import class_name
 
 if TYPE_CHECKING:

@@ -98,7 +98,7 @@ def _model(place: Path, described: dict[str, Any], model: Model | None) -> tuple
     if model is not None:
         return model, example, ""
     if not described:
-        return None, None, f"there is no {ARCHITECTURE}, since the run's loss_fn told of no model: {remedy}"
+        return None, None, f"there is no {ARCHITECTURE}: the run's loss_fn told of no model, or its global model is several; {remedy}"
     try:
         return made_again(described), example, ""
     except (Exception, SystemExit) as error:  # of the user's code, or arguments that another version takes

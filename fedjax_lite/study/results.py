@@ -24,7 +24,7 @@ class Study(NamedTuple):
 
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
-    results: dict[str, np.ndarray]  # metric -> [*axes, seeds], or [*axes, seeds, rounds] of a curve
+    results: dict[str, np.ndarray]  # metric -> `[*axes, seeds]`, or `[*axes, seeds, rounds]` of a curve
     rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
     programs: int  # the number of compiled programs
     lacking: dict[str, tuple[int, ...]] = {}  # metric -> cells without that metric, by row of the table; NaN in results

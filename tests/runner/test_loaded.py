@@ -92,9 +92,7 @@ def test_without_an_architecture_leaves_are_named_and_a_model_can_be_given(tmp_p
     (tmp_path / "model.json").unlink()
     run = fl.load_run(tmp_path)
     same(run.params, PARAMS)
-    with pytest.raises(
-        ValueError, match="there is no model.json, since the run's loss_fn told of no model: give the model that was trained"
-    ):
+    with pytest.raises(ValueError, match="there is no model.json: the run.s loss_fn told of no model, .*; give the model that was trained"):
         run.predict(X)
     np.testing.assert_allclose(fl.load_run(tmp_path, model=MODEL).predict(X), MODEL.apply(PARAMS, {"x": X}, None), rtol=1e-5)
 
