@@ -9,7 +9,7 @@ from fedjax_lite.arena import attacks as built_in
 from fedjax_lite.arena.contest import Scores
 from fedjax_lite.arena.page import EACH_ALONE, SHARES, maps, page, paragraph, ranked, section
 from fedjax_lite.arena.ranking import cells, damage, damages, rank_attacks, withstanding
-from fedjax_lite.arena.result import Arena, aligned, counted, difference, few, with_interval
+from fedjax_lite.arena.result import Arena, against, aligned, counted, difference, few, spread, with_interval, words
 from fedjax_lite.arena.stored import Table, text_of
 
 DAMAGE = (
@@ -40,8 +40,7 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
     lines = [told[0], *printed, *told[1:], *notes]
     note = f"{DAMAGE} {EACH_ALONE}"
     parts = [
-        paragraph([*told, *notes]),
-        section("Ranking", f'<div class="wide">{ranked(head, [[*_columns(row), difference(row)] for row in rows], own)}</div>', note),
+        section("Ranking", ranked(head, [[*_columns(row), against(row)] for row in rows], own), note),
         section(f"Scores of the rules under {own}", _under(rules, own), "Mean over the seeds; the rule that loses least comes first."),
         section(
             "Damage of all attacks",
@@ -55,14 +54,14 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
         ),
     ]
     values = text_of(table, {own: {name: {"clean": each.clean, "under": each.under[own]} for name, each in contender.scores.items()}})
-    text = page(f"Arena: {own}", parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
+    text = page(f"Arena: {own}", paragraph([*told, *notes]), parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
     return Arena("attack", own, tuple(rows), tuple(lines), text, values)
 
 
-def _told(own: str, row: Mapping[str, Any], rank: str, against: str, rules: Mapping[str, Scores]) -> list[str]:
+def _told(own: str, row: Mapping[str, Any], rank: str, others: str, rules: Mapping[str, Scores]) -> list[str]:
     """Say where a contender stands, which rule is best against it, and which withstand."""
     kept = withstanding(rules, own)
-    beside = f"; {against} attacks" if against else ""
+    beside = f"; {others} attacks" if others else ""
     return [
         f"{own}: rank {rank} by mean damage ({with_interval(dict(row), 'mean')}){beside}",
         f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
@@ -74,14 +73,14 @@ def _told(own: str, row: Mapping[str, Any], rank: str, against: str, rules: Mapp
 def _columns(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one attack's row, in print and on the page."""
     row = dict(row)
-    return [row["rank"], row["attack"], with_interval(row, "mean"), with_interval(row, "least"), row["rule"], row["withstand"]]
+    return [row["rank"], row["attack"], spread(row, "mean"), spread(row, "least"), row["rule"], row["withstand"]]
 
 
 def _short(row: dict[str, Any] | None, own: str, width: int) -> list[str]:
     """Return the printed cells of a row; dots for rows between."""
     if row is None:
         return ["...", *[""] * (width - 1)]
-    return [*map(str, _columns(row)), "-" if row["attack"] == own else difference(row).split(" (")[0]]
+    return [*words(_columns(row)), "-" if row["attack"] == own else difference(row).split(" (")[0]]
 
 
 def _under(rules: Mapping[str, Scores], attack: str) -> str:

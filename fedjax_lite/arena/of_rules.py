@@ -9,7 +9,7 @@ from fedjax_lite.arena.contender import Contender, memory, microseconds
 from fedjax_lite.arena.field import CLIENTS
 from fedjax_lite.arena.page import EACH_ALONE, page, paragraph, ranked, section
 from fedjax_lite.arena.ranking import places, rank_rules
-from fedjax_lite.arena.result import Arena, aligned, counted, difference, few, with_interval
+from fedjax_lite.arena.result import Arena, against, aligned, counted, difference, few, spread, with_interval, words
 from fedjax_lite.arena.rule_page import all_scores, notes_on, sections_of
 from fedjax_lite.arena.stored import Table, text_of
 
@@ -31,14 +31,13 @@ def of_rules(table: Table, contender: Contender | None, notes: Sequence[str] = (
     told = [*_summary(own, rows), *(_told(contender, at) if contender else []), *notes]
     lines = [*told[:1], *_printed(rows, own), *told[1:]] if rows else told
     parts = [
-        paragraph(told),
-        section("Ranking", _ranking(rows, own), f"{WORST} {EACH_ALONE}") if rows else "",
+        section("Ranking", _ranking(rows, own) if rows else "", f"{WORST} {EACH_ALONE}"),
         *(sections_of(contender, met, at) if contender else []),
-        section("All rules", all_scores(rules, met, [row["rule"] for row in rows]), ALL) if rows else "",
+        section("All rules", all_scores(rules, met, [row["rule"] for row in rows]) if rows else "", ALL),
         section("Notes", notes_on(rules)),
     ]
     left_out = built_in.LEFT_OUT | ({} if contender is None else contender.skipped)
-    text = page(f"Arena: {own or 'aggregators'}", parts, table.rounds, table.seeds, table.made, left_out)
+    text = page(f"Arena: {own or 'aggregators'}", paragraph(told), parts, table.rounds, table.seeds, table.made, left_out)
     values = text_of(table, contender and {contender.name: contender.scores._asdict()})
     return Arena("aggregator", own, tuple(rows), tuple(lines), text, values)
 
@@ -53,8 +52,8 @@ def _summary(own: str | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     row = dict(next(row for row in rows if row["rule"] == own))
     worst, mean = with_interval(row, "worst"), with_interval(row, "mean")
     in_both = f"{row['rank']} in the worst case ({worst}), {row['mean_rank']} in the mean ({mean})"
-    against = counted([dict(each) for each in rows])
-    return [f"{own}: rank of {len(rows)}: {in_both}"] + ([f"in the worst case {against} of the other rules"] if against else [])
+    others = counted([dict(each) for each in rows])
+    return [f"{own}: rank of {len(rows)}: {in_both}"] + ([f"in the worst case {others} of the other rules"] if others else [])
 
 
 def _told(contender: Contender, at: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -88,19 +87,19 @@ def _printed(rows: Sequence[dict[str, Any]], own: str | None) -> list[str]:
         if row is None:
             body.append(["...", *[""] * (len(head) - 1)])
         else:
-            body.append([*map(str, _columns(row)), *([difference(row).split(" (")[0] or "-"] if own else [])])
+            body.append([*words(_columns(row)), *([difference(row).split(" (")[0] or "-"] if own else [])])
     return aligned(head, body)
 
 
 def _ranking(rows: Sequence[dict[str, Any]], own: str | None) -> str:
     """Write the table of the page."""
     head = ["rank", "rule", "worst case", "mean", "rank by mean", "no attack", "breakdown"]
-    body = [[*_columns(row), *([difference(row)] if own else [])] for row in rows]
-    return f'<div class="wide">{ranked([*head, *(["against it, worst case"] if own else [])], body, own)}</div>'
+    body = [[*_columns(row), *([against(row)] if own else [])] for row in rows]
+    return ranked([*head, *(["against it, worst case"] if own else [])], body, own)
 
 
 def _columns(row: dict[str, Any]) -> list[Any]:
     """Return the cells of one rule's row, in print and on the page."""
     breakdown = "-" if row["breakdown"] is None else f"{row['breakdown']} of {CLIENTS}"
-    means = with_interval(row, "worst"), with_interval(row, "mean")
+    means = spread(row, "worst"), spread(row, "mean")
     return [row["rank"], row["rule"], *means, row["mean_rank"], f"{row['clean']:.3f}", breakdown]

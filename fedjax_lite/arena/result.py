@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedjax_lite.report.table import Cell
 from fedjax_lite.runner.files import write
 
 PAGE, VALUES = "arena.html", "arena.json"
@@ -81,6 +82,21 @@ def with_interval(row: dict[str, Any], name: str) -> str:
     """
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     return f"{row[name]:.3f}" + ("" if low is None else f" ±{(high - low) / 2:.3f}")
+
+
+def spread(row: dict[str, Any], name: str) -> Cell:
+    """Return a mean with its interval as a cell that is sorted by the mean."""
+    return Cell(with_interval(row, name), row[name])
+
+
+def against(row: dict[str, Any]) -> Cell:
+    """Return how a contender stands against a row as a cell that is sorted by the difference."""
+    return Cell(difference(row), row.get("difference"))
+
+
+def words(cells: Sequence[Any]) -> list[str]:
+    """Write cells in print."""
+    return [cell.text if isinstance(cell, Cell) else str(cell) for cell in cells]
 
 
 def difference(row: dict[str, Any]) -> str:

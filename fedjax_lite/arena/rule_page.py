@@ -11,9 +11,11 @@ from fedjax_lite.arena.contest import Scores
 from fedjax_lite.arena.field import CLIENTS, FACED, SKEWS
 from fedjax_lite.arena.page import SHARES, maps, section
 from fedjax_lite.arena.ranking import cells
-from fedjax_lite.arena.result import difference
+from fedjax_lite.arena.result import against
+from fedjax_lite.report.document import Section
 from fedjax_lite.report.table import html_table
 
+SCORES = "Mean over the seeds, by the share of attackers; no number where the model of a seed is lost."
 BREAKS = "It breaks where less than half of its score without attackers is left. The best other rule is the best under this attack."
 SEARCH = (
     f"{BY_GRADIENTS} climbs the gradient of the harm through the rule itself, from the best of 24 lengths along three directions; where a "
@@ -21,7 +23,7 @@ SEARCH = (
 )
 
 
-def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[str, Any]]) -> list[str]:
+def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[str, Any]]) -> list[Section]:
     """Write the sections about a contender: scores, where it breaks and wins, contract, cost."""
     parts = []
     if at:
@@ -32,11 +34,13 @@ def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[s
             section(
                 f"Scores of {contender.name}",
                 drawn,
-                "Mean over the seeds, by the share of attackers; no number where the model of a seed is lost.",
+                SCORES,
             )
         )
         head = ["attack", "partition", *SHARES, "breaks from", "best other rule", "against it"]
-        parts.append(section("Where it breaks and wins", f'<div class="wide">{html_table(list(map(_place, at)), head)}</div>', BREAKS))
+        parts.append(
+            section("Where it breaks and wins", f'<div class="wide">{html_table(list(map(_place, at)), head, sortable=True)}</div>', BREAKS)
+        )
     if contender.contract is not None:
         rows = [[row.property, "required" if row.required else "", row.holds, row.evidence] for row in contender.contract.rows]
         parts.append(section("Contract", html_table(rows, ["property", "contract", "holds", "evidence"])))
@@ -47,10 +51,10 @@ def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[s
     return parts
 
 
-def _place(row: Mapping[str, Any]) -> list[str]:
+def _place(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one attack and partition."""
     breaks = "" if row["breaks"] is None else f"{100 * row['breaks'] // CLIENTS} %"
-    return [row["attack"], row["partition"], *(f"{x:.3f}" for x in row["scores"]), breaks, row["rival"] or "", difference(dict(row))]
+    return [row["attack"], row["partition"], *(f"{x:.3f}" for x in row["scores"]), breaks, row["rival"] or "", against(dict(row))]
 
 
 def all_scores(rules: Mapping[str, Scores], met: Sequence[str], order: Sequence[str]) -> str:
