@@ -2,6 +2,7 @@
 
 import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import costs
@@ -10,6 +11,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+collect_ignore = [] if find_spec("torch") else ["support/torch_twins.py"]  # its examples would be looked for
 METHODS = [ROOT / "fedjax_lite" / "algorithms" / room for room in ("optimisation", "personal")]
 
 

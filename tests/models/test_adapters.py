@@ -1,5 +1,7 @@
 """A flax module as a model: which of its arguments says that it trains, which the mask, and what is refused."""
 
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -91,7 +93,7 @@ def test_a_module_of_another_library_is_refused_in_one_line():
 
 def unchecked(module):
     """Without the tests' check of types, which users have not."""
-    return getattr(from_linen, "__wrapped__", from_linen)(module)
+    return inspect.unwrap(from_linen)(module)
 
 
 def test_a_module_may_ask_for_the_mask():
