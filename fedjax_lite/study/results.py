@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lite.metrics import HOURS, lower_is_better
-from fedjax_lite.report import study_report
+from fedjax_lite.report import embedded, study_report
 from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS
 from fedjax_lite.runner.files import write
 from fedjax_lite.study.grid import COLUMNS, Axis
@@ -29,6 +29,16 @@ class Study(NamedTuple):
     programs: int  # the number of compiled programs
     lacking: dict[str, tuple[int, ...]] = {}  # metric -> cells without that metric, by row of the table; NaN in results
     made: dict[str, Any] = {}  # date, seconds, and facts about data, code and device
+
+    def __str__(self) -> str:
+        """The cells by rank, for a person."""
+        from fedjax_lite.study.printed import ranking  # which needs this class
+
+        return ranking(self, {})
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook."""
+        return embedded(self._report("study", "", self._tables({}, {}), {}))
 
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
@@ -111,11 +121,10 @@ class Study(NamedTuple):
         targets, best = targets or {}, best or {}
         for metric in (*targets, *best):
             self.of(metric)
-        tables = {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
+        tables = self._tables(targets, best)
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        axes = {", ".join(axis.names): axis.labels for axis in self.axes}
-        write(folder / REPORT, study_report(name, axes, self.results, self.rounds, tables, config, best, self.made))
+        write(folder / REPORT, self._report(name, config, tables, best))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
         absent = [*(() if targets else OF_ROUNDS), *(() if any(map(self.timed, targets)) else OF_HOURS)]
@@ -126,6 +135,15 @@ class Study(NamedTuple):
         write(folder / TABLE, text.getvalue())
         write(folder / VALUES, text_of(self._asdict(), tables))
         return folder
+
+    def _tables(self, targets: Mapping[str, float], best: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+        """Make the table of each metric."""
+        return {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
+
+    def _report(self, name: str, config: str, tables: dict[str, list[dict[str, Any]]], best: Mapping[str, str]) -> str:
+        """Write the page."""
+        axes = {", ".join(axis.names): axis.labels for axis in self.axes}
+        return study_report(name, axes, self.results, self.rounds, tables, config, best, self.made)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":
