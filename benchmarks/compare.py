@@ -6,7 +6,8 @@
 
 Rows of one benchmark and case are matched: its texts and whole numbers, but for those about the machine. The ratio is B's time over A's, of
 medians where a file has a case several times; then the range goes from B's shortest over A's longest to B's longest over A's shortest.
-Of rates (a name that ends in "_a_second") the ratio is turned round. Compilation is not compared. Lines that do not begin with "{" are passed over.
+Of rates (a name that ends in "_a_second") the ratio is turned round. Compilation is not compared.
+Lines that do not begin with "{" are passed over.
 
 Exit status: 0; 1 where a case's ratio is above the threshold; 2 for a file that cannot be read or has no result, and for two without a
 common case.

@@ -14,7 +14,7 @@ from pages import PAGES, ROOT, blocks, calls, run_blocks
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
 TUTORIALS = {
     "compression": [("rounds=10)", "rounds=1)"), ("seeds=3, rounds=150", "seeds=1, rounds=15")],
-    "hours": [("rounds=60", "rounds=30"), ("rounds=300", "rounds=60"), ("rounds=300", "rounds=60")],
+    "hours": [("rounds=60", "rounds=30"), ("=10, rounds=300", "=10, rounds=60"), ("(table), rounds=300", "(table), rounds=60")],
     "machines": [],
     "my_aggregator": [
         ('    "median": fl.aggregators.median(),\n    "trimmed_mean": fl.aggregators.trimmed_mean(num_byzantine=4),\n', ""),
