@@ -70,7 +70,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_what_blocks_name_exists_and_takes_what_it_is_given():
-    found = {page: calls(page) for page in PAGES if list(blocks(page))}
+    found = {page: calls(page) for page in PAGES if list(blocks(page)) and "/tutorials/" not in page}
     assert len(found) > 10 and min(found.values()) > 5, found
 
 
