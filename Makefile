@@ -3,7 +3,7 @@ BIN := .venv/bin
 QUICK := -m quick tests/test_structure.py tests/contract fedjax_lite
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
-.PHONY: run test test-deep quick lowest lint clean
+.PHONY: run test test-deep quick lowest lint docs clean
 
 run: .venv/installed
 	$(BIN)/fedjax-lite run configs/quickstart.toml
@@ -28,6 +28,9 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed-docs # the site, in .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
 clean:
 	rm -rf .venv .venv-lowest .cache
 
@@ -40,3 +43,7 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@ .venv/installed
+
+.venv/installed-docs: .venv/installed-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	touch $@

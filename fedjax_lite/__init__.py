@@ -10,9 +10,11 @@ from fedjax_lite import (
     clock,
     data,
     distill,
+    export,
     leaves,
     mixing,
     models,
+    plots,
     privacy,
     sampling,
     schedules,
@@ -56,9 +58,11 @@ from fedjax_lite.federate import federate
 from fedjax_lite.runner.convergence import Convergence
 from fedjax_lite.runner.host_rows import Touched
 from fedjax_lite.runner.hosts import join_hosts
+from fedjax_lite.runner.loaded import Run, load_run
 from fedjax_lite.runner.model_file import load_params
 from fedjax_lite.runner.plan import Plan, plan
-from fedjax_lite.runner.run import Result, run
+from fedjax_lite.runner.result import Result
+from fedjax_lite.runner.run import run
 from fedjax_lite.schedules import on_client_step, on_round, on_step
 from fedjax_lite.server import adaptive_rate, optimizer_server
 from fedjax_lite.simulate import advance, simulate
@@ -82,6 +86,7 @@ __all__ = [
     "Mean",
     "Plan",
     "Result",
+    "Run",
     "Server",
     "Shared",
     "State",
@@ -105,6 +110,7 @@ __all__ = [
     "distill",
     "evaluate",
     "evaluate_each",
+    "export",
     "federate",
     "fine_tuned",
     "freeze",
@@ -114,6 +120,7 @@ __all__ = [
     "keep_leaves",
     "leaves",
     "load_params",
+    "load_run",
     "loss_term",
     "mixing",
     "models",
@@ -126,6 +133,7 @@ __all__ = [
     "padded",
     "partition",
     "plan",
+    "plots",
     "privacy",
     "round_key",
     "run",

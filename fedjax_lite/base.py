@@ -164,6 +164,7 @@ class Layout(NamedTuple):
     rows: Callable[[Tree, Key, Any], tuple[Tree, Tree]] | None  # params, key, ids -> first own and uplink rows
     stacks: Callable[[State, Any, Client], dict[str, Tree]]  # State, data, cohort -> on each device: "lanes", "messages"
     demand: Callable[[State, Client], Any] | None = None  # State, cohort -> `engine.pace.Demand`: what this round asks of each client
+    queued: bool = False  # True: clients pass through lanes one after another, and "lanes" of stacks are as many as there are
 
 
 class Algorithm(NamedTuple):

@@ -74,11 +74,18 @@ def federate(
     """
     families = work if isinstance(work, list) else Family(work, population, uplink)
     _check(families, aggregator, server, batches, population, uplink, engine)
-    side = side_of(families, aggregator, batches, engine or packed(), population)
+    engine = engine or packed()
+    side = side_of(families, aggregator, batches, engine, population)
     params_of = server.params or (lambda state: server.broadcast(state).params)
     parts = _Parts(side, aggregator, server, batches, population, params_of)
     rows = partial(_first_rows, parts) if side.rows else None
-    layout = Layout(partial(_settle_steps, batches), rows, partial(_stacks, parts), partial(_demand, parts))
+    layout = Layout(
+        partial(_settle_steps, batches),
+        rows,
+        partial(_stacks, parts),
+        partial(_demand, parts),
+        engine.queued and not isinstance(work, list),
+    )
     privacy = aggregator.privacy
     if privacy is not None and side.personal:
         privacy = privacy._replace(personal=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 __all__ = [
     "AUC", "BALANCED", "EVALUATIONS", "FINETUNED", "HOURS", "INSIDE", "LOG_PERPLEXITY", "NEW", "OF_ROUND", "OF_WORK", "ON_PUBLIC", "OWN",
-    "SPREAD", "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "lower_is_better",
-    "of_each_model", "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown", "top_accuracy",
+    "SPREAD", "TEST", "check_names", "exponentials", "headline", "in_order", "inside_guarantee", "is_evaluation", "is_size",
+    "lower_is_better", "of_each_model", "of_global", "of_model", "of_whom", "parted", "prefix_of", "readable", "scale_of", "shown",
+    "top_accuracy",
 ]  # fmt: skip
 
 # Names of the metrics that a round reports, and of the metrics that client work reports.
@@ -151,7 +152,7 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     """
 
     def is_cost(metric):
-        return metric in OF_ROUND or _is_size(metric) or not _words(metric).isdisjoint({"seconds", "epsilon"})
+        return metric in OF_ROUND or is_size(metric) or not _words(metric).isdisjoint({"seconds", "epsilon"})
 
     return sorted(metrics, key=lambda metric: 0 if is_evaluation(metric) else 1 + is_cost(metric))
 
@@ -209,7 +210,7 @@ def scale_of(metric: str) -> float:
     >>> scale_of("uplink_bits"), scale_of("bits_per_character"), scale_of("test_loss")
     (8.0, 1.0, 1.0)
     """
-    return 8.0 if _is_size(metric) and "bits" in _words(metric) else 1.0
+    return 8.0 if is_size(metric) and "bits" in _words(metric) else 1.0
 
 
 def shown(metric: str, value: int | float | None, form: str | Callable[[float], str] = ".4g") -> str:
@@ -220,7 +221,7 @@ def shown(metric: str, value: int | float | None, form: str | Callable[[float], 
     """
     if value is None:
         return "-"
-    if _is_size(metric):
+    if is_size(metric):
         return readable(value / scale_of(metric))
     return form(value) if callable(form) else format(value, form)
 
@@ -238,7 +239,7 @@ def readable(number: int | float) -> str:
     return f"{number:.3g} PB"
 
 
-def _is_size(metric: str) -> bool:
+def is_size(metric: str) -> bool:
     """Return whether a metric is a number of bits or bytes; bits per character, or per byte, are a perplexity."""
     words = _words(metric)
     return not words.isdisjoint({"bits", "bytes"}) and "per" not in words

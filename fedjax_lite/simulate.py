@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from fedjax_lite.base import Algorithm, Key, State, Tree
 from fedjax_lite.data.federated import FederatedData
-from fedjax_lite.sampling.draw import draw, looked, ready, taking_part
+from fedjax_lite.sampling.draw import Drawn, draw, looked, ready, steps_of, taking_part
 from fedjax_lite.sampling.participation import Sampler
 
 __all__ = ["advance", "simulate"]
@@ -68,17 +67,18 @@ def advance(
 
 def advance_counting(
     algorithm: Algorithm, data: FederatedData, state: State, sampler: Sampler, *, rounds: int
-) -> tuple[State, dict[str, jax.Array], Int[Array, " population"]]:
-    """Advance, and also return how many of the rounds each client was drawn for."""
+) -> tuple[State, dict[str, jax.Array], Drawn]:
+    """Advance, and also return who was drawn."""
 
     def body(carry, _):
         state, drawn = carry
         cohort, state = draw(sampler, algorithm, state, data.size)
         cohort, state = looked(sampler, algorithm, state, data, cohort)
         drawn = drawn.at[taking_part(algorithm, cohort, state.round, data.population)].add(1, mode="drop")
+        steps = steps_of(algorithm, cohort, state.round)
         after, metrics = algorithm.round(state, data, cohort)
-        return (after._replace(sampling=state.sampling), drawn), metrics
+        return (after._replace(sampling=state.sampling), drawn), (metrics, steps)
 
     state = ready(sampler, state, data.size)  # which a runner has done before, since it is one more form of the state
-    (state, drawn), history = jax.lax.scan(body, (state, jnp.zeros(data.population, jnp.int32)), length=rounds)
-    return state, history, drawn
+    (state, drawn), (history, steps) = jax.lax.scan(body, (state, jnp.zeros(data.population, jnp.int32)), length=rounds)
+    return state, history, Drawn(drawn, steps)

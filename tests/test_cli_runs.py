@@ -8,7 +8,7 @@ import pytest
 from shells import TEXT, shell_in
 
 from fedjax_lite.data import save
-from fedjax_lite.runner.run import Result
+from fedjax_lite.runner.result import Result
 
 
 @pytest.fixture

@@ -100,7 +100,9 @@ def freeze(frozen: Rule, model: Model, params: Tree, make: Callable[[Model], Alg
     first = made(parted(params)[1])
     _check(first, parted(params)[0])
     layout = (
-        None if first.layout is None else Layout(first.layout.steps, _rows(first, made, parted), _stacks(inside), _demand(first, inside))
+        None
+        if first.layout is None
+        else Layout(first.layout.steps, _rows(first, made, parted), _stacks(inside), _demand(first, inside), first.layout.queued)
     )
     loss_fn = None if first.loss_fn is None else _loss(first.loss_fn, made, parted)
     return Algorithm(init, round, whole, layout, first.privacy, models if first.models else None, loss_fn, first.asynchrony)

@@ -19,7 +19,7 @@ from fedjax_lite.runner.folder import CHECKPOINTS
 from fedjax_lite.runner.hosts import join_hosts, leads
 from fedjax_lite.runner.model_file import named_leaves
 from fedjax_lite.runner.progress import say
-from fedjax_lite.runner.run import Result
+from fedjax_lite.runner.result import Result
 
 __all__ = ["add"]
 

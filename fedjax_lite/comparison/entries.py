@@ -2,20 +2,19 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.metrics import HOURS
 from fedjax_lite.runner.files import holds
 from fedjax_lite.runner.folder import CONFIG, SUMMARY
 from fedjax_lite.runner.records import Records, read_records
 from fedjax_lite.study.grid import cells_of
 from fedjax_lite.study.results import Study
 
-__all__ = ["Curve", "Entry", "entries_of", "flat"]
+__all__ = ["BITS", "Curve", "Entry", "entries_of", "flat"]
 
 BITS = "bits"  # the curve of bits that were sent so far, both ways, all clients together
 SEED = "seed"
@@ -136,22 +135,3 @@ def _read(path: Path, parse: Any) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def at_hours(entry: Entry, curve: Curve) -> Curve | None:
-    """Return a curve over the virtual hours of its rounds; None where a run has no clock."""
-    return _over(entry, curve, HOURS, 1.0)
-
-
-def at_megabytes(entry: Entry, curve: Curve) -> Curve | None:
-    """Return a curve over the megabytes sent until its rounds; None where they were not counted."""
-    return _over(entry, curve, BITS, 8e6)
-
-
-def _over(entry: Entry, curve: Curve, name: str, divisor: float) -> Curve | None:
-    """Return a curve over another one, where each of its rounds has that."""
-    if name not in entry.curves:
-        return None
-    known = dict(zip(entry.curves[name].rounds.tolist(), entry.curves[name].values.tolist(), strict=True))
-    places: Sequence[float | None] = [known.get(round) for round in curve.rounds.tolist()]
-    return None if None in places else Curve(np.array(places, np.float64) / divisor, curve.values)

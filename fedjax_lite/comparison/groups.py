@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.comparison.entries import Curve, Entry
+from fedjax_lite.comparison.entries import Entry
 
-__all__ = ["Contender", "contenders_of", "differing", "mean_curve"]
+__all__ = ["Contender", "contenders_of", "differing"]
 
 
 class Contender(NamedTuple):
@@ -68,13 +68,6 @@ def differing(contenders: Sequence[Contender]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for one in contenders for name in one.settings)
     values = {name: [one.settings.get(name) for one in contenders] for name in names}
     return {name: each for name, each in values.items() if any(value != each[0] for value in each[1:])}
-
-
-def mean_curve(curves: Sequence[Curve]) -> tuple[Curve, np.ndarray, np.ndarray]:
-    """Average curves at the rounds that all of them have; the curve, and its lowest and highest values `[points]`."""
-    common = sorted(set.intersection(*(set(curve.rounds.tolist()) for curve in curves)))
-    values = np.stack([curve.values[np.isin(curve.rounds, common)] for curve in curves]) if common else np.zeros((len(curves), 0))
-    return Curve(np.array(common), values.mean(0)), values.min(0), values.max(0)
 
 
 def _name(group: Sequence[Entry]) -> str:

@@ -1,26 +1,22 @@
 """A comparison as one HTML page: tables, and the contenders' curves over each other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
 from fedjax_lite.comparison.comparing import Comparison
-from fedjax_lite.comparison.entries import Curve, Entry, at_hours, at_megabytes
-from fedjax_lite.comparison.groups import Contender, mean_curve
+from fedjax_lite.comparison.groups import Contender
+from fedjax_lite.comparison.lines import AGAINST, line_of
 from fedjax_lite.comparison.printed import columns_of, setting_rows
 from fedjax_lite.metrics import in_order, is_evaluation, lower_is_better, scale_of
-from fedjax_lite.report.axis import IN_HOURS, ROUND
+from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.document import document
-from fedjax_lite.report.page import axis_writer
+from fedjax_lite.report.document import Section, fold, page
 from fedjax_lite.report.strokes import STROKES
 from fedjax_lite.report.table import html_table
-from fedjax_lite.report.target import over_hours
 
 __all__ = ["comparison_page"]
 
-MEGABYTES = "megabytes sent"
+FEW = 3  # notes that are not folded
 
 
 def comparison_page(found: Comparison) -> str:
@@ -29,17 +25,17 @@ def comparison_page(found: Comparison) -> str:
     settings = setting_rows(found)
     title = f"{len(found.contenders)} by {found.metric.replace('_', ' ')}"
     others = [name for name in in_order(_metrics(found.contenders)) if is_evaluation(name) and name != found.metric]
-    curves = [figure for across in (ROUND, MEGABYTES, IN_HOURS) for figure in _figures(found.contenders, found.metric, across)]
-    parts = [
-        f"<h1>Comparison of {escape(title)}</h1>",
-        "".join(f"<p>{escape(note)}</p>" for note in found.notes),
-        f'<h2>{escape(found.metric.replace("_", " "))}</h2><div class="wide">{html_table(rows, head)}</div>',
-        f'<div class="figures">{"".join(curves)}</div>',
-        "<small>Mean over the seeds, shaded from the lowest to the highest, where all runs of a contender were evaluated.</small>",
-        f'<h2>Settings that differ</h2><div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else "",
-        f'<h2>Other metrics</h2><div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else "",
+    curves = [figure for across in AGAINST.values() for figure in _figures(found.contenders, found.metric, across)]
+    drawn = f'<div class="wide">{html_table(rows, head, sortable=True)}</div><div class="figures">{"".join(curves)}</div>'
+    shaded = "<small>Mean over the seeds, shaded from the lowest to the highest, where all runs of a contender were evaluated.</small>"
+    sections = [
+        Section(found.metric.replace("_", " "), drawn + shaded),
+        Section("Settings that differ", f'<div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else ""),
+        Section("Other metrics", f'<div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else ""),
     ]
-    return document(f"Comparison of {title}", "".join(parts))
+    noted = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
+    notes = noted if len(found.notes) <= FEW else fold(f"{len(found.notes)} notes on what is not alike", noted, unfolded=False)
+    return page(f"Comparison of {title}", f"<h1>Comparison of {escape(title)}</h1>{notes}", sections)
 
 
 def _metrics(contenders: Sequence[Contender]) -> list[str]:
@@ -52,16 +48,9 @@ def _over_rounds(contenders: Sequence[Contender], metrics: Sequence[str]) -> lis
     return [figure for metric in metrics for figure in _figures(contenders, metric, ROUND)]
 
 
-PLACES: dict[str, Callable[[Entry, Curve], Curve | None]] = {
-    ROUND: lambda run, curve: curve,
-    MEGABYTES: at_megabytes,
-    IN_HOURS: at_hours,
-}
-
-
 def _figures(contenders: Sequence[Contender], metric: str, across: str) -> list[str]:
     """Draw a metric of all contenders that have it across rounds, bytes or hours: as many as there are strokes in a figure."""
-    drawn = {one.name: line for one in contenders if (line := _line(one, metric, across)) is not None}
+    drawn = {one.name: line for one in contenders if (line := line_of(one, metric, across)) is not None}
     figures, names, scale = [], list(drawn), scale_of(metric)
     for start in range(0, len(names), len(STROKES)):
         curves, bands = {}, []
@@ -71,22 +60,5 @@ def _figures(contenders: Sequence[Contender], metric: str, across: str) -> list[
             curves[name] = [(x, y / scale if y == y else None) for x, y in zip(xs, curve.values.tolist(), strict=True)]
             bands.append([(x, a / scale, b / scale) for x, a, b in zip(xs, low.tolist(), high.tolist(), strict=True) if a == a < b])
         title = metric.replace("_", " ") + ("" if across == ROUND else f" over {across}")
-        say, lower = axis_writer(metric), lower_is_better(metric)
-        figures.append(line_chart(title, curves, may_be_log=lower, bands=bands, across=across, say=say))
+        figures.append(line_chart(title, curves, may_be_log=lower_is_better(metric), bands=bands, across=across, metric=metric))
     return figures
-
-
-def _line(one: Contender, metric: str, across: str) -> tuple[Curve, np.ndarray, np.ndarray] | None:
-    """Return a contender's mean curve with its lowest and highest values; None where a run lacks the metric or the axis."""
-    if metric not in one.metrics():
-        return None
-    curves = [PLACES[across](run, run.curves[metric]) for run in one.runs]
-    there = [curve for curve in curves if curve is not None and len(curve.rounds)]
-    if len(there) < len(curves):
-        return None
-    if all(np.array_equal(curve.rounds, there[0].rounds) for curve in there) or across == ROUND:
-        return mean_curve(there)
-    fewest = min(len(curve.rounds) for curve in there)
-    places, values = (np.stack([getattr(curve, part)[:fewest] for curve in there]) for part in Curve._fields)
-    grid, values = over_hours(values, places)
-    return Curve(grid, values.mean(0)), values.min(0), values.max(0)

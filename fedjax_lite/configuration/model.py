@@ -1,12 +1,14 @@
 """The table [model] of a configuration: one model for all clients, or one for each family of clients."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from fedjax_lite import models
 from fedjax_lite.configuration.call import call
-from fedjax_lite.configuration.code import function_of, is_code
+from fedjax_lite.configuration.code import function_of, is_code, place_of
 from fedjax_lite.configuration.data import is_padded
 from fedjax_lite.configuration.registry import find, make
 from fedjax_lite.configuration.schema import parameters_of
@@ -14,6 +16,7 @@ from fedjax_lite.configuration.table import Config, Table
 from fedjax_lite.data.noise import counted
 from fedjax_lite.data.train_test import Source
 from fedjax_lite.models.loss_fn import LossFn
+from fedjax_lite.models.made import remembering
 
 __all__ = ["Architecture", "architectures", "loss_of", "model_of"]
 
@@ -63,8 +66,16 @@ def model_of(table: Table, outputs: tuple[int, str], source: Source | None = Non
         if usual == "softmax" and isinstance(given, int) and given < most:
             raise table.error(f"labels out of range: {name}={given}, the data has {most} classes", name)
     tokens: dict[str, Any] = {"vocabulary": most} if source is not None and source.words else {}
-    model = make(table.without([*OF_LOSS, *OF_START]), "model", classes=most, outputs=most, **tokens)
+    model = make(table.without([*OF_LOSS, *OF_START]), "model", _remembering, classes=most, outputs=most, **tokens)
     return model, loss_of(table, model, outputs, source)
+
+
+def _remembering(table: Table) -> tuple[Table, Callable[[Callable], Callable]]:
+    """Return a model's table, and what lets a function of the user's code note how it made a model; the library's do so themselves."""
+    name = table.named().at("name")
+    if not is_code(name.value):
+        return table, lambda factory: factory
+    return table, lambda factory: remembering(factory, name.value, code=place_of(name))
 
 
 def loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source: Source | None) -> LossFn:
@@ -86,6 +97,8 @@ def loss_of(table: Table, model: models.Model, outputs: tuple[int, str], source:
     loss_fn = call(own.without(["name"]), factory, given)
     if not callable(loss_fn):
         raise own.error(f"must make a function (params, batch, key) -> losses, and makes {type(loss_fn).__name__}", "name")
+    with suppress(AttributeError):  # of a function that takes no note of its model
+        setattr(loss_fn, "model", model)
     return loss_fn
 
 

@@ -11,7 +11,7 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.picture import in_text, picture
 from fedjax_lite.data.save import save
 from fedjax_lite.data.train_test import Source
-from fedjax_lite.report.document import document
+from fedjax_lite.report.document import Section, page
 from fedjax_lite.report.spread import Sample, histogram
 from fedjax_lite.report.strokes import STROKES
 
@@ -46,12 +46,12 @@ def data_page(name: str, found: Sequence[str], source: Source) -> str:
     several = {title: np.asarray(part.size, np.float64) for title, part in parts.items() if part.population > 1}
     samples = [Sample(title, stroke, size) for stroke, (title, size) in zip(STROKES, several.items(), strict=False)]
     sizes = f'<div class="figures">{histogram("clients in %, by examples", "examples", samples, True)}</div>' if samples else ""
-    pictures = "".join(
-        f'<h2>{escape(title.capitalize())}</h2><pre>{escape(part.summary())}</pre><div class="wide">{picture(part)}</div>'
+    pictures = [
+        Section(title.capitalize(), f'<pre>{escape(part.summary())}</pre><div class="wide">{picture(part)}</div>')
         for title, part in parts.items()
-    )
+    ]
     told = "".join(f"<p>{escape(line)}</p>" for line in found)
-    return document(name, f"<h1>{escape(name)}</h1>{told}{sizes}{pictures}")
+    return page(name, f"<h1>{escape(name)}</h1>{told}{sizes}", pictures)
 
 
 def save_parts(folder: str | Path, source: Source) -> str:

@@ -45,6 +45,7 @@ class Engine(NamedTuple):
 
     run: Callable[[Build, Tree, Tree, Client, Tree], Outcome]  # build, common, examples, cohort, rows -> part, rows, metrics
     lanes: Callable[[Tree, int], int]  # carry of one client, clients -> number that trains at once on one device
+    queued: bool = False  # True: a lane that is done takes the next client of a queue, and `lanes` is exact
 
 
 def total(metrics: Tree, counted: Array) -> Tree:

@@ -58,7 +58,7 @@ def packed(lanes: int | str | None = None) -> Engine:
     def width_of(carry, clients):
         return min(clients, max(CANDIDATES) if isinstance(lanes, str) else lanes or default_lanes(carry))
 
-    return Engine(run, width_of)
+    return Engine(run, width_of, queued=not isinstance(lanes, str))
 
 
 def _measured(known: dict[Any, int], local: Local, cohort: Client, rows: Tree) -> int:

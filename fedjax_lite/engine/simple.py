@@ -74,4 +74,4 @@ def sequential() -> Engine:
         upload = jax.lax.map(one, (cohort, rows))
         return local.collect(upload.message, cohort), upload.rows, total(upload.metrics, cohort.weight > 0)
 
-    return Engine(over_devices(gathering(run)), lambda carry, clients: 1)
+    return Engine(over_devices(gathering(run)), lambda carry, clients: 1, queued=True)

@@ -1,5 +1,7 @@
 """Models: pairs of pure functions `init` and `apply`; the networks here are flax."""
 
+import inspect
+
 from fedjax_lite.models.convolution import matmul_conv
 from fedjax_lite.models.equinox import from_equinox
 from fedjax_lite.models.examples import example_by_example
@@ -8,6 +10,7 @@ from fedjax_lite.models.haiku import from_haiku
 from fedjax_lite.models.inputs import augmented, normalised
 from fedjax_lite.models.linen import from_linen
 from fedjax_lite.models.losses import supervised
+from fedjax_lite.models.made import remembering
 from fedjax_lite.models.model import Model, WithStatistics
 from fedjax_lite.models.networks.cnn import cifar_cnn, emnist_cnn, feddyn_cnn, lenet5, mcmahan_cnn
 from fedjax_lite.models.networks.linear import linear, logistic, mlp
@@ -53,3 +56,7 @@ __all__ = [
     "vgg11",
     "word_lstm",
 ]
+
+# What makes a model notes its own name and arguments with it, so that a run can write them beside its parameters.
+_factories = [name for name in __all__ if getattr(inspect.unwrap(globals()[name]), "__annotations__", {}).get("return") is Model]
+globals().update({name: remembering(globals()[name], name) for name in _factories})

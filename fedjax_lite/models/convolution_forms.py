@@ -40,7 +40,7 @@ class Form(NamedTuple):
         return high, wide
 
 
-def result_shape(a, b, wanted: str, form: Form) -> tuple[int, ...]:
+def result_shape(a, b, wanted: str, form: Form) -> tuple[Any, ...]:  # the number of examples may be left open
     """Return the shape of the array `wanted`, "x", "w" or "z", from the two others in this order."""
     if wanted == "x":
         return (*b.shape[:2], *form.image, a.shape[-2])
@@ -110,7 +110,7 @@ def _correlation(x, z, form: Form):
     The output has the window's rows, and in a row its columns and channels, as w has them in memory. Examples are the input's channels;
     one example needs no transpose.
     """
-    channels, batch = x.shape[-1], len(x)
+    channels, batch = x.shape[-1], x.shape[0]
     rows, columns = (
         (low, (out - 1) * s + (k - 1) * d + 1 - n - low)
         for n, k, s, (low, _), d, out in zip(form.image, form.window, form.strides, form.padding, form.dilation, form.output)
@@ -131,7 +131,7 @@ def _is_product(w, form: Form) -> bool:
 
 def _over_chunks(compute: Callable, arrays, w, form: Form, *, summed: bool):
     """Call `compute` on as many examples at a time as `_chunk` says; sum what it returns, or join it."""
-    batch = len(arrays[0])
+    batch = arrays[0].shape[0]
     size = _chunk(batch, w, form)
     if size == batch:
         return compute(*arrays)
@@ -145,10 +145,12 @@ def _over_chunks(compute: Callable, arrays, w, form: Form, *, summed: bool):
     return lax.fori_loop(0, batch // size, some, match_axes(total, arrays[0])[0])
 
 
-def _chunk(batch: int, w, form: Form) -> int:
+def _chunk(batch: Any, w, form: Form) -> Any:
     """Return how many examples' patches are no larger than `_CACHE` or the kernel, which is read once a chunk: a divisor of `batch`."""
     if math.prod(form.window) == 1:
         return batch
+    if not isinstance(batch, int):  # the number that an exported program leaves open, which 1 alone divides
+        return 1
     each = math.prod(form.output) * math.prod(w.shape[:-1]) * w.dtype.itemsize
     most = max(_CACHE, w.size * w.dtype.itemsize)
     return max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * each <= most))

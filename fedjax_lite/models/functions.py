@@ -49,7 +49,7 @@ def from_functions(init: object, apply: object, *, input: str | None = None) -> 
     def applied(params, batch, key=None, mask=None):
         given = batch if input is None else leaf_of(batch, "from_functions: input", input)
         outputs = call(params, given, *([key] if takes_key else []), **({"mask": mask} if takes_mask else {}))
-        examples = len(jax.tree.leaves(batch)[0])
+        examples = jnp.shape(jax.tree.leaves(batch)[0])[0]
         if not hasattr(outputs, "shape"):
             raise TypeError(f"from_functions: apply must return an array, outputs [batch, ...], got {outputs!r}")
         if outputs.shape[:1] != (examples,):

@@ -55,7 +55,7 @@ def from_linen(
 
     def called(method: Callable, batch: Tree, training: bool, real: Any) -> Any:
         inputs = leaf_of(batch, "from_linen: input", input)
-        real = jnp.ones(len(inputs), bool) if real is None else real
+        real = jnp.ones(inputs.shape[0], bool) if real is None else real
         given = {name: value == training for name, value in flags.items()} | ({} if mask is None else {mask: real})
         with nn.intercept_methods(partial(_watched, _Watch(module, training, tuple(flags), real, frozen))):
             return method(inputs, **given)
@@ -173,7 +173,7 @@ def _normalised(
     if of_running is not None and bool(of_running) == watch.training:
         takes = "takes its running statistics in training" if watch.training else "changes them in evaluation"
         raise ValueError(_unheard(watch, layer, takes, 'give from_linen(..., statistics="frozen")'))
-    if mask is None and len(x) == len(watch.real):
+    if mask is None and x.shape[0] == watch.real.shape[0]:
         some = watch.real | ~jnp.any(watch.real)  # of an empty slot all, rather than 0 / 0
         mask = some.reshape(-1, *[1] * (x.ndim - 1))
     return following(x, average, mask=mask)

@@ -59,7 +59,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], *, input: str = "x", mask: 
         module = nnx.merge(graph, leaves, running, _streams(draws, key), copy=True)
         _set_mode(module, key is not None, frozen)
         inputs = leaf_of(batch, "from_nnx: input", input)
-        return module(inputs, **({} if mask is None else {mask: jnp.ones(len(inputs), bool) if real is None else real})), module
+        return module(inputs, **({} if mask is None else {mask: jnp.ones(inputs.shape[0], bool) if real is None else real})), module
 
     def apply(params, batch, key=None, mask=None):
         if key is not None and not frozen:

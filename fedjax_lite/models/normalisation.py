@@ -42,8 +42,8 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, *, 
     spatial = tuple(range(1, x.ndim - 1))
 
     def of_group(sums):
-        means = sums.reshape(len(x), groups, -1).mean(axis=-1, keepdims=True)
-        return jnp.broadcast_to(means, (len(x), groups, channels // groups)).reshape(len(x), channels)
+        means = sums.reshape(x.shape[0], groups, -1).mean(axis=-1, keepdims=True)
+        return jnp.broadcast_to(means, (x.shape[0], groups, channels // groups)).reshape(x.shape[0], channels)
 
     mean, square = of_group(wide.mean(axis=spatial)), of_group((wide * wide).mean(axis=spatial))
     variance = jnp.maximum(square - mean * mean, 0)  # rounding may leave less than 0

@@ -1,5 +1,6 @@
 """Start from the parameters in a safetensors file, whoever wrote it: leaves by name, shapes checked, torch's layouts turned round."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -56,11 +57,14 @@ def pretrained(
     """
     file, stored = _read(path)
     paths, leaves = paths_of(params), jax.tree.leaves(params)
-    found = _named(file, stored, names or {}, set(paths), strict)
+    found, unplaced = _named(file, stored, names or {}, set(paths))
     turned = _pattern("transpose", transpose) if transpose else None
     if turned is not None and not any(map(turned.fullmatch, paths)):
         raise ValueError(f"pretrained: transpose={transpose!r} fits no leaf; the model's leaves are {short(', '.join(paths))}")
-    wrong = [] if not strict else [f"{name} is not in the file" for name in paths if name not in found]
+    wrong = [f"{name} is not in the file" for name in paths if name not in found]
+    if unplaced:
+        wrong.append(f"the model has no place for {short(', '.join(unplaced), 1000)}; the model has {short(', '.join(paths))}")
+    wrong = wrong if strict else []
     values = []
     for name, leaf in zip(paths, leaves, strict=True):
         value = leaf
@@ -72,8 +76,8 @@ def pretrained(
                 wrong.append(f"{name} is {kinds[0]} (of {found[name]} {list(source.shape)}), the model has {kinds[1]}")
         values.append(value)
     if wrong:
-        remedy = "give names and transpose that make them fit, or strict=False where the file has not all of the model"
-        raise ValueError(f"pretrained: {file}: {short('; '.join(wrong), 2000)}: {remedy}")
+        remedy = 'give names ("" for what is to be left out) and transpose that make them fit, or strict=False for a part of the model'
+        raise ValueError(f"pretrained: {file}: {short('; '.join(wrong), 2000)}: {_told(file) or remedy}")
     cast = [jnp.asarray(value).astype(leaf.dtype) for value, leaf in zip(values, leaves, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(params), cast)
 
@@ -90,11 +94,21 @@ def _read(path: Any) -> tuple[Path, dict[str, Any]]:
         raise DataError(f"{file} is no safetensors file ({error}): save it anew, of torch with safetensors.torch.save_file") from error
 
 
-def _named(file: Path, stored: Mapping[str, Any], names: Mapping[str, str], paths: set[str], strict: bool) -> dict[str, str]:
-    """Return the name in the file of each of the model's paths that it has."""
+def _told(file: Path) -> str:
+    """Return the remedy for a file that a run has written, with the architecture beside it; "" for another file."""
+    try:
+        model = json.loads((file.parent / "model.json").read_text(encoding="utf-8"))
+        arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in model["arguments"].items())
+        return f"the run that wrote it had the model {model['name']}({short(arguments, 500)}): take that, or strict=False for a part of it"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ""
+
+
+def _named(file: Path, stored: Mapping[str, Any], names: Mapping[str, str], paths: set[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the name in the file of each of the model's paths that it has, and the names that the model has no place for."""
     rules = [(_pattern("names", rule), into) for rule, into in names.items()]
     found: dict[str, str] = {}
-    unused = []
+    unplaced = []
     for name in stored:
         fits = ((rule.fullmatch(name), into) for rule, into in rules)
         into = next((match.expand(into) for match, into in fits if match), name if name in paths else name.replace(".", "/"))
@@ -103,14 +117,8 @@ def _named(file: Path, stored: Mapping[str, Any], names: Mapping[str, str], path
         if into in paths:
             found[into] = name
         elif into:
-            unused.append(name if into == name else f"{name} (as {into})")
-    if unused and strict:
-        have = f"the model has {short(', '.join(sorted(paths)))}"
-        raise ValueError(
-            f"pretrained: {file}: the model has no place for {short(', '.join(unused), 1000)}; {have}: give names, "
-            '"" for what is to be left out, or strict=False'
-        )
-    return found
+            unplaced.append(name if into == name else f"{name} (as {into})")
+    return found, unplaced
 
 
 def _pattern(argument: str, text: str) -> re.Pattern:

@@ -15,19 +15,19 @@ class Axis(NamedTuple):
     place: Callable[[int | float], float]  # a value -> pixels
     ticks: Sequence[int | float]  # the values that it names, rising
     log: bool
+    span: tuple[int | float, int | float]  # the values at its ends
 
 
-def horizontal(xs: Sequence[int | float], across: str) -> Axis:
-    """Lay out an axis of xs, what `across` says: logarithmic unless rounds, over a decade and a half."""
+def horizontal(xs: Sequence[int | float], across: str, own: bool = False) -> Axis:
+    """Lay out an axis of xs, what `across` says; where it names its `own` values, logarithmic over a decade and a half."""
     low, high = min(xs), max(xs)
-    log = across not in (ROUND, IN_HOURS) and low > 0 and high / low > 30
+    log = own and low > 0 and high / low > 30
+    named: Sequence[int | float] = [tick for tick in ticks(low, high) if low <= tick <= high]
     if across == ROUND:
-        named: Sequence[int | float] = [tick for tick in ticks(low, high) if low <= tick <= high and tick == int(tick)] or [low]
-    elif across == IN_HOURS:
-        named = steps(low, high) if log else [tick for tick in ticks(low, high) if low <= tick <= high]
-    else:
+        named = [tick for tick in named if tick == int(tick)] or [low]
+    elif own:
         named = steps(low, high) if log else sorted(set(xs))
-    return Axis(_scale(low, high, LEFT, WIDTH - RIGHT, log), named, log)
+    return Axis(_scale(low, high, LEFT, WIDTH - RIGHT, log), named, log, (low, high))
 
 
 def rounded(low: int | float, high: int | float, may_be_log: bool = False) -> Axis:
@@ -39,7 +39,17 @@ def rounded(low: int | float, high: int | float, may_be_log: bool = False) -> Ax
     log = may_be_log and low > 0 and high / low > 30
     named = steps(low, high) if log else ticks(low, high)
     first, last = (low, high) if log else (named[0], named[-1])
-    return Axis(_scale(first, last, LEFT, WIDTH - RIGHT, log), named, log)
+    return Axis(_scale(first, last, LEFT, WIDTH - RIGHT, log), named, log, (first, last))
+
+
+def whole_numbers(most: int) -> Axis:
+    """Lay out a horizontal axis on which each of the numbers 0 to `most` has a stretch around it.
+
+    >>> whole_numbers(3).ticks, whole_numbers(3).span
+    ([0, 1, 2, 3], (-0.5, 3.5))
+    """
+    named = [int(tick) for tick in ticks(0, most) if tick == int(tick) and tick <= most] if most else [0]
+    return Axis(_scale(-0.5, most + 0.5, LEFT, WIDTH - RIGHT, False), named, False, (-0.5, most + 0.5))
 
 
 def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log: bool) -> Axis:
@@ -49,7 +59,7 @@ def vertical(ys: Sequence[int | float], edges: Sequence[int | float], may_be_log
     spanned = positive if log else [*ys, *edges]
     named = decades(min(spanned), max(spanned)) if log else ticks(min(spanned), max(spanned))
     place = _scale(named[0], named[-1], HEIGHT - BOTTOM, TOP, log)
-    return Axis(lambda y: place(min(max(y, named[0]), named[-1])), named, log)
+    return Axis(lambda y: place(min(max(y, named[0]), named[-1])), named, log, (named[0], named[-1]))
 
 
 def ticks(low: int | float, high: int | float, wanted: int = 5) -> list[float]:

@@ -3,7 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from fedjax_lite.metrics import is_size, scale_of, shown
 from fedjax_lite.report.axis import BOTTOM, HEIGHT, LEFT, RIGHT, ROUND, WIDTH, Axis, horizontal, spread_labels, vertical
+from fedjax_lite.report.colors import AREA
+from fedjax_lite.report.figure import figure, hovering
+from fedjax_lite.report.numbers import joined
 from fedjax_lite.report.strokes import STROKES, Stroke, drawn, legend
 
 MOST = 400  # points of a curve that are drawn; a chart is not wider in pixels
@@ -21,7 +25,8 @@ def line_chart(
     bands: Sequence[Band] = (),
     span: Sequence[float] = (),
     across: str = ROUND,
-    say: Callable[[float], str] = "{:.4g}".format,
+    own: bool = False,
+    metric: str = "",
 ) -> str:
     """Curves over rounds, or over another number, in one figure.
 
@@ -33,28 +38,32 @@ def line_chart(
         may_be_log: use a logarithmic axis if the curves span more than three decades; zeros are gaps on it.
         bands: one behind each curve, in its color, instead of `band`.
         span: values that the axis must reach too, as where figures are to be compared.
-        across: what x is. If it is not rounds, the axis names the points' own values, or where they span more than a decade and a half is
-            logarithmic.
-        say: a value of the vertical axis in words.
+        across: what x is.
+        own: let the horizontal axis name the points' own values, or be logarithmic where they span more than a decade and a half.
+        metric: what the values are of, divided by `scale_of(metric)`, which decides how they are written.
 
     Returns:
-        A `<figure>` element, or "" if there is nothing to draw.
+        A `<figure>` element with all points in a link, or "" if there is nothing to draw.
     """
     points = [(x, y) for series in curves.values() for x, y in series if y is not None]
     if not points:
         return ""
     edges = [y for each in (band, *bands) for _, *both in each for y in both]
-    right, up = horizontal([x for x, _ in points], across), vertical([*(y for _, y in points), *span], edges, may_be_log)
-    parts = [*_grid(up, say), *_names(right, across)]
+    right, up = horizontal([x for x, _ in points], across, own), vertical([*(y for _, y in points), *span], edges, may_be_log)
+    parts = [*_grid(up, lambda value: shown(metric, value * scale_of(metric))), *_names(right, across)]
     parts += [_area(right, up, each, stroke) for stroke, each in zip(STROKES, bands or [band], strict=False) if each]
     for i, (stroke, series) in reversed(list(enumerate(zip(STROKES, curves.values(), strict=False)))):  # the first on top
         places = [(x, None if y is None or (up.log and y <= 0) else _place(right, up, x, y)) for x, y in thinned(series)]
         parts.append(drawn(places, stroke, len(curves) - 1, i))
-    note = " <small>(logarithmic)</small>" if up.log else ""
-    label = f'role="img" aria-label="{escape(title)} by {escape(across)}"'
-    return (
-        f"<figure><figcaption>{escape(title)}{note}</figcaption>{legend(list(curves), band_name if band else '')}"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" {label}>{"".join(parts)}</svg></figure>'
+    shaded = {f"{name}: range": each for name, each in zip(curves, bands, strict=False) if each} or ({band_name: band} if band else {})
+    return figure(
+        title,
+        parts,
+        label=f"{title} by {across}",
+        caption=" <small>(logarithmic)</small>" if up.log else "",
+        legend=legend(list(curves), band_name if band else ""),
+        numbers=joined(across, {**curves, **shaded}),
+        drawing=hovering(right, up, len(curves), "bytes" if is_size(metric) else ""),
     )
 
 
@@ -84,7 +93,7 @@ def _area(right: Axis, up: Axis, band: Band, stroke: Stroke) -> str:
     """Shade a band in a stroke's color."""
     thin = band[:: -(-len(band) // MOST)]
     outline = [_place(right, up, x, high) for x, _, high in thin] + [_place(right, up, x, low) for x, low, _ in reversed(thin)]
-    return f'<polygon points="{" ".join(outline)}" fill="{stroke.color}" opacity="0.15"/>'
+    return f'<polygon points="{" ".join(outline)}" fill="{stroke.color}" opacity="{AREA}"/>'
 
 
 def thinned(series: Series) -> Series:

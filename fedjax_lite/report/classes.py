@@ -10,16 +10,11 @@ from fedjax_lite.report.table import html_table
 MOST_DRAWN, MOST_LISTED = 26, 20
 
 
-def classes_section(found: Mapping[str, Any], round: int) -> str:
-    """Write the section of an entry "classification" of a summary.
-
-    Args:
-        found: the entry.
-        round: the round after which the model was evaluated.
-    """
+def classes_body(found: Mapping[str, Any]) -> str:
+    """Write the entry "classification" of a summary: a table of classes, and who is taken for whom."""
     names, rates = found["classes"], ("recall", "precision", "auc")
     rows = [[names[c], found["examples"][c], *(found[rate][c] for rate in rates)] for c in range(len(names))]
-    text = f"<h2>Classes after round {round}</h2>{html_table(rows, ['', 'examples', *rates])}"
+    text = html_table(rows, ["", "examples", *rates])
     if "confusion" not in found:
         return text
     matrix = found["confusion"]

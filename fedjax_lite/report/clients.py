@@ -14,7 +14,7 @@ from fedjax_lite.report.who import who
 MODELS = {"": "global model", OWN: "own models", FINETUNED: "global model after fine-tuning"}
 
 
-def clients_section(columns: Mapping[str, Any], words: Sequence[str] = ()) -> str:
+def clients_body(columns: Mapping[str, Any], words: Sequence[str] = ()) -> str:
     """Draw how well the models do for each client: sorted, as histograms, against its number of examples; list who gains least or loses.
 
     Args:
@@ -25,11 +25,11 @@ def clients_section(columns: Mapping[str, Any], words: Sequence[str] = ()) -> st
         words: the class names, by label.
 
     Returns:
-        A heading, a sentence, figures of the headline metric and tables of clients; "" if no client has a metric.
+        A sentence, figures of the headline metric and tables of clients; "" if no client has a metric.
 
-    >>> clients_section({"new": [0, 0], "test_accuracy": [0.5, 1.0], "test_own_accuracy": [0.75, None]}).count("<figure>")
+    >>> clients_body({"new": [0, 0], "test_accuracy": [0.5, 1.0], "test_own_accuracy": [0.75, None]}).count("<figure>")
     3
-    >>> clients_section({"new": [0, 0], "test_accuracy": [None, None]})
+    >>> clients_body({"new": [0, 0], "test_accuracy": [None, None]})
     ''
     """
     values = {name: _numbers(column) for name, column in columns.items() if is_evaluation(name)}
@@ -54,7 +54,7 @@ def clients_section(columns: Mapping[str, Any], words: Sequence[str] = ()) -> st
     ]
     told = _told(title, new, np.array([sample.values for sample in drawn]))
     listed = who(columns, {MODELS[whose]: x for whose, x in by_model.items()}, lower, words) if "id" in columns else ""
-    return f'<h2>Clients</h2><p>{escape(told)}</p><div class="figures">{"".join(figures)}</div>{listed}'
+    return f'<p>{escape(told)}</p><div class="figures">{"".join(figures)}</div>{listed}'
 
 
 def _numbers(column: Any) -> np.ndarray:

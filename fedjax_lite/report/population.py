@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lite.report.heat import LETTER, MARGIN, shade
+from fedjax_lite.report.colors import BAR, INK, shade
+from fedjax_lite.report.heat import LETTER, MARGIN
 
 __all__ = ["population_svg"]
 
-ROW, COLUMN, BAR, TOP = (5, 14), (6, 20), 160, 18  # pixels: height of a row, width of a column (many, few), of the longest bar, above
+ROW, COLUMN, LONGEST, TOP = (5, 14), (6, 20), 160, 18  # pixels: height of a row, width of a column (many, few), of the longest bar, above
 FEW = 40  # rows, or columns, that have labels
-BAR_COLOR = "#8c8c8c"
 
 
 def population_svg(
@@ -46,12 +46,12 @@ def population_svg(
             fill = shade((int(counts[i, j]) / most) ** 0.5)
             parts.append(_rect((left + j * wide, y), (wide - 1, high - 1), fill, f"{row}: {int(counts[i, j])} of {columns[j]}"))
         if size := int(sizes[i]):
-            parts.append(_rect((bars, y), (max(size / largest * BAR, 1), high - 1), BAR_COLOR, f"{row}: {size} examples"))
+            parts.append(_rect((bars, y), (max(size / largest * LONGEST, 1), high - 1), BAR, f"{row}: {size} examples"))
     parts.append(f'<text x="{bars:.1f}" y="{top - 6:.1f}">up to {largest:,} examples</text>')
-    across, down = f"{bars + BAR + MARGIN:.0f}", f"{top + high * len(rows) + MARGIN:.0f}"
+    across, down = f"{bars + LONGEST + MARGIN:.0f}", f"{top + high * len(rows) + MARGIN:.0f}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {down}" style="width:{across}px;max-width:100%" role="img" '
-        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="11" fill="#444">{"".join(parts)}</svg>'
+        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="11" fill="{INK}">{"".join(parts)}</svg>'
     )
 
 

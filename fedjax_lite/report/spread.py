@@ -1,13 +1,15 @@
 """Figures of values that clients have: sorted, counted in bins, and against a number that each client has."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.report.axis import HEIGHT, LEFT, RIGHT, WIDTH, Axis, decades, rounded, ticks, vertical
+from fedjax_lite.report.axis import LEFT, RIGHT, WIDTH, Axis, decades, rounded, ticks, vertical
 from fedjax_lite.report.chart import MOST, _grid, _names, _place, thinned
+from fedjax_lite.report.colors import AREA, ZERO
+from fedjax_lite.report.figure import figure, hovering
+from fedjax_lite.report.numbers import Columns, joined
 from fedjax_lite.report.strokes import Stroke, drawn, legend
 
 BINS = 20  # of a histogram, about
@@ -17,7 +19,7 @@ SHARE = "share of clients in %"
 class Sample(NamedTuple):
     """The values of one model at some clients."""
 
-    name: str  # of the model and of the clients
+    name: str  # of the model and of the clients; "" where the caption says all
     stroke: Stroke
     values: np.ndarray  # [clients], float64, NaN where a client has none
 
@@ -37,12 +39,14 @@ def sorted_curves(title: str, samples: Sequence[Sample], may_be_log: bool = Fals
     up = vertical([min(max(y, low), high) for curve in curves for y in curve], [0.0] if zero else [], may_be_log)
     right = rounded(0, 100)
     level = f"{up.place(0.0):.1f}" if zero else ""
-    parts = [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}" stroke="#777"/>'] if zero else []
-    for i, (sample, curve) in _first_on_top(samples, curves):
-        series = thinned([(100 * k / (len(curve) - 1) if len(curve) > 1 else 50, y) for k, y in enumerate(curve)])
+    parts = [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level}" y2="{level}" stroke="{ZERO}"/>'] if zero else []
+    shares = [thinned([(100 * k / (len(curve) - 1) if len(curve) > 1 else 50, y) for k, y in enumerate(curve)]) for curve in curves]
+    for i, (sample, series) in _first_on_top(samples, shares):
         places = [(x, _place(right, up, x, y)) for x, y in series if y is not None]
         parts.append(drawn(places, sample.stroke, len(samples) - 1, i))
-    return _figure(title, samples, (right, up), SHARE, parts, [*_at_the_edge(up, curves), *notes])
+    numbers = joined(SHARE, {sample.name: series for sample, series in zip(samples, shares, strict=True)})
+    hover = hovering(right, up, len(samples))
+    return _figure(title, samples, (right, up), SHARE, parts, [*_at_the_edge(up, curves), *notes], numbers, hover)
 
 
 def histogram(title: str, across: str, samples: Sequence[Sample], may_be_log: bool = False) -> str:
@@ -64,11 +68,13 @@ def histogram(title: str, across: str, samples: Sequence[Sample], may_be_log: bo
         corners = [(edges[k + end], heights[k]) for k in range(filled[0], filled[-1] + 1) for end in (0, 1)]
         path = [_place(right, up, x, y) for x, y in [(corners[0][0], 0), *corners, (corners[-1][0], 0)]]
         parts.append(sample.stroke.line(f"M{' L'.join(path)}"))
+        parts += [filled_under(path, sample.stroke)] if len(samples) == 1 else []
         for k in filled:  # in the middle of the bin as drawn, whether or not its axis is logarithmic
             parts.append(
                 sample.stroke.mark(f"{(right.place(edges[k]) + right.place(edges[k + 1])) / 2:.1f}", f"{up.place(heights[k]):.1f}")
             )
-    return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts)
+    numbers = {"from": edges[:-1], "to": edges[1:]} | {sample.name or title: each for sample, each in zip(samples, shares, strict=True)}
+    return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts, numbers=numbers)
 
 
 def points(title: str, across: str, samples: Sequence[Sample], sizes: np.ndarray, may_be_log: bool = False) -> str:
@@ -101,27 +107,46 @@ def points(title: str, across: str, samples: Sequence[Sample], sizes: np.ndarray
         marks = [sample.stroke.mark(f"{right.place(x):.1f}", f"{up.place(y):.1f}") for x, y in each]
         parts.append(f'<g opacity="0.7">{"".join(marks)}</g>')
     notes = _at_the_edge(up, [[y for _, y in each] for each in shown])
-    if (most := max(map(len, pairs))) > MOST:
-        notes.append(f"Of each model at most {MOST} of {most:,} clients are drawn, taken evenly by size.")
+    if (count := max(map(len, pairs))) > MOST:
+        notes.append(f"Of each model at most {MOST} of {count:,} clients are drawn, taken evenly by size.")
     if left_out := int(known.sum() - seen.sum()):
         notes.append(f"{counted(left_out)} without {across} {'is' if left_out == 1 else 'are'} not drawn.")
-    return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts, notes)
+    most, numbers = max(map(len, shown)), dict[str, list[float | None]]()
+    for sample, each in zip(samples, shown, strict=True):
+        for name, k in ((f"{across}, {sample.name}", 0), (sample.name, 1)):
+            numbers[name] = [*(pair[k] for pair in each), *[None] * (most - len(each))]
+    return _figure(title, samples, (right, up), across + (" (logarithmic)" if right.log else ""), parts, notes, numbers)
 
 
 def _figure(
-    title: str, samples: Sequence[Sample], axes: tuple[Axis, Axis], across: str, parts: Sequence[str], notes: Sequence[str] = ()
+    title: str,
+    samples: Sequence[Sample],
+    axes: tuple[Axis, Axis],
+    across: str,
+    parts: Sequence[str],
+    notes: Sequence[str] = (),
+    numbers: Columns | None = None,
+    hover: str = "",
 ) -> str:
-    """Frame the parts of a figure by axes, caption, legend and notes; the caption names a single sample."""
+    """Frame the parts of a figure by axes, caption, legend and notes; the caption names a single sample that has a name."""
     right, up = axes
     say: Callable[[float], str] = "{:.4g}".format
-    whole = escape(title if len(samples) > 1 else f"{title}: {samples[0].name}")
-    names = legend([sample.name for sample in samples], strokes=[sample.stroke for sample in samples])
-    frame = "".join([*_grid(up, say), *_names(right, across, "g"), *parts])
-    return (
-        f"<figure><figcaption>{whole}{' <small>(logarithmic)</small>' if up.log else ''}</figcaption>{names}"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{whole} by {escape(across)}">{frame}</svg>'
-        f"{''.join(f'<div><small>{escape(note)}</small></div>' for note in notes)}</figure>"
+    whole = f"{title}: {samples[0].name}" if len(samples) == 1 and samples[0].name else title
+    return figure(
+        whole,
+        [*_grid(up, say), *_names(right, across, "g"), *parts],
+        label=f"{whole} by {across}",
+        caption=" <small>(logarithmic)</small>" if up.log else "",
+        legend=legend([sample.name for sample in samples], strokes=[sample.stroke for sample in samples]),
+        numbers=numbers,
+        notes=notes,
+        drawing=hover,
     )
+
+
+def filled_under(path: Sequence[str], stroke: Stroke) -> str:
+    """Shade what lies under an outline."""
+    return f'<path d="M{" L".join(path)}Z" fill="{stroke.color}" opacity="{AREA}"/>'
 
 
 def _bins(values: np.ndarray, may_be_log: bool) -> tuple[list[float], bool]:

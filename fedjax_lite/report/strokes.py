@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from fedjax_lite.report.colors import AREA, CURVES, PAGE
+
 MARKED = 40  # a curve of at most so many points has a mark at each point
 SOME = 8  # marks of a longer curve, if the figure has other curves
 
@@ -23,23 +25,24 @@ class Stroke(NamedTuple):
 
     def mark(self, x: str, y: str) -> str:
         """Return the SVG of the curve's mark at a point."""
-        look = f'fill="{"#fff" if self.hollow else self.color}" stroke="{self.color}"'
+        look = f'fill="{PAGE if self.hollow else self.color}" stroke="{self.color}"'
         if not self.shape:
             return f'<circle cx="{x}" cy="{y}" r="2.4" {look}/>'
         return f'<path class="mark" d="{self.shape}" transform="translate({x} {y})" {look}/>'
 
 
 SQUARE, UP, DIAMOND, DOWN = "M-2.4-2.4H2.4V2.4H-2.4Z", "M0-3.2L3 2.2H-3Z", "M0-3.4L3.4 0L0 3.4L-3.4 0Z", "M0 3.2L3-2.2H-3Z"
-STROKES = (
-    Stroke("#2166ac", "", ""),
-    Stroke("#e08214", "7 3", SQUARE),
-    Stroke("#1b7837", "2 2.5", UP),
-    Stroke("#762a83", "9 3 2 3", DIAMOND),
-    Stroke("#d6604d", "4 2", DOWN),
-    Stroke("#01959f", "12 4", "", True),
-    Stroke("#8c6d31", "2 5", SQUARE, True),
-    Stroke("#5a5a5a", "9 3 2 3 2 3", UP, True),
+LOOKS: tuple[tuple[str, str, bool], ...] = (
+    ("", "", False),
+    ("7 3", SQUARE, False),
+    ("2 2.5", UP, False),
+    ("9 3 2 3", DIAMOND, False),
+    ("4 2", DOWN, False),
+    ("12 4", "", True),
+    ("2 5", SQUARE, True),
+    ("9 3 2 3 2 3", UP, True),
 )
+STROKES = tuple(Stroke(color, *look) for color, look in zip(CURVES, LOOKS, strict=True))
 
 
 def drawn(points: Sequence[tuple[int | float, str | None]], stroke: Stroke, beside: int, which: int) -> str:
@@ -68,6 +71,6 @@ def legend(names: Sequence[str], band_name: str = "", strokes: Sequence[Stroke] 
     """Return the legend: the name of each curve beside a piece of its stroke, and the name of the shaded area."""
     pieces = [f'<svg viewBox="0 0 30 8">{stroke.line("M0,4 L30,4")}{stroke.mark("15", "4")}</svg>' for stroke in strokes]
     entries = [f"<span><b>{piece}</b>{escape(name)}</span>" for piece, name in zip(pieces, names, strict=False)]
-    shaded = f'<b style="background:{STROKES[0].color};opacity:.2"></b>'
+    shaded = f'<b><svg viewBox="0 0 30 8"><rect width="30" height="8" fill="{strokes[0].color}" opacity="{AREA}"/></svg></b>'
     entries += [f"<span>{shaded}{escape(band_name)}</span>"] if band_name else []
     return f'<div class="legend">{"".join(entries)}</div>' if len(entries) > 1 else ""

@@ -1,21 +1,55 @@
-"""Rows of cells as an HTML table."""
+"""Rows of cells as an HTML table, and what stands in its cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["html_table"]
+from fedjax_lite.metrics import shown
+
+__all__ = ["Cell", "duration", "html_table", "pairs"]
 
 
-def html_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    """Write rows of cells as an HTML table."""
+class Cell(NamedTuple):
+    """A text that is sorted by a number; None: it has none, and comes last."""
+
+    text: str
+    value: float | None
+
+
+def html_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = (), sortable: bool = False) -> str:
+    """Write rows of cells as an HTML table, whose rows the page's script lets a reader sort where they are `sortable`.
+
+    >>> html_table([[0.123456, None], [Cell("1 MB", 1e6), "b"]])
+    '<table><tr><td>0.1235</td><td>-</td></tr><tr><td data-value="1000000.0">1 MB</td><td>b</td></tr></table>'
+    """
     top = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
-    body = "".join("<tr>" + "".join(f"<td>{escape(_text(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{top}{body}</table>"
+    body = "".join(f"<tr>{''.join(map(_written, row))}</tr>" for row in rows)
+    kind = ' class="sortable"' if sortable else ""
+    return f"<table{kind}>{top}{body}</table>"
 
 
-def _text(value: Any) -> str:
+def pairs(values: Mapping[str, Any]) -> str:
+    """Write a table of names and values, floats as metrics of these names are shown."""
+    return html_table(
+        [[name.replace("_", " "), shown(name, value) if isinstance(value, float) else value] for name, value in values.items()]
+    )
+
+
+def duration(seconds: int | float) -> str:
+    """Write seconds in hours, minutes and seconds.
+
+    >>> duration(3.21), duration(192), duration(4000)
+    ('3.2 s', '3 min 12 s', '1 h 6 min')
+    """
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min {int(seconds % 60)} s" if minutes else f"{seconds:.1f} s"
+
+
+def _written(value: Any) -> str:
     """Write a cell: "-" for None, 4 digits of a float."""
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Cell):
+        return f'<td data-value="{"-" if value.value is None else value.value}">{escape(value.text)}</td>'
+    text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"<td>{escape(text)}</td>"

@@ -16,6 +16,7 @@ from fedjax_lite.runner.diagnose import first_not_finite, suspects
 from fedjax_lite.runner.fit import Setup
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.records import Records, plain, records_of
+from fedjax_lite.runner.timing import Stopwatch
 
 __all__ = ["Outputs", "advance"]
 
@@ -27,15 +28,17 @@ class Outputs(NamedTuple):
     folder: RunFolder | None
     best: Best | None
     checkpoint_every: Count
+    watch: Stopwatch
 
 
 def advance(setup: Setup, segment: Callable[..., Any], state: State, seen: Seen, outputs: Outputs) -> tuple[State, Seen]:
     """Run the next segment, and add its records to the outputs; the state after it, and what it has seen of clients."""
-    history, folder, best, checkpoint_every = outputs
+    history, folder, best, checkpoint_every, watch = outputs
     algorithm, loss_fn, done = setup.algorithm, setup.loss_fn, len(history)
     length = min(setup.evaluate_every - done % setup.evaluate_every, setup.rounds - done)
     state, measured, sums, drawn = segment(algorithm, setup.sampler, loss_fn, length, state, held_out=setup.held_out)
     measured, sums, drawn = jax.device_get((measured, sums, drawn))
+    watch.rounds(drawn.steps)
     evaluation = summarize(sums, prefix_of(setup.test)) if sums else {}
     bad, why = first_not_finite(measured, evaluation, f"{prefix_of(setup.test)}loss", algorithm.layout is not None)
     new = records_of(measured, done)[:bad]
@@ -51,7 +54,7 @@ def advance(setup: Setup, segment: Callable[..., Any], state: State, seen: Seen,
     if bad is not None:
         where = suspects(algorithm.params(state), setup.params, loss_fn, setup.data)
         raise FloatingPointError(_explain(done + bad + 1, why, where, folder))
-    return state, Seen(seen.drawn + drawn, sums)
+    return state, Seen(seen.drawn + drawn.times, sums)
 
 
 def _explain(round: int, why: str, where: str, folder: RunFolder | None) -> str:

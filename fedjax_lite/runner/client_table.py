@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from fedjax_lite.base import Mean
 from fedjax_lite.data.arrays import labels_of
 from fedjax_lite.runner.files import replacing, write
 
-__all__ = ["CLIENTS", "columns_of", "csv_of", "facts_of", "save_table", "stacked"]
+__all__ = ["CLIENTS", "columns_of", "csv_of", "facts_of", "read_table", "save_table", "stacked"]
 
 CLIENTS = "clients.csv"
 MOST_LABELS = 100  # columns of label counts; of more classes there are none
@@ -65,6 +65,32 @@ def save_table(folder: Path, table: Mapping[str, np.ndarray]) -> None:
 
         with replacing((folder / CLIENTS).with_suffix(".parquet")) as part:
             pyarrow.parquet.write_table(pyarrow.table(dict(table)), part)
+
+
+def read_table(folder: Path) -> dict[str, np.ndarray]:
+    """Read a folder's table of clients: names as text, whole numbers as int64, others as float64, NaN for an empty cell; {} where none is.
+
+    Raises:
+        ValueError: for a table that is damaged.
+    """
+    path = folder / CLIENTS
+    if not path.exists():
+        return {}
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        columns = zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True)
+        return {name: _typed(name, cells) for name, cells in columns}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): resume the run, which writes it anew") from None
+
+
+def _typed(name: str, cells: Sequence[str]) -> np.ndarray:
+    """Return a column's cells as an array."""
+    if name == "name":
+        return np.array(cells, object)
+    if all(map(str.isdecimal, cells)):
+        return np.array(cells, np.int64) if cells else np.zeros(0, np.int64)
+    return np.array([float(cell) if cell else np.nan for cell in cells])
 
 
 def csv_of(table: Mapping[str, Any]) -> str:

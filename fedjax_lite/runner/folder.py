@@ -11,6 +11,7 @@ import jax
 
 from fedjax_lite.base import State, Tree
 from fedjax_lite.report import report
+from fedjax_lite.runner.architecture import save_architecture
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.client_table import MOST_LABELS, save_table
 from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
@@ -175,6 +176,7 @@ class RunFolder:
     def _end(self, status: str, records: Records, params: Tree, best: Tree | None, table: Mapping[str, Any], more: dict[str, Any]) -> None:
         """Write the models, their classes or vocabulary, the table of clients, the report and the summary."""
         save_params(self.path, params)
+        save_architecture(self.path, more.pop("architecture", None))
         if best is not None:
             save_params(self.path, best, BEST)
         if words := more.get("words"):

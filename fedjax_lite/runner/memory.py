@@ -40,6 +40,7 @@ class Need(NamedTuple):
     note: str
     remedy: str  # the number to lower, or another change of the settings
     copied: int = 0  # further bytes that XLA's products and sorts take on a CPU and XLA's memory analysis omits
+    rows: int = 0  # how many there are, where it is a stack
 
 
 def needs(
@@ -77,7 +78,7 @@ def needs(
     lanes = _rows_of(stacks["lanes"])
     remedy = f"lower lanes ({lanes}) of packed(lanes)" if lanes < -(-clients // placement.device_count()) else "lower the clients a round"
     # Measured on CPUs: XLA copies each lane's model once, and half of the messages.
-    found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params))
+    found["lane stack"] = Need(nbytes(stacks["lanes"]), f"{lanes} lane{'s' * (lanes != 1)}", remedy, lanes * nbytes(params), lanes)
     messages = nbytes(stacks["messages"])
     note = f"of {_rows_of(stacks['messages'])} clients" if messages else "added up as they come"
     found["messages"] = Need(messages, note, f"lower the clients a round ({clients}), or take an aggregator that adds", messages // 2)

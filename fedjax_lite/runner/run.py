@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,18 @@ from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.distill.public_set import check_public
 from fedjax_lite.engine.placement import everywhere
-from fedjax_lite.evaluation import Classification
 from fedjax_lite.guarantees import hidden
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.metrics import inside_guarantee, prefix_of
 from fedjax_lite.models.loss_fn import LossFn
 from fedjax_lite.privacy.budget import delta_of, is_central, spending
 from fedjax_lite.refuse import delta as check_delta
-from fedjax_lite.report import embedded, report
 from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.advance import Outputs, advance
+from fedjax_lite.runner.architecture import architecture_of
 from fedjax_lite.runner.arguments import Count, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
-from fedjax_lite.runner.best import Best, BestModel
+from fedjax_lite.runner.best import Best
 from fedjax_lite.runner.callbacks import callbacks_of
 from fedjax_lite.runner.classes import check_classification, classified, numbers_of, summary_of
 from fedjax_lite.runner.clients import Clients, Seen, check_clients, clients_of
@@ -39,35 +38,19 @@ from fedjax_lite.runner.fit import Setup, check_guarantee, decisive_of, fit_to_d
 from fedjax_lite.runner.folder import RunFolder
 from fedjax_lite.runner.hosts import agreed, check_same, leads
 from fedjax_lite.runner.identity import parts_of, sketch
+from fedjax_lite.runner.occupancy import occupancy_of
 from fedjax_lite.runner.progress import Progress, interruptible
 from fedjax_lite.runner.records import Records
+from fedjax_lite.runner.result import Result
 from fedjax_lite.runner.segments import start_segments
 from fedjax_lite.runner.stream import drawn_for
 from fedjax_lite.runner.summary import summarized
+from fedjax_lite.runner.timing import Stopwatch
 from fedjax_lite.sampling.draw import Watched
 from fedjax_lite.sampling.participation import Sampler
 from fedjax_lite.writers.writer import Writer
 
-__all__ = ["Result", "run"]
-
-
-class Result(NamedTuple):
-    """What a run ends with."""
-
-    state: State
-    params: Tree  # the global model
-    history: Records  # one dict a round; evaluated rounds hold the test metrics too; None where nothing was counted
-    status: str  # "finished", "converged", "interrupted" or "out_of_time"
-    baselines: dict[str, dict[str, Any]]  # a baseline's name -> its evaluation after as many rounds
-    clients: dict[str, np.ndarray]  # a column a name, a row a client, as in clients.csv; empty where the run is private or did not end
-    further: dict[str, float | None]  # what was evaluated at the end alone: "test_finetuned_accuracy", "test_auc" and the like
-    classification: Classification | None = None  # where it was asked for, and the run was not interrupted
-    best: BestModel | None = None  # where keep_best asks for it
-    summary: dict[str, Any] = {}  # as in summary.json
-
-    def _repr_html_(self) -> str:
-        """The report, for a notebook."""
-        return embedded(report("run", self.summary, self.history, clients=self.clients)) if self.summary else ""
+__all__ = ["run"]
 
 
 def run(
@@ -173,7 +156,7 @@ def run(
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
-    setup, shapes, host, _ = fit_to_devices(setup, own_on_host)
+    setup, shapes, host, found = fit_to_devices(setup, own_on_host)
     decisive = decisive_of(converge, keep_best)
     check_guarantee(setup, shapes, decisive)
     check_baselines(setup, shapes, baselines)
@@ -186,16 +169,23 @@ def run(
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
     path = folder.path if folder else None
     best = Best(keep_best, setup.params, path, history) if keep_best else None
-    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1), None
+    watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
+    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
     seen = Seen(_drawn_before(setup, state))
 
-    with Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted, folder or nullcontext():
+    with (
+        watch,
+        Progress(rounds, len(history), progress and leads()) as bar,
+        interruptible(bar.note) as interrupted,
+        folder or nullcontext(),
+    ):
         while not (status := _ending(setup, converge, history, interrupted, deadline)):
             done = len(history)
             state, seen = advance(setup, segment, state, seen, outputs)
             bar.update(history[-1])
             raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
             deadline.lap()
+            watch.lap("records")
             if callbacks.failed(raised):
                 status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
                 break
@@ -203,6 +193,7 @@ def run(
         beside = train_baselines(setup, baselines, len(history)) if ended else {}
         clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
         classes = classified(setup, state) if ended and classification else None
+        watch.lap("end")
         evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
         named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
         totals = (
@@ -212,10 +203,11 @@ def run(
         )
         totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
         kept = best.model if best else None
-        totals |= {"best": kept.facts()} if kept else {}
+        totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
         totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
         if folder:
-            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals)
+            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
+            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
     if "error" in totals and raised is not None:
         raise raised
     summary = folder.summary if folder else summarized(status, history, deadline.seconds(), **totals)

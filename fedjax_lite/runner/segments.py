@@ -51,8 +51,8 @@ def first_rows(algorithm: Algorithm, params: Tree) -> Callable[[Key, Any], tuple
 def in_memory(algorithm, sampler, loss_fn, rounds, state, *, data, held_out):
     """Rounds and the evaluation after them in one program, compiled once for an algorithm.
 
-    Where clients have models of their own and hold examples out, each model is evaluated on its client's, too. Also returns how many of
-    the rounds each client was drawn for.
+    Where clients have models of their own and hold examples out, each model is evaluated on its client's, too. Also returns who was
+    drawn.
     """
     state, history, drawn = advance_counting(algorithm, data, state, sampler, rounds=rounds)
     sums = evaluate_algorithm(algorithm, loss_fn, state, data, held_out) if loss_fn else {}

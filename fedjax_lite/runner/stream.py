@@ -24,7 +24,7 @@ from fedjax_lite.evaluation import evaluate, evaluate_apart
 from fedjax_lite.runner.compiled import Compiled
 from fedjax_lite.runner.host_rows import Rows
 from fedjax_lite.runner.memory import nbytes
-from fedjax_lite.sampling.draw import draw, looked, looks, ready, taking_part
+from fedjax_lite.sampling.draw import Drawn, draw, looked, looks, ready, steps_of, taking_part
 from fedjax_lite.sampling.participation import Sampler
 
 STEP = 1.25  # a piece's number of rows is a power of this, so that few sizes are compiled
@@ -40,8 +40,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
         first_rows: key, ids -> own, uplink, the rows that clients start with, for rows in host memory; None: rows are on the device.
 
     Returns:
-        A function that returns the state, metrics `[rounds]`, the evaluation after the last round, and for how many of the rounds each
-        client was drawn.
+        A function that returns the state, metrics `[rounds]`, the evaluation after the last round, and who was drawn.
     """
     sizes = placement.everywhere(jnp.asarray(data.size))
     pieces = _pieces(data) if isinstance(data, Store) else None
@@ -52,7 +51,7 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
         if looks(sampler) and rounds > 1:  # a cohort depends on the rounds before
             return _one_by_one(segment, algorithm, sampler, loss_fn, rounds, state, held_out)
         before = np.array(state.sampling.drawn) if looks(sampler) else None
-        cohorts, ids, device, memory = _drawn(algorithm, sampler, rounds, state, sizes)
+        cohorts, (ids, device, steps), memory = _drawn(algorithm, sampler, rounds, state, sizes)
         state = state._replace(sampling=memory)
         if first_rows:
             rows = rows or Rows(state, data.population, partial(first_rows, jax.tree.map(jnp.copy, state.key)))  # the state is donated
@@ -72,7 +71,10 @@ def streamed(data: FederatedData | Store, first_rows: Callable[[Any, Any], Tree]
             history.append(metrics)
         measured = jax.tree.map(lambda *values: np.concatenate(values), *jax.device_get(history))
         evaluation = evaluated(loss_fn, algorithm.params(state), held_out) if loss_fn else {}
-        drawn = _times(ids, data.population) if before is None else np.asarray(state.sampling.drawn) - before
+        if before is None:
+            drawn = Drawn(_times(ids, data.population), steps)
+        else:  # who was drawn before the sampler looked is more than who trained
+            drawn = Drawn(np.asarray(state.sampling.drawn) - before, steps[:, :0])
         return rows.within(state) if rows else state, measured, evaluation, drawn
 
     return segment
@@ -93,7 +95,7 @@ def lowered(data: FederatedData | Store, first_rows, algorithm, sampler, rounds:
     Args:
         state: shapes, but arrays for key and round.
     """
-    cohorts, ids, device, memory = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
+    cohorts, (ids, device, _), memory = _drawn(algorithm, sampler, rounds, state, placement.everywhere(jnp.asarray(data.size)))
     state = state._replace(sampling=memory)
     held: Any = data
     row = nbytes(jax.eval_shape(first_rows, state.key, ids[0, :1])) if first_rows else 0
@@ -115,14 +117,19 @@ def _one_by_one(segment: Callable[..., Any], algorithm, sampler, loss_fn, rounds
         state, *each = segment(algorithm, sampler, loss_fn if t == rounds - 1 else None, 1, state, held_out=held_out)
         found.append(each)
     measured, evaluations, drawn = zip(*found, strict=True)
-    return state, jax.tree.map(lambda *values: np.concatenate(values), *measured), evaluations[-1], sum(drawn)
+    return (
+        state,
+        jax.tree.map(lambda *values: np.concatenate(values), *measured),
+        evaluations[-1],
+        Drawn(sum(each.times for each in drawn), np.concatenate([each.steps for each in drawn])),
+    )
 
 
-def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, np.ndarray, np.ndarray, Tree]:
-    """Draw `_cohorts`, with ids and devices `[rounds, clients]` as NumPy arrays, and the sampler's memory after them."""
+def _drawn(algorithm, sampler, rounds, state, sizes) -> tuple[Client, list[np.ndarray], Tree]:
+    """Draw `_cohorts`, with ids, devices and steps `[rounds, clients]` as NumPy arrays, and the sampler's memory after them."""
     state = ready(sampler, state._replace(own=(), uplink=()), sizes)
-    (cohorts, ids, device), memory = _cohorts(algorithm, sampler, rounds, placement.device_count(), state, sizes)
-    return cohorts, np.asarray(ids), np.asarray(device), memory
+    (cohorts, *of_slots), memory = _cohorts(algorithm, sampler, rounds, placement.device_count(), state, sizes)
+    return cohorts, [np.asarray(each) for each in of_slots], memory
 
 
 def _times(ids: np.ndarray, population: int) -> np.ndarray:
@@ -161,12 +168,12 @@ def _pieces(store: Store) -> Callable[..., Iterator[Piece]]:
 
 def drawn_for(algorithm: Algorithm, sampler: Sampler, rounds: int, state: State, sizes: Any) -> np.ndarray:
     """Return for how many of the next `rounds` rounds each client will be drawn."""
-    return _times(_drawn(algorithm, sampler, rounds, state, sizes)[1], len(sizes))
+    return _times(_drawn(algorithm, sampler, rounds, state, sizes)[1][0], len(sizes))
 
 
 @partial(Compiled, parts=2, static_argnames=("rounds", "among"))
-def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, state, sizes) -> tuple[tuple[Client, Any, Any], Tree]:
-    """Draw the stacked cohorts of the next `rounds` rounds, and for each slot the client's id and device, `[rounds, clients]`.
+def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, state, sizes) -> tuple[tuple[Client, Any, Any, Any], Tree]:
+    """Draw the stacked cohorts of the next `rounds` rounds, and for each slot the client's id, device and steps, `[rounds, clients]`.
 
     The id of an empty slot is the population's size. A cohort depends on no result of training, so all can be drawn ahead.
     Also returns the sampler's memory after the last.
@@ -176,7 +183,12 @@ def _cohorts(algorithm: Algorithm, sampler: Sampler, rounds: int, among: int, st
         round, memory = carry
         cohort, after = draw(sampler, algorithm, state._replace(round=round, sampling=memory), sizes)
         planned = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
-        drawn = cohort, taking_part(algorithm, cohort, round, len(sizes)), devices.assign(planned.steps, among)
+        drawn = (
+            cohort,
+            taking_part(algorithm, cohort, round, len(sizes)),
+            devices.assign(planned.steps, among),
+            steps_of(algorithm, cohort, round),
+        )
         return (round + 1, after.sampling), drawn
 
     (_, memory), drawn = jax.lax.scan(one, (state.round, state.sampling), length=rounds)

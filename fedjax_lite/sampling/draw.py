@@ -14,7 +14,27 @@ from fedjax_lite.engine.pace import Demand
 from fedjax_lite.refuse import short
 from fedjax_lite.sampling.participation import Remembering, Sampler, cohort
 
-__all__ = ["Watched", "cohort_shapes", "demand_of_all", "draw", "drawn_by", "has_clock", "looked", "looks", "ready", "taking_part"]
+__all__ = [
+    "Drawn",
+    "Watched",
+    "cohort_shapes",
+    "demand_of_all",
+    "draw",
+    "drawn_by",
+    "has_clock",
+    "looked",
+    "looks",
+    "ready",
+    "steps_of",
+    "taking_part",
+]
+
+
+class Drawn(NamedTuple):
+    """Who was drawn in some rounds, and for what."""
+
+    times: Any  # int [population], for how many of the rounds each client was drawn
+    steps: Any  # int [rounds, clients], local steps of each slot's client; no slots where these are not known
 
 
 class Watched(NamedTuple):
@@ -97,6 +117,11 @@ def taking_part(algorithm: Algorithm, cohort: Client, round: Any, population: in
     """Return the id of each slot's client, and `population` for an empty slot and for a client without examples."""
     cohort = algorithm.layout.steps(cohort, round) if algorithm.layout else cohort._replace(steps=cohort.size)
     return jnp.where((cohort.weight > 0) & (cohort.id >= 0) & (cohort.id < population), cohort.id, population)
+
+
+def steps_of(algorithm: Algorithm, cohort: Client, round: Any) -> Int[Array, " clients"]:
+    """Return the local steps of each slot's client, but for passes over its examples; 0 in an empty slot."""
+    return algorithm.layout.steps(cohort, round).steps if algorithm.layout else jnp.zeros_like(cohort.id[:0])
 
 
 def cohort_shapes(sampler: Sampler | Remembering, algorithm: Algorithm, state: State, sizes: Any) -> Client:

@@ -57,7 +57,7 @@ def everyone() -> Sampler:
 
 
 def cyclic(clients: Whole) -> Sampler:
-    """Clients in turn: round t takes ids t*clients, t*clients + 1, ... modulo the population (rounds * clients below 2^31).
+    """Clients in turn: round t takes ids t * clients, t * clients + 1, ... modulo the population (rounds * clients below 2^31).
 
     >>> import fedjax_lite as fl
     >>> sampler = fl.sampling.cyclic(2)

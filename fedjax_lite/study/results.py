@@ -24,7 +24,7 @@ class Study(NamedTuple):
 
     axes: tuple[Axis, ...]
     seeds: tuple[int, ...]
-    results: dict[str, np.ndarray]  # metric -> [*axes, seeds], or [*axes, seeds, rounds] of a curve
+    results: dict[str, np.ndarray]  # metric -> `[*axes, seeds]`, or `[*axes, seeds, rounds]` of a curve
     rounds: dict[str, tuple[int, ...]]  # curve -> the round of each of its points
     programs: int  # the number of compiled programs
     lacking: dict[str, tuple[int, ...]] = {}  # metric -> cells without that metric, by row of the table; NaN in results
@@ -35,10 +35,6 @@ class Study(NamedTuple):
         from fedjax_lite.study.printed import ranking  # which needs this class
 
         return ranking(self, {})
-
-    def _repr_html_(self) -> str:
-        """The report, for a notebook."""
-        return embedded(self._report("study", "", self._tables({}, {}), {}))
 
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
@@ -121,10 +117,10 @@ class Study(NamedTuple):
         targets, best = targets or {}, best or {}
         for metric in (*targets, *best):
             self.of(metric)
-        tables = self._tables(targets, best)
+        tables = {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / REPORT, self._report(name, config, tables, best))
+        write(folder / REPORT, self._page(name, tables, config, best))
         text = io.StringIO()
         names = [part for axis in self.axes for part in axis.names]
         absent = [*(() if targets else OF_ROUNDS), *(() if any(map(self.timed, targets)) else OF_HOURS)]
@@ -136,14 +132,14 @@ class Study(NamedTuple):
         write(folder / VALUES, text_of(self._asdict(), tables))
         return folder
 
-    def _tables(self, targets: Mapping[str, float], best: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
-        """Make the table of each metric."""
-        return {metric: self.table(metric, targets.get(metric), best.get(metric)) for metric in self.results}
-
-    def _report(self, name: str, config: str, tables: dict[str, list[dict[str, Any]]], best: Mapping[str, str]) -> str:
-        """Write the page."""
+    def _page(self, name: str, tables: Mapping[str, Any], config: str = "", best: Mapping[str, str] | None = None) -> str:
+        """Write the report."""
         axes = {", ".join(axis.names): axis.labels for axis in self.axes}
         return study_report(name, axes, self.results, self.rounds, tables, config, best, self.made)
+
+    def _repr_html_(self) -> str:
+        """The report, for a notebook."""
+        return embedded(self._page("study", {metric: self.table(metric) for metric in self.results}))
 
     @classmethod
     def load(cls, folder: str | Path) -> "Study":

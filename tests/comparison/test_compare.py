@@ -9,7 +9,7 @@ from shells import TEXT, shell_in
 
 import fedjax_lite as fl
 from fedjax_lite.comparison.entries import Curve, Entry, entries_of, flat
-from fedjax_lite.comparison.groups import contenders_of, differing, mean_curve
+from fedjax_lite.comparison.groups import contenders_of, differing
 from fedjax_lite.study.statistics import bootstrapped
 
 
@@ -95,8 +95,6 @@ def test_who_is_whose_seed():
     assert [[run.name for run in one.runs] for one in contenders_of(runs)] == [["a", "c"], ["b"], ["d"], ["e"]]
     assert differing(contenders_of(runs)[:2]) == {}
     assert flat({"a": {}, "b": {"c": None}}) == {"a": {}, "b.c": None}
-    curve, low, high = mean_curve([Curve(np.array([1, 3]), np.array([1.0, 2.0])), Curve(np.array([3, 5]), np.array([4.0, 5.0]))])
-    assert (curve.rounds.tolist(), curve.values.tolist(), low.tolist(), high.tolist()) == ([3], [3.0], [2.0], [4.0])
 
 
 def test_folders_of_runs_and_studies_from_the_command_line(tmp_path, monkeypatch, capsys):

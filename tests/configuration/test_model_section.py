@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.configuration.build import build
+from fedjax_lite.configuration.build import build, parts, settings_kept
 from fedjax_lite.configuration.config import load
-from fedjax_lite.configuration.data import outputs_of
+from fedjax_lite.configuration.data import load_data, outputs_of
 from fedjax_lite.configuration.model import architectures
 from fedjax_lite.configuration.start import where_learning
 from fedjax_lite.configuration.table import Config, ConfigError
@@ -112,6 +112,20 @@ def test_a_start_from_a_file_with_frozen_leaves(tmp_path):
     assert not (result.params["Dense_1"]["kernel"] == params["Dense_1"]["kernel"]).all()
     assert result.history[-1]["uplink_bits"] == 2 * 32 * 15 and "train_finetuned_loss" in result.further
     assert result.baselines["centralised"]["train_loss"] < float("inf")
+
+
+def test_every_seed_starts_from_a_runs_folder(tmp_path):
+    """Its path is relative to the configuration's file; the leaves that do not learn are from there too."""
+    params = fl.models.mlp((4,), classes=3).init(jax.random.key(5), {"x": np.zeros(2)})
+    for name in ("run", "here"):
+        (tmp_path / name).mkdir()
+    save_params(tmp_path / "run", params)
+    (tmp_path / "here" / "a.toml").write_text(FIRST.replace("MORE", 'start = "../run"\nfrozen = "Dense_0/.*"'))
+    config = load(tmp_path / "here" / "a.toml")
+    source = load_data(config, 0)
+    found = jax.vmap(lambda seed: parts(config, source, outputs_of(config, source), seed).params)(np.arange(2, dtype=np.uint32))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, np.stack([y, y])), found, params)
+    assert settings_kept(config)["model"]["start"] == str(tmp_path / "run")
 
 
 @pytest.mark.parametrize("leaves, wanted", [("all", ["b", "c"]), ("a|b", ["b"])])

@@ -124,7 +124,7 @@ def test_all_parts_are_described():
         assert f"{title}: " in text and f"<h2>{title.capitalize()}</h2>" in page
     assert text.count("classes: ") == 1 and page.count("<svg xmlns") == 4
     ElementTree.fromstring(page[page.index("<body>") : page.index("</html>")])
-    assert "<h1>a &lt;b&gt;</h1><p>x is read by &lt;y&gt;</p>" in page and "<script" not in page
+    assert "<h1>a &lt;b&gt;</h1><p>x is read by &lt;y&gt;</p>" in page and "src=" not in page
     central = data_text(source(test=population(1, 3, empty=False)[0]))
     assert "held-out examples, of no client: 1 clients" in central and "held-out" not in data_text(source(test=None))
 

@@ -99,3 +99,22 @@ def test_refused(tmp_path, file):
         fl.models.pretrained(LIKE, file, names={"(": ""})
     with pytest.raises(ValueError, match="pretrained: transpose='kernels' fits no leaf; the model's leaves are Conv_0/bias"):
         fl.models.pretrained(LIKE, file, names=NAMES, transpose="kernels")
+
+
+def test_a_runs_file_says_which_model_it_is_of(tmp_path):
+    """All that does not fit in one error, with the model that does, where the run has left its architecture."""
+    save_file({"Dense_0/kernel": np.zeros((5, 3), np.float32), "Dense_1/bias": np.zeros(2, np.float32)}, tmp_path / "params.safetensors")
+    (tmp_path / "model.json").write_text('{"name": "mlp", "arguments": {"hidden": [3], "norm": "none"}}')
+    like = {"Dense_0": {"kernel": jnp.zeros((5, 6)), "bias": jnp.zeros(6)}}
+    with pytest.raises(ValueError) as error:
+        fl.models.pretrained(like, tmp_path)
+    for part in (
+        "Dense_0/bias is not in the file; the model has no place for Dense_1/bias; the model has Dense_0/bias, Dense_0/kernel; ",
+        "Dense_0/kernel is float32[5, 3] (of Dense_0/kernel [5, 3]), the model has float32[5, 6]: ",
+        'the run that wrote it had the model mlp(hidden=[3], norm="none"): take that, or strict=False for a part of it',
+    ):
+        assert part in str(error.value)
+    for damaged in ("{", "[]", '{"name": null, "arguments": null}'):
+        (tmp_path / "model.json").write_text(damaged)
+        with pytest.raises(ValueError, match="give names .* and transpose that make them fit, or strict=False for a part of the model"):
+            fl.models.pretrained(like, tmp_path)

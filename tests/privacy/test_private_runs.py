@@ -42,6 +42,7 @@ def test_a_private_run_says_what_it_gave_away(ran):
     assert set(told["outside"]) == shown - {"round", "update_norm", "clip_norm"}  # its test examples are the clients' too
     assert {"loss", "clipped", "noise_to_signal", "clients", "left_out", "test_accuracy", "test_clients"} <= set(told["outside"])
     page = (ran / "report.html").read_text()
+    assert not any(f"<h2>{name}</h2>" in page for name in ("Clients", "Partition", "Participation")) and "Useful share" not in page
     for text in (
         "<h2>Privacy</h2>",
         "epsilon by RDP",

@@ -2,7 +2,7 @@
 
 import re
 
-from fedjax_lite.report.classes import classes_section
+from fedjax_lite.report.classes import classes_body
 
 
 def entry(n, confusion):
@@ -11,8 +11,7 @@ def entry(n, confusion):
 
 
 def test_a_share_of_each_class_and_a_note_in_words():
-    text = classes_section(entry(3, [[3, 1, 0], [0, 0, 0], [1, 0, 999]]), 7)
-    assert "Classes after round 7" in text
+    text = classes_body(entry(3, [[3, 1, 0], [0, 0, 0], [1, 0, 999]]))
     cells = re.findall(r'pointer-events="none">([^<]*)</text>', text)
     assert cells == ["75 %", "25 %", "", "", "", "", "&lt;1 %", "", "100 %"]
     assert "<title>1 of 4 of c&lt;0 taken for c&lt;1</title>" in text
@@ -21,7 +20,7 @@ def test_a_share_of_each_class_and_a_note_in_words():
 def test_of_many_classes_the_largest_confusions():
     confusion = [[0] * 30 for _ in range(30)]
     confusion[4][5], confusion[4][4], confusion[9][1] = 2, 6, 3
-    text = classes_section(entry(30, confusion), 1)
+    text = classes_body(entry(30, confusion))
     assert "<svg" not in text and "2 of 2:" in text
     cells = re.findall("<td>([^<]*)</td>", text.split("2 of 2:")[1])
     assert cells == ["c&lt;9", "c&lt;1", "3", "100 %", "c&lt;4", "c&lt;5", "2", "25 %"]
@@ -30,4 +29,4 @@ def test_of_many_classes_the_largest_confusions():
 def test_without_a_matrix():
     found = entry(2, None)
     del found["confusion"]
-    assert "Most frequent" not in classes_section(found, 1) and "<svg" not in classes_section(found, 1)
+    assert "Most frequent" not in classes_body(found) and "<svg" not in classes_body(found)

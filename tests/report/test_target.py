@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedjax_lite.report.staleness import ages_counted, staleness_section
+from fedjax_lite.report.staleness import ages_counted, staleness_figure
 from fedjax_lite.report.study import study_report
 from fedjax_lite.report.target import over_hours
 from fedjax_lite.study.grid import Axis
@@ -56,9 +56,9 @@ def test_a_study_is_saved_with_its_hours(tmp_path):
 
 def test_staleness_is_drawn_for_each_server():
     assert ages_counted(np.array([[4, 1], [-1, 2]]), np.array([[0, 3], [9, 0]])) == [2, 0, 0, 1]
-    page = staleness_section({"this run": [2, 0, 0, 1]})
+    page = staleness_figure({"this run": [2, 0, 0, 1]})
     assert "uploads in %: this run" in page and "3 uploads, 1 old in the mean" in page
-    assert staleness_section({}) == staleness_section({"this run": []}) == ""
+    assert staleness_figure({}) == staleness_figure({"this run": []}) == ""
     axes = {"algorithm": ("fedavg", "fedbuff")}
     tables = {name: STUDY.table(name) for name in STUDY.results}
     page = study_report("x", axes, STUDY.results, STUDY.rounds, tables, made={"staleness": {"a": [1, 3], "b": [4]}})
@@ -67,4 +67,4 @@ def test_staleness_is_drawn_for_each_server():
 
 @pytest.mark.parametrize("counts", [[5], [0, 0, 7]])
 def test_a_single_age_has_a_place(counts):
-    assert "NaN" not in staleness_section({"this run": counts}).replace("nan", "NaN")
+    assert "NaN" not in staleness_figure({"this run": counts}).replace("nan", "NaN")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fedjax_lite as fl
-from fedjax_lite.report.clients import clients_section
+from fedjax_lite.report.clients import clients_body
 from fedjax_lite.report.who import who
 from fedjax_lite.runner.client_table import csv_of, facts_of, stacked
 
@@ -45,7 +45,7 @@ def test_who_loses_nothing_is_not_listed_and_ties_are_in_order():
 def test_names_and_class_names_stand_where_there_are_some():
     columns = {"id": [0, 1], "name": ["<ann>", ""], "examples": [10, 0], "label_0": [1, 0], "label_1": [3, 0], "label_2": [6, 0]}
     columns["test_accuracy"] = [0.25, 0.5]
-    html = clients_section(columns, ["cat", "<dog>"])
+    html = clients_body(columns, ["cat", "<dog>"])
     (rows,) = tables_of(html[html.index('<div class="wide">') :]).values()
     assert rows == [
         ["client", "name", "examples", "classes", GLOBAL],

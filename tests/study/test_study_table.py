@@ -10,12 +10,13 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import scipy.stats
+from links import tables_of
 
 import fedjax_lite as fl
 from fedjax_lite.report import heat_map, study_report
+from fedjax_lite.report.cells import over_axes
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.strokes import STROKES
-from fedjax_lite.report.study import _over_axes
 from fedjax_lite.report.target import OF_ROUNDS
 from fedjax_lite.study.grid import Axis
 from fedjax_lite.study.printed import ranking
@@ -148,9 +149,9 @@ def figures(html):
 def test_the_page_needs_nothing_else(diverged, tmp_path):
     html = (diverged.save(tmp_path, {"accuracy": 0.53}, name="n & <m>", config="x = '<y>'") / "report.html").read_text()
     assert html.startswith("<!doctype html>") and "<y>" not in html and "<m>" not in html
-    assert not any(word in html for word in ("http", "<script", "<link", "src=", "@import", "nan"))
+    assert not any(word in html for word in ("http", "<link", "src=", "@import", "nan"))
     assert "6 cells (3 rate x 2 a, b), 2 seeds each" in html
-    assert "rounds to the target (mean, 95 % interval)" in html and "<td>7.5 (-24.3 to 39.3)" in html
+    assert "rounds to the target (mean, 95 % interval)" in html and ">7.5 (-24.3 to 39.3)</td>" in html
     found = figures(html)
     assert [caption for caption, _ in found] == ["rate by a, b", "a, b x, <y>, 1", 'a, b ", 2', "rate by a, b"]
     accuracy = found[0][1]
@@ -180,7 +181,7 @@ def test_a_page_for_any_number_of_axes(axes, maps):
 def test_what_runs_ended_at_is_drawn_over_numbers(values, places):
     axes = {"budget": tuple(map(str, values)), "rule": ("a", "b")}
     ends = np.array([[[0.1, 0.3], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]], [[0.2, 0.2], [np.nan, 1.0]]])  # [budget, rule, seeds]
-    figure = ElementTree.fromstring("".join(_over_axes(axes, "accuracy", ends)))
+    figure = ElementTree.fromstring("".join(over_axes(axes, "accuracy", ends)))
     assert figure.find("figcaption").text == "accuracy" and [b.tail for b in figure.iter("b")] == ["a", "b"]
     labels = {text.text: float(text.get("x")) for text in figure.iter("text")}
     assert [labels[str(value)] for value in values] == places and "budget" in labels  # a decade and a half and more: logarithmic
@@ -197,7 +198,7 @@ def test_what_runs_ended_at_is_drawn_over_numbers(values, places):
     height = lambda y: round(214 - 204 * y, 1)  # noqa: E731
     assert sorted(marks[colors[0]]) == sorted(zip(map(float, places), map(height, (0.2, 0.0, 0.2)), strict=True))
     assert sorted(marks[colors[1]]) == sorted((float(x), height(1)) for x in places[:2])  # a seed that diverged is a gap
-    assert _over_axes({"rule": ("a", "b", "c")}, "x", ends[..., 0]) == [] == _over_axes({"n": ("1", "inf", "2")}, "x", ends[..., 0])
+    assert over_axes({"rule": ("a", "b", "c")}, "x", ends[..., 0]) == [] == over_axes({"n": ("1", "inf", "2")}, "x", ends[..., 0])
 
 
 RANGES = np.geomspace(1e-3, 1, 16), np.geomspace(0.02, 90, 30), np.geomspace(1e-9, 1e9, 40), np.linspace(0, 1, 33) ** 2
@@ -206,7 +207,7 @@ RANGES = np.geomspace(1e-3, 1, 16), np.geomspace(0.02, 90, 30), np.geomspace(1e-
 @pytest.mark.parametrize("values", RANGES)
 def test_labels_of_an_axis_leave_each_other_room(values):
     ends = np.random.default_rng(0).random((len(values), 2))
-    figure = ElementTree.fromstring("".join(_over_axes({"client_lr": tuple(map(str, values))}, "accuracy", ends)))
+    figure = ElementTree.fromstring("".join(over_axes({"client_lr": tuple(map(str, values))}, "accuracy", ends)))
     labels = [(float(text.get("x")), text.text) for text in figure.find("svg").iter("text") if text.get("text-anchor") == "middle"][:-1]
     assert len(labels) >= 3 and all(len(text) <= 8 for _, text in labels)
     half = [3.1 * len(text) for _, text in labels]
@@ -296,3 +297,26 @@ def test_heat_maps_shade_by_value():
     assert shades([[0.5, 0.5, 0.5]], span=(0.0, 0.5)) == [dark] * 3
     middle = shades([[1.0, 100.0, 10000.0]])[1]
     assert middle == shades([[1.0, 2.0, 3.0]])[1]  # past two decades the scale is logarithmic
+
+
+def test_cells_tell_the_spread_over_the_seeds_and_give_their_numbers(tmp_path):
+    values = np.array([[0.5, 0.75, 0.625], [0.25, np.nan, 0.375], [np.nan, np.nan, 1.0]])
+    study = fl.Study((Axis(("a",), (("x",), ("y",), ("z",))),), (0, 1, 2), {"accuracy": values}, {}, 1)
+    page = (study.save(tmp_path) / "report.html").read_text()
+    body = page[page.index("<body>") + 6 : page.index("</body>")]
+    (figure,) = [figure for _, figure in figures(page)]
+    told = [text.text for text in figure.iter("text") if "\N{PLUS-MINUS SIGN}" in (text.text or "")]
+    assert told == [f"\N{PLUS-MINUS SIGN}{np.nanstd(row, ddof=1):.3f}" for row in values[:2]]  # of the third one seed is left
+    assert "\N{PLUS-MINUS SIGN} their standard deviation" in page
+    head, *rows = tables_of(body)["accuracy.csv"]
+    assert head == ["a", "mean", "low", "high", "seeds", "diverged", "rank"]
+    for row, wanted in zip(rows, study.table("accuracy"), strict=True):
+        assert [row[0], *map(int, row[4:])] == [wanted["a"], wanted["seeds"], wanted["diverged"], wanted["rank"]]
+        assert [float(x) if x else None for x in row[1:4]] == pytest.approx([wanted["mean"], wanted["low"], wanted["high"]], rel=1e-8)
+    alone = study._replace(seeds=(0,), results={"accuracy": values[:, :1]})
+    assert "\N{PLUS-MINUS SIGN}" not in re.sub("<script>.*?</script>", "", (alone.save(tmp_path) / "report.html").read_text(), flags=re.S)
+
+
+def test_a_notebook_shows_the_report():
+    found = fl.study(lambda key, rate: {"test_loss": rate}, {"rate": [0.5, 0.25]}, seeds=2, progress=False)
+    assert found._repr_html_().startswith("<iframe srcdoc=") and "test loss" in found._repr_html_()

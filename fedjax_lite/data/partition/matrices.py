@@ -9,7 +9,7 @@ from fedjax_lite.data.partition.parts import Partition, by_counts, check_inner, 
 
 
 def class_shares(shares: Sequence[Sequence[float | int]]) -> Partition:
-    """Client i gets the share shares[i][k] of class k's examples, up to rounding.
+    """Client i gets the share `shares[i][k]` of class k's examples, up to rounding.
 
     Args:
         shares: weights `[clients][classes]`, at least 0, the classes in order; a column is divided by its sum, so that all examples are
@@ -46,7 +46,7 @@ def class_shares(shares: Sequence[Sequence[float | int]]) -> Partition:
 
 
 def label_mix(inner: Any, mix: Sequence[Sequence[float | int]]) -> Partition:
-    """Client i's label mix is row i of a matrix: of its n_i examples, n_i mix[i][k] have label k, up to rounding.
+    """Client i's label mix is row i of a matrix: of its n_i examples, n_i `mix[i][k]` have label k, up to rounding.
 
     Args:
         inner: a partition with the sizes wanted, such as iid(clients=2) or given_sizes([10, 5]); which examples it chooses does not matter.

@@ -87,6 +87,7 @@ def supervised(
         return found(params, batch, key, **beside)
 
     made = with_facts(loss_fn, asked)
+    setattr(made, "model", model)  # whose parameters a run may write, with the model's name
     setattr(made, "check", partial(check_data, options))
     setattr(made, "scores", partial(scores_of, options))
     setattr(made, "of_whole_client", of_clients)  # for gradients that are private for each example

@@ -1,5 +1,6 @@
 """Fully connected networks and linear models."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ class _MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = x.reshape(x.shape[0], -1)
+        x = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         for width in self.hidden:
             x = nn.Dense(width)(x)
             if self.norm == "batch":
@@ -54,7 +55,7 @@ class _Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(self.outputs, use_bias=self.bias, kernel_init=nn.initializers.zeros)(x.reshape(x.shape[0], -1))
+        return nn.Dense(self.outputs, use_bias=self.bias, kernel_init=nn.initializers.zeros)(x.reshape(x.shape[0], math.prod(x.shape[1:])))
 
 
 def logistic(classes: Whole = 10) -> Model:

@@ -1,5 +1,6 @@
 """Convolutional networks without shortcuts: blocks of convolutions, each with its pooling, then dense layers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class PlainCNN(nn.Module):
         x = example_by_example(self.early, jnp.pad(images, around) if self.margin else images)
         x = self.late(x)
         refuse_nothing(x, images)
-        x = nn.Dropout(self.dropout[0], deterministic=not train)(x).reshape(x.shape[0], -1)
+        x = nn.Dropout(self.dropout[0], deterministic=not train)(x).reshape(x.shape[0], math.prod(x.shape[1:]))
         for width in self.hidden:
             x = nn.relu(nn.Dense(width)(x))
             x = nn.Dropout(self.dropout[1], deterministic=not train)(x)

@@ -1,0 +1,96 @@
+"""The models that configurations name are described in a run's folder, and made again: the library's, and the user's."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from problems import softmax_data
+from tiny import TINY, edited
+
+import fedjax_lite as fl
+from fedjax_lite.configuration.data import load_data, outputs_of
+from fedjax_lite.configuration.model import architectures
+from fedjax_lite.models.made import made_of
+from fedjax_lite.runner.architecture import architecture_of, save_architecture
+from fedjax_lite.runner.model_file import save_params
+
+CODE = """\
+import jax.numpy as jnp
+import fedjax_lite as fl
+
+def scaled(classes: int, scale: float = 2.0):
+    inner = fl.models.linear(classes)
+    return fl.models.Model(inner.init, lambda params, batch, key=None: scale * inner.apply(params, batch, key))
+
+def small(classes: int):
+    return fl.models.mlp((3,), classes=classes)
+
+def loss(model):
+    plain = fl.models.supervised(model)
+    return lambda params, batch, key: plain(params, batch, key)[0]
+"""
+MODEL = 'name = "mlp"\nhidden = [3]'
+
+
+def run_of(folder, table):
+    """The folder of a run that has ended at the start, its model and its parameters."""
+    config = edited(folder, TINY, (MODEL, table))
+    source = load_data(config, 0)
+    [one] = architectures(config, outputs_of(config, source), source)
+    params = jax.tree.map(lambda x: x + 1, one.model.init(jax.random.key(0), source.example))
+    out = folder / "run"
+    out.mkdir(exist_ok=True)
+    (out / "summary.json").write_text('{"status": "finished"}')
+    save_params(out, params)
+    save_architecture(out, architecture_of(one.loss_fn, params, source.example))
+    return out, one.model, params
+
+
+def alike(run, model, params):
+    x = np.ones((2, 2), np.float32)
+    np.testing.assert_allclose(run.predict(x), model.apply(params, {"x": x}, None), rtol=1e-6)
+
+
+def test_the_librarys_model_comes_back(tmp_path):
+    out, model, params = run_of(tmp_path, MODEL)
+    alike(fl.load_run(out), model, params)
+    assert json.loads((out / "model.json").read_text())["arguments"]["classes"] == 3
+
+
+@pytest.mark.parametrize("name", ["mine.py", "of_mine_alone"])
+def test_the_users_model_comes_back_while_its_file_is_unchanged(tmp_path, monkeypatch, name):
+    (tmp_path / f"{name.removesuffix('.py')}.py").write_text(CODE)
+    out, model, params = run_of(tmp_path, f'name = "{name}:scaled"\nscale = 3.0\nloss = {{ name = "{name}:loss" }}')
+    monkeypatch.chdir(out)
+    alike(fl.load_run(out), model, params)
+    described = json.loads((out / "model.json").read_text())
+    assert described["name"] == f"{name}:scaled" and described["arguments"] == {"classes": 3, "scale": 3.0}
+    (tmp_path / f"{name.removesuffix('.py')}.py").write_text(CODE + "raise SystemExit\n")
+    run = fl.load_run(out)
+    assert run.model is None and run.params["Dense_0"]["kernel"].shape == (2, 3)
+    with pytest.raises(ValueError, match=f"the model {name}:scaled cannot be made again"):
+        run.predict(np.ones((2, 2)))
+    alike(fl.load_run(out, model), model, params)
+
+
+def test_a_file_of_code_that_is_gone_or_changed_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text(CODE)
+    out, model, params = run_of(tmp_path, 'name = "mine.py:scaled"')
+    (tmp_path / "mine.py").write_text(CODE + "1 / 0\n")
+    with pytest.raises(ValueError, match=r"mine.py is no longer what it was\): give the model that was trained"):
+        fl.load_run(out).predict(np.ones((2, 2)))
+    (tmp_path / "mine.py").unlink()
+    with pytest.raises(ValueError, match=r"No such file .*mine.py.*: give the model that was trained"):
+        fl.load_run(out).predict(np.ones((2, 2)))
+
+
+def test_a_function_that_returns_a_network_of_the_library_is_that_network(tmp_path):
+    (tmp_path / "mine.py").write_text(CODE)
+    _, model, _ = run_of(tmp_path, 'name = "mine.py:small"')
+    assert made_of(model)["name"] == "mlp" and made_of(model)["arguments"]["hidden"] == [3]
+
+
+def test_a_loss_of_other_parameters_is_not_described():
+    data = softmax_data()
+    assert architecture_of(fl.models.supervised(fl.models.logistic(2)), {"w": np.zeros(3)}, data.example) is None
