@@ -54,7 +54,10 @@ NOTEBOOKS = {
 CHEAP = "docs/tutorials/on_disk.md", "docs/notebooks/study.ipynb"
 CUTS = {f"docs/tutorials/{name}.md": cuts for name, cuts in TUTORIALS.items()}
 CUTS |= {f"docs/notebooks/{name}.ipynb": cuts for name, cuts in NOTEBOOKS.items()}
-FOUND = [*(page for page in PAGES if "/tutorials/" in page), *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.ipynb"))]
+FOUND = [
+    *(page for page in PAGES if "/tutorials/" in page and list(blocks(page))),
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.ipynb")),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -162,8 +162,8 @@ def first_difference(saved: Any, current: Any, path: str = "") -> str:
     Numbers under "about" were computed, perhaps on another device: they differ if rounding (1e-5) can't explain the difference.
     """
     if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {"about"}:
-        both = saved["about"], current["about"]
-        near = len(both[0]) == len(both[1]) and all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(*both, strict=True))
+        was, now = saved["about"], current["about"]
+        near = len(was) == len(now) and all(math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-5) for a, b in zip(was, now, strict=True))
         return "" if near else f"{path} was about {_shown(saved['about'])}, is now {_shown(current['about'])}"
     if isinstance(saved, dict) and isinstance(current, dict) and saved.keys() == current.keys() == {BEGINS}:
         both = sorted(saved[BEGINS].keys() & current[BEGINS].keys(), key=int)
