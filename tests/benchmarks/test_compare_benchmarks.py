@@ -93,7 +93,7 @@ def test_a_threshold_is_a_positive_number(compared, threshold):
 
 
 def test_its_examples():
-    assert doctest.testmod(compare) == (4, 0)
+    assert doctest.testmod(compare) == (0, 4)
 
 
 def test_it_is_a_script(tmp_path):
