@@ -22,7 +22,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MACHINE = {"device", "devices", "jax", "python", "rounds"}  # a timing lasts as many rounds as the machine's speed asks for
+# A timing lasts as many rounds as the machine's speed asks for, and "width" is the number of lanes that "lanes" led to.
+MACHINE = {"device", "devices", "jax", "python", "rounds", "width"}
 TIME = re.compile(r"(.*_)?(seconds|s|seconds_a_run)|ms_a_round")
 RATE = re.compile(r".*_a_second")
 HEAD = ["benchmark", "case", "what", "A", "B", "B / A", "range"]
