@@ -23,6 +23,7 @@ from fedjax_lite import (
 )
 from fedjax_lite.algorithms.freeze import freeze
 from fedjax_lite.algorithms.in_turn import in_turn
+from fedjax_lite.arena import Arena, arena
 from fedjax_lite.base import (
     Aggregator,
     Algorithm,
@@ -72,6 +73,7 @@ from fedjax_lite.work import gradient_term, keep_leaves, loss_term, sgd_work, tr
 __all__ = [
     "Aggregator",
     "Algorithm",
+    "Arena",
     "Batch",
     "Batches",
     "Classification",
@@ -97,6 +99,7 @@ __all__ = [
     "advance",
     "aggregators",
     "algorithms",
+    "arena",
     "attacks",
     "availability",
     "baselines",

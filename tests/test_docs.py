@@ -15,6 +15,10 @@ from pages import PAGES, ROOT, blocks, calls, run_blocks
 
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
 CUTS = {
+    "docs/arena.md": [
+        ('name="median_of_means")', 'name="median_of_means", rounds=2, seeds=1)'),
+        ('name="qsgd(8)")', 'name="qsgd(8)", rounds=2, seeds=1)'),
+    ],
     "docs/asynchronous.md": [],
     "docs/attacks.md": [],
     "docs/client_work.md": [],

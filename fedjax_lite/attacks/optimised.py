@@ -98,7 +98,7 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
 
     Args:
         budget: B > 0, in honest spreads: 1 hides among the honest messages.
-        steps: of the ascent, from each start.
+        steps: of the ascent, from each start; with 0 only lengths are tried, and the rule needs no gradient.
 
     Raises:
         ValueError: for a budget that is not positive, steps that are negative or not whole.
@@ -137,6 +137,8 @@ def worst_case(budget: Number = 1.0, steps: int = 20) -> Attack:
             lengths = radius * 0.5 ** jnp.arange(HALVINGS + 1)
             first = jnp.argmax(jax.lax.map(lambda length: harm(_of_length(direction, length)), lengths))
             offset = _of_length(direction, lengths[first])
+            if not steps:
+                return offset, harm(offset)
             most, slope = jax.value_and_grad(harm)(offset)
             best, _, most, _ = jax.lax.fori_loop(0, int(steps), ascend, (offset, slope, most, lengths[first] / 4))
             return best, most

@@ -5,12 +5,12 @@ from importlib.metadata import version
 
 import jax
 
-from fedjax_lite.cli import check, compare, completion, data, export, listing, plan, plot, privacy, run, study
+from fedjax_lite.cli import arena, check, compare, completion, data, export, listing, plan, plot, privacy, run, study
 from fedjax_lite.cli.options import parents_of
 
 __all__ = ["parser_of"]
 
-COMMANDS = (run, study, compare, check, plot, export, plan, data, privacy, listing, completion)  # in the order of the help
+COMMANDS = (run, study, arena, compare, check, plot, export, plan, data, privacy, listing, completion)  # in the order of the help
 EXAMPLES = """\
 examples:
   fedjax-lite run configs/quickstart.toml                    a run, into runs/quickstart

@@ -108,3 +108,21 @@ def test_a_larger_budget_is_no_weaker_where_far_messages_are_left_out(name):
     found = harms(name)
     assert (np.diff(found) >= -1e-4).all() and found[-1] > 0.9
     assert (found >= 0.9 * np.array(most)).all()
+
+
+def test_without_steps_only_lengths_are_tried_and_no_gradient_is_taken():
+    """The best of 24 points, counted out in NumPy; a rule that has no gradient can be searched so, and only so."""
+    V = stack(5)
+
+    def reduce(messages, cohort):  # a loop of unknown length: it cannot be differentiated backwards
+        present = cohort.weight > 0
+        rows = jax.tree.map(lambda x: jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, 0).sum(0) / present.sum(), messages)
+        return jax.tree.map(lambda x: jax.lax.while_loop(lambda y: jnp.any(jnp.abs(y) > 1e9), lambda y: y / 2, x), rows)
+
+    rule, directions = aggregators.from_stack(reduce), (-mean(V), -deviation(V), -np.sign(mean(V)))
+    tried = [mean(V) + spread(V) * 0.5**k * d / np.linalg.norm(d) for d in directions for k in range(8)]
+    expected = max(np.linalg.norm(forged(V, sent).mean(0) - mean(V)) for sent in tried)
+    found = aggregate(rule, attacks.worst_case(budget=1.0, steps=0), V)
+    assert np.linalg.norm(found - mean(V)) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="[Rr]everse-mode"):
+        aggregate(rule, attacks.worst_case(budget=1.0, steps=1), V)
