@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orjson
+from measure import report
 
 import fedjax_lite as fl
 
@@ -99,6 +100,7 @@ def main() -> None:
         for made in (tables(Path(name), options.rows), shards(Path(name)), pictures(Path(name))):
             found = seconds(made, options.pairs)
             for what, each in found.items():
+                report(part=what, rows=options.rows, seconds=round(each, 3))
                 print(f"| {what} | {each:.2f} s | {next(iter(found.values())) / each:.2f} |")
 
 

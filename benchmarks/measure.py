@@ -4,8 +4,10 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -157,5 +159,5 @@ def spread(times: list[float]) -> dict[str, float]:
 
 
 def report(**line) -> None:
-    """One JSON line, with where it was measured."""
-    say(line | {"device": device(), "jax": jax.__version__, "python": platform.python_version()})
+    """One JSON line, with the script's name and where it was measured: what `compare.py` reads."""
+    say({"benchmark": Path(sys.argv[0]).stem} | line | {"device": device(), "jax": jax.__version__, "python": platform.python_version()})

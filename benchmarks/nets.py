@@ -107,7 +107,7 @@ def report(name, commands, pairs):
     for line, contender in zip(lines, contenders, strict=True):
         rates = [gflop / turn["seconds"] for turn in contender.turns]
         shares = [rate / turn["peak"] for rate, turn in zip(rates, contender.turns, strict=True) if "peak" in turn]
-        line = {"net": name, "gflops": round(statistics.median(rates), 1)} | line
+        line = {"benchmark": "nets", "net": name, "gflops": round(statistics.median(rates), 1)} | line
         say(line | {"share": round(statistics.median(shares), 3)} if shares else line)
     if max(line["first_loss"] for line in lines) - min(line["first_loss"] for line in lines) > 1e-3:
         print("the losses differ: these programs have not done the same arithmetic", file=sys.stderr)

@@ -218,7 +218,7 @@ def main():
             raise SystemExit("round_time.py --save-start failed, as it says above")
         _, lines = in_turns(commands(options, start), options.pairs, options.rounds)
     for line in lines:
-        say({"workload": options.workload} | line)
+        say({"benchmark": "peers", "workload": options.workload} | line)
     print("", *table(options.workload, lines), sep="\n")
     losses = [line["first_loss"] for line in lines]
     if max(losses) - min(losses) > 1e-3 * max(1, min(losses)):

@@ -77,6 +77,10 @@ class Mean(NamedTuple):
         value = self.total / jnp.where(self.count > 0, self.count, 1)
         return jnp.where(self.count > 0, jnp.where(jnp.isnan(value), jnp.inf, value), jnp.nan)
 
+    def overall(self) -> Array:
+        """`value()` over all clients together: the mean over examples, not over clients."""
+        return Mean(self.total.sum(), self.count.sum()).value()
+
 
 class Info(NamedTuple):
     """Facts about a round that the server gets beside the aggregate."""

@@ -102,8 +102,8 @@ def attacked(attack: Attack, byzantine: Array, work: Any, aggregator: Aggregator
         raise TypeError(f"attacked: attack must be a fl.attacks.Attack, got {attack!r}: call the function that makes one")
     if jnp.ndim(byzantine) != 1 or not jnp.issubdtype(jnp.result_type(byzantine), jnp.bool_):
         raise ValueError(f"attacked: byzantine must be truth values [population], as fl.attacks.byzantine gives, got {byzantine!r}")
-    if not isinstance(byzantine, jax.core.Tracer) and np.any(byzantine):
-        attack.warn(len(byzantine), int(np.sum(byzantine)))
+    if not isinstance(byzantine, jax.core.Tracer) and (number := int(np.asarray(byzantine).sum())):  # NumPy's, also while tracing
+        attack.warn(len(byzantine), number)
     if attack.examples is not None:
         work = (_poisoned if isinstance(work, ClientWork) else _poisoned_loss)(attack.examples, byzantine, work)
     return work, aggregator if attack.messages is None else _forged(attack.messages, attack.init, byzantine, aggregator)

@@ -30,6 +30,12 @@ class Study(NamedTuple):
     lacking: dict[str, tuple[int, ...]] = {}  # metric -> cells without that metric, by row of the table; NaN in results
     made: dict[str, Any] = {}  # date, seconds, and facts about data, code and device
 
+    def __str__(self) -> str:
+        """The cells by rank, for a person."""
+        from fedjax_lite.study.printed import ranking  # which needs this class
+
+        return ranking(self, {})
+
     def final(self, metric: str) -> np.ndarray:
         """A metric's last values, `[*axes, seeds]`."""
         return self.of(metric)[..., -1] if metric in self.rounds else self.of(metric)

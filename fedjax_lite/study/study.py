@@ -49,7 +49,8 @@ def study(
         progress: show a bar if the output is a terminal or a notebook.
 
     Returns:
-        A `Study`: plain data, with `table`, `save` and `load`. A run that diverged is kept as it is.
+        A `Study`: plain data, with `table`, `save` and `load`; printed, its cells by rank, and in a notebook its report. A run that
+        diverged is kept as it is.
 
     Raises:
         ValueError: before the first run: for a wrong grid, for values that the experiment refuses, for curves whose lengths do not

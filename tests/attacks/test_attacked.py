@@ -40,6 +40,18 @@ def test_nothing_is_learned_of_attackers_nor_of_messages_that_are_not_finite_or_
     assert honest.tolist() == [True, False, False, False] and aggregate == 1.5
 
 
+def test_an_attack_is_put_on_while_a_program_is_traced():
+    """As in an experiment of a study, where who attacks is known before."""
+    bad = jnp.arange(4) == 1
+
+    @jax.jit
+    def aggregate(messages, here):
+        _, rule = attacked(fl.attacks.sign_flip(), bad, SHOWS, aggregators.mean())
+        return rule.finish(rule.collect(messages, here, ()), rule.init(messages[0]), jax.random.key(0))[0]
+
+    assert aggregate(jnp.array([1.0, 2.0, 3.0, 4.0]), cohort([1.0] * 4)) == (1 - 2 + 3 + 4) / 4
+
+
 def test_where_a_little_is_nothing_there_is_a_warning():
     """z_max by the paper's formula: Phi^-1(0.5) of 20 and 2, Phi^-1(4 / 9) of 10 and 1, Phi^-1(9 / 16) of 20 and 4."""
 

@@ -74,6 +74,7 @@ def test_a_mean_is_divided_by_what_was_counted_even_where_that_is_less_than_one(
 def test_what_nobody_counted_is_none_and_each_metric_has_a_spread_of_its_own():
     """As the accuracy on a class of which no example is held out, or one client only has some."""
     loss, nobody = Mean(np.array([2.0, 9.0]), np.array([2, 3])), Mean(np.zeros(2), np.zeros(2))
+    assert loss.overall() == pytest.approx(11 / 5) and np.isnan(nobody.overall())
     one = Mean(np.array([1.0, 0.0]), np.array([1, 0]))
     for names in (("loss", "z", "a"), ("a", "loss", "z"), ("z", "a", "loss")):
         sums = {name: {"loss": loss, "a": nobody, "z": one}[name] for name in names}

@@ -15,7 +15,7 @@ from segments import summary
 from streamed import averaging
 
 import fedjax_lite as fl
-from fedjax_lite.runner.identity import parts_of, sketch
+from fedjax_lite.runner.identity import first_difference, parts_of, sketch
 
 SCALE = 2.0
 FACTORS = [1.0]  # what a notebook may change beside the run
@@ -65,6 +65,24 @@ def test_what_makes_other_numbers_is_refused_and_left_as_it_was(done, change, me
 def test_the_same_run_goes_on_on_another_engine(done):
     assert len(run(done, algorithm=averaging(engine=fl.packed(2)), rounds=4).history) == 4
     assert summary(done)["key"] == [0, 8] and 3 in summary(done)["parts"].values() and "T" in summary(done)["date"]
+
+
+def test_values_that_are_not_finite_are_told_apart_from_others_and_equal_themselves():
+    """As of devices whose links take no time."""
+    links = np.arange(40.0)
+    endless = np.where(links % 2, np.inf, links)
+    first, second, third = (parts_of(x=x) for x in (endless, np.where(endless == np.inf, 0, endless), links))
+    assert not first_difference(first, first) and not first_difference(first, json.loads(json.dumps(first)))
+    assert first_difference(first, second) and first_difference(first, third)
+
+
+def test_a_run_by_a_clock_without_links_goes_on(tmp_path):
+    data = softmax_data(sizes=[2] * 20)
+    algorithm = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=20)
+    sampler = fl.clock.timed(fl.sampling.uniform(3), fl.clock.lognormal(20))
+    options = {"algorithm": algorithm, "data": data, "sampler": sampler}
+    run(tmp_path / "run", resume=False, **options)
+    assert len(run(tmp_path / "run", rounds=4, **options).history) == 4
 
 
 def test_a_resume_that_fails_leaves_a_finished_run_finished(tmp_path):

@@ -1,8 +1,9 @@
-"""The README and the docs: their Python blocks, what these call, and how they are run."""
+"""The README, the docs and their notebooks: their Python blocks, what these call, and how they are run."""
 
 import ast
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -11,8 +12,11 @@ PAGES = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", *sorted(str(p.r
 
 
 def blocks(page):
-    """The Python blocks of a page, each after as many empty lines as there are above it."""
+    """The Python blocks of a page, each after as many empty lines as there are above it; of a notebook its cells of code."""
     text = (ROOT / page).read_text()
+    if page.endswith(".ipynb"):
+        yield from ("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+        return
     for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
         yield "\n" * (text[: match.start()].count("\n") + 1) + match[1]
 
