@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from links import tables_of
+from csv_links import tables_of
 
 from fedjax_lite.report.chart import line_chart
 from fedjax_lite.report.clients import clients_body

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from links import tables_of
+from csv_links import tables_of
 
 from fedjax_lite.report import report
 from fedjax_lite.report.counts import counted_bars

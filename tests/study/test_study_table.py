@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import scipy.stats
-from links import tables_of
+from csv_links import tables_of
 
 import fedjax_lite as fl
 from fedjax_lite.report import heat_map, study_report
