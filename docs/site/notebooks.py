@@ -7,12 +7,21 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def on_files(files, config):
-    """Add a page a notebook."""
+    """Add a page a notebook, and one of all of them."""
     from mkdocs.structure.files import File  # here, so that the rest needs no mkdocs
 
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page_of(json.loads(path.read_text()), path.name)))
+    found = {path: json.loads(path.read_text()) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    for path, notebook in found.items():
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page_of(notebook, path.name)))
+    if found:
+        lines = [f"- [{title_of(notebook)}]({path.stem}.md)" for path, notebook in found.items()]
+        files.append(File.generated(config, "notebooks/index.md", content="\n".join(["# Notebooks", "", *lines]) + "\n"))
     return files
+
+
+def title_of(notebook: dict) -> str:
+    """Return a notebook's title, the first line of its first cell."""
+    return "".join(notebook["cells"][0]["source"]).partition("\n")[0].removeprefix("# ")
 
 
 def page_of(notebook: dict, name: str) -> str:
