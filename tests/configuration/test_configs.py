@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from stand_ins import activities, idx_files, leaf_shards, photographs, roles
 from tiny import first_round
 
+import fedjax_lite as fl
 from fedjax_lite import cli
 from fedjax_lite.configuration.config import changed, load
 from fedjax_lite.configuration.grid import grid_of
@@ -115,9 +116,9 @@ def test_quickstart(tmp_path):
     assert summary["status"] == "finished" and summary["rounds"] == 100
     assert summary["final"]["test_accuracy"] >= 0.93
     assert f"{summary['final']['test_accuracy']:.3f}"[:4] in printed
-    assert {"config.toml", "metrics.jsonl", "summary.json", "report.html", "clients.csv", "params.safetensors", "checkpoints"} == set(
-        os.listdir(tmp_path / "run")
-    ) - {"clients.parquet"}  # which needs pyarrow
+    files = "config.toml metrics.jsonl summary.json report.html clients.csv params.safetensors model.json checkpoints".split()
+    assert set(files) == set(os.listdir(tmp_path / "run")) - {"clients.parquet"}  # which needs pyarrow
+    assert fl.check(tmp_path / "run").ok
 
 
 @pytest.mark.deep
