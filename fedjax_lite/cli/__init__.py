@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 
 from fedjax_lite.cli.outcome import FAILED, INTERRUPTED, INVALID, Outcome, as_json
-from fedjax_lite.cli.parser import parser_of
+from fedjax_lite.cli.parser import Misuse, parser_of
 from fedjax_lite.runner.progress import plain_warnings
 
 __all__ = ["main"]
@@ -24,8 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 for a run that failed or diverged; 2 for bad input; 3 for what ended by its budget, with what it had; 130
         when interrupted.
+
+    Raises:
+        SystemExit: for arguments that no command takes, with 2, and for --help, with 0.
     """
-    options = parser_of().parse_args(arguments)
+    try:
+        options = parser_of().parse_args(arguments)
+    except Misuse as error:
+        if "--json" in (sys.argv[1:] if arguments is None else arguments):
+            print(json.dumps({"exit_status": INVALID, "error": error.message}))
+        raise
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs each failure several times that comes as an error anyway
     try:
         with plain_warnings():
@@ -37,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # of `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (FloatingPointError, OSError, jax.errors.JaxRuntimeError) as error:
+    except (
+        FloatingPointError,
+        OSError,
+        ImportError,
+        jax.errors.JaxRuntimeError,
+    ) as error:  # ImportError: of a package that an extra brings
         return _failed(f"error: {error}", FAILED, options.json)
     except KeyboardInterrupt as error:
         return _failed(f"interrupted; {str(error) or options.kept(options)}", INTERRUPTED, options.json)
