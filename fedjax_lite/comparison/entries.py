@@ -41,6 +41,7 @@ class Entry(NamedTuple):
     wanted: int | None  # how many there were to be
     curves: dict[str, Curve]
     data: str  # a fingerprint of the training data
+    outside: tuple[str, ...] = ()  # metrics that a private run's guarantee does not cover
 
 
 def entries_of(folder: str | Path) -> list[Entry]:
@@ -82,7 +83,9 @@ def _of_run(place: Path, name: str) -> Entry:
     facts = summary.get("data")
     data = str(facts.get("sha256", "")) if isinstance(facts, Mapping) else ""
     status = str(summary.get("status", "unknown"))
-    return Entry(name, _settings(config), seed, status, len(records), _wanted(config), _curves(records), data)
+    privacy = summary.get("privacy")
+    outside = tuple(privacy.get("outside") or ()) if isinstance(privacy, Mapping) else ()
+    return Entry(name, _settings(config), seed, status, len(records), _wanted(config), _curves(records), data, outside)
 
 
 def _of_study(place: Path, name: str) -> list[Entry]:

@@ -38,7 +38,7 @@ class Best:
 
     Args:
         metric: of an evaluation.
-        like: a tree of the model's structure.
+        like: a tree of the global model's structure, which is not always that of the first parameters; its shapes are enough.
         folder: of the run, which may hold an earlier part of it; None keeps the model in memory alone.
         history: the records of that part.
     """
@@ -48,7 +48,7 @@ class Best:
         for round in filter(lambda round: round <= len(history), reversed(self._rounds())):
             value = history[round - 1].get(metric)
             if value is not None:
-                self.model = BestModel(metric, round, value, load_params(self._file(round), like))
+                self.model = BestModel(metric, round, value, self._read(round, like))
                 break
 
     model: BestModel | None
@@ -73,6 +73,14 @@ class Best:
         self._folder.mkdir(exist_ok=True)
         self._remove([later for later in self._rounds() if later >= round])
         save_params(self._folder, params, FILE.format(round))
+
+    def _read(self, round: int, like: Tree) -> Tree:
+        """Read the model of a round."""
+        try:
+            return load_params(self._file(round), like)
+        except ValueError as error:
+            error.add_note(f"keep_best: remove {self._file(round)} to go on without the best model so far")
+            raise
 
     def _remove(self, rounds: list[int]) -> None:
         """Remove the files of some rounds."""

@@ -74,10 +74,14 @@ class RunFolder:
         except BaseException:
             self._close()
             raise
-        wait_for_all("the folder is read")
-        self._check_seen()
-        if not self.latest:
-            self._go_on(records)
+        try:
+            wait_for_all("the folder is read")
+            self._check_seen()
+            if not self.latest:
+                self._go_on(records)
+        except BaseException:
+            self._close(failed=True)
+            raise
         return state, records
 
     def record(self, records: Records, new: int, state: State | None) -> None:
@@ -147,7 +151,6 @@ class RunFolder:
         missing = agreed(not token.exists())
         by_leader(lambda: token.unlink())
         if missing:
-            self._close(failed=True)
             raise ValueError(f"out={self.path} is not one folder that all processes see: give all the same one, on a shared disk")
 
     def written(self, write: Callable[[], None]) -> None:

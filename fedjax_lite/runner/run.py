@@ -187,47 +187,39 @@ def run(
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None, setup.sampler)
     check_public(state.server, setup.test)
     folder, state, history = _open(setup, shapes, state, out, resume, config, notes, keep_best)
-    path = folder.path if folder else None
-    best = Best(keep_best, setup.params, path, history) if keep_best else None
-    watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
-    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
-    seen = Seen(_drawn_before(setup, state))
-
-    with (
-        watch,
-        Progress(rounds, len(history), progress and leads()) as bar,
-        interruptible(bar.note) as interrupted,
-        folder or nullcontext(),
-    ):
-        while not (status := _ending(setup, converge, history, interrupted, deadline)):
-            done = len(history)
-            state, seen = advance(setup, segment, state, seen, outputs)
-            bar.update(history[-1])
-            raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
-            deadline.lap()
-            watch.lap("records")
-            if callbacks.failed(raised):
-                status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
-                break
-        ended = status in ("finished", "converged")
-        beside = train_baselines(setup, baselines, len(history)) if ended else {}
-        clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
-        classes = classified(setup, state) if ended and classification else None
-        watch.lap("end")
-        evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
-        named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
-        totals = (
-            _totals(setup, shapes, delta, state, history, named, folder is not None)
-            | ({"baselines": beside} if beside else {})
-            | clients.beside
-        )
-        totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
-        kept = best.model if best else None
-        totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
-        totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
-        if folder:
-            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
-            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
+    with folder or nullcontext():
+        path = folder.path if folder else None
+        best = Best(keep_best, jax.eval_shape(algorithm.params, shapes), path, history) if keep_best else None
+        watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
+        outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
+        seen = Seen(_drawn_before(setup, state))
+        with watch, Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted:
+            while not (status := _ending(setup, converge, history, interrupted, deadline)):
+                done = len(history)
+                state, seen = advance(setup, segment, state, seen, outputs)
+                bar.update(history[-1])
+                raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
+                deadline.lap()
+                watch.lap("records")
+                if callbacks.failed(raised):
+                    status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
+                    break
+            ended = status in ("finished", "converged")
+            beside = train_baselines(setup, baselines, len(history)) if ended else {}
+            clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
+            classes = classified(setup, state) if ended and classification else None
+            watch.lap("end")
+            evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
+            named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
+            totals = _totals(setup, shapes, delta, state, history, named, folder is not None)
+            totals |= ({"baselines": beside} if beside else {}) | clients.beside
+            totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
+            kept = best.model if best else None
+            totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
+            totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
+            if folder:
+                made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
+                folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
     if "error" in totals and raised is not None:
         raise raised
     summary = folder.summary if folder else summarized(status, history, deadline.seconds(), **totals)
