@@ -44,6 +44,20 @@ def test_every_command_prints_one_object(shell, tmp_path):
     assert "is no longer finite" in found["error"]
 
 
+@pytest.mark.parametrize("line", ["run", "frob", "", "run tiny.toml --budget soon", "plot runs/a --kind pie --out a.pdf"])
+def test_arguments_that_no_command_takes_are_an_object_too(shell, capsys, line):
+    for wanted in ("--json", ""):
+        with pytest.raises(SystemExit, match="2"):
+            shell(f"{line} {wanted}")
+        out, error = capsys.readouterr()
+        assert "error: " in error and error.startswith("usage: ")
+        if wanted:
+            found = json.loads(out)
+            assert found["exit_status"] == 2 and found["error"] in error
+        else:
+            assert out == ""
+
+
 def test_every_command_has_examples_and_json():
     (commands,) = (action for action in parser_of()._actions if isinstance(action, argparse._SubParsersAction))
     for name, parser in commands.choices.items():
