@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 
 import pytest
 from shells import TEXT, shell_in
 
+from fedjax_lite import cli
 from fedjax_lite.cli.parser import parser_of
 
 
@@ -56,6 +58,29 @@ def test_arguments_that_no_command_takes_are_an_object_too(shell, capsys, line):
             assert found["exit_status"] == 2 and found["error"] in error
         else:
             assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "line", "status"),
+    [
+        ("pipe", "list aggregator", 0),
+        ("pipe", "check none --json", 2),
+        ("/dev/full", "list aggregator", 1),
+        ("/dev/full", "check none --json", 2),
+    ],
+)
+def test_an_output_that_takes_nothing_is_told_once(tmp_path, monkeypatch, capsys, output, line, status):
+    """Of `| head`, and of a full disk; where it was told at exit only, the status was 120."""
+    if output == "pipe":
+        reader, end = os.pipe()
+        os.close(reader)
+    else:
+        end = os.open(output, os.O_WRONLY)
+    monkeypatch.chdir(tmp_path)
+    with open(end, "w") as stdout:  # which flushes what is left of the text at its end
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert cli.main(line.split()) == status
+    assert ("error: [Errno 28] No space left on device" in capsys.readouterr().err) == (status == 1)
 
 
 def test_every_command_has_examples_and_json():

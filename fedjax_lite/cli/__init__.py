@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import jax
 
@@ -43,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _failed(f"error: {error}", INVALID, options.json)
     except BrokenPipeError:  # of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (
         FloatingPointError,
@@ -59,12 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print(outcome: Outcome, json_wanted: bool) -> None:
     """Print an outcome as text, or as one JSON object."""
     text = as_json(outcome) if json_wanted else outcome.text
-    print(text, end="" if text.endswith("\n") or not text else "\n")
+    _say(text, end="" if text.endswith("\n") or not text else "\n")
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """Print to standard output at once; where that refuses, raise its error here, and have no second one when Python ends."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def _failed(message: str, status: int, json_wanted: bool) -> int:
     """Print what went wrong to standard error, and as a JSON object where one is wanted; return the status."""
     print(message, file=sys.stderr)
     if json_wanted:
-        print(json.dumps({"exit_status": status, "error": message.removeprefix("error: ")}))
+        with suppress(OSError):  # of the output itself, which may be what has failed
+            _say(json.dumps({"exit_status": status, "error": message.removeprefix("error: ")}))
     return status
