@@ -1,11 +1,13 @@
 """`fedjax-lite export`: each kind of file of a run that has ended, and what says why there is none."""
 
 import json
+import sys
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from shells import shell_in
 
@@ -73,3 +75,16 @@ def test_what_cannot_be_written_says_why(shell, tmp_path):
         status, _, error = shell(line)
         assert status == 2 and why in error, (line, error)
     assert shell("export own --to arrays")[0] == 0
+
+
+def test_what_a_disk_or_an_absent_package_refuses_is_one_line(shell, monkeypatch):
+    def full(*arguments):
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as during:
+        during.setattr("fedjax_lite.runner.model_file.save_file", full)
+        status, out, error = shell("export run --to torch --json")
+    assert status == 1 == json.loads(out)["exit_status"] and error.startswith("error: ") and "No space left" in error
+    monkeypatch.setattr(sys.modules["fedjax_lite.export.prediction"], "find_spec", lambda name: None)
+    status, out, error = shell("export run --to jax --json")
+    assert status == 1 and json.loads(out)["error"] in error and error.startswith("error: prediction needs flatbuffers: pip install")

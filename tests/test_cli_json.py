@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 
 import pytest
 from shells import TEXT, shell_in
 
+from fedjax_lite import cli
 from fedjax_lite.cli.parser import parser_of
 
 
@@ -42,6 +44,43 @@ def test_every_command_prints_one_object(shell, tmp_path):
     assert found["error"] == "cannot read absent.toml: No such file or directory"
     found = values("run tiny.toml --out bad --devices 1 --set client.optimizer.learning_rate=1e38", status=1)
     assert "is no longer finite" in found["error"]
+
+
+@pytest.mark.parametrize("line", ["run", "frob", "", "run tiny.toml --budget soon", "plot runs/a --kind pie --out a.pdf"])
+def test_arguments_that_no_command_takes_are_an_object_too(shell, capsys, line):
+    for wanted in ("--json", ""):
+        with pytest.raises(SystemExit, match="2"):
+            shell(f"{line} {wanted}")
+        out, error = capsys.readouterr()
+        assert "error: " in error and error.startswith("usage: ")
+        if wanted:
+            found = json.loads(out)
+            assert found["exit_status"] == 2 and found["error"] in error
+        else:
+            assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "line", "status"),
+    [
+        ("pipe", "list aggregator", 0),
+        ("pipe", "check none --json", 2),
+        ("/dev/full", "list aggregator", 1),
+        ("/dev/full", "check none --json", 2),
+    ],
+)
+def test_an_output_that_takes_nothing_is_told_once(tmp_path, monkeypatch, capsys, output, line, status):
+    """Of `| head`, and of a full disk; where it was told at exit only, the status was 120."""
+    if output == "pipe":
+        reader, end = os.pipe()
+        os.close(reader)
+    else:
+        end = os.open(output, os.O_WRONLY)
+    monkeypatch.chdir(tmp_path)
+    with open(end, "w") as stdout:  # which flushes what is left of the text at its end
+        monkeypatch.setattr("sys.stdout", stdout)
+        assert cli.main(line.split()) == status
+    assert ("error: [Errno 28] No space left on device" in capsys.readouterr().err) == (status == 1)
 
 
 def test_every_command_has_examples_and_json():

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import shtab
-from safetensors.numpy import save_file
 
 from fedjax_lite import export
 from fedjax_lite.cli.options import Parents, completed
@@ -15,6 +14,7 @@ from fedjax_lite.cli.outcome import Outcome
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.runner.files import replacing
 from fedjax_lite.runner.loaded import Run, load_run
+from fedjax_lite.runner.model_file import save_leaves
 
 __all__ = ["add"]
 
@@ -38,12 +38,13 @@ def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
     )
     completed(parser.add_argument("--out", type=Path, help="the file to write (default: in RUN, model.jax, torch.safetensors, arrays.npz)"))
     parser.add_argument("--best", action="store_true", help="the best model, which [run] keep_best has kept, instead of the last")
+    parser.add_argument("--own-code", action="store_true", help="run the function of yours that made the model; for runs of your own only")
     parser.set_defaults(run=_export)
     return parser
 
 
 def _export(options: argparse.Namespace) -> Outcome:
-    run = load_run(options.folder, best=options.best)
+    run = load_run(options.folder, best=options.best, own_code=options.own_code)
     if run.params is None or (run.model is None and options.to != "arrays"):
         run.predict(None)  # says what is missing
     name, write = WRITERS[options.to]
@@ -69,8 +70,7 @@ def _prediction(run: Run, out: Path) -> str:
 def _state_dict(run: Run, out: Path) -> str:
     """Write the state dict, and say how PyTorch reads it."""
     assert run.model is not None
-    with replacing(out) as temporary:
-        save_file(export.state_dict(run.model, run.params), temporary)
+    save_leaves(out, export.state_dict(run.model, run.params))
     return f"module.load_state_dict(safetensors.torch.load_file({str(out)!r}))"
 
 

@@ -1,14 +1,16 @@
 """The parser of all commands, with their help."""
 
 import argparse
+import sys
 from importlib.metadata import version
+from typing import NoReturn
 
 import jax
 
 from fedjax_lite.cli import arena, check, compare, completion, data, export, listing, plan, plot, privacy, run, study
 from fedjax_lite.cli.options import parents_of
 
-__all__ = ["parser_of"]
+__all__ = ["Misuse", "parser_of"]
 
 COMMANDS = (run, study, arena, compare, check, plot, export, plan, data, privacy, listing, completion)  # in the order of the help
 EXAMPLES = """\
@@ -21,9 +23,26 @@ exit status: 0; 1 failed or diverged, or a check did not hold; 2 bad input; 3 ou
 """
 
 
+class Misuse(SystemExit):
+    """Arguments that no command takes: the exit status 2, and what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors can be told in another form too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        raise Misuse(message)
+
+
 def parser_of() -> argparse.ArgumentParser:
     """Make the parser of all commands. Each sets `run`, options -> Outcome, and `kept`, options -> what an interruption leaves."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fedjax-lite",
         description="Federated learning research in JAX.",
         epilog=EXAMPLES,

@@ -10,8 +10,8 @@ import shtab
 from fedjax_lite import plots
 from fedjax_lite.cli.options import Parents, completed
 from fedjax_lite.cli.outcome import Outcome
+from fedjax_lite.comparison.entries import study_in
 from fedjax_lite.comparison.lines import AGAINST
-from fedjax_lite.study import Study
 
 __all__ = ["add"]
 
@@ -48,7 +48,7 @@ def _plot(options: argparse.Namespace) -> Outcome:
         figure = plots.curves(*options.folders, metric=options.metric, against=options.against, labels=options.label, **width)
     else:
         one: dict[str, Callable[[str], Any]] = {
-            "heat": lambda folder: plots.heat_map(Study.load(folder), options.metric, **width),
+            "heat": lambda folder: plots.heat_map(study_in(Path(folder).expanduser()), options.metric, **width),
             "clients": lambda folder: plots.clients(folder, options.metric, **width),
             "participation": lambda folder: plots.participation(folder, **width),
             "epsilon": lambda folder: plots.epsilon(folder, **width),

@@ -37,10 +37,12 @@ class Comparison(NamedTuple):
         return embedded(comparison_page(self))
 
     def save(self, path: str | Path) -> Path:
-        """Write the page: tables and overlaid curves."""
+        """Write the page: tables and overlaid curves; the path."""
         from fedjax_lite.comparison.page import comparison_page
 
         path = Path(path).expanduser()
+        if path.is_dir() or not path.name:
+            raise ValueError(f"compare: {path} is a folder: name the page's file in it, such as comparison.html")
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, comparison_page(self))
         return path

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_lite.refuse import is_count
 from fedjax_lite.runner.files import holds
 from fedjax_lite.runner.folder import CONFIG, SUMMARY
 from fedjax_lite.runner.records import Records, read_records
 from fedjax_lite.study.grid import cells_of
-from fedjax_lite.study.results import Study
+from fedjax_lite.study.results import VALUES, Study
 
-__all__ = ["BITS", "Curve", "Entry", "entries_of", "flat"]
+__all__ = ["BITS", "Curve", "Entry", "entries_of", "flat", "study_in"]
 
 BITS = "bits"  # the curve of bits that were sent so far, both ways, all clients together
 SEED = "seed"
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
     wanted: int | None  # how many there were to be
     curves: dict[str, Curve]
     data: str  # a fingerprint of the training data
+    outside: tuple[str, ...] = ()  # metrics that a private run's guarantee does not cover
 
 
 def entries_of(folder: str | Path) -> list[Entry]:
@@ -77,33 +79,60 @@ def _of_run(place: Path, name: str) -> Entry:
     if not records:
         raise ValueError(f"{name} has no finished round (its status is {summary.get('status', 'unknown')}): run it first")
     seed = config.get(SEED, None if config else _key(summary))
-    wanted = config.get("run", {}).get("rounds")
-    facts = summary.get("data") or {}
+    seed = seed if isinstance(seed, str | int | float | None) else str(seed)  # whatever it is, runs are found by it
+    facts = summary.get("data")
+    data = str(facts.get("sha256", "")) if isinstance(facts, Mapping) else ""
     status = str(summary.get("status", "unknown"))
-    return Entry(name, _settings(config), seed, status, len(records), wanted, _curves(records), str(facts.get("sha256", "")))
+    privacy = summary.get("privacy")
+    outside = tuple(privacy.get("outside") or ()) if isinstance(privacy, Mapping) else ()
+    return Entry(name, _settings(config), seed, status, len(records), _wanted(config), _curves(records), data, outside)
 
 
 def _of_study(place: Path, name: str) -> list[Entry]:
     """Read a study's folder: each run of each cell, in the order of the table."""
-    study = Study.load(place)
+    study = study_in(place)
     base = study.made.get("config", {}) | ({"data": source} if (source := study.made.get("source")) else {})
     data = json.dumps(study.made.get("data", {}), sort_keys=True)
     cells = cells_of([[dict(zip(axis.names, row, strict=True)) for row in axis.rows] for axis in study.axes])
-    wanted = base.get("run", {}).get("rounds")
+    wanted, end = _wanted(base), max((points[-1] for points in study.rounds.values()), default=0)
+    at = {metric: study.rounds.get(metric, (end,)) for metric in study.results}  # what is one value a run is known at its end
     found = []
     for place_of, (index, cell) in enumerate(zip(np.ndindex(*(len(axis.rows) for axis in study.axes)), cells, strict=True)):
         label = ", ".join(f"{key} {value}" for key, value in cell.items())
         settings = {key: x for key, x in _settings(base).items() if not any(key.startswith(f"{axis}.") for axis in cell)} | cell
         for k, seed in enumerate(study.seeds):
             curves = {
-                metric: Curve(np.asarray(rounds), study.results[metric][index][k].astype(np.float64))
-                for metric, rounds in study.rounds.items()
+                metric: Curve(np.asarray(rounds), np.atleast_1d(study.results[metric][index][k]).astype(np.float64))
+                for metric, rounds in at.items()
                 if place_of not in study.lacking.get(metric, ())
             }
             last = max((int(curve.rounds[-1]) for curve in curves.values()), default=0)
             status = "finished" if curves else "not run"
             found.append(Entry(f"{name}: {label}" if label else name, settings, seed, status, last, wanted, curves, data))
     return found
+
+
+def study_in(folder: Path) -> Study:
+    """Load a folder's study.
+
+    Raises:
+        ValueError: for a folder without one, or with one that was stopped before it was written.
+    """
+    kind = holds(folder) if folder.is_dir() else ""
+    if kind != "study":
+        raise ValueError(
+            f"{folder} holds {f'a {kind}, and no' if kind else 'no'} study: name the folder that fedjax-lite study has written"
+        )
+    if not (folder / VALUES).exists():
+        raise ValueError(f"{folder} holds a study that was stopped: go on with fedjax-lite study and --resume")
+    return Study.load(folder)
+
+
+def _wanted(config: Mapping[str, Any]) -> int | None:
+    """Return how many rounds settings ask for; None where they do not tell."""
+    section = config.get("run")
+    rounds = section.get("rounds") if isinstance(section, Mapping) else None
+    return rounds if is_count(rounds, 1) else None
 
 
 def _curves(records: Records) -> dict[str, Curve]:

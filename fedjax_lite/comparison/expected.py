@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedjax_lite.comparison.entries import study_in
 from fedjax_lite.metrics import shown
 from fedjax_lite.refuse import is_number
-from fedjax_lite.runner.files import holds
+from fedjax_lite.runner.files import holds, read_whole
 from fedjax_lite.runner.folder import CONFIG, SUMMARY
 from fedjax_lite.runner.records import read_records
 from fedjax_lite.study.results import Study
@@ -61,7 +62,7 @@ def bands_of(expected: Any) -> list[Band]:
         number = str(name).removeprefix("round_")
         if name == "cells":
             found += _of_cells(value)
-        elif isinstance(value, Mapping) and number.isdigit() and int(number):
+        elif isinstance(value, Mapping) and number.isdecimal() and int(number):
             found += [band._replace(round=int(number)) for band in bands_of(value)]
         else:
             found.append(_band(str(name), value))
@@ -96,20 +97,19 @@ def check(folder: str | Path) -> Checked:
     place = Path(folder).expanduser()
     kind = holds(place) if place.is_dir() else ""
     if kind == "study":
-        study = Study.load(place)
+        study = study_in(place)
         bands = _bands(study.made.get("expected"), folder)
         of_cells = [band for band in bands if band.of] or bands
         return Checked([row for band in of_cells for row in _in_study(study, band)])
     if kind != "run":
         raise ValueError(f"{folder} holds no run or study: name the folder that fedjax-lite run or study has written")
-    config = tomllib.loads((place / CONFIG).read_text(encoding="utf-8")) if (place / CONFIG).exists() else {}
+    config, summary = read_whole(place / CONFIG, tomllib.loads, dict), read_whole(place / SUMMARY, json.loads, dict)
     bands = [band for band in _bands(config.get("expected"), folder) if not band.of]
-    summary = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
-    if summary["status"] not in ("finished", "converged"):
-        raise ValueError(f"{folder} has not ended (its status is {summary['status']}): resume it, then check it")
+    if (status := summary.get("status", "unknown")) not in ("finished", "converged"):
+        raise ValueError(f"{folder} has not ended (its status is {status}): resume it, then check it")
     records = {record["round"]: record for record in read_records(place)}
     beside = {name: x for part in ("other_models", "new_clients", "classification") for name, x in (summary.get(part) or {}).items()}
-    final = summary["final"] | beside
+    final = (summary.get("final") or {}) | beside
     return Checked([_row(band, None, (final if band.round is None else records.get(band.round, {})).get(band.metric)) for band in bands])
 
 

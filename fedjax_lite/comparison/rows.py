@@ -85,6 +85,10 @@ def notes_of(contenders: Sequence[Contender], metric: str) -> list[str]:
         for run in one.runs:
             if run.wanted and run.rounds < run.wanted and run.status not in ("converged", "not run"):
                 notes.append(f"{run.name} is {run.status} after {run.rounds} of {run.wanted} rounds")
+            if metric in run.outside:
+                notes.append(
+                    f"{run.name} is private, and {metric} is outside its guarantee: it is computed from clients' data without noise"
+                )
             if run.status == "not run":
                 notes.append(f"{run.name} was not run")
         if metric not in one.metrics() and any(run.curves for run in one.runs):

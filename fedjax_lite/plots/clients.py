@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedjax_lite.metrics import EVALUATIONS, headline, is_evaluation, of_model
-from fedjax_lite.plots.style import COLUMN, blank, labelled, stroke, styled
+from fedjax_lite.plots.style import COLUMN, blank, labelled, literal, named, stroke, styled
 from fedjax_lite.report.clients import MODELS
 from fedjax_lite.runner.client_table import CLIENTS, read_table
 
@@ -53,9 +53,9 @@ def clients(folder: str | Path, metric: str | None = None, width: float = COLUMN
         axes.plot(share, there, label=label, **stroke(which, len(there)))
     axes.set_xlabel("share of clients in %")
     labelled(axes, name)
-    axes.set_title(f"{name.replace('_', ' ')} on {EVALUATIONS[prefix]}")
+    axes.set_title(f"{literal(name.replace('_', ' '))} on {EVALUATIONS[prefix]}")
     if len(by_model) > 1:
-        axes.legend()
+        named(axes)
     return figure
 
 
@@ -80,6 +80,8 @@ def participation(folder: str | Path, width: float = COLUMN) -> "Figure":
     [0, 2, 0, 1]
     """
     columns = _columns(folder)
+    if "rounds" not in columns:
+        raise ValueError(f"{folder}: its {CLIENTS} has no column rounds: it is of another program, or damaged")
     took = columns["rounds"] if "new" not in columns else columns["rounds"][columns["new"] == 0]  # the others never could
     counts = np.bincount(took.astype(int))
     figure, ((axes,),) = blank(width)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fedjax_lite.comparison import Comparison, compare
 from fedjax_lite.comparison.lines import AGAINST, line_of
 from fedjax_lite.metrics import lower_is_better
-from fedjax_lite.plots.style import COLUMN, blank, labelled, stroke, styled
+from fedjax_lite.plots.style import COLUMN, blank, labelled, literal, named, stroke, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,8 @@ def curves(
         folders: of runs and studies; runs that differ in their seed alone are one curve, as in `fl.compare`.
         metric: by default the accuracy of the evaluation, or else its loss.
         against: "rounds", "bits" (megabytes sent until then) or "hours" (virtual).
-        labels: of the curves in their order; by default the settings in which they differ, if these are few, or else the folders.
+        labels: of the curves in their order, in which $...$ is mathematics; by default the settings in which they differ, if these are
+            few, or else the folders.
         width: inches; 3.25 is a column of most papers.
 
     Returns:
@@ -59,7 +60,7 @@ def curves(
             f"labels: {len(labels)} for {len(lines)} curves: give one each, in the order of {', '.join(_labels(found, lines))}"
         )
     figure, ((axes,),) = blank(width)
-    for which, (name, (curve, low, high)) in enumerate(zip(labels or _labels(found, lines), lines.values(), strict=True)):
+    for which, (name, (curve, low, high)) in enumerate(zip(labels or map(literal, _labels(found, lines)), lines.values(), strict=True)):
         look = stroke(which, len(curve.rounds))
         axes.plot(curve.rounds, curve.values, label=name, **look)
         axes.fill_between(curve.rounds, low, high, color=look["color"], alpha=0.15, linewidth=0)
@@ -69,7 +70,7 @@ def curves(
     axes.set_xlabel(AGAINST[against])
     labelled(axes, found.metric)
     if len(lines) > 1:
-        axes.legend()
+        named(axes)
     return figure
 
 

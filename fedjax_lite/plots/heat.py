@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedjax_lite.metrics import lower_is_better, scale_of
-from fedjax_lite.plots.style import blank, styled
+from fedjax_lite.plots.style import blank, literal, styled
 from fedjax_lite.report.colors import SHADES
 from fedjax_lite.report.heat import written
 from fedjax_lite.study import Study
@@ -62,12 +62,12 @@ def heat_map(study: Study, metric: str | None = None, width: float | None = None
         _map(axes, metric, at(means), at(halves), (np.nanmin(means), np.nanmax(means)) if np.isfinite(means).any() else (0.0, 1.0))
         labels = [study.axes[i].labels if i is not None else ("",) for i in (rows, columns)]
         names = [", ".join(study.axes[i].names) if i is not None else "" for i in (rows, columns)]
-        axes.set_yticks(range(size[0]), labels[0])
-        axes.set_xticks(range(size[1]), labels[1], rotation=0 if max(map(len, labels[1])) < 8 else 30, ha="center")
-        axes.set_ylabel(names[0])
-        axes.set_xlabel(names[1] if place == len(facets) - 1 else "")
+        axes.set_yticks(range(size[0]), map(literal, labels[0]))
+        axes.set_xticks(range(size[1]), map(literal, labels[1]), rotation=0 if max(map(len, labels[1])) < 8 else 30, ha="center")
+        axes.set_ylabel(literal(names[0]))
+        axes.set_xlabel(literal(names[1]) if place == len(facets) - 1 else "")
         said = ", ".join(f"{', '.join(study.axes[i].names)} {study.axes[i].labels[k]}" for i, k in zip(others, fixed, strict=True))
-        axes.set_title(said or metric.replace("_", " "))
+        axes.set_title(literal(said or metric.replace("_", " ")))
     return figure
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedjax_lite.data.picture import MOST_CLIENTS, counts_of, evenly
-from fedjax_lite.plots.style import COLUMN, blank, styled
+from fedjax_lite.plots.style import COLUMN, blank, literal, styled
 from fedjax_lite.report.colors import SHADES
 from fedjax_lite.report.who import class_name
 
@@ -52,7 +52,7 @@ def partition(data: Any, classes: int | None = None, width: float = COLUMN) -> "
         below.imshow(np.sqrt(counts.T), cmap=LinearSegmentedColormap.from_list("shades", SHADES), aspect="auto", interpolation="nearest")
         below.set_ylabel("class")
         few = range(counts.shape[1]) if counts.shape[1] <= 12 else range(0, counts.shape[1], -(-counts.shape[1] // 12))
-        below.set_yticks(few, [class_name(label, data.words or ()) for label in few])
+        below.set_yticks(few, [literal(class_name(label, data.words or ())) for label in few])
     else:
         below.set_visible(False)
     return figure

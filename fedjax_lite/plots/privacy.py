@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedjax_lite.plots.style import COLUMN, blank, stroke, styled
+from fedjax_lite.plots.style import COLUMN, blank, named, stroke, styled
+from fedjax_lite.runner.files import read_whole
 from fedjax_lite.runner.folder import SUMMARY
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def epsilon(folder: str | Path, width: float = COLUMN) -> "Figure":
     'epsilon at delta 1e-05'
     """
     path = Path(folder).expanduser() / SUMMARY
-    told = (json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}).get("privacy") or {}
+    told = read_whole(path, json.loads, dict).get("privacy") or {}
     curves = {label: told[name] for name, label in NAMES.items() if told.get(name) and None not in told[name]}
     if not curves:
         raise ValueError(f"{folder} tells of no epsilon: it is not private, or no accountant was installed or covers it")
@@ -47,5 +48,5 @@ def epsilon(folder: str | Path, width: float = COLUMN) -> "Figure":
     axes.set_xlabel("round")
     axes.set_ylabel(f"epsilon at delta {told['delta']:.3g}")
     if len(curves) > 1:
-        axes.legend()
+        named(axes)
     return figure

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjax_lite.metrics import scale_of, shown
+from fedjax_lite.refuse import is_number
 from fedjax_lite.report.strokes import DIAMOND, DOWN, SQUARE, STROKES, UP
 from fedjax_lite.runner.files import replacing
 
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMN", "blank", "labelled", "save", "stroke", "styled"]
+__all__ = ["COLUMN", "blank", "labelled", "literal", "named", "save", "stroke", "styled"]
 
 COLUMN, GOLDEN = 3.25, 0.7  # inches of a paper's column; the height of a figure over its width
+MOST = 100  # inches of a figure's width
 TYPES = (".pdf", ".png", ".svg")
 MARKS = {"": "o", SQUARE: "s", UP: "^", DIAMOND: "D", DOWN: "v"}
 STYLE: Any = {
@@ -70,8 +72,15 @@ def styled(draw: Callable[..., "Figure"]) -> Callable[..., "Figure"]:
 
 
 def blank(width: float, rows: int = 1, columns: int = 1, height: float | None = None) -> tuple["Figure", Any]:
-    """Make a figure of so many inches' width, and its axes `[rows, columns]`; it belongs to no window."""
+    """Make a figure of so many inches' width, and its axes `[rows, columns]`; it belongs to no window.
+
+    Raises:
+        ValueError: for a width that no figure has.
+    """
     from matplotlib.figure import Figure
+
+    if not is_number(width) or not 1 <= width <= MOST:
+        raise ValueError(f"width must be 1 to {MOST} inches, got {width!r}")
 
     figure = Figure(figsize=(width, height or width / columns * GOLDEN * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -91,9 +100,24 @@ def stroke(which: int, points: int) -> dict[str, Any]:
     }
 
 
+def literal(text: str) -> str:
+    """Return a text that matplotlib writes as it is, and does not take for mathematics.
+
+    >>> literal("costs in $")
+    'costs in \\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
+def named(axes: "Axes") -> None:
+    """Add a legend of all curves, which takes no room from them, and leaves none out for its name."""
+    lines = axes.get_lines()
+    axes.legend(lines, [str(line.get_label()) for line in lines]).set_in_layout(False)
+
+
 def labelled(axes: "Axes", metric: str) -> None:
     """Name the vertical axis after a metric, and write its values as reports do: bits as bytes."""
-    axes.set_ylabel(metric.replace("_", " "))
+    axes.set_ylabel(literal(metric.replace("_", " ")))
     if scale_of(metric) != 1:
         axes.yaxis.set_major_formatter(lambda value, place: shown(metric, value))
 

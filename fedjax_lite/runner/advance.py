@@ -46,11 +46,12 @@ def advance(setup: Setup, segment: Callable[..., Any], state: State, seen: Seen,
         new[-1] |= plain(evaluation)
     history += new
     if best and bad is None:
-        best.look(history[-1], partial(algorithm.params, state))
+        look = partial(best.look, history[-1], partial(algorithm.params, state))
+        folder.written(look) if folder else look()
     if folder:
         folder.record(history, len(new), state if bad is None and len(history) % checkpoint_every == 0 else None)
         if best:
-            best.tidy(folder.oldest)
+            folder.written(partial(best.tidy, folder.oldest))
     if bad is not None:
         where = suspects(algorithm.params(state), setup.params, loss_fn, setup.data)
         raise FloatingPointError(_explain(done + bad + 1, why, where, folder))

@@ -76,11 +76,12 @@ def example_of(words: Any) -> Tree:
     return jax.ShapeDtypeStruct(tuple(map(int, filter(None, found[2].split(",")))), jnp.dtype(found[1]))
 
 
-def made_again(described: dict[str, Any]) -> Model:
-    """Make a model by the name and arguments in its description, of the library's or the user's function.
+def made_again(described: dict[str, Any], own_code: bool = False) -> Model:
+    """Make a model by the name and arguments in its description, of the library's function, or where it may be run, of the user's.
 
     Raises:
-        Exception: whatever the function raises; a ValueError for a function that is not there, or is no longer what it was.
+        Exception: whatever the function raises; a ValueError for a function that is not there, is no longer what it was, may not
+            be run, or makes no model.
     """
     name, code = described["name"], described.get("code")
     if name is None:
@@ -89,17 +90,23 @@ def made_again(described: dict[str, Any]) -> Model:
         factory = getattr(models, name, None) if name in models.__all__ else None
         if factory is None:
             raise ValueError(f"fl.models has no {name!r}: it is of another version, {described.get('fedjax_lite')}")
+    elif not own_code:
+        raise ValueError(f"it is code of {code['folder']}, which runs only where you allow it: own_code=True, for a folder of your own")
     else:
         module = module_in(name.rpartition(":")[0], Path(code["folder"]), code["sha256"])
         factory = getattr(module, name.rpartition(":")[2])
-    return factory(**{key: _value(each) for key, each in described["arguments"].items()})
+    model = factory(**{key: _value(each, own_code) for key, each in described["arguments"].items()})
+    if not isinstance(model, Model):
+        raise ValueError(f"it makes a {type(model).__name__}, and no fl.models.Model")
+    return model
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, own_code: bool) -> Any:
     """Return an argument, the model in place of one that is described."""
     if isinstance(value, dict):
-        return made_again(value[MODEL]) if value.keys() == {MODEL} else {key: _value(each) for key, each in value.items()}
-    return [_value(each) for each in value] if isinstance(value, list) else value
+        inner = value.keys() == {MODEL}
+        return made_again(value[MODEL], own_code) if inner else {key: _value(each, own_code) for key, each in value.items()}
+    return [_value(each, own_code) for each in value] if isinstance(value, list) else value
 
 
 def _words(tree: Tree) -> Any:

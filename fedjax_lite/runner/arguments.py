@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import enum
 import operator
 import os
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +17,13 @@ from fedjax_lite.base import Algorithm, Key, Tree
 from fedjax_lite.data.federated import FederatedData
 from fedjax_lite.data.store import Store
 from fedjax_lite.models import Model
-from fedjax_lite.refuse import is_count, is_number
+from fedjax_lite.refuse import is_count, is_number, short
 from fedjax_lite.runner.convergence import Convergence
+from fedjax_lite.runner.summary import NAMES
+from fedjax_lite.tree import is_key
 from fedjax_lite.writers.writer import Writer
 
-__all__ = ["Count", "check_kinds", "check_options", "check_parts", "check_run", "plain_settings"]
+__all__ = ["Count", "check_kinds", "check_notes", "check_options", "check_parts", "check_run", "plain_settings"]
 
 Count = int | np.integer | Array
 
@@ -136,26 +140,55 @@ def plain_settings(config: Any, name: str = "config") -> dict[str, Any]:
     """
 
     def plain(value, path):
-        if dataclasses.is_dataclass(value) or isinstance(value, argparse.Namespace):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}  # not vars(): it may have slots
+        if isinstance(value, argparse.Namespace | types.SimpleNamespace):
             value = vars(value)
+        if isinstance(value, enum.Enum):
+            value = value.value
         if hasattr(value, "_asdict"):
             value = value._asdict()
         if isinstance(value, Mapping):
-            return {str(key): plain(each, f"{path}.{key}") for key, each in value.items() if each is not None}
+            found = {str(key): plain(each, f"{path}.{key}") for key, each in value.items() if each is not None}
+            for key in found:
+                check_text(key, f"{path}.{key}")
+            return found
         if isinstance(value, os.PathLike):
             return os.fspath(value)
-        if isinstance(value, np.ndarray | np.generic | jax.Array):
+        if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_key(value):
             return plain(np.asarray(value).tolist(), path)
         if isinstance(value, list | tuple):
             return [plain(each, f"{path}[{i}]") for i, each in enumerate(value)]
         if not isinstance(value, str | int | float | bool):
             raise ValueError(f"{path} is {_kind(value)}, for which TOML has no value: leave it out, or give a number or text")
+        if isinstance(value, str):
+            check_text(value, path)
         return value
+
+    def check_text(text, path):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{short(repr(path))} is text that is no UTF-8, which no file holds: leave it out, or spell it otherwise"
+            ) from None
 
     settings = plain({} if config is None else config, name)
     if not isinstance(settings, dict):
         raise TypeError(f"{name} must be a dict, a dataclass or a namespace of settings, got {_kind(config)}")
     return settings
+
+
+def check_notes(notes: Any) -> dict[str, Any]:
+    """Convert notes for the summary as settings are, once none has the name of an entry that a run makes itself.
+
+    Raises:
+        TypeError, ValueError: naming the first that cannot be kept.
+    """
+    plain = plain_settings(notes, "notes")
+    if taken := [name for name in plain if name in NAMES]:
+        raise ValueError(f"notes: {taken[0]!r} is an entry that the summary has of its own: call the note something else")
+    return plain
 
 
 def _kind(value: Any) -> str:

@@ -8,7 +8,7 @@ import jax
 
 from fedjax_lite.base import Tree
 from fedjax_lite.metrics import lower_is_better
-from fedjax_lite.runner.hosts import leads
+from fedjax_lite.runner.hosts import by_leader
 from fedjax_lite.runner.model_file import load_params, save_params
 from fedjax_lite.runner.records import Records
 
@@ -38,7 +38,7 @@ class Best:
 
     Args:
         metric: of an evaluation.
-        like: a tree of the model's structure.
+        like: a tree of the global model's structure, which is not always that of the first parameters; its shapes are enough.
         folder: of the run, which may hold an earlier part of it; None keeps the model in memory alone.
         history: the records of that part.
     """
@@ -48,7 +48,7 @@ class Best:
         for round in filter(lambda round: round <= len(history), reversed(self._rounds())):
             value = history[round - 1].get(metric)
             if value is not None:
-                self.model = BestModel(metric, round, value, load_params(self._file(round), like))
+                self.model = BestModel(metric, round, value, self._read(round, like))
                 break
 
     model: BestModel | None
@@ -59,17 +59,33 @@ class Best:
         if value is None or (self.model and sign * value >= sign * self.model.value):
             return
         self.model = BestModel(self._metric, record["round"], value, jax.device_get(params()))
-        if self._folder and leads():
-            self._folder.mkdir(exist_ok=True)
-            for later in filter(lambda round: round >= record["round"], self._rounds()):  # of a run that went on after being killed
-                self._file(later).unlink()
-            save_params(self._folder, self.model.params, FILE.format(record["round"]))
+        if self._folder:
+            model = self.model
+            by_leader(lambda: self._save(model.round, model.params))
 
     def tidy(self, oldest: int) -> None:
         """Remove the models that no run can go on from, whose oldest checkpoint is after the round `oldest`."""
-        if leads():
-            for worse in [round for round in self._rounds() if round <= oldest][:-1]:
-                self._file(worse).unlink()
+        by_leader(lambda: self._remove([round for round in self._rounds() if round <= oldest][:-1]))
+
+    def _save(self, round: int, params: Tree) -> None:
+        """Write the model of a round, in place of later ones, of a run that went on after being killed."""
+        assert self._folder
+        self._folder.mkdir(exist_ok=True)
+        self._remove([later for later in self._rounds() if later >= round])
+        save_params(self._folder, params, FILE.format(round))
+
+    def _read(self, round: int, like: Tree) -> Tree:
+        """Read the model of a round."""
+        try:
+            return load_params(self._file(round), like)
+        except ValueError as error:
+            error.add_note(f"keep_best: remove {self._file(round)} to go on without the best model so far")
+            raise
+
+    def _remove(self, rounds: list[int]) -> None:
+        """Remove the files of some rounds."""
+        for round in rounds:
+            self._file(round).unlink()
 
     def _rounds(self) -> list[int]:
         """Return the rounds whose models are on disk."""

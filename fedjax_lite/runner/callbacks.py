@@ -1,5 +1,6 @@
 """What a user's functions are told of a run, between its segments: records, evaluations, and the model where they ask for it."""
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,21 +32,18 @@ class Callbacks(NamedTuple):
         """
         try:
             for record in records if self.on_round else ():
-                self.on_round(dict(record))  # type: ignore[misc]
+                self.on_round(copy.deepcopy(record))  # type: ignore[misc]
             if self.on_evaluation and records and any(map(is_evaluation, records[-1])):
-                self.on_evaluation(dict(records[-1]), *([jax.device_get(params())] if self.takes_params else []))
+                self.on_evaluation(copy.deepcopy(records[-1]), *([jax.device_get(params())] if self.takes_params else []))
             for writer in self.writers if leads() else ():
-                writer.write([dict(record) for record in records], folder)
-        except (Exception, KeyboardInterrupt) as error:
+                writer.write(copy.deepcopy(records), folder)
+        except BaseException as error:  # sys.exit() too: what has been computed is saved in any case
             return error
         return None
 
     def failed(self, error: BaseException | None) -> bool:
-        """Return whether a function has raised in any process."""
-        return agreed(error is not None) if self != NONE else False
-
-
-NONE = Callbacks(None, None, False, ())
+        """Return whether a function has raised in any process; those without functions are asked, too."""
+        return agreed(error is not None)
 
 
 def callbacks_of(on_round: Any, on_evaluation: Any, writers: Sequence[Writer]) -> Callbacks:

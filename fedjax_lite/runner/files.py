@@ -5,12 +5,14 @@ import re
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATA_PAGE", "append", "check_room", "holds", "move_aside", "resolve_folder", "replacing", "toml_text", "write"]
+from fedjax_lite.refuse import short
+
+__all__ = ["DATA_PAGE", "append", "check_room", "holds", "move_aside", "read_whole", "resolve_folder", "replacing", "toml_text", "write"]
 
 DATA_PAGE = "data.html"  # what `fedjax-lite data` writes into the folder of a run to come
 RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # one of these in a folder marks its kind
@@ -122,10 +124,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
-    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8") as file:
+    with replacing(path) as temporary, open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_whole(path: Path, parse: Callable[[str], Any], kind: type) -> Any:
+    """Read a file that holds a value of this kind, an empty one where there is no file.
+
+    Raises:
+        ValueError: for a file that is damaged.
+    """
+    try:
+        found = parse(path.read_text(encoding="utf-8")) if path.exists() else kind()
+        if isinstance(found, kind):
+            return found
+        wrong = f"it holds no {kind.__name__}"
+    except (OSError, ValueError, RecursionError) as error:
+        wrong = short(error)
+    raise ValueError(f"{path} is damaged ({wrong}): resume the run, which writes it anew")
 
 
 def append(path: Path, text: str) -> None:

@@ -74,19 +74,23 @@ class RunFolder:
         except BaseException:
             self._close()
             raise
-        wait_for_all("the folder is read")
-        self._check_seen()
-        if not self.latest:
-            self._go_on(records)
+        try:
+            wait_for_all("the folder is read")
+            self._check_seen()
+            if not self.latest:
+                self._go_on(records)
+        except BaseException:
+            self._close(failed=True)
+            raise
         return state, records
 
     def record(self, records: Records, new: int, state: State | None) -> None:
         """Append the lines of the last `new` records; if `state` is given, save it as the checkpoint after them."""
         self._go_on(records[: len(records) - new])
-        by_leader(lambda: self._written(lambda: append(self.path / METRICS, lines_of(records[len(records) - new :]))))
+        by_leader(lambda: self.written(lambda: append(self.path / METRICS, lines_of(records[len(records) - new :]))))
         if state is not None:
             self._save(records, state)
-            by_leader(lambda: self._written(lambda: self._summarize("running", records)))
+            by_leader(lambda: self.written(lambda: self._summarize("running", records)))
 
     @property
     def oldest(self) -> int:
@@ -109,7 +113,7 @@ class RunFolder:
             self._save(records, state)
         assert self._checkpoints
         self._checkpoints.wait()
-        by_leader(lambda: self._written(lambda: self._end(status, records, params, best_params, table, more)))
+        by_leader(lambda: self.written(lambda: self._end(status, records, params, best_params, table, more)))
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -119,8 +123,8 @@ class RunFolder:
             status = "diverged" if kind is FloatingPointError else "interrupted" if kind is KeyboardInterrupt else "failed"
             try:
                 self._summarize(status, read_records(self.path), error=str(error))
-            except OSError as another:  # for instance on a full disk, which the first error already names
-                error.add_note(f"{self.path / SUMMARY} could not be written: {another.strerror}")
+            except Exception as another:  # for instance on a full disk, which the first error already names
+                error.add_note(f"{self.path / SUMMARY} could not be written: {getattr(another, 'strerror', None) or another}")
         self._close(error is not None)
 
     def _take(self, resume: bool) -> None:
@@ -147,21 +151,20 @@ class RunFolder:
         missing = agreed(not token.exists())
         by_leader(lambda: token.unlink())
         if missing:
-            self._close(failed=True)
             raise ValueError(f"out={self.path} is not one folder that all processes see: give all the same one, on a shared disk")
 
-    def _written(self, write: Callable[[], None]) -> None:
+    def written(self, write: Callable[[], None]) -> None:
         """Call `write`; where the disk refuses, raise an OSError that names the folder and how to go on."""
         try:
             write()
         except OSError as error:
             last = f"resume after round {self.latest}, which is saved whole" if self.latest else "start again"
-            raise OSError(f"{self.path} could not be written ({error.strerror}): make room, then {last}") from error
+            raise OSError(f"{self.path} could not be written ({error.strerror or error}): make room, then {last}") from error
 
     def _go_on(self, records: Records) -> None:
         """Before the first write only: write settings, `records` and a summary with the status "running"."""
         if not self._goes_on:
-            by_leader(lambda: self._written(lambda: self._begin(records)))
+            by_leader(lambda: self.written(lambda: self._begin(records)))
             self._goes_on = True
 
     def _begin(self, records: Records) -> None:

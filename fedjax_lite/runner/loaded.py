@@ -19,7 +19,7 @@ from fedjax_lite.refuse import short
 from fedjax_lite.runner.architecture import ARCHITECTURE, example_of, made_again
 from fedjax_lite.runner.client_table import read_table
 from fedjax_lite.runner.compiled import Compiled
-from fedjax_lite.runner.files import holds
+from fedjax_lite.runner.files import holds, read_whole
 from fedjax_lite.runner.folder import CONFIG, SUMMARY, WORDS
 from fedjax_lite.runner.model_file import BEST, PARAMS, load_params
 from fedjax_lite.runner.records import Records, read_records
@@ -42,17 +42,19 @@ class Run(NamedTuple):
     example: Tree | None  # shapes and dtypes of an example, without a batch axis
 
 
-def load_run(folder: str | Path, model: Model | None = None, *, best: bool = False) -> Run:
+def load_run(folder: str | Path, model: Model | None = None, *, best: bool = False, own_code: bool = False) -> Run:
     """Read a run's folder back: what it was, what came out, and its global model, ready to predict.
 
     The model is made again by the name and arguments in model.json, which a run writes where its `loss_fn` is of
-    `fl.models.supervised`. A function of your own, that a configuration names, is run from the file that it was in, as long as that is
-    unchanged. A model made of modules or functions (`from_linen`, `Model`) is to be given.
+    `fl.models.supervised`. A function of your own, that a configuration names, is run where you allow it (`own_code`), from the file
+    that it was in, as long as that is unchanged. A model made of modules or functions (`from_linen`, `Model`) is to be given.
 
     Args:
         folder: what `fl.run` was given as `out`.
         model: in place of the one that the folder tells of.
         best: take the best model, which `fl.run(..., keep_best=...)` has kept, in place of the last one.
+        own_code: whether a function that model.json names outside of the package may be run to make the model. It can be any function of
+            any file, called with any arguments: allow it for folders of your own only.
 
     Returns:
         A `Run`. What is not there, is empty or None: of a run that still goes on or has failed, parameters and clients. What `predict`
@@ -76,9 +78,9 @@ def load_run(folder: str | Path, model: Model | None = None, *, best: bool = Fal
     if not place.is_dir() or holds(place) != "run":
         has = "is no folder" if not place.is_dir() else "holds a study, of many runs" if holds(place) else "holds no run"
         raise ValueError(f"load_run: {place} {has}: give the folder that fl.run(..., out=...) has written")
-    config, summary = _read(place / CONFIG, tomllib.loads, dict), _read(place / SUMMARY, json.loads, dict)
-    described, words = _read(place / ARCHITECTURE, json.loads, dict), _read(place / WORDS, json.loads, list)
-    model, example, why = _model(place, described, model)
+    config, summary = read_whole(place / CONFIG, tomllib.loads, dict), read_whole(place / SUMMARY, json.loads, dict)
+    described, words = read_whole(place / ARCHITECTURE, json.loads, dict), read_whole(place / WORDS, json.loads, list)
+    model, example, why = _model(place, described, model, own_code)
     file = place / (BEST if best else PARAMS)
     params = _params(file, model, example)
     if params is None:
@@ -88,7 +90,7 @@ def load_run(folder: str | Path, model: Model | None = None, *, best: bool = Fal
     return Run(*known, _prediction(place, model, params, example, why), tuple(words) if words else None, example)
 
 
-def _model(place: Path, described: dict[str, Any], model: Model | None) -> tuple[Model | None, Tree | None, str]:
+def _model(place: Path, described: dict[str, Any], model: Model | None, own_code: bool) -> tuple[Model | None, Tree | None, str]:
     """Return the model that is given or described, the shapes of an example, and why there is no model, if there is none."""
     remedy = "give the model that was trained: fl.load_run(folder, model=model)"
     try:
@@ -100,7 +102,7 @@ def _model(place: Path, described: dict[str, Any], model: Model | None) -> tuple
     if not described:
         return None, None, f"there is no {ARCHITECTURE}: the run's loss_fn told of no model, or its global model is several; {remedy}"
     try:
-        return made_again(described), example, ""
+        return made_again(described, own_code), example, ""
     except (Exception, SystemExit) as error:  # of the user's code, or arguments that another version takes
         return None, example, f"the model {described.get('name') or 'of the run'} cannot be made again ({short(error, 500)}): {remedy}"
 
@@ -151,19 +153,3 @@ _apply = Compiled(lambda apply, params, batch: apply(params, batch, None), parts
 def _told(example: Tree) -> str:
     """Return an example's leaves for a person."""
     return short(", ".join(f"{name} {x.dtype}{list(x.shape)}" for name, x in zip(paths_of(example), jax.tree.leaves(example), strict=True)))
-
-
-def _read(file: Path, parse: Callable[[str], Any], kind: type) -> Any:
-    """Read a file that holds a value of this kind, an empty one where there is no file.
-
-    Raises:
-        ValueError: for a file that is damaged.
-    """
-    try:
-        found = parse(file.read_text(encoding="utf-8")) if file.exists() else kind()
-        if isinstance(found, kind):
-            return found
-        wrong = f"it holds no {kind.__name__}"
-    except (OSError, ValueError, RecursionError) as error:
-        wrong = short(error)
-    raise ValueError(f"load_run: {file} is damaged ({wrong}): resume the run, which writes it anew")

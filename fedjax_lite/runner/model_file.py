@@ -1,5 +1,7 @@
 """Write a model's leaves by path to params.safetensors, and read the file back into a tree."""
 
+import errno
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from fedjax_lite.base import Tree
 from fedjax_lite.leaves import paths_of
 from fedjax_lite.runner.files import replacing
 
-__all__ = ["load_params", "named_leaves", "save_params"]
+__all__ = ["load_params", "named_leaves", "save_leaves", "save_params"]
 
 PARAMS, BEST = "params.safetensors", "best.safetensors"
 
@@ -23,10 +25,22 @@ def named_leaves(params: Tree) -> dict[str, np.ndarray]:
     return {name: np.array(leaf, order="C") for name, leaf in zip(paths_of(params), leaves, strict=True)}
 
 
+def save_leaves(path: Path, leaves: Mapping[str, np.ndarray]) -> None:
+    """Write leaves by name to a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: if the disk refuses; names the file.
+    """
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(leaves), temporary)
+        except SafetensorError as error:  # of a full disk, too
+            raise OSError(errno.EIO, str(error), str(path)) from error
+
+
 def save_params(folder: Path, params: Tree, name: str = PARAMS) -> None:
     """Write a model into a folder, whole or not at all."""
-    with replacing(folder / name) as temporary:
-        save_file(named_leaves(params), temporary)
+    save_leaves(folder / name, named_leaves(params))
 
 
 def load_params(path: str | Path, like: Tree) -> Tree:

@@ -24,7 +24,7 @@ from fedjax_lite.refuse import delta as check_delta
 from fedjax_lite.report.staleness import ages_counted
 from fedjax_lite.runner.advance import Outputs, advance
 from fedjax_lite.runner.architecture import architecture_of
-from fedjax_lite.runner.arguments import Count, check_run, plain_settings
+from fedjax_lite.runner.arguments import Count, check_notes, check_run, plain_settings
 from fedjax_lite.runner.baselines import Baselines, check_baselines, train_baselines
 from fedjax_lite.runner.best import Best
 from fedjax_lite.runner.callbacks import callbacks_of
@@ -131,7 +131,7 @@ def run(
             "engine", "data", "baselines" and "expected", which do not change what a round computes. Without them it is compared of what
             functions the algorithm (but for its engine), the sampler and loss_fn are made, and with what numbers. Data, key and initial
             parameters are compared in any case.
-        notes: what else to keep in the summary (TOML values); not compared.
+        notes: what else to keep in the summary (TOML values), under names that it does not have; not compared.
 
     Returns:
         A `Result`.
@@ -152,7 +152,7 @@ def run(
     given = (algorithm, data, params, sampler, rounds, key, test, evaluate_every, checkpoint_every, converge, own_on_host)
     rounds, evaluate_every = check_run(*given, classification=classification, keep_best=keep_best, writers=writers)
     deadline, callbacks = Deadline(budget), callbacks_of(on_round, on_evaluation, writers)
-    config, notes = plain_settings(config), plain_settings(notes, "notes")
+    config, notes = plain_settings(config), check_notes(notes)
     out = _check_folder(out, resume, delta, params)
 
     setup = Setup(algorithm, data, params, sampler, rounds, key, loss_fn, test, evaluate_every)
@@ -166,48 +166,40 @@ def run(
     trace(setup, decisive)
     state, segment = start_segments(algorithm, setup.data, setup.params, setup.key, host is not None, setup.sampler)
     check_public(state.server, setup.test)
-    folder, state, history = _open(setup, shapes, state, out, resume, config, notes)
-    path = folder.path if folder else None
-    best = Best(keep_best, setup.params, path, history) if keep_best else None
-    watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
-    outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
-    seen = Seen(_drawn_before(setup, state))
-
-    with (
-        watch,
-        Progress(rounds, len(history), progress and leads()) as bar,
-        interruptible(bar.note) as interrupted,
-        folder or nullcontext(),
-    ):
-        while not (status := _ending(setup, converge, history, interrupted, deadline)):
-            done = len(history)
-            state, seen = advance(setup, segment, state, seen, outputs)
-            bar.update(history[-1])
-            raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
-            deadline.lap()
-            watch.lap("records")
-            if callbacks.failed(raised):
-                status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
-                break
-        ended = status in ("finished", "converged")
-        beside = train_baselines(setup, baselines, len(history)) if ended else {}
-        clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
-        classes = classified(setup, state) if ended and classification else None
-        watch.lap("end")
-        evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
-        named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
-        totals = (
-            _totals(setup, shapes, delta, state, history, named, folder is not None)
-            | ({"baselines": beside} if beside else {})
-            | clients.beside
-        )
-        totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
-        kept = best.model if best else None
-        totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
-        totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
-        if folder:
-            made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
-            folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
+    folder, state, history = _open(setup, shapes, state, out, resume, config, notes, keep_best)
+    with folder or nullcontext():
+        path = folder.path if folder else None
+        best = Best(keep_best, jax.eval_shape(algorithm.params, shapes), path, history) if keep_best else None
+        watch = Stopwatch(occupancy_of(algorithm, shapes, found), deadline.seconds())
+        outputs, raised = Outputs(history, folder, best, checkpoint_every or 1, watch), None
+        seen = Seen(_drawn_before(setup, state))
+        with watch, Progress(rounds, len(history), progress and leads()) as bar, interruptible(bar.note) as interrupted:
+            while not (status := _ending(setup, converge, history, interrupted, deadline)):
+                done = len(history)
+                state, seen = advance(setup, segment, state, seen, outputs)
+                bar.update(history[-1])
+                raised = callbacks.tell(history[done:], partial(algorithm.params, state), path)
+                deadline.lap()
+                watch.lap("records")
+                if callbacks.failed(raised):
+                    status = _ending(setup, converge, history, interrupted, deadline) or "interrupted"
+                    break
+            ended = status in ("finished", "converged")
+            beside = train_baselines(setup, baselines, len(history)) if ended else {}
+            clients = clients_of(setup, shapes, state, seen, history[-1], finetune, new_clients) if ended else Clients({}, {})
+            classes = classified(setup, state) if ended and classification else None
+            watch.lap("end")
+            evaluated = clients.evaluated | (numbers_of(classes, setup.test) if classes else {})
+            named = [*evaluated, *([f"{prefix_of(setup.test)}confusion"] if classes else [])]
+            totals = _totals(setup, shapes, delta, state, history, named, folder is not None)
+            totals |= ({"baselines": beside} if beside else {}) | clients.beside
+            totals |= {"classification": summary_of(classes, setup.test, totals.get("words", ()))} if classes else {}
+            kept = best.model if best else None
+            totals |= {"time": watch.summary()} | ({"best": kept.facts()} if kept else {})
+            totals |= {} if raised is None or isinstance(raised, KeyboardInterrupt) else {"error": f"{type(raised).__name__}: {raised}"}
+            if folder:
+                made = {"architecture": architecture_of(loss_fn, algorithm.params(state), data.example)}
+                folder.finish(status, history, state, algorithm.params(state), clients.table, kept and kept.params, **totals, **made)
     if "error" in totals and raised is not None:
         raise raised
     summary = folder.summary if folder else summarized(status, history, deadline.seconds(), **totals)
@@ -230,7 +222,14 @@ def _check_folder(out: Any, resume: Any, delta: Any, params: Tree) -> Path | Non
 
 
 def _open(
-    setup: Setup, shapes: State, state: State, out: Path | None, resume: bool, config: dict[str, Any], notes: dict[str, Any]
+    setup: Setup,
+    shapes: State,
+    state: State,
+    out: Path | None,
+    resume: bool,
+    config: dict[str, Any],
+    notes: dict[str, Any],
+    keep_best: str | None,
 ) -> tuple[RunFolder | None, State, Records]:
     """Open the folder `out`, if there is one; state and records to go on from."""
     algorithm, data, test = setup.algorithm, setup.data, setup.test
@@ -239,7 +238,7 @@ def _open(
     facts: dict[str, Any] = {"data": data.fingerprint(), "test": None if test is None else test.fingerprint(), "state": structure(shapes)}
     facts |= {"key": jax.random.key_data(setup.key).tolist(), "params": sketch(setup.params)}
     facts |= {} if config else {"parts": parts_of(algorithm=algorithm, sampler=setup.sampler, loss_fn=setup.loss_fn)}
-    check_same(str((facts, config, setup.rounds, setup.evaluate_every)))
+    check_same(str((facts, config, setup.rounds, setup.evaluate_every, keep_best)))
     if out is None:
         return None, state, []
     folder = RunFolder(out, facts, config, notes)

@@ -7,7 +7,13 @@ from fedjax_lite.metrics import is_evaluation
 from fedjax_lite.runner.environment import environment
 from fedjax_lite.runner.records import Records
 
-__all__ = ["summarized"]
+__all__ = ["NAMES", "summarized"]
+
+# Entries that a run makes itself, some of them only where it has them: what reads a summary counts on their kinds.
+NAMES = frozenset(
+    "status rounds final seconds date code device data test key parts error privacy words staleness traffic time best baselines "
+    "other_models new_clients classification".split()
+)
 
 
 def summarized(status: str, records: Records, seconds: float, **more: Any) -> dict[str, Any]:

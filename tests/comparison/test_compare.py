@@ -144,3 +144,35 @@ def test_runs_without_settings_and_unfinished_ones(tmp_path):
     assert entries_of(tmp_path / "a")[0].status == "unknown"
     with pytest.raises(ValueError, match="name at least one folder"):
         fl.compare()
+
+
+def test_settings_of_any_kind_are_compared(tmp_path):
+    """A Python run's settings are what its user has: nothing in them is what a configuration has under that name."""
+    for name, config in (("a", {"run": 5, "seed": [1, 2]}), ("b", {"run": {"rounds": "many"}, "seed": [1, 2]}), ("c", {"seed": [1, 3]})):
+        run(3, out=tmp_path / name, config=config)
+    found = fl.compare(tmp_path / "a", tmp_path / "b", tmp_path / "c")
+    assert [row["pairs"] for row in found.rows] == [0, 1, 0] and found.settings["run"] == [5, None, None]
+    with pytest.raises(ValueError, match=f"compare: {tmp_path} is a folder: name the page's file in it"):
+        found.save(tmp_path)
+
+
+def test_a_study_of_single_values_is_compared(tmp_path):
+    study = fl.study(lambda key, rate: {"loss": rate}, {"rate": [0.1, 0.3]}, seeds=2, progress=False)
+    found = fl.compare(study.save(tmp_path / "study"))
+    assert found.metric == "loss" and [row["final"] for row in found.rows] == pytest.approx([0.1, 0.3])
+    assert found.rows[1]["difference"] == pytest.approx(0.2) and "<iframe" in found._repr_html_()
+
+
+def test_a_metric_outside_a_guarantee_is_noted(tmp_path):
+    run(3, out=tmp_path / "a")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(summary | {"privacy": {"outside": ["test_loss"]}}))
+    note = f"{tmp_path / 'a'} is private, and test_loss is outside its guarantee: it is computed from clients' data without noise"
+    assert fl.compare(tmp_path / "a", metric="test_loss").notes == [note] and fl.compare(tmp_path / "a").notes == []
+
+
+def test_a_study_that_was_stopped_is_named_as_one(tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    for read in (fl.compare, fl.check, fl.plots.curves):
+        with pytest.raises(ValueError, match=f"{tmp_path} holds a study that was stopped: go on with fedjax-lite study and --resume"):
+            read(tmp_path)

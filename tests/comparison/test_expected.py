@@ -126,3 +126,19 @@ def test_a_band_of_no_cell_or_axis_is_refused():
         _in_study(found, Band("x", 0.0, 1.0, None, (("rat", 1.0),)))
     with pytest.raises(ValueError, match="the study has no cell of {'rate': 3.0}"):
         _in_study(found, Band("x", 0.0, 1.0, None, (("rate", 3.0),)))
+
+
+@pytest.mark.parametrize(("file", "text"), [("summary.json", "{"), ("summary.json", "[]"), ("config.toml", "a =")])
+def test_a_damaged_file_is_named(tmp_path, file, text):
+    (tmp_path / "config.toml").write_text("expected.x = [0, 1]\n")
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(ValueError, match="has not ended .its status is unknown.: resume it"):
+        fl.check(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path / file} is damaged"):
+        fl.check(tmp_path)
+
+
+def test_a_round_is_told_by_decimal_digits():
+    with pytest.raises(ValueError, match="expected.round_² must be a band"):
+        bands_of({"round_²": {"x": [0, 1]}})

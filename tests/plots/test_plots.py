@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from problems import softmax_loss
 from segments import DATA, run
 from shells import TEXT, shell_in
 
@@ -109,6 +110,29 @@ def test_clients_and_a_partition(runs, tmp_path):
         fl.plots.epsilon(runs / "a0")
 
 
+def test_names_are_written_as_they_are(tmp_path):
+    """A dollar begins no mathematics but in labels that are given, and a name that begins with _ is in the legend too."""
+    measure = lambda params, batch, key: (lambda loss, more: (loss, more | {"$\\frac$": loss}))(*softmax_loss(params, batch, key))  # noqa: E731
+    metric = "test_$\\frac$"
+    for name in ("$\\q$", "_b", "c$"):
+        run(3, out=tmp_path / name, loss_fn=measure, config={"rate": name, "$\\q$": f"${name}$", "third": name})
+    figure = fl.plots.curves(*(tmp_path / name for name in ("$\\q$", "_b", "c$")), metric=metric)
+    (axes,) = figure.axes
+    texts = [axes.yaxis.label, *axes.get_legend().get_texts()]
+    assert [text.get_text().replace("\\$", "$") for text in texts][0] == "test $\\frac$" and len(texts) == 4
+    drawn = fl.plots.save(figure, tmp_path / "a.svg").read_text()
+    assert "test $\\frac$" in drawn and f"{tmp_path}/c$" in drawn
+    under = fl.plots.curves(tmp_path / "_b", tmp_path / "c$", metric=metric, labels=["_b", "$\\alpha$"])
+    assert ">_b<" in fl.plots.save(under, tmp_path / "b.svg").read_text()
+    study = fl.study(lambda key, x: {"$\\q$": 1.0}, {"x": ["$\\q$", "_"]}, seeds=1, progress=False)
+    assert "$\\q$" in fl.plots.save(fl.plots.heat_map(study, "$\\q$"), tmp_path / "h.svg").read_text()
+    fl.plots.save(fl.plots.clients(tmp_path / "_b", metric), tmp_path / "c.svg")
+
+
+def test_a_hundred_curves_leave_the_figure_its_room(runs, tmp_path):
+    fl.plots.save(fl.plots.curves(*[runs / "a0"] * 100), tmp_path / "a.png")  # a layout that fails warns, and fails here
+
+
 def test_files_have_their_width_and_fonts(runs, tmp_path):
     figure = fl.plots.curves(runs / "a0", runs / "b0")
     pdf = fl.plots.save(figure, tmp_path / "figures" / "a.pdf").read_bytes()
@@ -124,7 +148,16 @@ def test_files_have_their_width_and_fonts(runs, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_refusals(runs, monkeypatch):
+def test_refusals(runs, monkeypatch, tmp_path):
+    for width in (0.0, -1.0, float("nan"), 0.1, 1e6):
+        with pytest.raises(ValueError, match=f"width must be 1 to 100 inches, got {width!r}"):
+            fl.plots.curves(runs / "a0", width=width)
+    (tmp_path / "clients.csv").write_text("id\n0\n")
+    with pytest.raises(ValueError, match="clients.csv has no column rounds"):
+        fl.plots.participation(tmp_path)
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(ValueError, match="summary.json is damaged"):
+        fl.plots.epsilon(tmp_path)
     with pytest.raises(ValueError, match="against must be one of rounds, bits, hours, got 'epochs'"):
         fl.plots.curves(runs / "a0", against="epochs")
     with pytest.raises(ValueError, match="none of the runs knows its hours where it has test_accuracy: take rounds"):
@@ -147,4 +180,6 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         status, out, err = shell(f"plot {line}")
         assert (status, err) == (0, "") and out == f"written to {line.split()[-1]}\n" and (tmp_path / line.split()[-1]).exists()
     assert shell("plot a grid --kind heat --out x.pdf")[2] == "error: --kind heat is of one folder, got 2\n"
+    status, _, error = shell("plot a --kind heat --out x.pdf")
+    assert (status, error) == (2, "error: a holds a run, and no study: name the folder that fedjax-lite study has written\n")
     assert shell("plot a --out x.gif")[0] == 2 and not (tmp_path / "x.gif").exists()

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import enum
 import inspect
 import pathlib
+import types
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from segments import DATA, FEDSGD, KEY, SAMPLER, loss, run
 
 import fedjax_lite as fl
 from fedjax_lite.runner.arguments import plain_settings
+from fedjax_lite.runner.summary import NAMES
 
 GIVEN = {"algorithm": FEDSGD, "data": DATA, "params": softmax_params(), "sampler": SAMPLER, "rounds": 1, "key": KEY}
 MODEL = fl.models.linear(3)
@@ -137,6 +140,40 @@ def test_settings_may_be_what_people_have():
     for config in ([1, 2], "quick", 3):
         with pytest.raises(TypeError, match="config must be a dict, a dataclass or a namespace of settings, got"):
             plain_settings(config)
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    """Settings without a dict."""
+
+    rate: float = 0.5
+
+
+class Rule(enum.Enum):
+    """A choice among settings."""
+
+    MEAN = "mean"
+
+
+def test_settings_of_other_kinds():
+    assert plain_settings(Slotted()) == plain_settings(types.SimpleNamespace(rate=0.5)) == {"rate": 0.5}
+    assert plain_settings({"rule": Rule.MEAN}) == {"rule": "mean"}
+    for config, why in (
+        ({"a": jax.random.key(0)}, r"config.a is an array key<fry>\[\], for which TOML has no value"),
+        ({"a": ["\udcff"]}, "'config.a\\[0\\]' is text that is no UTF-8"),
+        ({"\udcff": 1}, "is text that is no UTF-8"),
+        (Slotted, "config is a type, for which TOML has no value"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            plain_settings(config)
+
+
+def test_a_note_has_no_name_of_the_summary(tmp_path):
+    with pytest.raises(ValueError, match="notes: 'data' is an entry that the summary has of its own: call the note something else"):
+        run(notes={"mine": 1, "data": "digits"}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    told = run(3, notes={"mine": 1}, keep_best="test_loss", out=tmp_path / "run").summary
+    assert told["mine"] == 1 and told.keys() - {"mine"} <= NAMES
 
 
 def test_a_run_is_not_for_tracers():

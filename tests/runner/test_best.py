@@ -6,7 +6,8 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from problems import softmax_params
-from segments import by_hand, run, same_bits, summary
+from safetensors import SafetensorError
+from segments import FEDSGD, by_hand, loss, run, same_bits, summary
 
 import fedjax_lite as fl
 from fedjax_lite.runner.arguments import check_options
@@ -75,6 +76,49 @@ def test_files_behind_every_checkpoint_are_removed_and_those_of_another_future_t
     again.look({"round": 6, "test_loss": 2.0}, lambda: np.full(2, 8, np.float32))
     again.tidy(6)
     assert files() == ["round_6.safetensors"] and again.model.params.tolist() == [8, 8]
+
+
+def test_a_global_model_of_another_structure_than_the_first_parameters_goes_on(tmp_path):
+    """As of ifca, whose global model is all of its clusters'."""
+    pair = FEDSGD._replace(params=lambda state: {"one": state.server, "two": 2 * state.server})
+    second = lambda params, batch, key: loss(params["two"] / 2, batch, key)  # noqa: E731
+    options = {"algorithm": pair, "loss_fn": second, "keep_best": "test_loss"}
+    run(3, out=tmp_path / "run", **options)
+    resumed, whole = run(6, out=tmp_path / "run", resume=True, **options), run(6, **options)
+    assert resumed.best[:3] == whole.best[:3]
+    same_bits(resumed.best.params, whole.best.params)
+
+
+def test_a_file_that_is_damaged_says_so_and_lets_go_of_the_folder(tmp_path):
+    run(3, keep_best="test_loss", out=tmp_path / "run")
+    file = tmp_path / "run" / "best" / "round_3.safetensors"
+    file.write_bytes(b"no")
+    with pytest.raises(ValueError, match="round_3.safetensors cannot be read") as damaged:
+        run(6, keep_best="test_loss", out=tmp_path / "run", resume=True)
+    assert damaged.value.__notes__ == [f"keep_best: remove {file} to go on without the best model so far"]
+    file.unlink()
+    assert run(6, keep_best="test_loss", out=tmp_path / "run", resume=True).best.round == 6  # though `damaged` is still at hand
+
+
+def test_a_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    with monkeypatch.context() as during, pytest.raises(OSError, match=r"run could not be written \(.*No space left.*\): make room, then"):
+        during.setattr("fedjax_lite.runner.model_file.save_file", full)
+        run(6, keep_best="test_loss", out=tmp_path / "run")
+    assert summary(tmp_path / "run")["status"] == "failed" and not list(tmp_path.rglob("*.partial"))
+    assert run(6, keep_best="test_loss", out=tmp_path / "run", resume=True).best.round == 3
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_where_the_leader_cannot_write_a_model_no_process_goes_on(tmp_path, monkeypatch, leads):
+    monkeypatch.setattr("fedjax_lite.runner.hosts.leads", lambda: leads)
+    monkeypatch.setattr("fedjax_lite.runner.hosts.agreed", lambda failed: failed or not leads)
+    monkeypatch.setattr("fedjax_lite.runner.best.save_params", lambda *arguments: (_ for _ in ()).throw(OSError("full")))
+    best = Best("test_loss", np.zeros(2, np.float32), tmp_path, [])
+    with pytest.raises(OSError, match="full" if leads else "the process that writes has failed"):
+        best.look({"round": 1, "test_loss": 1.0}, lambda: np.zeros(2, np.float32))
 
 
 def test_an_algorithm_that_evaluates_nothing_finite_has_no_best_model(tmp_path):

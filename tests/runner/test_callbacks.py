@@ -1,6 +1,7 @@
 """on_round, on_evaluation and writers: what they are told, and when; what they raise ends a run with everything saved."""
 
 import functools
+import sys
 
 import numpy as np
 import pytest
@@ -35,8 +36,20 @@ def test_all_are_told_after_each_segment(tmp_path):
 
 
 def test_changing_a_record_changes_no_history():
+    def emptied(record):
+        for each in list(record.values()):
+            if isinstance(each, dict):  # the spread over clients
+                emptied(each)
+        record.clear()
+
+    class Emptying:
+        def write(self, records, folder):
+            for record in records:
+                emptied(record)
+
     plain = run()
-    same = run(on_round=dict.clear, on_evaluation=dict.clear)
+    assert plain.history[2]["test_clients"]["loss"]
+    same = run(on_round=emptied, on_evaluation=emptied, writers=[Emptying()])
     assert same.history == plain.history
 
 
@@ -70,6 +83,27 @@ def test_in_the_last_segment_the_run_is_finished_and_still_the_error_is_raised(t
     with pytest.raises(ZeroDivisionError):
         run(3, out=tmp_path / "run", on_evaluation=lambda record: 1 / 0)
     assert summary(tmp_path / "run")["status"] == "finished"
+
+
+def test_who_leaves_by_sys_exit_leaves_everything_saved(tmp_path):
+    def leave(record):
+        if record["round"] == 2:
+            sys.exit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        run(out=tmp_path / "run", on_round=leave)
+    told = summary(tmp_path / "run")
+    assert (told["status"], told["rounds"], told["error"]) == ("interrupted", 3, "SystemExit: 7")
+    assert (tmp_path / "run" / "params.safetensors").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"on_round": print}])
+def test_a_process_without_functions_is_asked_whether_one_has_raised(monkeypatch, options):
+    """One with functions asks all of them: another number of questions, and they would wait for each other for ever."""
+    asked = []
+    monkeypatch.setattr("fedjax_lite.runner.callbacks.agreed", lambda flag: asked.append(flag) or flag)
+    run(3, **options)
+    assert asked == [False]
 
 
 def test_a_keyboard_interrupt_returns_the_result():
