@@ -8,7 +8,7 @@ import numpy as np
 from fedjax_lite.arena.contest import Scores
 from fedjax_lite.arena.field import FACED, SKEWS
 from fedjax_lite.arena.traffic import Traffic
-from fedjax_lite.study.statistics import interval, ranks
+from fedjax_lite.study.statistics import interval, ranks, with_interval
 
 HALF, MOST = 0.5, 0.9  # shares of the score without attackers, below which a rule breaks and above which it withstands
 
@@ -156,9 +156,7 @@ def _beats(one: tuple[Any, float], other: tuple[Any, float]) -> bool:
 
 def _spread(name: str, values: np.ndarray) -> dict[str, float | None]:
     """Return the mean of values `[seeds]` under `name`, and its interval."""
-    mean, half = interval(values)
-    assert mean is not None
-    return {name: mean, f"{name}_low": None if half is None else mean - half, f"{name}_high": None if half is None else mean + half}
+    return dict(zip((name, f"{name}_low", f"{name}_high"), with_interval(values), strict=True))
 
 
 def _ranked(rows: list[dict[str, Any]], by: str, **also: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lite.refuse import is_count
-from fedjax_lite.runner.files import holds
+from fedjax_lite.runner.files import holds, read_or_empty
 from fedjax_lite.runner.folder import CONFIG, SUMMARY
 from fedjax_lite.runner.records import Records, read_records
 from fedjax_lite.study.grid import cells_of
@@ -73,8 +73,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _of_run(place: Path, name: str) -> Entry:
     """Read a run's folder."""
-    summary = _read(place / SUMMARY, json.loads)
-    config = _read(place / CONFIG, tomllib.loads)
+    summary, config = read_or_empty(place / SUMMARY, json.loads), read_or_empty(place / CONFIG, tomllib.loads)
     records = read_records(place)
     if not records:
         raise ValueError(f"{name} has no finished round (its status is {summary.get('status', 'unknown')}): run it first")
@@ -155,12 +154,3 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _key(summary: Mapping[str, Any]) -> str | None:
     """Return a run's key as its seed, of a run without settings."""
     return str(summary["key"]) if "key" in summary else None
-
-
-def _read(path: Path, parse: Any) -> dict[str, Any]:
-    """Read a file of settings or facts; an empty dict where it is absent or damaged."""
-    try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

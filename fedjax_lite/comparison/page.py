@@ -26,12 +26,13 @@ def comparison_page(found: Comparison) -> str:
     title = f"{len(found.contenders)} by {found.metric.replace('_', ' ')}"
     others = [name for name in in_order(_metrics(found.contenders)) if is_evaluation(name) and name != found.metric]
     curves = [figure for across in AGAINST.values() for figure in _figures(found.contenders, found.metric, across)]
+    beside = "".join(figure for metric in others for figure in _figures(found.contenders, metric, ROUND))
     drawn = f'<div class="wide">{html_table(rows, head, sortable=True)}</div><div class="figures">{"".join(curves)}</div>'
     shaded = "<small>Mean over the seeds, shaded from the lowest to the highest, where all runs of a contender were evaluated.</small>"
     sections = [
         Section(found.metric.replace("_", " "), drawn + shaded),
         Section("Settings that differ", f'<div class="wide">{html_table(settings[1:], settings[0])}</div>' if settings else ""),
-        Section("Other metrics", f'<div class="figures">{"".join(_over_rounds(found.contenders, others))}</div>' if others else ""),
+        Section("Other metrics", f'<div class="figures">{beside}</div>' if others else ""),
     ]
     noted = "".join(f"<p>{escape(note)}</p>" for note in found.notes)
     notes = noted if len(found.notes) <= FEW else fold(f"{len(found.notes)} notes on what is not alike", noted, unfolded=False)
@@ -41,11 +42,6 @@ def comparison_page(found: Comparison) -> str:
 def _metrics(contenders: Sequence[Contender]) -> list[str]:
     """Return the metrics that any contender has."""
     return list(dict.fromkeys(name for one in contenders for name in one.metrics()))
-
-
-def _over_rounds(contenders: Sequence[Contender], metrics: Sequence[str]) -> list[str]:
-    """Draw metrics over rounds."""
-    return [figure for metric in metrics for figure in _figures(contenders, metric, ROUND)]
 
 
 def _figures(contenders: Sequence[Contender], metric: str, across: str) -> list[str]:

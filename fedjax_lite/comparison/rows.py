@@ -8,7 +8,7 @@ import numpy as np
 from fedjax_lite.comparison.entries import BITS, Entry
 from fedjax_lite.comparison.groups import Contender
 from fedjax_lite.metrics import HOURS, is_evaluation
-from fedjax_lite.study.statistics import bootstrapped, interval
+from fedjax_lite.study.statistics import bootstrapped, with_interval
 
 __all__ = ["mean_of", "notes_of", "row_of"]
 
@@ -16,7 +16,7 @@ __all__ = ["mean_of", "notes_of", "row_of"]
 def row_of(one: Contender, metric: str, target: float, lower: bool, first: Contender) -> dict[str, Any]:
     """Return a contender's row, as `compare` says."""
     finals = np.array(list(one.by_seed(metric, one.rounds).values()), np.float64)
-    mean, half = interval(finals)
+    mean, final_low, final_high = with_interval(finals)
     curves = [run.curves[metric] for run in one.runs if metric in run.curves]
     sign = 1 if lower else -1
     bests = [np.nanargmin(sign * curve.values) for curve in curves if np.isfinite(curve.values).any()]
@@ -33,8 +33,8 @@ def row_of(one: Contender, metric: str, target: float, lower: bool, first: Conte
         "status": ", ".join(dict.fromkeys(run.status for run in one.runs)),
         "rounds": one.rounds,
         "final": mean,
-        "low": None if mean is None or half is None else mean - half,
-        "high": None if mean is None or half is None else mean + half,
+        "low": final_low,
+        "high": final_high,
         "best": mean_of(best),
         "best_round": mean_of(at),
         "rounds_to_target": mean_of(to) if None not in to else None,

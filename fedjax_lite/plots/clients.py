@@ -42,7 +42,7 @@ def clients(folder: str | Path, metric: str | None = None, width: float = COLUMN
     if not known:
         raise ValueError(f"{folder}: its clients have no metric: give the run a loss_fn")
     chosen = metric or headline(known)
-    prefix, whose, name = of_model(chosen)
+    prefix, _, name = of_model(chosen)
     by_model = {label: columns[full] for own, label in MODELS.items() if (full := prefix + own + name) in known}
     if not by_model or chosen not in known:
         raise ValueError(f"{folder}: no metric {metric!r} of clients; there are {', '.join(known)}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lite.metrics import lower_is_better, scale_of
+from fedjax_lite.metrics import headline, lower_is_better, scale_of
 from fedjax_lite.plots.style import blank, literal, styled
 from fedjax_lite.report.colors import SHADES
 from fedjax_lite.report.heat import written
@@ -42,8 +42,6 @@ def heat_map(study: Study, metric: str | None = None, width: float | None = None
     >>> [text.get_text() for text in figure.axes[0].texts][:2]
     ['0.100', '0.200']
     """
-    from fedjax_lite.metrics import headline
-
     metric = metric or headline(study.results)
     table = study.table(metric)
     shape = tuple(len(axis.rows) for axis in study.axes)

@@ -12,7 +12,19 @@ from typing import Any
 
 from fedjax_lite.refuse import short
 
-__all__ = ["DATA_PAGE", "append", "check_room", "holds", "move_aside", "read_whole", "resolve_folder", "replacing", "toml_text", "write"]
+__all__ = [
+    "DATA_PAGE",
+    "append",
+    "check_room",
+    "holds",
+    "move_aside",
+    "read_or_empty",
+    "read_whole",
+    "replacing",
+    "resolve_folder",
+    "toml_text",
+    "write",
+]
 
 DATA_PAGE = "data.html"  # what `fedjax-lite data` writes into the folder of a run to come
 RUN, STUDY = ("metrics.jsonl", "summary.json", "checkpoints"), ("study.json", "unfinished")  # one of these in a folder marks its kind
@@ -144,6 +156,15 @@ def read_whole(path: Path, parse: Callable[[str], Any], kind: type) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         wrong = short(error)
     raise ValueError(f"{path} is damaged ({wrong}): resume the run, which writes it anew")
+
+
+def read_or_empty(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """Read a file of settings or facts; an empty dict where the file is absent or damaged."""
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def append(path: Path, text: str) -> None:

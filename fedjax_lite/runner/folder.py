@@ -14,7 +14,7 @@ from fedjax_lite.report import report
 from fedjax_lite.runner.architecture import save_architecture
 from fedjax_lite.runner.checkpoint import Checkpoints
 from fedjax_lite.runner.client_table import MOST_LABELS, save_table
-from fedjax_lite.runner.files import append, move_aside, resolve_folder, toml_text, write
+from fedjax_lite.runner.files import append, move_aside, read_or_empty, resolve_folder, toml_text, write
 from fedjax_lite.runner.hosts import agreed, by_leader, common, leads, wait_for_all
 from fedjax_lite.runner.model_file import BEST, save_params
 from fedjax_lite.runner.records import METRICS, Records, lines_of, read_records
@@ -214,20 +214,11 @@ class RunFolder:
 
 def status_of(folder: Path) -> str:
     """Return the status in a folder's summary; "unknown" where the summary is absent or damaged."""
-    status = _summary(folder).get("status")
+    status = read_or_empty(folder / SUMMARY, json.loads).get("status")
     return status if isinstance(status, str) else "unknown"
 
 
 def _seconds(folder: Path) -> float:
     """Return the seconds in a folder's summary; 0 where they are absent or not finite."""
-    seconds = _summary(folder).get("seconds")
+    seconds = read_or_empty(folder / SUMMARY, json.loads).get("seconds")
     return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else 0.0
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    """Read a folder's summary; an empty dict where the summary is absent or damaged."""
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return summary if isinstance(summary, dict) else {}

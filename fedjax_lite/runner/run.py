@@ -270,7 +270,8 @@ def _totals(
     """Sum up what a history's rounds cost: the privacy that they spent, where the run is private, and their traffic; name the classes."""
     algorithm, population, hides = setup.algorithm, setup.data.population, hidden(shapes.own, shapes.uplink)
     central = is_central(setup.test)
-    names = list(dict.fromkeys(name for record in (*history, evaluated) for name in record if not inside_guarantee(name, central)))
+    known_names = dict.fromkeys(name for record in (*history, evaluated) for name in record)
+    names = [name for name in known_names if not inside_guarantee(name, central)]
     told = spending(algorithm.privacy, hides, setup.sampler, population, len(history), delta_of(delta, population), names, account)
     words = setup.data.words if not told else None  # clients' labels make the words; their names are in the table of clients alone
     known: dict[str, Any] = {"words": list(words)} if words else {}

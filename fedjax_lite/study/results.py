@@ -13,7 +13,7 @@ from fedjax_lite.report import embedded, study_report
 from fedjax_lite.report.target import OF_HOURS, OF_ROUNDS
 from fedjax_lite.runner.files import write
 from fedjax_lite.study.grid import COLUMNS, Axis
-from fedjax_lite.study.statistics import interval, ranks, rounds_to
+from fedjax_lite.study.statistics import ranks, rounds_to, with_interval
 from fedjax_lite.study.stored import fields_of, text_of
 
 TABLE, VALUES, REPORT = "table.csv", "study.json", "report.html"
@@ -77,16 +77,16 @@ class Study(NamedTuple):
             cell: dict[str, Any] = {}
             for axis, row in zip(self.axes, index, strict=True):
                 cell |= zip(axis.names, axis.rows[row], strict=True)
-            mean, low, high = _with_interval(values[index])
+            mean, low, high = with_interval(values[index])
             finite = int(np.isfinite(values[index]).sum())
             diverged = 0 if place in self.lacking.get(metric, ()) else len(self.seeds) - finite
             cell |= {"mean": mean, "low": low, "high": high, "seeds": finite, "diverged": diverged, "rank": 0}
             if target is not None:
                 first = rounds_to(self.results[metric][index], self.rounds[metric], target, lower)
-                cell |= zip(OF_ROUNDS, _with_interval(() if first is None else first), strict=True)
+                cell |= zip(OF_ROUNDS, with_interval(() if first is None else first), strict=True)
                 if self.timed(metric):
                     hour = rounds_to(self.results[metric][index], self.results[HOURS][index], target, lower)
-                    cell |= zip(OF_HOURS, _with_interval(() if hour is None else hour), strict=True)
+                    cell |= zip(OF_HOURS, with_interval(() if hour is None else hour), strict=True)
             rows.append(cell)
         order = ranks([row["mean"] for row in rows], [len(self.seeds) - row["seeds"] for row in rows], lower)
         return [row | {"rank": rank} for row, rank in zip(rows, order, strict=True)]
@@ -150,9 +150,3 @@ class Study(NamedTuple):
             ValueError: if the file holds no whole study; names the file and the place.
         """
         return cls(**fields_of(Path(folder).expanduser() / VALUES))
-
-
-def _with_interval(values: Any) -> tuple[float | None, float | None, float | None]:
-    """Return the mean and both ends of its confidence interval; None where too few values are finite."""
-    mean, half = interval(values)
-    return (mean, None, None) if mean is None or half is None else (mean, mean - half, mean + half)

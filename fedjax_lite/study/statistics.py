@@ -30,6 +30,12 @@ def interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> 
     return float(finite.mean()), float(half)
 
 
+def with_interval(values: Sequence[float] | np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """Return the mean and both ends of its confidence interval; None where too few values are finite."""
+    mean, half = interval(values)
+    return (mean, None, None) if mean is None or half is None else (mean, mean - half, mean + half)
+
+
 def bootstrapped(differences: np.ndarray, confidence: float = 0.95) -> tuple[float | None, float | None, float | None]:
     """Return the mean of paired differences and both ends of its percentile bootstrap interval; None where too few are finite.
 
