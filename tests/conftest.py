@@ -22,6 +22,7 @@ def pytest_configure(config):
         config.add_cleanup(environment.settle(ROOT))
     except RuntimeError as error:
         raise pytest.UsageError(str(error)) from None
+    config.addinivalue_line("filterwarnings", environment.HALF_WRITTEN)
     jax.devices()
     gc.set_threshold(50_000)  # tracing makes many objects that stay: by default a fourteenth of the CPU seconds goes into looking at them
     config.pluginmanager.register(costs.Costs(), "costs")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from collections import Counter
 
 import costs
@@ -24,6 +25,28 @@ def test_a_run_that_can_not_start_says_why():
     ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert ended.returncode == 4 and "jax does not start with XLA_FLAGS='--xla_no_such_flag=1'" in ended.stderr
     assert "Unknown flag in XLA_FLAGS: --xla_no_such_flag=1" in ended.stderr
+
+
+HALF = """
+import pathlib, sys
+import jax
+
+jax.jit(lambda x: x + 1)(1.0)
+for file in pathlib.Path(sys.argv[1]).iterdir():
+    file.write_bytes(file.read_bytes()[:20])
+jax.clear_caches()
+print(jax.jit(lambda x: x + 1)(1.0))
+"""
+
+
+@pytest.mark.deep
+def test_a_program_that_another_process_has_half_written_is_compiled_without_a_word(tmp_path):
+    environ = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", HALF, tmp_path], env=environ, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "2.0\n", "") and list(tmp_path.iterdir())
+    aloud = subprocess.run([sys.executable, "-W", "always", "-c", HALF, tmp_path], env=environ, capture_output=True, text=True)
+    heard = next(line for line in aloud.stderr.splitlines() if "UserWarning" in line)
+    warnings.warn(heard.split("UserWarning: ")[1], UserWarning, stacklevel=1)  # what pytest makes an error of others
 
 
 def test_costs_are_told_by_file_the_dearest_first():

@@ -23,6 +23,8 @@ WANTED = (
 SETTLED = "FEDJAX_LITE_TESTS"  # set for the processes that the first one starts
 CACHE = "FEDJAX_LITE_TEST_CACHE"  # the folder of compiled programs that is kept between runs; "off" for none
 DEFAULT_CACHE, MOST = ".cache/tests", 2**30  # bytes
+# jax writes a program in place, so another process may read half of it. It then compiles its own, and says so in a warning.
+HALF_WRITTEN = "ignore:Error reading persistent compilation cache entry"
 
 
 def settle(root: Path):
@@ -39,6 +41,7 @@ def settle(root: Path):
     os.environ["XLA_FLAGS"] = " ".join((users, *known(WANTED, users)))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), HALF_WRITTEN)))
     os.environ[SETTLED] = "settled"
     for name in ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR"):  # this process has imported jax already
         jax.config.update(name.lower(), os.environ[name])
