@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from faults import IN_FOLDERS
-from faults_beside_folders import BESIDE_FOLDERS
+from faults import FAULTS
 
-FAULTS = (*IN_FOLDERS, *BESIDE_FOLDERS)
 COPIED = "fedjax_lite tests configs docs benchmarks README.md CONTRIBUTING.md pyproject.toml Makefile".split()
 FAILED, PASSED = 1, 0  # pytest's exit statuses; higher ones are errors before any test
 
