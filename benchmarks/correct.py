@@ -20,7 +20,9 @@ import fedjax_lite as fl
 from fedjax_lite.tree import words
 
 sys.path.append(str(Path(__file__).parent.parent / "tests" / "support"))
-from contract import AGGREGATORS, ALGORITHMS, NOISE_OF_CLIENTS, POPULATION, contract_data  # noqa: E402
+from contract.groups import ALGORITHMS  # noqa: E402
+from contract.population import POPULATION, contract_data  # noqa: E402
+from contract.rules import AGGREGATORS, NOISE_OF_CLIENTS  # noqa: E402
 from problems import SIZES, softmax_params  # noqa: E402
 
 # A change of the messages by 1e-6 of themselves moves the rules' aggregates by up to 6e-5 of their largest entry.

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from contract import federate
+from contract.works import federate
 from problems import simulate, softmax_data, softmax_params
 
 import fedjax_lite as fl

@@ -1,6 +1,6 @@
 """Federated averages keep the contract of algorithms."""
 
-from contract import AVERAGES
+from contract.groups import AVERAGES
 from keeps import algorithms
 
 globals().update(algorithms(AVERAGES))

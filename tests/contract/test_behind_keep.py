@@ -1,6 +1,6 @@
 """Rules behind others keep the contract of aggregators."""
 
-from contract import BEHIND
+from contract.rules import BEHIND
 from keeps import aggregators
 
 globals().update(aggregators(BEHIND))

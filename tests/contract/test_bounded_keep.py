@@ -1,6 +1,6 @@
 """Rules that bound what one client can do keep the contract of aggregators."""
 
-from contract import BOUNDED
+from contract.rules import BOUNDED
 from keeps import aggregators
 
 globals().update(aggregators(BOUNDED))

@@ -1,6 +1,6 @@
 """Rules of each coordinate alone keep the contract of aggregators."""
 
-from contract import COORDINATES
+from contract.rules import COORDINATES
 from keeps import aggregators
 
 globals().update(aggregators(COORDINATES))

@@ -1,6 +1,6 @@
 """Rules of distances between messages keep the contract of aggregators."""
 
-from contract import DISTANCES
+from contract.rules import DISTANCES
 from keeps import aggregators
 
 globals().update(aggregators(DISTANCES))

@@ -1,6 +1,6 @@
 """Distillation keeps the contract of algorithms."""
 
-from contract import DISTILLED
+from contract.groups import DISTILLED
 from keeps import algorithms
 
 globals().update(algorithms(DISTILLED))

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import AGGREGATORS, ALGORITHMS, ALIKE, ONE_OF_EACH, POPULATION, UPLINKS, contract_data
+from contract.averages import UPLINKS
+from contract.groups import ALGORITHMS, ALIKE
+from contract.population import POPULATION, contract_data
+from contract.rules import AGGREGATORS, ONE_OF_EACH
 from flax import nnx
 from grouping import FORMS, tiered
 from problems import CLASSES, FEATURES, SIZES

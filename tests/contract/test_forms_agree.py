@@ -6,18 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import (
-    AGGREGATORS,
-    ALGORITHMS,
-    ONE_OF_EACH,
-    POPULATION,
-    SECURE,
-    WORKS,
-    assert_close,
-    contract_data,
-    federate,
-    plain,
-)
+from contract.groups import ALGORITHMS
+from contract.population import POPULATION, assert_close, contract_data, plain
+from contract.rules import AGGREGATORS, ONE_OF_EACH, SECURE
+from contract.works import WORKS, federate
 from grouping import FORMS, tiered
 from problems import SIZES, softmax_loss, softmax_params
 

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from contract import AGGREGATORS, POPULATION, WORKS, assert_close, contract_data, federate
+from contract.population import POPULATION, assert_close, contract_data
+from contract.rules import AGGREGATORS
+from contract.works import WORKS, federate
 from problems import softmax_loss, softmax_params
 
 import fedjax_lite as fl

@@ -1,6 +1,6 @@
 """Methods whose clients have models of their own keep the contract of algorithms."""
 
-from contract import PERSONAL
+from contract.personal import PERSONAL
 from keeps import algorithms
 
 globals().update(algorithms(PERSONAL))

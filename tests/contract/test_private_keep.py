@@ -1,6 +1,6 @@
 """Private means keep the contract of aggregators."""
 
-from contract import PRIVATE
+from contract.rules import PRIVATE
 from keeps import aggregators
 
 globals().update(aggregators(PRIVATE))

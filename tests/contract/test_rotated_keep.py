@@ -1,6 +1,6 @@
 """Uplinks that rotate keep the contract of algorithms."""
 
-from contract import ROTATED
+from contract.groups import ROTATED
 from keeps import algorithms
 
 globals().update(algorithms(ROTATED))

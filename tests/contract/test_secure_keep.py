@@ -1,6 +1,6 @@
 """Sums that hide their terms keep the contract of aggregators."""
 
-from contract import SECURE
+from contract.rules import SECURE
 from keeps import aggregators
 
 globals().update(aggregators(SECURE))

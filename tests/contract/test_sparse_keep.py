@@ -1,6 +1,6 @@
 """Uplinks that send little keep the contract of algorithms."""
 
-from contract import SPARSE
+from contract.groups import SPARSE
 from keeps import algorithms
 
 globals().update(algorithms(SPARSE))

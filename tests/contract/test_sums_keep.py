@@ -1,6 +1,6 @@
 """Rules that add up keep the contract of aggregators."""
 
-from contract import SUMS
+from contract.rules import SUMS
 from keeps import aggregators
 
 globals().update(aggregators(SUMS))

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from contract import KINDS
+from contract.groups import KINDS
 from processes import in_two_processes
 
 SIX = ["random at every place", "median", "work scheduled", "adaptive rate", "uplink with state", "fedgkt"]

@@ -1,6 +1,6 @@
 """Client work keeps the contract of algorithms."""
 
-from contract import WORKS
+from contract.works import WORKS
 from keeps import algorithms
 
 globals().update(algorithms([f"work {name}" for name in WORKS]))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import noisy_work
+from contract.works import noisy_work
 from problems import SIZES, softmax_data, softmax_loss, softmax_params
 from streamed import SAMPLERS
 

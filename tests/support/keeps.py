@@ -5,22 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from contract import (
-    AGGREGATORS,
-    ALGORITHMS,
-    BY_TABLE,
-    KINDS,
-    MORE_THAN_ONE,
-    NOISE_OF_CLIENTS,
-    NOISY,
-    ONE_OF_EACH,
-    POPULATION,
-    RELATED,
-    SIX,
-    assert_close,
-    contract_data,
-    federate,
-)
+from contract.groups import ALGORITHMS, BY_TABLE, KINDS, RELATED, SIX
+from contract.population import POPULATION, assert_close, contract_data
+from contract.rules import AGGREGATORS, MORE_THAN_ONE, NOISE_OF_CLIENTS, NOISY, ONE_OF_EACH
+from contract.works import federate
 from grouping import grouped, tiered
 from problems import FEATURES, dealt, softmax_params
 

@@ -18,7 +18,8 @@ from fedjax_lite.engine.placement import everywhere, mesh_of
 def contract(names):
     """Compare algorithms; the cohort has an empty slot and a client without examples."""
     import numpy as np
-    from contract import ALGORITHMS, assert_close, contract_data
+    from contract.groups import ALGORITHMS
+    from contract.population import assert_close, contract_data
     from problems import dealt, softmax_params
 
     from fedjax_lite.checks.trial import cohort_of

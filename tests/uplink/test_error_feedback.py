@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from compressed import COMPRESSORS, flat, once
-from contract import federate
+from contract.works import federate
 from problems import softmax_data, softmax_params
 
 import fedjax_lite as fl

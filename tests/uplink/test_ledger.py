@@ -9,7 +9,7 @@ import optax
 import pytest
 import scipy.stats
 from compressed import bits, lognormal, message, once, update
-from contract import federate
+from contract.works import federate
 from problems import simulate, softmax_data, softmax_loss, softmax_params
 
 import fedjax_lite as fl

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import contract_data
+from contract.population import contract_data
 from keeps import check_on_eight_devices, not_so
 from problems import SIZES, simulate, softmax_data, softmax_loss, softmax_params
 
