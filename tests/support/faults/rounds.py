@@ -92,7 +92,7 @@ FAULTS = (
     Fault("a perplexity is better when it is higher", "metrics.py", "test_metrics.py",
         "perplexity perplexities ppl nll",
         "nll"),
-    Fault("what a round costs is shown before what came of it", "metrics.py", "report study/test_study_table.py",
+    Fault("what a round costs is shown before what came of it", "metrics.py", "report study/test_study_page.py",
         "0 if is_evaluation(metric) else 1 + is_cost(metric)",
         "0 if is_evaluation(metric) else 2 - is_cost(metric)"),
     Fault("the training loss counts as inside the guarantee", "metrics.py", "test_metrics.py configuration/test_privacy_section.py privacy/test_private_runs.py",
