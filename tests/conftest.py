@@ -25,7 +25,8 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", environment.HALF_WRITTEN)
     jax.devices()
     gc.set_threshold(50_000)  # tracing makes many objects that stay: by default a fourteenth of the CPU seconds goes into looking at them
-    config.pluginmanager.register(costs.Costs(), "costs")
+    config.pluginmanager.register(counted := costs.Costs(), "costs")
+    config.pluginmanager.register(Forgetful(counted), "forgetful")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -40,12 +41,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 
 
-def pytest_runtest_teardown(item, nextitem):
-    """Forget the compiled programs where there are many, rather between groups: each takes several of the memory mappings that a process
-    may have (65530 on Linux), and the compiler crashes where they end."""
-    group, following = (one and one.get_closest_marker("xdist_group") for one in (item, nextitem))
-    if mappings() > (15000 if group != following else 40000):
-        jax.clear_caches()
+class Forgetful:
+    """Forgets the compiled programs where there are many, rather between groups: each takes several of the memory mappings that a process
+    may have (65530 on Linux), and the compiler crashes where they end. To count them takes milliseconds."""
+
+    def __init__(self, counted):
+        self.counted, self.looked = counted, 0
+
+    def pytest_runtest_teardown(self, item, nextitem):
+        if self.counted.programs < self.looked + 100:
+            return
+        self.looked = self.counted.programs
+        group, following = (one and one.get_closest_marker("xdist_group") for one in (item, nextitem))
+        if mappings() > (15000 if group != following else 40000):
+            jax.clear_caches()
 
 
 def mappings():
