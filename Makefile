@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
-QUICK := -m quick tests/test_structure.py tests/contract fedjax_lite
+SHAPES := --jaxtyping-packages=fedjax_lite,beartype.beartype # of arguments and results, as annotated: a fifth of the CPU seconds
+QUICK := $(SHAPES) -m quick tests/test_structure.py tests/contract fedjax_lite
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 .PHONY: run test test-deep quick lowest lint docs clean
@@ -12,7 +13,7 @@ test: .venv/installed-test
 	$(PYTEST)
 
 test-deep: .venv/installed-test
-	$(PYTEST) -m deep
+	$(PYTEST) $(SHAPES) -m deep
 
 quick: .venv/installed-test
 	$(PYTEST) $(QUICK)

@@ -53,7 +53,7 @@ class Forgetful:
             return
         self.looked = self.counted.programs
         group, following = (one and one.get_closest_marker("xdist_group") for one in (item, nextitem))
-        if mappings() > (15000 if group != following else 40000):
+        if mappings() > (30000 if group != following else 45000):
             jax.clear_caches()
 
 
