@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 collect_ignore = [] if find_spec("torch") else ["support/torch_twins.py"]  # its examples would be looked for
-METHODS = [ROOT / "fedjax_lite" / "algorithms" / room for room in ("optimisation", "personal")]
+ROOMS = "algorithms/optimisation", "algorithms/personal", "models/networks"  # whose examples are whole runs, or large
+DEEPER = [ROOT / "fedjax_lite" / room for room in ROOMS]
 
 
 def pytest_configure(config):
@@ -32,11 +33,11 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick,
-    those of methods, whole runs that stand beside tables, deep."""
+    those of `DEEPER` deep."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
-            method = item.path.parent in METHODS and item.path.stem not in ("fedavg", "pieces", "adaptive")
-            item.add_marker("deep" if method else "quick")
+            deeper = item.path.parent in DEEPER and item.path.stem not in ("fedavg", "pieces", "adaptive")
+            item.add_marker("deep" if deeper else "quick")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 

@@ -135,6 +135,7 @@ def test_a_store_is_streamed_to_the_results_of_memory(shell, stored, tmp_path):
         assert (tmp_path / "streamed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.deep
 def test_a_store_is_streamed(shell, stored, tmp_path):
     status, out, err = shell("run stored.toml --devices 1 --out streamed")
     assert (status, err) == (0, "") and out.startswith("finished after 4 rounds")

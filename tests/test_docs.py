@@ -56,11 +56,8 @@ CHEAP = (
     "docs/data_sources.md",
     "docs/data.md",
     "docs/formats.md",
-    "docs/models.md",
     "docs/partitions.md",
-    "docs/plots.md",
     "docs/schedules.md",
-    "docs/speed.md",
     "docs/tables_and_text.md",
 )
 DEAR = "docs/aggregators.md", "docs/distillation.md", "docs/studies.md"

@@ -211,6 +211,7 @@ def stayed(tmp_path_factory):
     return run_of_models_that_stay(tmp_path_factory.mktemp("stayed") / "run", 2)
 
 
+@pytest.mark.deep
 def test_models_that_stay_have_rows_of_their_own_family_only(stayed):
     state, history = stayed.state, stayed.history
     assert state.own[0].model.shape == (FIRST, FEATURES, CLASSES) and state.own[1].model["narrow"].shape == (3, 2, CLASSES)

@@ -16,6 +16,7 @@ def sine(x):
     return forms.by_platform(x, cpu=jnp.sin, accelerator=jnp.cos)
 
 
+@pytest.mark.deep
 def test_what_is_asked_decides(monkeypatch):
     monkeypatch.delenv(forms.VARIABLE, raising=False)
     assert forms.requested() == "auto" and forms.cpu() and not forms.cpu(platform=False)

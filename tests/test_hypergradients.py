@@ -77,7 +77,7 @@ def loss_after(algorithm, held):
     return fl.evaluate(quadratics.loss_fn, algorithm.params(state), held)["loss"].total.sum()
 
 
-@tiered("name", RUNS, ("fedprox", "scaffold"))
+@tiered("name", RUNS, ("fedprox",))
 def test_derivatives_are_those_by_differences(name, x64):
     """By all numbers of a run, in one program."""
     at, make = RUNS[name]

@@ -216,6 +216,7 @@ def test_the_servers_rate_is_on_the_rounds_clock_and_its_value_exists():
         falls(fl.sgd_work(slope_loss, optax.sgd(0.1)), server=fl.optimizer_server(optax.sgd(1.0), value="los"))
 
 
+@pytest.mark.deep
 def test_a_run_with_an_adaptive_rate_can_be_differentiated():
     def moved(start):
         return jnp.sum(adaptive(quadratic_data(), start, rounds=3, engine=fl.padded())[0])

@@ -13,7 +13,7 @@ import yaml
 from pages import PAGES, ROOT
 
 import fedjax_lite as fl
-from fedjax_lite.comparison.expected import bands_of
+from fedjax_lite.comparison.bands import bands_of
 from fedjax_lite.configuration.config import load
 from fedjax_lite.configuration.grid import grid_of
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 
+@pytest.mark.deep
 def test_flags_that_xla_does_not_know_are_left_out():
     assert environment.known(("--xla_cpu_max_isa=AVX", "--xla_no_such_flag=1")) == ("--xla_cpu_max_isa=AVX",)
 

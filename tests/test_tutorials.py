@@ -51,7 +51,7 @@ NOTEBOOKS = {
     "quickstart": [],
     "study": [("rounds=50", "rounds=5"), ("seeds=3", "seeds=2")],
 }
-CHEAP = "docs/tutorials/on_disk.md", "docs/notebooks/study.ipynb"
+CHEAP = ("docs/tutorials/on_disk.md",)
 CUTS = {f"docs/tutorials/{name}.md": cuts for name, cuts in TUTORIALS.items()}
 CUTS |= {f"docs/notebooks/{name}.ipynb": cuts for name, cuts in NOTEBOOKS.items()}
 FOUND = [

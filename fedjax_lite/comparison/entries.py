@@ -15,7 +15,7 @@ from fedjax_lite.runner.records import Records, read_records
 from fedjax_lite.study.grid import cells_of
 from fedjax_lite.study.results import VALUES, Study
 
-__all__ = ["BITS", "Curve", "Entry", "entries_of", "flat", "study_in"]
+__all__ = ["BITS", "Curve", "Entry", "entries_of", "flat", "kind_in", "study_in"]
 
 BITS = "bits"  # the curve of bits that were sent so far, both ways, all clients together
 SEED = "seed"
@@ -51,12 +51,19 @@ def entries_of(folder: str | Path) -> list[Entry]:
         ValueError: for a folder that holds neither, and for one without a finished round.
     """
     place = Path(folder).expanduser()
-    kind = holds(place) if place.is_dir() else ""
-    if kind == "run":
-        return [_of_run(place, str(folder))]
-    if kind == "study":
-        return _of_study(place, str(folder))
-    raise ValueError(f"{folder} holds no run or study: name the folder that fedjax-lite run or study has written")
+    return [_of_run(place, str(folder))] if kind_in(place) == "run" else _of_study(place, str(folder))
+
+
+def kind_in(folder: Path) -> str:
+    """Tell what a folder holds, "run" or "study".
+
+    Raises:
+        ValueError: for a folder that holds neither.
+    """
+    kind = holds(folder) if folder.is_dir() else ""
+    if not kind:
+        raise ValueError(f"{folder} holds no run or study: name the folder that fedjax-lite run or study has written")
+    return kind
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,27 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lite.comparison.entries import study_in
+from fedjax_lite.comparison.bands import EXAMPLE, Band, bands_of
+from fedjax_lite.comparison.entries import kind_in, study_in
 from fedjax_lite.metrics import shown
-from fedjax_lite.refuse import is_number
-from fedjax_lite.runner.files import holds, read_whole
+from fedjax_lite.runner.files import read_whole
 from fedjax_lite.runner.folder import CONFIG, SUMMARY
 from fedjax_lite.runner.records import read_records
 from fedjax_lite.study.results import Study
 
-__all__ = ["Band", "Checked", "bands_of", "check"]
-
-EXAMPLE = "test_accuracy = [0.9, 1.0]"
-
-
-class Band(NamedTuple):
-    """What a metric is expected to be."""
-
-    metric: str
-    low: float
-    high: float
-    round: int | None = None  # at that round; None: at the end
-    of: tuple[tuple[str, Any], ...] = ()  # of a study: axis -> value of the cells that are meant
+__all__ = ["Checked", "check"]
 
 
 class Checked(NamedTuple):
@@ -44,29 +32,6 @@ class Checked(NamedTuple):
     def __str__(self) -> str:
         """A line a band."""
         return "\n".join(map(_line, self.rows))
-
-
-def bands_of(expected: Any) -> list[Band]:
-    """Read a table [expected]: metric = [low, high]; round_N = {...} at a round; cells = [{ of = {...}, ... }] of a study.
-
-    Raises:
-        ValueError: naming the entry.
-
-    >>> bands_of({"test_accuracy": [0.9, 1], "round_10": {"test_loss": [0, 2.5]}})[1]
-    Band(metric='test_loss', low=0.0, high=2.5, round=10, of=())
-    """
-    if not isinstance(expected, Mapping) or not expected:
-        raise ValueError(f"expected must be a table of bands, such as {EXAMPLE}, got {expected!r}")
-    found: list[Band] = []
-    for name, value in expected.items():
-        number = str(name).removeprefix("round_")
-        if name == "cells":
-            found += _of_cells(value)
-        elif isinstance(value, Mapping) and number.isdecimal() and int(number):
-            found += [band._replace(round=int(number)) for band in bands_of(value)]
-        else:
-            found.append(_band(str(name), value))
-    return found
 
 
 def check(folder: str | Path) -> Checked:
@@ -95,14 +60,11 @@ def check(folder: str | Path) -> Checked:
     [True, False]
     """
     place = Path(folder).expanduser()
-    kind = holds(place) if place.is_dir() else ""
-    if kind == "study":
+    if kind_in(place) == "study":
         study = study_in(place)
         bands = _bands(study.made.get("expected"), folder)
         of_cells = [band for band in bands if band.of] or bands
         return Checked([row for band in of_cells for row in _in_study(study, band)])
-    if kind != "run":
-        raise ValueError(f"{folder} holds no run or study: name the folder that fedjax-lite run or study has written")
     config, summary = read_whole(place / CONFIG, tomllib.loads, dict), read_whole(place / SUMMARY, json.loads, dict)
     bands = [band for band in _bands(config.get("expected"), folder) if not band.of]
     if (status := summary.get("status", "unknown")) not in ("finished", "converged"):
@@ -118,25 +80,6 @@ def _bands(expected: Any, folder: str | Path) -> list[Band]:
     if expected is None:
         raise ValueError(f"{folder}: its configuration has no table [expected]: add one with bands, such as {EXAMPLE}, and run it")
     return bands_of(expected)
-
-
-def _band(metric: str, value: Any) -> Band:
-    """Read one band."""
-    pair = value if isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value)) else None
-    if pair is None or not pair[0] <= pair[1]:
-        raise ValueError(f"expected.{metric} must be a band [low, high], such as {EXAMPLE}, got {value!r}")
-    return Band(metric, float(pair[0]), float(pair[1]))
-
-
-def _of_cells(cells: Any) -> list[Band]:
-    """Read the bands of a study's cells."""
-    if not isinstance(cells, list) or not all(isinstance(cell, Mapping) and isinstance(cell.get("of"), Mapping) for cell in cells):
-        raise ValueError(f'expected.cells must be a list of tables, such as {{ of = {{ aggregator = "mean" }}, {EXAMPLE} }}, got {cells!r}')
-    return [
-        band._replace(of=tuple(cell["of"].items()))
-        for cell in cells
-        for band in bands_of({name: value for name, value in cell.items() if name != "of"})
-    ]
 
 
 def _in_study(study: Study, band: Band) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import optax
 from fedjax_lite import attacks
 from fedjax_lite.base import Aggregator, Algorithm, Key, Mechanism, Tree
 from fedjax_lite.clients import Family
-from fedjax_lite.comparison.expected import bands_of
+from fedjax_lite.comparison.bands import bands_of
 from fedjax_lite.configuration.aggregator import aggregator_of, of_messages
 from fedjax_lite.configuration.algorithm import algorithm_of
 from fedjax_lite.configuration.attack import attack_of

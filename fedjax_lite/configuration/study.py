@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lite.base import Mean, Tree
-from fedjax_lite.comparison.expected import bands_of
+from fedjax_lite.comparison.bands import bands_of
 from fedjax_lite.configuration.build import Parts, mechanism_of, parts, sampler_of
 from fedjax_lite.configuration.call import refusing
 from fedjax_lite.configuration.clock import made_on_host, takes_durations

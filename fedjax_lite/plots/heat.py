@@ -1,6 +1,5 @@
 """Heat maps of a study's cells, their mean over the seeds and its spread."""
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from fedjax_lite.metrics import headline, lower_is_better, scale_of
 from fedjax_lite.plots.style import blank, literal, styled
 from fedjax_lite.report.colors import SHADES
+from fedjax_lite.report.facets import facets
 from fedjax_lite.report.heat import written
 from fedjax_lite.study import Study
 
@@ -44,28 +44,20 @@ def heat_map(study: Study, metric: str | None = None, width: float | None = None
     """
     metric = metric or headline(study.results)
     table = study.table(metric)
-    shape = tuple(len(axis.rows) for axis in study.axes)
-    means = np.array([np.nan if row["mean"] is None else row["mean"] for row in table]).reshape(shape)
-    halves = np.array([np.nan if row["low"] is None else (row["high"] - row["low"]) / 2 for row in table]).reshape(shape)
-    longest = sorted(range(len(shape)), key=lambda i: -shape[i])[:2]
-    others = [i for i in range(len(shape)) if i not in longest]
-    facets = list(itertools.product(*(range(shape[i]) for i in others)))
-    rows, columns = ([*longest, None, None])[:2]
-    size = (shape[rows] if rows is not None else 1), (shape[columns] if columns is not None else 1)
-    width = width or 1.0 + CELL[0] * size[1]
-    figure, grid = blank(width, rows=len(facets), height=len(facets) * (0.75 + CELL[1] * size[0]))
-    for place, ((axes,), fixed) in enumerate(zip(grid, facets, strict=True)):
-        order = [*others, *(i for i in (rows, columns) if i is not None)]
-        at = lambda values: values.transpose(order)[tuple(fixed)].reshape(size)  # noqa: B023, E731
-        _map(axes, metric, at(means), at(halves), (np.nanmin(means), np.nanmax(means)) if np.isfinite(means).any() else (0.0, 1.0))
-        labels = [study.axes[i].labels if i is not None else ("",) for i in (rows, columns)]
-        names = [", ".join(study.axes[i].names) if i is not None else "" for i in (rows, columns)]
-        axes.set_yticks(range(size[0]), map(literal, labels[0]))
-        axes.set_xticks(range(size[1]), map(literal, labels[1]), rotation=0 if max(map(len, labels[1])) < 8 else 30, ha="center")
-        axes.set_ylabel(literal(names[0]))
-        axes.set_xlabel(literal(names[1]) if place == len(facets) - 1 else "")
-        said = ", ".join(f"{', '.join(study.axes[i].names)} {study.axes[i].labels[k]}" for i, k in zip(others, fixed, strict=True))
-        axes.set_title(literal(said or metric.replace("_", " ")))
+    means = np.array([np.nan if row["mean"] is None else row["mean"] for row in table])
+    halves = np.array([np.nan if row["low"] is None else (row["high"] - row["low"]) / 2 for row in table])
+    span = (np.nanmin(means), np.nanmax(means)) if np.isfinite(means).any() else (0.0, 1.0)
+    maps = list(facets({", ".join(axis.names): axis.labels for axis in study.axes}))
+    down, along = maps[0].labels
+    width = width or 1.0 + CELL[0] * len(along)
+    figure, grid = blank(width, rows=len(maps), height=len(maps) * (0.75 + CELL[1] * len(down)))
+    for (axes,), facet in zip(grid, maps, strict=True):
+        _map(axes, metric, means[facet.cells], halves[facet.cells], span)
+        axes.set_yticks(range(len(down)), map(literal, down))
+        axes.set_xticks(range(len(along)), map(literal, along), rotation=0 if max(map(len, along)) < 8 else 30, ha="center")
+        axes.set_ylabel(literal(facet.names[0]))
+        axes.set_xlabel(literal(facet.names[1]) if facet is maps[-1] else "")
+        axes.set_title(literal(facet.caption or metric.replace("_", " ")))
     return figure
 
 

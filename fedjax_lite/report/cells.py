@@ -1,6 +1,5 @@
 """The figures of a study's metric: heat maps with the spread over the seeds, and curves with bands over the seeds."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 from fedjax_lite.metrics import scale_of, shown
 from fedjax_lite.report.axis import ROUND
 from fedjax_lite.report.chart import line_chart
+from fedjax_lite.report.facets import combinations, facets, longest
 from fedjax_lite.report.heat import heat_map, written
 from fedjax_lite.report.ranked import interval_of
 from fedjax_lite.report.strokes import STROKES
@@ -21,47 +21,21 @@ __all__ = ["cell_curves", "heat_maps", "over_axes"]
 MOST_FIGURES = 48  # figures of a metric's curves, at most
 
 
-def _layout(axes: Mapping[str, Sequence[str]]) -> tuple[list[int], list[int]]:
-    """Return the indices of the two longest axes, rows and columns of a heat map, and the indices of the other axes."""
-    longest = sorted(range(len(axes)), key=lambda i: -len(list(axes.values())[i]))
-    return longest[:2], sorted(longest[2:])
-
-
-def _facets(axes: Mapping[str, Sequence[str]], others: Sequence[int]) -> list[tuple[dict[int, int], str]]:
-    """Return each combination of rows of the axes `others`: axis -> row, and a caption."""
-    names, labels = list(axes), list(axes.values())
-    combinations = itertools.product(*(range(len(labels[i])) for i in others))
-    return [
-        (dict(zip(others, places, strict=True)), ", ".join(f"{names[i]} {labels[i][k]}" for i, k in zip(others, places, strict=True)))
-        for places in combinations
-    ]
-
-
 def heat_maps(
     axes: Mapping[str, Sequence[str]], metric: str, table: Sequence[Mapping[str, Any]], lower: bool, ends: np.ndarray
 ) -> list[str]:
     """Draw a heat map for each combination of the axes that are neither rows nor columns, all on one scale."""
-    shape = [len(labels) for labels in axes.values()]
-    (rows, columns), others = (*_layout(axes)[0], None, None)[:2], _layout(axes)[1]
-    names, labels = [*axes, ""], [*axes.values(), ("",)]
     means = [row["mean"] for row in table if row["mean"] is not None]
     span = (min(means), max(means)) if means else None
     spread = [_deviation(each) for each in ends.reshape(-1, ends.shape[-1])]
-    figures = []
     say = partial(shown, metric, form=written)
-    for fixed, caption in _facets(axes, others):
-
-        def at(i, j, fixed=fixed):
-            place = fixed | ({} if rows is None else {rows: i}) | ({} if columns is None else {columns: j})
-            return int(np.ravel_multi_index([place[k] for k in range(len(shape))], shape)) if shape else 0
-
-        down, along = labels[-1 if rows is None else rows], labels[-1 if columns is None else columns]
-        places = [[at(i, j) for j in range(len(along))] for i in range(len(down))]
-        values = [[table[k]["mean"] for k in row] for row in places]
-        notes = [[_note(metric, table[k]) for k in row] for row in places]
-        around = [[spread[k] for k in row] for row in places]
-        title = caption or " by ".join(names[k] for k in (rows, columns) if k is not None) or "all"
-        figures.append(heat_map(title, down, along, values, notes, span, lower, say, around))
+    figures = []
+    for facet in facets(axes):
+        values = [[table[k]["mean"] for k in row] for row in facet.cells]
+        notes = [[_note(metric, table[k]) for k in row] for row in facet.cells]
+        around = [[spread[k] for k in row] for row in facet.cells]
+        title = facet.caption or " by ".join(filter(None, facet.names)) or "all"
+        figures.append(heat_map(title, *facet.labels, values, notes, span, lower, say, around))
     return figures
 
 
@@ -97,18 +71,18 @@ def cell_curves(
     if not axes:
         axes, values, points = {"": ("",)}, values[None], points[None] if isinstance(points, np.ndarray) else points
     values = values / scale_of(metric)
-    longest = _layout(axes)[0][0]
-    labels = list(axes.values())[longest]
+    (of_curves,), others = longest(axes, 1)
+    labels = list(axes.values())[of_curves]
     with np.errstate(invalid="ignore"):
         means = values.mean(axis=-2)
     finite = means[np.isfinite(means)]
     span = (float(finite.min()), float(finite.max())) if finite.size else ()
     figures = []
-    for fixed, caption in _facets(axes, [i for i in range(len(axes)) if i != longest]):
+    for fixed, caption in combinations(axes, others):
         for start in range(0, len(labels), len(STROKES)):
             curves, bands = {}, []
             for k in range(start, min(start + len(STROKES), len(labels))):
-                places = fixed | {longest: k}
+                places = fixed | {of_curves: k}
                 index = tuple(places[i] for i in range(len(axes)))
                 of_seeds, xs = values[index].astype(np.float64), points  # [seeds, points]
                 if isinstance(points, np.ndarray):

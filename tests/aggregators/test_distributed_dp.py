@@ -46,6 +46,7 @@ def test_the_sum_is_that_of_pythons_integers_modulo_2_to_the_bits(kind, bits):
 in_batches = pytest.mark.parametrize("kind", [ddgauss, pytest.param(skellam, marks=pytest.mark.deep)])
 
 
+@pytest.mark.deep
 @in_batches
 def test_the_mean_has_no_bias_and_the_error_of_its_noise(kind):
     gamma, z = 0.5, 0.3

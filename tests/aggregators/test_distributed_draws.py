@@ -5,11 +5,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.stats
 
 import fedjax_lite as fl
 
 
+@pytest.mark.deep
 def test_noise_knows_nothing_of_the_rounding():
     """Each of many numbers 1.5 (or -1.5) goes up or down by chance, and its noise of deviation 2 does not depend on which."""
     message, keys = jnp.zeros((1, 4096)).at[0, 0].set(1.5 * math.sqrt(4096)), jax.random.split(jax.random.key(2), 10)

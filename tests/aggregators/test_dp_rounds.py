@@ -120,6 +120,7 @@ def test_an_optimizer_that_reads_the_loss_is_refused():
         once(fl.optimizer_server(optax.sgd(1.0), value="loss"))
 
 
+@pytest.mark.deep
 def test_under_attack_it_is_private_for_attackers_that_do_not_see_everything():
     work, byzantine = fl.sgd_work(softmax_loss, optax.sgd(0.1)), fl.attacks.byzantine(1, 7)
     for attack, provided in ((fl.attacks.ipm(), "attackers see no message but their own"), (fl.attacks.label_flip(3), "")):

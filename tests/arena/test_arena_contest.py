@@ -58,6 +58,7 @@ def small():
     return field(4, 1)
 
 
+@pytest.mark.deep
 def test_the_mean_ranks_below_the_median_under_noise(small):
     rules = {name: contest(small, RULES[name], GAUSSIAN, clean=False) for name in ("mean", "median")}
     assert [row["rule"] for row in rank_rules(rules, ["gaussian"])] == ["median", "mean"]

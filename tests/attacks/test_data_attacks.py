@@ -57,6 +57,7 @@ def trained(name, bad):
     return params, {metric: float(x.total.sum() / x.count.sum()) for metric, x in sums.items()}, {m: x.count.sum() for m, x in sums.items()}
 
 
+@pytest.mark.deep
 def test_a_backdoor_is_learned_and_measured_on_other_classes_only():
     _, clean, _ = trained("backdoor", NOBODY)
     _, dirty, counts = trained("backdoor", np.arange(CLIENTS) == 2)

@@ -32,7 +32,7 @@ def asked():
     return jax.device_get(found(np.arange(TIMES) * 1.0))
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.deep] * (name == "twenty")) for name in LAWS])
 def test_host_and_device_answer_the_same_in_every_order(name):
     for times in (range(TIMES), (29, 3, 3, 4, 17, 0)):
         there = LAWS[name].on_host(CLIENTS)

@@ -56,6 +56,7 @@ def test_a_job_that_takes_the_process_with_it_is_told_and_the_others_go_on(tmp_p
     assert not stopped and all(line == {"job": name, "norm": 1.0} for name, line in lines.items())
 
 
+@pytest.mark.deep
 def test_a_job_that_hangs_is_told_and_the_others_go_on(tmp_path, monkeypatch):
     lines, _ = run(tmp_path, monkeypatch, dict(zip(PLAN, ("time.sleep(60)", FINE, FINE, FINE), strict=True)), longest=3.0)
     assert lines["correct/a"]["failed"] == "not done after 3 s" and lines["lanes/d"]["norm"] == 1

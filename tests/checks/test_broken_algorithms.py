@@ -107,8 +107,11 @@ BROKEN = {
 }
 
 
-# A second way to break a property.
-AGAIN = (
+# A second way to break a property, or many operations.
+DEEPER = (
+    "another value when compiled",
+    "another value when mapped",
+    "knows how many devices there are",
     "the first slot is told apart",
     "an empty slot's id matters",
     "counts who did not come",
@@ -117,7 +120,7 @@ AGAIN = (
 )
 
 
-@pytest.mark.parametrize("wrong", [pytest.param(wrong, marks=pytest.mark.deep if wrong in AGAIN else ()) for wrong in BROKEN])
+@pytest.mark.parametrize("wrong", [pytest.param(wrong, marks=pytest.mark.deep if wrong in DEEPER else ()) for wrong in BROKEN])
 def test_a_broken_algorithm_is_caught(wrong):
     property, make = BROKEN[wrong]
     report = checks.algorithm(make, DATA, jnp.zeros(()), values=(0.1, 0.2), only=[property])

@@ -67,6 +67,7 @@ def test_only_some_properties_are_asked():
         checks.aggregator(MEAN, only=["speed"])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("clients, f", [(5, 2), (6, 2), (9, 4)])
 def test_the_breakdown_of_the_median_follows_the_number_of_clients(clients, f):
     assert checks.aggregator(aggregators.median(), clients=clients, message=jnp.zeros(9), only=[FAR], seed=3).breakdown == f
@@ -169,6 +170,7 @@ def test_a_rule_that_can_not_run_gives_rows_not_a_traceback(wrong):
     assert not report.ok and report.breakdown is None and "\n" not in report.rows[0].evidence
 
 
+@pytest.mark.deep
 def test_any_message():
     message = (jnp.zeros((2, 3, 2), jnp.bfloat16), [jnp.zeros(0), 1.0])
     assert checks.aggregator(aggregators.median(), clients=4, message=message, only=[ORDER, GROUPS, SHAPE]).ok
@@ -176,6 +178,7 @@ def test_any_message():
     assert few.ok and few.holds("inside the convex hull") == "not applicable"
 
 
+@pytest.mark.deep
 def test_double_precision_is_asked_for_more(x64):
     """A sum in float32 keeps the contract in float32 alone."""
     short = per_leaf(lambda x, c: mean_in_half(x.astype(jnp.float32), c).astype(x.dtype))

@@ -54,7 +54,7 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-KINDS = ["clock", "oort", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("arrivals", "power of choice"))]
+KINDS = ["clock", *(pytest.param(kind, marks=pytest.mark.deep) for kind in ("oort", "arrivals", "power of choice"))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -102,6 +102,7 @@ def test_a_clock_says_what_it_counts(tmp_path):
     assert "accuracy over virtual hours" in page and "Staleness" not in page
 
 
+@pytest.mark.deep
 def test_a_plan_tells_the_hours_and_the_staleness_of_a_run():
     for kind, line in (("clock", "waited for"), ("arrivals", "staleness")):
         algorithm, sampler = made(kind)

@@ -206,6 +206,7 @@ def test_of_candidates_only_those_who_were_chosen_are_waited_for(x64):
     assert "taking" not in history
 
 
+@pytest.mark.deep
 def test_a_sampler_with_a_memory_keeps_it_under_a_clock():
     oort = fl.sampling.oort(loss_fn, clients=2, durations=COMPUTE + DOWN + UP)
     _, alone = after_three_rounds(oort)

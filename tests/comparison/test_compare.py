@@ -97,6 +97,7 @@ def test_who_is_whose_seed():
     assert flat({"a": {}, "b": {"c": None}}) == {"a": {}, "b.c": None}
 
 
+@pytest.mark.deep
 def test_folders_of_runs_and_studies_from_the_command_line(tmp_path, monkeypatch, capsys):
     shell = shell_in(tmp_path, monkeypatch, capsys)
     (tmp_path / "grid.toml").write_text(TEXT + "[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseeds = 2\n")

@@ -8,7 +8,7 @@ from shells import TEXT, shell_in
 from tiny import edited
 
 import fedjax_lite as fl
-from fedjax_lite.comparison.expected import Band, bands_of
+from fedjax_lite.comparison.bands import Band, bands_of
 from fedjax_lite.configuration.build import build
 from fedjax_lite.configuration.study import study_of
 
@@ -79,6 +79,7 @@ def test_what_cannot_be_checked_is_refused(tmp_path):
         fl.check(tmp_path / "stopped")
 
 
+@pytest.mark.deep
 def test_runs_and_studies_from_the_command_line(tmp_path, monkeypatch, capsys):
     shell = shell_in(tmp_path, monkeypatch, capsys)
     expected = "[expected]\ntrain_accuracy = [0, 1]\n"

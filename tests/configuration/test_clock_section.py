@@ -69,6 +69,7 @@ seeds = 2
 """
 
 
+@pytest.mark.deep
 def test_a_study_gives_each_seed_its_devices_and_equals_its_runs(config):
     study = study_of(config(more=CLOCK + GRID))(progress=False)
     assert study.programs == 2  # seeds and learning rates are operands
@@ -124,6 +125,7 @@ def test_a_private_aggregator_knows_no_clock_that_leaves_clients_out(config):
         build(config(private, poisson, "clock.deadline=2000.0"))
 
 
+@pytest.mark.deep
 def test_oort_knows_how_long_clients_take(config):
     oort = 'sampling={ name = "oort", clients = 2 }'
     built = build(config(oort))

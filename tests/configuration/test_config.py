@@ -106,6 +106,7 @@ def test_an_aggregator_that_wraps_another_takes_a_table(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, mean)
 
 
+@pytest.mark.deep
 def test_targets_that_are_numbers_make_a_regression(made):
     numbers = (("y = [0, 1, 1]", "y = [[0.5, 1], [1, 2], [1, 3]]"), ("y = [2]", "y = [[2, 2]]"))
     for name in ("mlp", "linear"):

@@ -61,7 +61,7 @@ def test_each_says_how_to_run_it(name):
     assert any(f'"{name}.toml"' in text for text in tests)
 
 
-@grouped("name", list(CONFIGS), deep=("robustness", "distill_families"))
+@grouped("name", list(CONFIGS), deep=[name for name in CONFIGS if name not in ("quickstart", "two_clients", "dp_fedavg", "har")])
 def test_its_parts_fit_together(name, stand_ins):
     """A round is traced, of a study its first cell; nothing is compiled."""
     traced(next(cells(name, stand_ins)))

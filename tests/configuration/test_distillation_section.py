@@ -69,7 +69,7 @@ KINDS = {
 }
 
 
-@tiered("name", KINDS, ("models travel, their mean is taught", "models stay"))
+@tiered("name", KINDS, ("models travel, their mean is taught",))
 def test_what_travels(config, name):
     replace, up, down = KINDS[name]
     _, told = after_a_round(config(*replace, overrides=QUICK))
@@ -211,6 +211,7 @@ def test_sections_that_nothing_uses_are_refused(config):
         config((whole, ""))
 
 
+@pytest.mark.deep
 def test_byzantine_clients_and_privacy_in_a_configuration(config):
     attacked = build(config(("[engine]", '[attack]\nname = "sign_flip"\nnum_byzantine = 1\n[engine]')))
     assert attacked.args[0].privacy is None

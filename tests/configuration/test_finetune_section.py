@@ -65,6 +65,7 @@ def test_a_run_and_a_study_say_the_same_of_fine_tuning_and_new_clients(config, t
         np.testing.assert_allclose(found[f"test_{whose}worst_accuracy"].item(), spread["worst_decile"], rtol=1e-5)
 
 
+@pytest.mark.deep
 def test_its_own_optimizer_batches_and_leaves_or_those_of_the_clients(config):
     bound = build(config()).keywords
     assert bound["finetune"].batches == fl.Batches(20, epochs=2) and bound["finetune"].leaves == "all"

@@ -41,6 +41,7 @@ def test_labels_of_0_and_1_decide_the_number_of_outputs(loss, labels, outputs):
         outputs_of(Config({"data": {"labels": "numbers"}, "model": {"loss": loss}}), source)
 
 
+@pytest.mark.deep
 def test_words_decide_the_number_of_outputs_and_of_tokens():
     named = lambda labels, words: Source(replace(source_of(*labels).train, words=words), None)  # noqa: E731
     assert outputs_of(Config({}), named([[0, 1], [1]], ("cat", "dog", "eel"))) == (3, "softmax")  # no eel is there
@@ -114,6 +115,7 @@ def test_a_start_from_a_file_with_frozen_leaves(tmp_path):
     assert result.baselines["centralised"]["train_loss"] < float("inf")
 
 
+@pytest.mark.deep
 def test_every_seed_starts_from_a_runs_folder(tmp_path):
     """Its path is relative to the configuration's file; the leaves that do not learn are from there too."""
     params = fl.models.mlp((4,), classes=3).init(jax.random.key(5), {"x": np.zeros(2)})

@@ -195,6 +195,7 @@ def test_the_code_that_runs_is_the_code_that_is_hashed(tmp_path):
     assert len(set(made.values())) == 3
 
 
+@pytest.mark.deep
 def test_code_that_changes_is_another_run(folder, capsys):
     """Its hash is kept with the run's settings: resumed with other code it is refused; what was run can be run again from its folder's."""
     file, out = folder / "a.toml", folder / "run"

@@ -42,6 +42,7 @@ def test_an_algorithm_by_name_has_the_budget_of_what_it_composes(config, tmp_pat
     assert shell(capsys, "privacy", str(tmp_path / "named.toml"))[:2] == (0, expected)
 
 
+@pytest.mark.deep
 def test_each_budget_of_a_grid_is_told(config, tmp_path, capsys):
     path, grid = str(tmp_path / "private.toml"), ("--set", "grid={ privacy.target_epsilon = [5.0, 2.0], seeds = 2 }")
     cyclic = ("--set", CYCLIC, "--set", FTRL)
@@ -93,6 +94,7 @@ def test_bad_input_is_refused_before_anything_is_trained(config, changes, messag
         build(config(*changes))
 
 
+@pytest.mark.deep
 def test_a_fixed_number_of_clients_is_solved_for_by_rdp(config):
     run = build(config('sampling={ name = "uniform", clients = 12 }', "privacy.accountant=rdp", "privacy.target_epsilon=20.0"))
     z = run.args[0].privacy.noise_multiplier

@@ -50,6 +50,7 @@ def single(config, found, metric, **values):
     return [record[metric] for record in build(one)(progress=False).history if record["round"] in found.rounds[metric]]
 
 
+@pytest.mark.deep
 def test_a_cell_of_a_configuration_is_the_run_of_its_values(loaded):
     config = loaded("[grid]\nclient.optimizer.learning_rate = [0.1, 1]\nseeds = 2\n", *every_round(2), text=RUN)
     found = study_of(config)(progress=False)

@@ -38,6 +38,7 @@ def test_counts_and_types():
     assert (train.examples["x"].min(), train.examples["x"].max()) == (0, 1)
 
 
+@pytest.mark.deep
 def test_each_client_holds_out_its_own_share():
     function = partition.dirichlet(clients=50, alpha=0.3)
     whole = digits(function, seed=3, test=0).train

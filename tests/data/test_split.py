@@ -26,6 +26,7 @@ def by_hand(sizes, share, seed):
     return kept, held
 
 
+@pytest.mark.deep
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=6), st.sampled_from([0.1, 0.29, 0.5, 0.99]), st.integers(0, 2**32))
 def test_the_draw_is_numpys(sizes, share, seed):

@@ -38,6 +38,7 @@ def test_it_follows_the_equations(alpha, beta, seed, iid):
             np.testing.assert_array_equal(part.client(k)["y"], y[rows])
 
 
+@pytest.mark.deep
 def test_sizes_of_the_reference_population():
     """Five seeds of the paper's setting, counted by another program: totals 4.4k-47k, largest 700-38k, medians 75-97."""
     train = [np.asarray(synthetic(seed=seed).train.size) for seed in range(5)]

@@ -110,6 +110,7 @@ def test_dsfl_has_a_student_that_learns_what_clients_do():
     assert history["student_accuracy"][0] == pytest.approx(right)
 
 
+@pytest.mark.deep
 def test_noised_and_quantised_soft_labels_count_their_bits_and_their_epsilon():
     probabilities = distill.mean_probabilities()
     uplink = optax.chain(fl.uplink.local_gaussian(clip=np.sqrt(20), epsilon=8.0, delta=1e-5), fl.uplink.uniform(16))

@@ -107,6 +107,7 @@ def test_without_a_student_of_its_own_the_mean_of_the_models_is_taught(name):
     assert history["uplink_bits"][0] == len(SIZES) * DENSE == history["downlink_bits"][0]
 
 
+@pytest.mark.deep
 def test_a_student_of_its_own_goes_on_from_where_it_was_or_begins_anew():
     state, _ = rounds(OF_ITS_OWN)
     expected = learned(STUDENT, softmax(logits().mean(0)), narrow, KEY)["narrow"]

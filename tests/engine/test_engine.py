@@ -80,6 +80,7 @@ def test_clients_are_dealt_longest_first_to_the_idlest_device(clients, devices):
         assert len({slot for queue in found for slot in queue}) == devices * each
 
 
+@pytest.mark.deep
 def test_importing_starts_no_device():
     """Or the number of CPU devices could no longer be set."""
     code = "import fedjax_lite, jax; jax.config.update('jax_num_cpu_devices', 3); assert len(jax.devices('cpu')) == 3"

@@ -73,6 +73,7 @@ def test_a_study_s_runs_on_several_devices():
     dealt(fl.packed(3), runs=2)
 
 
+@pytest.mark.deep
 def test_a_study_s_runs_on_several_devices_that_share_each_run():
     """Of an aggregator whose parts do not add."""
     dealt(fl.padded(), adds=False, evaluated=True, clients=2, runs=3)

@@ -35,6 +35,7 @@ def test_each_is_the_mean_over_its_clients_examples(batch, lanes, data):
     assert fl.summarize(found)["test_loss"] == pytest.approx(np.concatenate(expected).mean(), rel=1e-12)
 
 
+@pytest.mark.deep
 def test_of_an_algorithm_whose_models_stay(data):
     model = fl.models.linear(CLASSES)
     algorithm = fl.algorithms.fd(model, optax.sgd(0.1), CLASSES, batches=fl.Batches(4), population=len(SIZES))

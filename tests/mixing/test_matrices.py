@@ -50,6 +50,7 @@ def test_weights_of_a_random_graph_are_those_of_its_degrees():
     assert 0 < spectral_gap(matrix) < 1
 
 
+@pytest.mark.deep
 def test_gossip_pairs_everyone_and_each_pair_alike():
     drawn = jax.vmap(gossip(4).draw)(jax.random.split(jax.random.key(0), 3000))
     np.testing.assert_array_equal(drawn, jnp.swapaxes(drawn, 1, 2))

@@ -124,7 +124,11 @@ def test_examples_without_the_leaf_that_is_wanted_say_which_they_have():
 
 @pytest.mark.parametrize(
     ("model", "shape", "width"),
-    [(fl.models.mlp((), classes=3), (4,), 4), (fl.models.mlp((5, 2), classes=3), (4,), 2), (fl.models.emnist_cnn(3), (28, 28, 1), 128)],
+    [
+        (fl.models.mlp((), classes=3), (4,), 4),
+        (fl.models.mlp((5, 2), classes=3), (4,), 2),
+        pytest.param(fl.models.emnist_cnn(3), (28, 28, 1), 128, marks=pytest.mark.deep),
+    ],
     ids=["softmax", "mlp", "cnn"],
 )
 def test_a_model_in_two_parts_is_its_head_behind_its_features(model, shape, width):

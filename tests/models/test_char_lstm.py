@@ -81,6 +81,7 @@ def test_sizes_below_one_are_refused(size):
         fl.models.char_lstm(**{size: 0})
 
 
+@pytest.mark.deep
 def test_clients_train_it_to_predict_the_next_character():
     """Every client counts up in a circle: with lanes of its own weights the network learns it."""
     model = fl.models.char_lstm(5, embedding=4, hidden=8, layers=1)

@@ -10,7 +10,7 @@ from fedjax_lite.models.networks.plain import plain_cnn
 UNITS = 64  # of the dense layer, and outputs: each is shown as it is
 
 
-@pytest.mark.parametrize("rates", [(0.0, 0.75), (0.75, 0.0)])
+@pytest.mark.parametrize("rates", [(0.0, 0.75), pytest.param((0.75, 0.0), marks=pytest.mark.deep)])
 def test_the_second_rate_is_that_behind_the_dense_layer(rates):
     model = plain_cnn("network", UNITS, rates, blocks=((2,),), padding="VALID", hidden=(UNITS,))
     batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 1)), jnp.float32)}

@@ -49,6 +49,7 @@ def test_dropout_is_of_the_clients_key_other_for_each_example_and_off_in_evaluat
     assert (masks[0] != masks[1]).any() and (masks[0][0] != masks[0][1]).any()
 
 
+@pytest.mark.deep
 def test_it_learns_and_its_file_is_read_back(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 3)).astype(np.float32)

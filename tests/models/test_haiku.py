@@ -47,6 +47,7 @@ def test_a_function_that_draws_in_evaluation_is_refused():
         from_haiku(lambda x: x)
 
 
+@pytest.mark.deep
 def test_running_statistics_are_averaged_over_clients():
     """Of one step a client: haiku's average of a first batch is its mean, and the server's that of the clients'."""
     data = fl.FederatedData.from_clients(

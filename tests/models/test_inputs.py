@@ -65,6 +65,7 @@ def test_zeros_of_the_padding_are_the_mean_where_normalisation_is_outside():
     assert set(np.unique(out)) == {0.0, 1.0}
 
 
+@pytest.mark.deep
 def test_running_statistics_masks_and_the_key_of_dropout_reach_the_model_inside():
     model = augmented(fl.models.mlp((4,), classes=3, norm="batch"))
     batch = {"x": jnp.asarray(images(4)), "y": jnp.zeros(4, jnp.int32)}

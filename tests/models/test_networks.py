@@ -65,14 +65,17 @@ def test_outputs_are_the_head_of_the_features(model, example):
 SMALL = {
     "logistic": (models.logistic(3), ((5,), np.float32)),
     "lenet5": (models.lenet5(3), ((16, 16, 1), np.float32)),
-    "resnet18": pytest.param(models.resnet18(3, widths=(2, 2, 4, 4)), ((8, 8, 1), np.float32), marks=pytest.mark.deep),
-    "vgg11": pytest.param(models.vgg11(3, widths=(2,) * 8, groups=1), ((32, 32, 1), np.float32), marks=pytest.mark.deep),
+    "resnet18": (models.resnet18(3, widths=(2, 2, 4, 4)), ((8, 8, 1), np.float32)),
+    "vgg11": (models.vgg11(3, widths=(2,) * 8, groups=1), ((32, 32, 1), np.float32)),
     "word_lstm": (models.word_lstm(5, embedding=2, hidden=3), ((4,), np.int32)),
     "transformer": (models.transformer(5, width=4, layers=1, heads=2), ((4,), np.int32)),
 }
 
 
-@pytest.mark.parametrize("model, example", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize(
+    "model, example",
+    [pytest.param(*case, id=name, marks=[pytest.mark.deep] * (name not in ("logistic", "lenet5"))) for name, case in SMALL.items()],
+)
 def test_gradients_are_finite_and_reach_every_parameter_and_the_head_follows_the_features(model, example):
     """Two clients side by side, each with weights of its own; of what draws at random, a few numbers."""
     rng = np.random.default_rng(0)

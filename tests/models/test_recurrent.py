@@ -80,6 +80,7 @@ def test_large_gates_saturate(x64):
     assert all(np.isfinite(g).all() for g in found)
 
 
+@pytest.mark.deep
 def test_gradient_of_one_argument_and_of_a_gradient(x64):
     values = arguments()
 

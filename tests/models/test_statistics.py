@@ -120,6 +120,7 @@ def test_statistics_are_averaged_whatever_the_method_does_to_the_other_leaves(na
     close(algorithm.params(after(algorithm, params, 3)).statistics["BatchNorm_0"], expected_statistics(METHODS[name][2], 3))
 
 
+@pytest.mark.deep
 def test_fedbn_of_one_client_is_plain_training_and_others_keep_their_own():
     model, params = model_and_params()
     given = {"batches": fl.Batches(3, epochs=2, shuffle=False)}
@@ -138,6 +139,7 @@ def test_fedbn_of_one_client_is_plain_training_and_others_keep_their_own():
     close(state.server.inner.params.params["Dense_0"], jax.tree.map(lambda *x: sum(x) / 3, *dense))
 
 
+@pytest.mark.deep
 def test_frozen_statistics_are_taken_in_training_and_stay():
     model, params = model_and_params("frozen")
     begun = params._replace(statistics={"BatchNorm_0": {"mean": jnp.full(4, 0.5), "var": jnp.full(4, 4.0)}})

@@ -110,6 +110,7 @@ def test_clients_and_a_partition(runs, tmp_path):
         fl.plots.epsilon(runs / "a0")
 
 
+@pytest.mark.deep
 def test_names_are_written_as_they_are(tmp_path):
     """A dollar begins no mathematics but in labels that are given, and a name that begins with _ is in the legend too."""
     measure = lambda params, batch, key: (lambda loss, more: (loss, more | {"$\\frac$": loss}))(*softmax_loss(params, batch, key))  # noqa: E731
@@ -129,6 +130,7 @@ def test_names_are_written_as_they_are(tmp_path):
     fl.plots.save(fl.plots.clients(tmp_path / "_b", metric), tmp_path / "c.svg")
 
 
+@pytest.mark.deep
 def test_a_hundred_curves_leave_the_figure_its_room(runs, tmp_path):
     fl.plots.save(fl.plots.curves(*[runs / "a0"] * 100), tmp_path / "a.png")  # a layout that fails warns, and fails here
 

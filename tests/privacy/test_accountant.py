@@ -73,6 +73,7 @@ def test_without_chance_a_client_gives_as_often_as_it_takes_part(sampler, times)
     assert found.relation == ("one client's messages or zeros" if in_turn else "one client added or removed")
 
 
+@pytest.mark.deep
 def test_renyi_divergences_do_not_stand_for_a_cohort_that_is_often_full():
     """A mean of one client, whose binomial tail is no Gaussian's: six deviations leave clients out in 8e-6 of the rounds."""
     found = account(fl.sampling.poisson(0.002), z=2.0, population=500, rounds=10)

@@ -71,6 +71,7 @@ def test_errors_are_those_of_the_table(rounds, best, tree, plain):
     assert nodes == pytest.approx((tree_matrix(rounds) ** 2).sum(axis=0).max()) == pytest.approx({200: 8, 1024: 11}[rounds])
 
 
+@pytest.mark.deep
 def test_optimised_coefficients_have_the_least_error():
     correlated._optimised.cache_clear()
     jax.eval_shape(lambda: correlated.banded(200, 8, optimise=True).init(LIKE))  # a study builds its aggregators while tracing

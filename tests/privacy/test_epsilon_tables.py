@@ -25,8 +25,8 @@ TABLE = [
 # epsilon, delta, sampling rate, rounds: noise multiplier by RDP, by PLD
 NOISE = [
     (1.0, 1e-5, 0.01, 1000, 1.513122, 1.414631),
-    (8.0, 1e-6, 0.01, 500, 0.602711, 0.572581),
-    (4.0, 1e-5, 0.05, 100, 1.004565, 0.939450),
+    pytest.param(8.0, 1e-6, 0.01, 500, 0.602711, 0.572581, marks=pytest.mark.deep),
+    pytest.param(4.0, 1e-5, 0.05, 100, 1.004565, 0.939450, marks=pytest.mark.deep),
 ]
 
 

@@ -25,6 +25,7 @@ def run(work, engine=None, sizes=(8, 4, 12), rounds=2):
     return algorithm.params(state), metrics
 
 
+@pytest.mark.deep
 def test_without_clipping_and_noise_full_batches_train_as_ever(x64):
     plain = run(fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="epoch", gradient_norm=True))
     private = run(fl.sgd_work(softmax_loss, optax.sgd(0.1), initial_loss="epoch", gradient_norm=True, gradients=record_level(1e6, 0.0, 4)))

@@ -35,6 +35,7 @@ def test_it_is_the_model_of_the_best_evaluation_the_first_of_equal_ones(tmp_path
     same_bits(in_memory.params, result.best.params)
 
 
+@pytest.mark.deep
 def test_from_wherever_a_run_goes_on_its_best_model_is_there(tmp_path):
     """Copies at each evaluation are what a kill leaves there, the checkpoint in flight included."""
     out = tmp_path / "run"

@@ -174,6 +174,7 @@ def test_what_would_go_wrong_in_the_end_is_refused_before_the_first_round(tmp_pa
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.deep
 def test_clients_without_examples_have_no_own_model_and_take_no_part_wherever_rows_are():
     data = softmax_data((0, *SIZES[1:]), empty=True)
     tables = [fl.run(

@@ -12,7 +12,7 @@ import fedjax_lite as fl
 from fedjax_lite.runner.segments import in_memory
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
+@pytest.mark.parametrize("place", ["memory", pytest.param("disk", marks=pytest.mark.deep)])
 def test_programs_go_with_their_algorithm(place, tmp_path):
     data = softmax_data() if place == "memory" else fl.data.save(tmp_path / "store", softmax_data())
     built = averaging()

@@ -154,6 +154,7 @@ def test_saved_in_one_place_resumed_in_the_other(name, first, second, tmp_path):
         jax.tree.map(lambda x, y: np.testing.assert_array_equal(words(x), words(y)), resumed.state, whole.state)
 
 
+@pytest.mark.deep
 def test_slots_outside_the_population_are_nobodys_and_a_round_may_be_empty():
     def sample(key, sizes, round):
         return fl.sampling.cohort(key, sizes, jnp.array([6, -1, 7, round, 5]), jnp.ones(5) * (round != 1))

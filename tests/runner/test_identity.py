@@ -62,6 +62,7 @@ def test_what_makes_other_numbers_is_refused_and_left_as_it_was(done, change, me
     assert before == {path: path.read_bytes() for path in done.glob("*.*")}
 
 
+@pytest.mark.deep
 def test_the_same_run_goes_on_on_another_engine(done):
     assert len(run(done, algorithm=averaging(engine=fl.packed(2)), rounds=4).history) == 4
     assert summary(done)["key"] == [0, 8] and 3 in summary(done)["parts"].values() and "T" in summary(done)["date"]
@@ -76,6 +77,7 @@ def test_values_that_are_not_finite_are_told_apart_from_others_and_equal_themsel
     assert first_difference(first, second) and first_difference(first, third)
 
 
+@pytest.mark.deep
 def test_a_run_by_a_clock_without_links_goes_on(tmp_path):
     data = softmax_data(sizes=[2] * 20)
     algorithm = fl.algorithms.fedavg(softmax_loss, optax.sgd(0.1), batches=fl.Batches(2), population=20)

@@ -83,6 +83,7 @@ def test_lanes_of_each_engine(engine, lanes):
     assert found["lane stack"].note.split()[0] == str(min(lanes, 2))
 
 
+@pytest.mark.deep
 def test_a_store_needs_a_few_cohorts_and_rows_in_host_memory_theirs(tmp_path):
     found = bytes_of(plan(KEEPS, data=fl.data.save(tmp_path / "s", softmax_data()), own_on_host=True))
     assert found["clients' state"] == 5 * MODEL
@@ -133,6 +134,7 @@ def test_rows_in_host_memory_are_not_in_the_peak(untimed):
     assert peaks[0] - peaks[1] >= 2 * MODEL - 100  # of seven clients and of a cohort of five
 
 
+@pytest.mark.deep
 def test_rows_in_host_memory_are_counted_and_refused_where_they_are_too_many(monkeypatch, untimed):
     found = plan(KEEPS, own_on_host=True, rounds=2)
     met = 7 * (1 - (2 / 7) ** 2)  # of seven clients, five a round; all of a segment of two rounds are on their way

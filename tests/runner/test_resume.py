@@ -69,6 +69,7 @@ def resumed_to_the_same_bits(config, out, rounds):
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.deep
 def test_a_run_killed_in_the_middle_of_a_line_and_of_a_checkpoint_resumes_to_the_same_bits(config, tmp_path):
     out = tmp_path / "killed"
     process = started_until(6, command(config, out, 10**9), out)
@@ -169,6 +170,7 @@ def test_lines_after_the_last_checkpoint_are_made_again(tmp_path, whole):
     assert (out / "metrics.jsonl").read_bytes() == whole
 
 
+@pytest.mark.deep
 def test_other_segments_give_other_evaluations_but_the_same_state(tmp_path):
     run(tmp_path / "a", rounds=3)
     a = run(tmp_path / "a", rounds=7, evaluate_every=5, resume=True)

@@ -41,7 +41,7 @@ def test_summary_report_and_result(tmp_path):
     assert "Classes after round 2" in page and page.count("taken for 2</title>") == 3 and "test auc" in page
 
 
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", [pytest.param(False, marks=pytest.mark.deep), True])
 def test_a_private_run_names_no_class_and_says_that_the_matrix_is_outside(tmp_path, private):
     (algorithm, data, params, sampler), options = parts()
     if private:

@@ -69,7 +69,8 @@ def test_evaluation_in_groups_of_clients(stored, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("first, second", [("disk", "memory"), pytest.param("memory", "disk", marks=pytest.mark.deep)])
+@pytest.mark.deep
+@pytest.mark.parametrize("first, second", [("disk", "memory"), ("memory", "disk")])
 def test_saved_in_one_place_resumed_in_the_other(stored, tmp_path, first, second):
     places = {"disk": stored, "memory": softmax_data()}
     trained(places[first], SAMPLERS["some"], rounds=3, out=tmp_path / "run")

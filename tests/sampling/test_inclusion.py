@@ -59,7 +59,7 @@ SAMPLERS = {
     "dropout by day": sampling.dropout(sampling.availability(sampling.uniform(3), law=DAY), 0.3),
 }
 ALWAYS = (  # the others are asked in the deeper tests, since most of the time goes into compiling
-    "weighted", "poisson with few slots", "with_replacement by examples", "importance without replacement", "shuffled at an epoch's end",
+    "poisson with few slots", "with_replacement by examples", "importance without replacement", "shuffled at an epoch's end",
     "stratified equally", "weighted on and off", "poisson on and off", "cyclic by day", "uniform of a trace", "dropout by day",
 )  # fmt: skip
 

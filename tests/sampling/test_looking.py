@@ -177,6 +177,7 @@ def test_oort_remembers_utilities_and_its_pacer_moves_the_limit():
     assert state.utility[jnp.array([3, 0, 7])].tolist() == [2, 7, 0] and state.last[jnp.array([3, 0, 7])].tolist() == [20, 20, 0]
 
 
+@pytest.mark.deep
 def test_oort_visits_everyone_and_goes_back_to_those_it_serves_badly():
     algorithm = fl.algorithms.fedsgd(lambda params, batch, key: 0 * params + batch["x"], learning_rate=0.1, population=5)
     sampler = sampling.oort(loss_fn, 2, durations=[1, 1, 1, 1, 9])

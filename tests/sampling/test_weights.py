@@ -48,7 +48,10 @@ def weight_of(name):
     return np.array([np.unique(column[column > 0])[0] for column in weights.T])
 
 
-@pytest.mark.parametrize("name, variance", [("uniform", 1.74), ("examples", 1.69), ("best", 1.2390911626)])
+@pytest.mark.parametrize(
+    "name, variance",
+    [*(pytest.param(*case, marks=pytest.mark.deep) for case in (("uniform", 1.74), ("examples", 1.69))), ("best", 1.2390911626)],
+)
 def test_of_one_draw_mean_and_variance_are_those_of_the_catalogue(name, variance):
     q, estimates = sampling.inclusion(SAMPLERS[name], SIZES), weight_of(name)[:, None] * MESSAGES
     average = q @ estimates

@@ -78,6 +78,7 @@ def test_fd_of_nobody_changes_nothing():
     assert state.server[1] == -1
 
 
+@pytest.mark.deep
 def test_a_run_evaluates_each_clients_model_on_its_own_examples():
     options = {"rounds": 1, "key": jax.random.key(KEY), "progress": False, "loss_fn": DEFAULT.loss_fn, "test": softmax_data(SIZES[::-1])}
     result = fl.run(DEFAULT, softmax_data(), PARAMS, fl.sampling.everyone(), **options)

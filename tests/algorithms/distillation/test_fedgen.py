@@ -168,6 +168,7 @@ def plain():
     return trained(default(), (4, 2, 6), (2, 1, 4))
 
 
+@pytest.mark.deep
 def test_another_engine_and_whatever_empty_slots_hold_give_the_same():
     state, history = trained(algorithm(engine=spoilt(fl.padded())), (4, 99, 2, 6, -1), (2, 1, 99, -1, 4))
     expected, measured = plain()

@@ -180,6 +180,7 @@ def test_all_examples_in_one_batch(engine, x64):
     np.testing.assert_allclose(built.params(state), pooled, atol=1e-12)
 
 
+@pytest.mark.deep
 def test_the_debugging_engine_names_client_and_step():
     """With jit off and NaN checks on, the error of one bad example says whose it was."""
     data = fl.FederatedData.from_clients([{"x": np.ones(1)}, {"x": np.array([1.0, 1, -1, 1])}])

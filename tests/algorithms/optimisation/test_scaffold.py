@@ -93,6 +93,7 @@ def test_scaffold_is_the_papers_loop(option, engine, data):
     assert history["non_finite"].tolist() == [0, 0, 1, 0, 1, 0]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("option", [1, pytest.param(2, marks=pytest.mark.deep)])
 def test_on_eight_devices(option, data):
     ids, weight = jnp.array([2, 0, 6, 4, 1]), jnp.array([1.0, 1, 0, 1, 1])

@@ -100,6 +100,7 @@ def test_cuts_are_made_where_there_are_slots_rounds_and_clients_for_them(more, c
     assert started(rounds=3, **given | more)[2]["clusters"].tolist() == clusters
 
 
+@pytest.mark.deep
 def test_one_client_is_never_cut():
     algorithm, state, _ = started(np.ones((1, 2)), [3], rounds=2, eps1=9.0, eps2=0.0, min_size=2)
     np.testing.assert_allclose(algorithm.models(state), [[2, 2]])

@@ -65,6 +65,7 @@ def test_ragged_rounds_equal_the_numpy_loop():
     np.testing.assert_array_equal(algorithm.models(state, jnp.array([4, 2])), algorithm.models(state)[jnp.array([4, 2])])
 
 
+@pytest.mark.deep
 def test_of_equal_models_the_first_is_trained_and_alone_evaluated():
     """By one client, in the compiled round of the ragged ones; nobody chose the others."""
     algorithm = in_rounds()[0]

@@ -50,6 +50,7 @@ def test_where_all_travels_it_is_fedavg_to_the_bit():
     same(history, expected)
 
 
+@pytest.mark.deep
 def test_where_nothing_travels_it_is_local_training():
     plain = optax.sgd(0.1)
     algorithm = kept("all", some=False, optimizer=plain)
@@ -113,6 +114,7 @@ def test_a_private_aggregator_asks_for_clients_drawn_apart():
         simulated(kept(aggregator=noisy, uplink=optax.trace(0.5)), sampler=poisson)
 
 
+@pytest.mark.deep
 def test_own_models_are_evaluated_a_few_at_a_time():
     algorithm = kept()
     state, _ = simulated(algorithm)

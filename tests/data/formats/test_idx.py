@@ -197,6 +197,7 @@ def test_what_does_not_fit_is_named(tmp_path):
         mnist(tmp_path, partition=partition.iid(3))
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore:.*stands alone")
 def test_real_mnist(real):
     labels = read_idx(real / "train-labels-idx1-ubyte.gz")

@@ -64,6 +64,7 @@ def test_what_is_held_out_is_not_in_the_vocabulary(tmp_path):
     assert data.words[4:] == ("a",) and data.test.examples["y"].tolist() == [[1, 3, 0, 0]]
 
 
+@pytest.mark.deep
 def test_padding_does_not_count(tmp_path):
     """The loss of a filled-up window is that of the window without its filling."""
     data = fl.data.text(write(tmp_path, "A:\nabcd\n"), by="speaker", length=9, test=0).train

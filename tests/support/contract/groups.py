@@ -25,9 +25,10 @@ BY_TABLE = [name for name in (*OPTIMISATION, *ASYNCHRONOUS, *PERSONAL) if name n
 ALIKE += BY_TABLE
 # What has a near relative that every run asks is asked in the deeper tests.
 RELATED = (
+    "weighted_median", "geometric_median", "fltrust",
     "multi_krum", "bulyan", "caf", "mda", "monna", "trimmed_mean", "meamed", "norm_bounding", "sign_majority", "rlr", "bucketing", "arc",
     "ddgauss", "dp_mean", "work momentum", "work adam", "work measured", "work scheduled", "own weights", "adam server", "plateau",
-    "fedavg", "fedbuff", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
+    "fedavg", "fedsgd", "fedbuff", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
     *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
 )  # fmt: skip
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
