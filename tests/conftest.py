@@ -32,12 +32,13 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick,
-    those of `DEEPER` deep."""
+    """One worker gets all tests of a file that names no smaller groups, and with them the programs that they share; examples are quick and
+    deep, those of `DEEPER` deep alone."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
-            deeper = item.path.parent in DEEPER and item.path.stem not in ("fedavg", "pieces", "adaptive")
-            item.add_marker("deep" if deeper else "quick")
+            item.add_marker("deep")
+            if item.path.parent not in DEEPER or item.path.stem in ("fedavg", "pieces", "adaptive"):
+                item.add_marker("quick")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
 

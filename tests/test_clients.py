@@ -39,6 +39,7 @@ def test_a_client_whose_message_does_not_count_keeps_what_it_had():
     assert state.own.tolist() == [1, 0, 1, 1, 1] and metrics["non_finite"] == 1
 
 
+@pytest.mark.deep
 def test_the_server_is_told_how_many_came_unless_that_is_private():
     def counted(aggregator):
         server = fl.Server(lambda params: params, lambda state: fl.Shared(state), lambda change, state, info: state + info.clients)

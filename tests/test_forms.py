@@ -28,6 +28,7 @@ def test_what_is_asked_decides(monkeypatch):
     assert forms.requested() == "auto"
 
 
+@pytest.mark.deep
 def test_the_environment_asks_unless_a_context_does(monkeypatch):
     monkeypatch.setenv(forms.VARIABLE, "accelerator")
     assert forms.requested() == "accelerator" and not forms.cpu()

@@ -8,7 +8,7 @@ import shutil
 import accounting
 import jax
 import pytest
-from grouping import tiered
+from grouping import grouped
 from pages import PAGES, ROOT, blocks, calls, run_blocks
 
 # Page -> pairs of its text, each of which stands there once, so that a page that changes is noticed.
@@ -51,7 +51,6 @@ NOTEBOOKS = {
     "quickstart": [],
     "study": [("rounds=50", "rounds=5"), ("seeds=3", "seeds=2")],
 }
-CHEAP = ("docs/tutorials/on_disk.md",)
 CUTS = {f"docs/tutorials/{name}.md": cuts for name, cuts in TUTORIALS.items()}
 CUTS |= {f"docs/notebooks/{name}.ipynb": cuts for name, cuts in NOTEBOOKS.items()}
 FOUND = [
@@ -77,7 +76,8 @@ def test_what_blocks_name_exists_and_takes_what_it_is_given(page):
     assert calls(page) or page == "docs/tutorials/resume.md"  # whose calls are in a file that it writes
 
 
-@tiered("page", CUTS, CHEAP, group="docs")
+@pytest.mark.deep
+@grouped("page", list(CUTS), group="docs")
 def test_blocks_run(page):
     with accounting.coarse():
         run_blocks(page, CUTS[page])

@@ -57,6 +57,7 @@ def test_the_mean_has_no_bias_and_the_error_of_its_noise(kind):
     assert 0.97 * noise < errors.std() < 1.03 * math.hypot(noise, rounding)
 
 
+@pytest.mark.deep
 @in_batches
 @pytest.mark.parametrize("present", [5, 2, 0])
 def test_the_noise_is_each_present_clients_share_and_new_in_each_round(kind, present):

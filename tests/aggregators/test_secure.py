@@ -134,6 +134,7 @@ def test_two_clients_hide_all_bits():
         assert abs(((sent[0] >> bit) & 1).mean() - 0.5) < 0.02
 
 
+@pytest.mark.deep
 def test_masks_change_with_the_round_and_the_result_does_not():
     one, other = (flat(hidden(None)(in_words(stack()), IDS, key)) for key in range(2))
     assert (one != other).all()

@@ -183,6 +183,7 @@ def test_a_client_whose_message_is_dropped_counts_in_non_finite_alone():
     assert record["loss"] == record["initial_loss"] == pytest.approx(expected) and record["non_finite"] == 1 and record["clients"] == 3
 
 
+@pytest.mark.deep
 def test_a_run_that_ends_names_client_and_leaf():
     propagates = fl.aggregators.from_stack(lambda messages, cohort: jax.tree.map(lambda x: x.mean(0), messages))
     with pytest.raises(FloatingPointError) as error:

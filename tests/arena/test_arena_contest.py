@@ -24,6 +24,7 @@ def seen(messages=6):
     return fl.attacks.Seen(stack, bad, ~bad, jnp.ones(messages), keys, jax.random.key(2), mean)
 
 
+@pytest.mark.deep
 def test_one_program_is_any_attack():
     before, both = seen(), [ATTACKS[name] for name in ("sign_flip", "mimic", "label_flip", "gaussian(std=10)", "backdoor(boost=5)")]
 

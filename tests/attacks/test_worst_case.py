@@ -94,6 +94,7 @@ def harms(name):
     return np.asarray(jax.jit(lambda budgets: jax.lax.map(moved, budgets))(np.array([0.5, 1, 2, 3, 10])))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["meamed", *(pytest.param(name, marks=pytest.mark.deep) for name in ("multi_krum", "mda"))])
 def test_a_larger_budget_is_no_weaker_where_far_messages_are_left_out(name):
     """Against the most harmful of many points of each budget's ball."""

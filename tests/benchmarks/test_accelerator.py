@@ -146,6 +146,7 @@ def test_without_a_cpu_beside_the_accelerator_correctness_is_left_out(monkeypatc
     assert job.run() == {"skipped": accelerator_jobs.NO_CPU}
 
 
+@pytest.mark.deep
 def test_two_devices_are_compared(monkeypatch):
     monkeypatch.setitem(correct.AGGREGATORS, "mean", aggregators.mean())
     devices = correct.jax.devices()

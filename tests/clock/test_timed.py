@@ -177,6 +177,7 @@ def run(sampler, **more):
     return fl.run(algorithm, A5.data(), jnp.zeros(2), sampler, rounds=2, key=KEY, progress=False, **more)
 
 
+@pytest.mark.deep
 def test_a_run_refuses_what_only_its_data_show():
     with pytest.raises(ValueError, match=r"timed: deadline=1 is over before any client .* the fastest takes 1.5 seconds"):
         run(fl.clock.timed(preferring(2), DEVICES, deadline=1.0))
@@ -195,6 +196,7 @@ def test_a_year_of_seconds_adds_up():
     assert float(after.seconds) == pytest.approx(3e7 + 70_000, abs=2.0)
 
 
+@pytest.mark.deep
 def test_of_candidates_only_those_who_were_chosen_are_waited_for(x64):
     """The largest losses at 0 are those of clients 2 and 3 in turn: the round takes their seconds, not those of the five who were asked."""
     sampler = fl.clock.timed(fl.sampling.power_of_choice(loss_fn, clients=2, candidates=5), DEVICES, deadline=10.0)

@@ -147,6 +147,7 @@ def test_every_name_runs_plans_and_studies(tmp_path, capsys, name):
 SECTIONS = '[aggregator]\nname = "weighted_mean"\n[server]\noptimizer = { name = "sgd", learning_rate = 0.5, momentum = 0.5 }\n'
 
 
+@pytest.mark.deep
 def test_it_composes_what_the_sections_would(config):
     """FedAvgM is [server] with momentum; with an aggregator and an uplink of their own sections too."""
     named = ('"fedavg"', '"fedavgm"\nmomentum = 0.5\nserver_learning_rate = 0.5')

@@ -80,8 +80,10 @@ INNER = "{ name = 'rotate', inner = [{ name = 'clip', max_delta = 1e9 }, { name 
 
 @pytest.mark.parametrize(
     "uplink, of_a_number",
-    [(f"{{ name = 'error_feedback', inner = {INNER} }}", None), ("['zero_nans', { name = 'sign' }]", 1)],
-    ids=["table", "list"],
+    [
+        pytest.param(f"{{ name = 'error_feedback', inner = {INNER} }}", None, marks=pytest.mark.deep, id="table"),
+        pytest.param("['zero_nans', { name = 'sign' }]", 1, id="list"),
+    ],
 )
 def test_an_uplink_that_wraps_others_takes_a_table_or_a_list(tmp_path, uplink, of_a_number):
     _, metrics = after_a_round(edited(tmp_path, TINY, ("[sampling]", f"uplink = {uplink}\n[sampling]"), *QUICK))
@@ -89,6 +91,7 @@ def test_an_uplink_that_wraps_others_takes_a_table_or_a_list(tmp_path, uplink, o
     assert sent == of_a_number * received / 32 if of_a_number else 0 < sent < received / 2
 
 
+@pytest.mark.deep
 def test_what_compresses_a_message_can_stand_beside_an_optimizer(tmp_path):
     """The server moves a tenth of 21 numbers, those that the mean changes most; nothing of it is what travels."""
     tenth = "[{ name = 'sgd', learning_rate = 1.0 }, { name = 'top_k', share = 0.1 }]"

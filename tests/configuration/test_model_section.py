@@ -59,6 +59,7 @@ def test_words_decide_the_number_of_outputs_and_of_tokens():
     )
 
 
+@pytest.mark.deep
 def test_the_datas_own_class_counts():
     source = source_of([0, 0, 2], [1])
     counts = {name: built(source, class_counts=name).loss_fn.check.args[0].class_counts.tolist() for name in ("own", "all")}

@@ -241,6 +241,7 @@ def test_a_path_is_relative_to_where_it_was_written(folder, tmp_path, monkeypatc
         load_data(edited(folder, TINY, *OF_LEAF, overrides=["data.path=~nobody_at_all/x"]), 0)
 
 
+@pytest.mark.deep
 def test_the_summary_tells_where_a_path_led_and_the_settings_hold_from_anywhere(folder, tmp_path):
     shards = with_shards(folder)
     (folder / "a.toml").write_text(

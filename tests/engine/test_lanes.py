@@ -9,6 +9,7 @@ import fedjax_lite as fl
 from fedjax_lite.engine import lanes, tune
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(("candidates", "devices"), [((2,), 1), pytest.param((1, 4), 2, marks=pytest.mark.deep)])
 def test_measured_lanes_give_the_same_result(candidates, devices, x64, monkeypatch):
     monkeypatch.setattr(tune, "LONG_ENOUGH", 0.001)

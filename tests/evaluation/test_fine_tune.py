@@ -45,6 +45,7 @@ def test_the_global_model_after_five_steps_of_each_client(make, leaves, expected
     np.testing.assert_allclose(each, [(b * h - t) ** 2 / 2 for (b, h), t in zip(expected, (1, 2, -1), strict=True)], atol=1e-9)
 
 
+@pytest.mark.deep
 def test_batches_are_drawn_by_number_and_who_has_no_example_keeps_the_model():
     """Whatever else is evaluated beside a client: its number, not its place, decides its draws."""
     rng = np.random.default_rng(0)

@@ -260,6 +260,7 @@ def test_layers_that_do_not_hear_and_state_that_cannot_be_averaged_are_refused()
             adapt(of, statistics="kept")
 
 
+@pytest.mark.deep
 def test_a_server_that_clips_the_norm_of_all_leaves_does_not_see_statistics():
     """The learned change is shorter than the bound, that of the statistics longer."""
     _, params = model_and_params()

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from recurrence import by_the_equations
 
 from fedjax_lite import models
@@ -9,6 +10,7 @@ from fedjax_lite import models
 MODEL = models.word_lstm(11, embedding=3, hidden=4, layers=2)
 
 
+@pytest.mark.deep
 def test_word_lstm_is_layers_each_with_its_projection():
     x = np.random.default_rng(0).integers(0, 11, (2, 6)).astype(np.int32)
     params = jax.device_get(jax.jit(MODEL.init)(jax.random.key(0), {"x": x[0]}))

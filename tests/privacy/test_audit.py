@@ -157,6 +157,7 @@ def noisy(key, present):
     return {"w": jnp.where(present, 3.0, 0.0) + jax.random.normal(key, (2,)), "b": jax.random.normal(key)}
 
 
+@pytest.mark.deep
 def test_runs_have_their_own_keys_and_vmapping_them_changes_nothing():
     by_function = audit(noisy, lambda release: release["w"][1] * 2 + release["b"], 100, key=KEY, delta=1e-5)
     direction = {"w": np.array([0, 2]), "b": np.array(1)}

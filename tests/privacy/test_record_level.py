@@ -210,6 +210,7 @@ def test_noise_is_independent_between_clients_rounds_and_steps():
         assert np.abs(correlation).max() < scipy.stats.norm.isf(1e-3 / 30) / math.sqrt(draws)
 
 
+@pytest.mark.deep
 def test_noise_is_drawn_apart_from_the_loss_and_the_optimizer():
     mine = gradient_of({"b": np.zeros((), np.float32), "w": np.zeros(64, np.float32)}, a_batch(fill=0.0), flat_loss, z=B / C)[1]["w"]
 
@@ -241,6 +242,7 @@ def test_half_precision_is_cut_in_float32_and_cast_back():
     assert gradient.dtype == jnp.bfloat16
 
 
+@pytest.mark.deep
 def test_the_multiplier_and_the_clip_norm_can_be_traced():
     params, batch, z = softmax_params(), a_batch(), np.array([0.5, 2.0], np.float32)
     swept = jax.jit(jax.vmap(lambda z: record_level(z, z, B)(softmax_loss, params, batch, KEY)[1]))(z)

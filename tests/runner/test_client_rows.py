@@ -187,6 +187,7 @@ def test_clients_without_examples_have_no_own_model_and_take_no_part_wherever_ro
     np.testing.assert_allclose(*(table["test_own_loss"] for table in tables), rtol=1e-5)
 
 
+@pytest.mark.deep
 def test_with_a_central_test_set_there_are_rows_without_numbers():
     found = run(test=softmax_data((5,), seed=1), finetune=None, new_clients=None, algorithm=FEDAVG, rounds=2).clients
     assert found["rounds"].tolist() == drawn(2)[: len(SIZES)].tolist() and not any(name.startswith("test_") for name in found)
@@ -217,6 +218,7 @@ def test_names_of_clients_and_classes_are_in_the_folder(tmp_path):
     assert "<td>n1</td>" in page and "cat 33 %, dog 33 %, eel 33 %" in page
 
 
+@pytest.mark.deep
 def test_a_large_vocabulary_has_a_file_of_its_own(tmp_path):
     each = [{"x": np.eye(3, 6, dtype=np.float32), "y": np.arange(3)}] * len(SIZES)
     words = tuple(f"w\u00fc{i}" for i in range(101))

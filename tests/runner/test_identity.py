@@ -87,6 +87,7 @@ def test_a_run_by_a_clock_without_links_goes_on(tmp_path):
     assert len(run(tmp_path / "run", rounds=4, **options).history) == 4
 
 
+@pytest.mark.deep
 def test_a_resume_that_fails_leaves_a_finished_run_finished(tmp_path):
     def fails_late(state, data, cohort):
         jax.debug.callback(lambda: 1 / 0)

@@ -24,6 +24,7 @@ def parts(loss="softmax"):
     return (algorithm, data, model.init(jax.random.key(1), data.example), fl.sampling.everyone()), options
 
 
+@pytest.mark.deep
 def test_summary_report_and_result(tmp_path):
     given, options = parts()
     result = fl.run(*given, **options, test=given[1], out=tmp_path / "run")

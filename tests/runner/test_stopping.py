@@ -69,6 +69,7 @@ def test_a_signal_ends_the_run_after_its_segment(tmp_path, monkeypatch, ctrl_c):
     same_bits(run(out=tmp_path / "run", resume=True).state, run().state)
 
 
+@pytest.mark.deep
 def test_a_second_signal_ends_it_at_once_and_it_can_be_resumed(tmp_path, monkeypatch, ctrl_c):
     def update(self, record):
         if record["round"] == 6:

@@ -39,6 +39,7 @@ def test_everyone_comes_once_before_anyone_comes_twice(name, rounds):
     assert weight[:rounds].sum(axis=1).tolist() == {3: [4, 4, 2], 2: [5, 5]}[rounds]
 
 
+@pytest.mark.deep
 def test_the_seed_names_the_orders_and_not_the_rounds_keys():
     again = jax.vmap(lambda t: SAMPLERS["four"](jax.random.fold_in(jax.random.key(9), t), jnp.asarray(SIZES), t).id)(np.arange(6))
     np.testing.assert_array_equal(again, drawn()["four"][0][:6])

@@ -79,6 +79,7 @@ def test_losses_are_those_of_each_clients_examples_wherever_they_lie():
         assert placed.place.start is not None
 
 
+@pytest.mark.deep
 def test_losses_over_some_examples_are_over_different_ones_of_the_clients_own():
     data = fl.FederatedData.from_clients([{"x": 2.0 ** np.arange(8)}, {"x": 256.0 + np.zeros(2)}])
     key = lambda t: sampling.cohort(jax.random.fold_in(jax.random.key(0), t), data.size, jnp.arange(2))  # noqa: E731

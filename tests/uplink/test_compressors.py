@@ -28,6 +28,7 @@ def test_top_k_keeps_exactly_the_largest_and_of_ties_the_first(dtype):
                 assert (state.payload, state.side) == (k * 8 * u["w"].dtype.itemsize, k * 5)
 
 
+@pytest.mark.deep
 def test_top_k_in_double_precision_and_of_zeros(x64):
     u = np.random.default_rng(0).normal(size=1000)
     u[3] = u[2] * (1 + 1e-15)  # neighbours as doubles, equal as floats
@@ -47,6 +48,7 @@ def test_random_k_is_unbiased_with_the_known_variance():
     assert bits(uplink.random_k(0.3), u) == (3 * 32, 32)
 
 
+@pytest.mark.deep
 def test_uniform_is_unbiased_within_a_step():
     u = np.array([-1.0, 0.3, 0.35, 2.0, 1.5], np.float32)
     drawn, step = many(uplink.uniform(4), u), 1.0

@@ -118,6 +118,7 @@ def test_a_round_adds_the_bits_of_those_who_came(engine, what):
     np.testing.assert_array_equal(history["downlink_bits"], clients * 18 * 32)
 
 
+@pytest.mark.deep
 def test_own_bits_of_traced_shares_add_up_and_residuals_stay_with_their_clients():
     data = softmax_data()
 

@@ -87,6 +87,7 @@ def test_centroids_are_lloyds():
         assert len(centroids) == 2**number
 
 
+@pytest.mark.deep
 def test_drive_is_one_bit_eden_and_bits_are_those_of_rows():
     u = lognormal(1000)
     one, other = (many(compressor, u, 100) for compressor in (uplink.drive(), uplink.eden(1)))

@@ -57,6 +57,7 @@ def test_a_loss_is_that_of_the_table(name, x64):
     np.testing.assert_allclose(plain, 1.3772630331, atol=1.1e-9)  # evaluated with plain logits
 
 
+@pytest.mark.deep
 def test_the_contrastive_term_is_that_of_the_table(x64):
     z, z_glob, z_prev = (jnp.array([x]) for x in ((1.0, 2, -1), (0.5, 1, 0), (2.0, -1, 1)))
     value = lambda z, z_prev=z_prev: contrastive(z, z_glob, z_prev, 0.5)[0]  # noqa: E731

@@ -115,6 +115,7 @@ def test_its_optimum_is_the_populations_and_its_control_variates_vanish(option):
     np.testing.assert_allclose(states.own.control[-1], A5.a * (optimum - A5.c), atol=1e-5)
 
 
+@pytest.mark.deep
 def test_a_rule_for_each_part(x64):
     """The median of the changes, the mean of the control variates: c stays the mean of all c_k."""
     rule = fl.aggregators.by_part(params=fl.aggregators.median(), control=fl.aggregators.mean())

@@ -76,6 +76,7 @@ def test_a_cut_counts_only_where_the_parts_are_far_enough_apart():
     assert [number(gamma) for gamma in (0.49, 0.51)] == [2, 1]
 
 
+@pytest.mark.deep
 def test_clusters_are_cut_again_and_ids_are_those_of_the_clients():
     """Four corners of an oblong: its long sides are cut apart, then each one's ends. One message is infinite, one client has no example."""
     algorithm, state, history = started(OBLONG, [1] * 9 + [0], rounds=3, eps1=1.5, eps2=0.5)

@@ -85,6 +85,7 @@ def test_leaves_below_the_top_take_the_global_model():
     np.testing.assert_allclose(algorithm.models(state)["head"], [-1 + 2 * weight])
 
 
+@pytest.mark.deep
 def test_weights_are_learned_on_as_many_examples_in_a_row():
     client = fl.Client(jnp.int32(0), jax.random.key(0), jnp.int32(10), jnp.int32(1), jnp.ones(()))
     rows = jnp.arange(12)  # the last two fill the batch up

@@ -27,8 +27,8 @@ ALIKE += BY_TABLE
 RELATED = (
     "weighted_median", "geometric_median", "fltrust",
     "multi_krum", "bulyan", "caf", "mda", "monna", "trimmed_mean", "meamed", "norm_bounding", "sign_majority", "rlr", "bucketing", "arc",
-    "ddgauss", "dp_mean", "work momentum", "work adam", "work measured", "work scheduled", "own weights", "adam server", "plateau",
-    "fedavg", "fedsgd", "fedbuff", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
+    "ddgauss", "dp_mean", "dp_ftrl", "work momentum", "work adam", "work measured", "work scheduled", "own weights", "adam server",
+    "plateau", "fedavg", "fedsgd", "fedbuff", "fd", "families that keep their models", "fedgen", "fedgkt", "uplink with state",
     *(f"uplink {name}" for name in UPLINKS if name not in ("top_k", "qsgd", "drive")),
 )  # fmt: skip
 KINDS = [name for name in ALGORITHMS if name not in ALIKE]
