@@ -48,6 +48,7 @@ def test_a_study_from_start_to_files(shell, tmp_path, monkeypatch):
     for line, message in (
         ("study tiny.toml", "error: tiny.toml: grid: a study needs a table [grid]"),
         ("study grid.toml --target train_accuracy", "error: --target train_accuracy: write it as metric=value"),
+        ("study grid.toml --target train_accuracy=nan", "error: --target train_accuracy=nan: write it as metric=value"),
         (
             "study grid.toml --target acuracy=1",
             "error: study: no curve 'acuracy' that could have a target; there are accuracy, clients, downlink_bits, initial_loss, loss,",

@@ -1,4 +1,4 @@
-"""Every tutorial and every notebook runs, top to bottom: most in the deeper tests, with rounds and sizes cut, whole in the slow ones."""
+"""Every tutorial and every notebook runs, top to bottom: in the deeper tests with rounds and sizes cut, in the slow ones whole."""
 
 import ast
 import json

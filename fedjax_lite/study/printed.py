@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from fedjax_lite.metrics import headline, of_each_model, shown
 from fedjax_lite.report.target import to_target
@@ -18,10 +19,10 @@ def target_of(written: str) -> tuple[str, float]:
     ('test_accuracy', 0.85)
     """
     metric, _, value = written.partition("=")
-    try:
-        return metric.strip(), float(value)
-    except ValueError:
-        raise ValueError(f"--target {written}: write it as metric=value, such as test_accuracy=0.85") from None
+    with suppress(ValueError):
+        if math.isfinite(target := float(value)):
+            return metric.strip(), target
+    raise ValueError(f"--target {written}: write it as metric=value, such as test_accuracy=0.85")
 
 
 def ranking(study: Study, targets: Mapping[str, float]) -> str:

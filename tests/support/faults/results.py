@@ -4,6 +4,9 @@ from faults.fault import Fault
 
 # fmt: off
 FAULTS = (
+    Fault("all maps of a study show the first", "report/facets.py", "report/test_facets.py",
+        "cells[tuple(fixed[i] for i in others)]",
+        "cells[(0,) * len(others)]"),
     Fault("a model is known before its hour", "report/target.py", "report/test_target.py",
         'side="right") - 1',
         'side="left")'),
