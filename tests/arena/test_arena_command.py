@@ -97,7 +97,7 @@ def test_an_attack_is_ranked_by_its_damage(shell, tmp_path):
     assert (tmp_path / "runs" / "arena_my_attack" / "arena.html").exists()
 
 
-@pytest.mark.deep
+@pytest.mark.slow
 def test_an_uplink_stands_by_score_and_bits(shell):
     found = json.loads(shell("arena --uplink qsgd --set levels=16 --seeds 2 --quiet --devices 1 --json")[1])
     rows = {row["uplink"]: row for row in found["table"]}
