@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["curves"]
 
-FEW = 2  # settings that a label tells
+FEW = 4  # settings that a label tells
 
 
 @styled
@@ -76,8 +76,9 @@ def curves(
 
 def _labels(found: Comparison, places: Collection[int]) -> list[str]:
     """Return a label for each contender at some places: the settings that differ, where there are at most `FEW`."""
+    names = [found.contenders[i].name for i in places]
     if not 1 <= len(found.settings) <= FEW:
-        return [found.contenders[i].name for i in places]
+        return names
     short = {name: name.removesuffix(".name").rpartition(".")[2].replace("_", " ") for name in found.settings}
     labels = [", ".join(f"{short[name]} {values[i]}" for name, values in found.settings.items() if values[i] is not None) for i in places]
-    return labels if len(set(labels)) == len(labels) and all(labels) else [found.contenders[i].name for i in places]
+    return labels if len(set(labels)) == len(labels) and all(labels) else names

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from fedjax_lite.metrics import scale_of, shown
@@ -19,6 +20,7 @@ __all__ = ["COLUMN", "blank", "labelled", "literal", "named", "save", "stroke", 
 
 COLUMN, GOLDEN = 3.25, 0.7  # inches of a paper's column; the height of a figure over its width
 MOST = 100  # inches of a figure's width
+LETTER = 0.055  # inches of a letter of a legend
 TYPES = (".pdf", ".png", ".svg")
 MARKS = {"": "o", SQUARE: "s", UP: "^", DIAMOND: "D", DOWN: "v"}
 STYLE: Any = {
@@ -110,9 +112,19 @@ def literal(text: str) -> str:
 
 
 def named(axes: "Axes") -> None:
-    """Add a legend of all curves, which takes no room from them, and leaves none out for its name."""
-    lines = axes.get_lines()
-    axes.legend(lines, [str(line.get_label()) for line in lines]).set_in_layout(False)
+    """Add a legend of all curves, which leaves none out for its name: over them where it is small, else below, and the figure grows."""
+    figure: Any = axes.figure
+    lines, (width, height) = axes.get_lines(), figure.get_size_inches()
+    names = [fill(str(line.get_label()), int(width / LETTER) - 8) for line in lines]
+    legend = axes.legend(lines, names)
+    legend.set_in_layout(False)  # it takes no room from the curves
+    box = legend.get_window_extent()
+    wide, high = box.width / figure.dpi, box.height / figure.dpi
+    if wide > 0.6 * width or high > 0.4 * height:
+        legend.remove()
+        columns = max(1, int(width / wide))
+        figure.set_size_inches(width, height + high * -(-len(lines) // columns) / len(lines))
+        figure.legend(lines, names, loc="outside lower left", ncols=columns)
 
 
 def labelled(axes: "Axes", metric: str) -> None:

@@ -116,10 +116,10 @@ def test_names_are_written_as_they_are(tmp_path):
     measure = lambda params, batch, key: (lambda loss, more: (loss, more | {"$\\frac$": loss}))(*softmax_loss(params, batch, key))  # noqa: E731
     metric = "test_$\\frac$"
     for name in ("$\\q$", "_b", "c$"):
-        run(3, out=tmp_path / name, loss_fn=measure, config={"rate": name, "$\\q$": f"${name}$", "third": name})
-    figure = fl.plots.curves(*(tmp_path / name for name in ("$\\q$", "_b", "c$")), metric=metric)
+        run(3, out=tmp_path / name, loss_fn=measure, config={"rate": name, "$\\q$": f"${name}$"} | dict.fromkeys("abc", name))
+    figure = fl.plots.curves(*(tmp_path / name for name in ("$\\q$", "_b", "c$")), metric=metric, width=6.75)
     (axes,) = figure.axes
-    texts = [axes.yaxis.label, *axes.get_legend().get_texts()]
+    texts = [axes.yaxis.label, *(axes.get_legend() or figure.legends[0]).get_texts()]
     assert [text.get_text().replace("\\$", "$") for text in texts][0] == "test $\\frac$" and len(texts) == 4
     drawn = fl.plots.save(figure, tmp_path / "a.svg").read_text()
     assert "test $\\frac$" in drawn and f"{tmp_path}/c$" in drawn
@@ -128,6 +128,25 @@ def test_names_are_written_as_they_are(tmp_path):
     study = fl.study(lambda key, x: {"$\\q$": 1.0}, {"x": ["$\\q$", "_"]}, seeds=1, progress=False)
     assert "$\\q$" in fl.plots.save(fl.plots.heat_map(study, "$\\q$"), tmp_path / "h.svg").read_text()
     fl.plots.save(fl.plots.clients(tmp_path / "_b", metric), tmp_path / "c.svg")
+
+
+def test_a_legend_is_over_the_curves_or_below_them_whole(runs):
+    """Where it is below, the figure grows and the axes do not shrink; names that are longer than it is wide go on."""
+    short, one, long = (
+        fl.plots.curves(runs / "a0", runs / "b0", labels=["a", name], metric="test_loss") for name in ("b", "b" * 40, "b b " * 60)
+    )
+    assert short.axes[0].get_legend() is not None and short.legends == [] and short.get_size_inches()[1] == pytest.approx(3.25 * 0.7)
+    heights = []
+    for figure in (short, one, long):
+        figure.draw_without_rendering()
+        heights.append(figure.axes[0].get_window_extent().height)
+    for figure in (one, long):
+        (legend,) = figure.legends
+        box, axes = legend.get_window_extent(), figure.axes[0].get_tightbbox()
+        assert figure.axes[0].get_legend() is None and box.y1 <= axes.y0 and box.y0 >= 0
+        assert box.x0 >= 0 and box.x1 <= figure.get_size_inches()[0] * figure.dpi
+    np.testing.assert_allclose(heights, heights[0], rtol=0.1)
+    assert long.legends[0].get_texts()[1].get_text().replace("\n", " ") == ("b b " * 60).strip()
 
 
 @pytest.mark.deep
