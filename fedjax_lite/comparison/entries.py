@@ -100,12 +100,13 @@ def _of_study(place: Path, name: str) -> list[Entry]:
     base = study.made.get("config", {}) | ({"data": source} if (source := study.made.get("source")) else {})
     data = json.dumps(study.made.get("data", {}), sort_keys=True)
     cells = cells_of([[dict(zip(axis.names, row, strict=True)) for row in axis.rows] for axis in study.axes])
-    wanted, end = _wanted(base), max((points[-1] for points in study.rounds.values()), default=0)
+    known, wanted, end = _settings(base), _wanted(base), max((points[-1] for points in study.rounds.values()), default=0)
     at = {metric: study.rounds.get(metric, (end,)) for metric in study.results}  # what is one value a run is known at its end
     found = []
     for place_of, (index, cell) in enumerate(zip(np.ndindex(*(len(axis.rows) for axis in study.axes)), cells, strict=True)):
         label = ", ".join(f"{key} {value}" for key, value in cell.items())
-        settings = {key: x for key, x in _settings(base).items() if not any(key.startswith(f"{axis}.") for axis in cell)} | cell
+        of_cell = {f"{axis}.name" if f"{axis}.name" in known else axis: x for axis, x in cell.items()}  # as a run has a table's name
+        settings = {key: x for key, x in known.items() if not any(key.startswith(f"{axis}.") for axis in cell)} | of_cell
         for k, seed in enumerate(study.seeds):
             curves = {
                 metric: Curve(np.asarray(rounds), np.atleast_1d(study.results[metric][index][k]).astype(np.float64))

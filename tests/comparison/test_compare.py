@@ -10,6 +10,7 @@ from shells import TEXT, shell_in
 import fedjax_lite as fl
 from fedjax_lite.comparison.entries import Curve, Entry, entries_of, flat
 from fedjax_lite.comparison.groups import contenders_of, differing
+from fedjax_lite.study.grid import Axis
 from fedjax_lite.study.statistics import bootstrapped
 
 
@@ -129,6 +130,16 @@ def test_folders_of_runs_and_studies_from_the_command_line(tmp_path, monkeypatch
     )
     assert "no run has the metric 'acuracy'; there are accuracy," in shell("compare a --metric acuracy")[2]
     assert "give one of them" in shell("compare a --metric loss --target train_accuracy=0.5")[2]
+
+
+def test_a_cell_has_its_tables_under_the_name_that_a_run_has_them(tmp_path):
+    """Whatever else the base had in that table."""
+    base = {"aggregator": {"name": "trimmed_mean", "num_byzantine": 2}, "rate": 0.5}
+    axes = Axis(("aggregator",), (("mean",), ("krum num_byzantine=1",))), Axis(("rate", "a.b"), ((0.5, 1),))
+    fl.Study(axes, (0,), {"loss": np.zeros((2, 1, 1))}, {}, 1, made={"config": base}).save(tmp_path)
+    assert [each.settings for each in entries_of(tmp_path)] == [
+        {"aggregator.name": name, "rate": 0.5, "a.b": 1} for name in ("mean", "krum num_byzantine=1")
+    ]
 
 
 def test_runs_without_settings_and_unfinished_ones(tmp_path):
