@@ -120,7 +120,7 @@ def _line(row: dict[str, Any]) -> str:
     band = f"[{shown(metric, row['low'])}, {shown(metric, row['high'])}]"
     if row["found"] is None:
         return f"OUTSIDE  {metric}{where} was not measured; expected in {band}"
-    return f"{'inside ' if row['holds'] else 'OUTSIDE'}  {metric}{where} {shown(metric, row['found'])}, expected in {band}"
+    return f"{'inside ' if row['holds'] else 'OUTSIDE'}  {metric}{where} is {shown(metric, row['found'])}, expected in {band}"
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

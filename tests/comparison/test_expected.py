@@ -57,7 +57,7 @@ def test_a_run_is_inside_or_outside(tmp_path):
     found = fl.check(tmp_path / "out")
     assert not found.ok and [row["holds"] for row in found.rows] == [True, False, False, False]
     text = str(found).splitlines()
-    assert text[0].startswith("inside   test_accuracy ") and text[1] == "OUTSIDE  test_acuracy was not measured; expected in [0, 1]"
+    assert text[0].startswith("inside   test_accuracy is 0.") and text[1] == "OUTSIDE  test_acuracy was not measured; expected in [0, 1]"
     assert text[3] == "OUTSIDE  test_loss at round 4 was not measured; expected in [0, 9]" and "expected in [0, 0.001]" in text[2]
     # What is expected changes no number, so a run goes on with other bands.
     assert len(run(9, out=tmp_path / "out", config={"expected": {"test_loss": [0, 9]}}, resume=True).history) == 9
