@@ -130,6 +130,15 @@ def short(text: Any, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's type and first line, in at most 200 characters.
+
+    >>> one_line(TypeError("no number\\nat all"))
+    'TypeError: no number'
+    """
+    return short(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
 def complex_leaves(name: str, tree: Tree) -> None:
     """Refuse complex leaves: norms, noise, gradients and rules are for real numbers.
 

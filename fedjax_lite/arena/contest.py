@@ -14,6 +14,7 @@ from fedjax_lite.attacks import Attack
 from fedjax_lite.base import Aggregator
 from fedjax_lite.engine.compute import compute
 from fedjax_lite.engine.programs import programs_of
+from fedjax_lite.refuse import one_line
 from fedjax_lite.sampling import cohort
 
 
@@ -53,7 +54,7 @@ def contest(field: Field, make: Make, attacks: Mapping[str, Attack], clean: bool
     try:
         told = tuple(_accepted(make, f) for f in (0, *FACED))
     except Exception as error:
-        return Scores(lost, under, broken={"": first_line(error)})
+        return Scores(lost, under, broken={"": one_line(error)})
     broken: dict[str, str] = {}
     if clean:
         found = _meet(field, make, told, {}, broken)
@@ -83,9 +84,9 @@ def _meet(field: Field, make: Make, told: Sequence[int], attacks: Mapping[str, A
             return {name: x for part in parts for name, x in part.items()}
         if names == [BY_GRADIENTS] and attacks[BY_GRADIENTS] is not WITHOUT_GRADIENTS:
             found = _meet(field, make, told, {BY_GRADIENTS: WITHOUT_GRADIENTS}, broken)
-            broken.setdefault(BY_GRADIENTS, f"searched without gradients, which the rule does not have: {first_line(error)}")
+            broken.setdefault(BY_GRADIENTS, f"searched without gradients, which the rule does not have: {one_line(error)}")
             return found
-        broken["".join(names)] = first_line(error)
+        broken["".join(names)] = one_line(error)
         return {}
     shaped = scores.reshape(-1, len(faced), len(SKEWS), field.seeds)
     return dict(zip(attacks, shaped, strict=True)) if attacks else {"": shaped[0, 0]}
@@ -131,9 +132,3 @@ def trace(rule: Any) -> None:
         return rule.finish(rule.collect(stack, clients, state), state, jax.random.key(1))[0]
 
     jax.eval_shape(once, jax.tree.map(lambda x: jax.ShapeDtypeStruct((CLIENTS, *x.shape), x.dtype), message()))
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's type and first line, in at most 200 characters."""
-    text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -9,7 +9,7 @@ from fedjax_lite.arena import attacks as built_in
 from fedjax_lite.arena.contest import Scores
 from fedjax_lite.arena.page import EACH_ALONE, SHARES, maps, page, paragraph, ranked, section
 from fedjax_lite.arena.ranking import cells, damage, damages, rank_attacks, withstanding
-from fedjax_lite.arena.result import Arena, against, aligned, counted, difference, few, spread, with_interval, words
+from fedjax_lite.arena.result import Arena, against, counted, printed, spread, with_interval
 from fedjax_lite.arena.stored import Table, text_of
 
 DAMAGE = (
@@ -36,8 +36,7 @@ def of_attacks(table: Table, contender: Intruder, notes: Sequence[str] = ()) -> 
     row = next(row for row in rows if row["attack"] == own)
     told = _told(own, row, f"{row['rank']} of {len(rows)}", counted(rows), rules)
     head = ["rank", "attack", "mean damage", "best rule's", "best rule", "rules that withstand", "against it"]
-    printed = aligned(head, [_short(row, own, len(head)) for row in few(rows, own, "attack")])
-    lines = [told[0], *printed, *told[1:], *notes]
+    lines = [told[0], *printed(head, rows, own, _columns), *told[1:], *notes]
     note = f"{DAMAGE} {EACH_ALONE}"
     parts = [
         section("Ranking", ranked(head, [[*_columns(row), against(row)] for row in rows], own), note),
@@ -63,7 +62,7 @@ def _told(own: str, row: Mapping[str, Any], rank: str, others: str, rules: Mappi
     kept = withstanding(rules, own)
     beside = f"; {others} attacks" if others else ""
     return [
-        f"{own}: rank {rank} by mean damage ({with_interval(dict(row), 'mean')}){beside}",
+        f"{own}: rank {rank} by mean damage ({with_interval(row, 'mean')}){beside}",
         f"the best rule against it, {row['rule']}, loses {row['least']:.3f}: rank {row['least_rank']} by the damage to the best rule",
         f"{len(kept)} of {len(rules)} rules keep nine tenths of their score" + (f": {', '.join(kept[:6])}" if kept else ""),
         *(f"broken with {name}: {why}" for name, each in rules.items() for why in each.broken.values()),
@@ -72,15 +71,7 @@ def _told(own: str, row: Mapping[str, Any], rank: str, others: str, rules: Mappi
 
 def _columns(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one attack's row, in print and on the page."""
-    row = dict(row)
     return [row["rank"], row["attack"], spread(row, "mean"), spread(row, "least"), row["rule"], row["withstand"]]
-
-
-def _short(row: dict[str, Any] | None, own: str, width: int) -> list[str]:
-    """Return the printed cells of a row; dots for rows between."""
-    if row is None:
-        return ["...", *[""] * (width - 1)]
-    return [*words(_columns(row)), "-" if row["attack"] == own else difference(row).split(" (")[0]]
 
 
 def _under(rules: Mapping[str, Scores], attack: str) -> str:

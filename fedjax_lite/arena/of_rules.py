@@ -9,7 +9,7 @@ from fedjax_lite.arena.contender import Contender, memory, microseconds
 from fedjax_lite.arena.field import CLIENTS
 from fedjax_lite.arena.page import EACH_ALONE, page, paragraph, ranked, section
 from fedjax_lite.arena.ranking import places, rank_rules
-from fedjax_lite.arena.result import Arena, against, aligned, counted, difference, few, spread, with_interval, words
+from fedjax_lite.arena.result import Arena, against, counted, printed, spread, with_interval
 from fedjax_lite.arena.rule_page import all_scores, notes_on, sections_of
 from fedjax_lite.arena.stored import Table, text_of
 
@@ -49,10 +49,10 @@ def _summary(own: str | None, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if own is None:
         by_mean = min(rows, key=lambda row: row["mean_rank"])
         return [f"{len(rows)} rules: first in the worst case {rows[0]['rule']}, in the mean {by_mean['rule']}"]
-    row = dict(next(row for row in rows if row["rule"] == own))
+    row = next(row for row in rows if row["rule"] == own)
     worst, mean = with_interval(row, "worst"), with_interval(row, "mean")
     in_both = f"{row['rank']} in the worst case ({worst}), {row['mean_rank']} in the mean ({mean})"
-    others = counted([dict(each) for each in rows])
+    others = counted(rows)
     return [f"{own}: rank of {len(rows)}: {in_both}"] + ([f"in the worst case {others} of the other rules"] if others else [])
 
 
@@ -82,13 +82,7 @@ def _some(places: Sequence[str]) -> str:
 def _printed(rows: Sequence[dict[str, Any]], own: str | None) -> list[str]:
     """Write the ranking's best rows, and those around the contender."""
     head = ["rank", "rule", "worst case", "mean", "by mean", "no attack", "breakdown", *(["against it"] if own else [])]
-    body = []
-    for row in few(rows, own, "rule"):
-        if row is None:
-            body.append(["...", *[""] * (len(head) - 1)])
-        else:
-            body.append([*words(_columns(row)), *([difference(row).split(" (")[0] or "-"] if own else [])])
-    return aligned(head, body)
+    return printed(head, rows, own, _columns)
 
 
 def _ranking(rows: Sequence[dict[str, Any]], own: str | None) -> str:
@@ -98,7 +92,7 @@ def _ranking(rows: Sequence[dict[str, Any]], own: str | None) -> str:
     return ranked([*head, *(["against it, worst case"] if own else [])], body, own)
 
 
-def _columns(row: dict[str, Any]) -> list[Any]:
+def _columns(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one rule's row, in print and on the page."""
     breakdown = "-" if row["breakdown"] is None else f"{row['breakdown']} of {CLIENTS}"
     means = spread(row, "worst"), spread(row, "mean")

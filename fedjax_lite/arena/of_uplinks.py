@@ -8,11 +8,10 @@ import numpy as np
 from fedjax_lite.arena import uplinks as built_in
 from fedjax_lite.arena.page import EACH_ALONE, page, paragraph, ranked, section
 from fedjax_lite.arena.ranking import rank_uplinks
-from fedjax_lite.arena.result import Arena, against, aligned, difference, few, spread, with_interval, words
+from fedjax_lite.arena.result import Arena, against, printed, spread, with_interval
 from fedjax_lite.arena.stored import Table, text_of
 from fedjax_lite.arena.traffic import Traffic
 from fedjax_lite.report.chart import line_chart
-from fedjax_lite.report.document import Section
 from fedjax_lite.report.table import Cell
 
 
@@ -23,25 +22,20 @@ def of_uplinks(table: Table, name: str, contender: Traffic, notes: Sequence[str]
     told = _told(rows, name, contender)
     head = ["rank", "uplink", "score", "bits a message", "of none's", "on the front", "against it"]
     body = [[*_columns(row), against(row)] for row in rows]
-    printed = aligned(head, [_short(row, len(head)) for row in few(rows, name, "uplink")])
-    lines = [told[0], *printed, *told[1:], *notes]
+    lines = [told[0], *printed(head, rows, name, _columns), *told[1:], *notes]
     note = "On the front: no other uplink has as good a score for as few bits. Scores are means over both partitions, without attackers."
     parts = [
         section("Score against bits", f'<div class="figures">{_figure(rows, name)}</div>'),
         section("Ranking", ranked(head, body, name), f"{note} {EACH_ALONE}"),
     ]
     values = text_of(table, {name: contender._asdict()})
-    return Arena("uplink", name, tuple(rows), tuple(lines), _page(name, paragraph([*told, *notes]), parts, table), values)
-
-
-def _page(name: str, head: str, parts: Sequence[Section], table: Table) -> str:
-    """Write the page."""
-    return page(f"Arena: {name}", head, parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
+    text = page(f"Arena: {name}", paragraph([*told, *notes]), parts, table.rounds, table.seeds, table.made, built_in.LEFT_OUT)
+    return Arena("uplink", name, tuple(rows), tuple(lines), text, values)
 
 
 def _told(rows: Sequence[Mapping[str, Any]], name: str, contender: Traffic) -> list[str]:
     """Say where a contender stands, and by which uplinks it is beaten in score and bits."""
-    row = dict(next(row for row in rows if row["uplink"] == name))
+    row = next(row for row in rows if row["uplink"] == name)
     score, bits = with_interval(row, "score"), f"{row['bits']:,.6g} bits a message"
     share = f", {100 * row['share']:.3g} % of none's" if np.isfinite(row["share"]) else ""
     lines = [f"{name}: rank {row['rank']} of {len(rows)} by score ({score}), {bits}{share}"]
@@ -54,16 +48,10 @@ def _told(rows: Sequence[Mapping[str, Any]], name: str, contender: Traffic) -> l
 
 def _columns(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one uplink's row, in print and on the page."""
-    row = dict(row)
     known = np.isfinite(row["bits"])
     bits = Cell(f"{row['bits']:,.6g}", row["bits"]) if known else Cell("-", None)
     share = Cell(f"{row['share']:.2%}", row["share"]) if known and np.isfinite(row["share"]) else Cell("-", None)
     return [row["rank"], row["uplink"], spread(row, "score"), bits, share, "yes" if row["front"] else ""]
-
-
-def _short(row: dict[str, Any] | None, width: int) -> list[str]:
-    """Return the printed cells of a row; dots for rows between."""
-    return ["...", *[""] * (width - 1)] if row is None else [*words(_columns(row)), difference(row).split(" (")[0] or "-"]
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], name: str) -> str:

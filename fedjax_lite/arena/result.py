@@ -1,10 +1,10 @@
 """What a contest gives: a table by rank, the text that is printed, the page, and the files that hold both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_lite.report.table import Cell
+from fedjax_lite.report.table import Cell, in_columns
 from fedjax_lite.runner.files import write
 
 PAGE, VALUES = "arena.html", "arena.json"
@@ -64,17 +64,25 @@ def few(rows: Sequence[dict[str, Any]], name: str | None, column: str) -> list[d
     return found
 
 
-def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Write rows of cells in columns as wide as their widest cell.
+def printed(
+    head: Sequence[str], rows: Sequence[dict[str, Any]], own: str | None, cells: Callable[[Mapping[str, Any]], list[Any]]
+) -> list[str]:
+    """Write the rows that `few` chooses, dots for those between, and how the contender stands against each where there is one.
 
-    >>> aligned(["rule", "x"], [["mean", "1"], ["median", "2"]])
-    ['rule    x', 'mean    1', 'median  2']
+    Args:
+        head: of the columns; the second is that of the names.
+        rows: by rank.
+        own: the contender's name.
+        cells: of a row, without how the contender stands against it.
     """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    body = []
+    for row in few(rows, own, head[1]):
+        beside = [] if row is None or own is None else [difference(row).split(" (")[0] or "-"]
+        body.append(["...", *[""] * (len(head) - 1)] if row is None else [*words(cells(row)), *beside])
+    return in_columns([head, *body])
 
 
-def with_interval(row: dict[str, Any], name: str) -> str:
+def with_interval(row: Mapping[str, Any], name: str) -> str:
     """Write a mean and its interval's half width; with one seed the mean alone.
 
     >>> with_interval({"x": 0.5, "x_low": 0.4, "x_high": 0.6}, "x"), with_interval({"x": 0.5, "x_low": None, "x_high": None}, "x")
@@ -84,12 +92,12 @@ def with_interval(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:.3f}" + ("" if low is None else f" ±{(high - low) / 2:.3f}")
 
 
-def spread(row: dict[str, Any], name: str) -> Cell:
+def spread(row: Mapping[str, Any], name: str) -> Cell:
     """Return a mean with its interval as a cell that is sorted by the mean."""
     return Cell(with_interval(row, name), row[name])
 
 
-def against(row: dict[str, Any]) -> Cell:
+def against(row: Mapping[str, Any]) -> Cell:
     """Return how a contender stands against a row as a cell that is sorted by the difference."""
     return Cell(difference(row), row.get("difference"))
 
@@ -99,7 +107,7 @@ def words(cells: Sequence[Any]) -> list[str]:
     return [cell.text if isinstance(cell, Cell) else str(cell) for cell in cells]
 
 
-def difference(row: dict[str, Any]) -> str:
+def difference(row: Mapping[str, Any]) -> str:
     """Write how a contender stands against a row: verdict, difference and interval; "" for its own row."""
     if "verdict" not in row:
         return ""
@@ -107,7 +115,7 @@ def difference(row: dict[str, Any]) -> str:
     return f"{row['verdict']} {row['difference']:+.3f}{between}"
 
 
-def counted(rows: Sequence[dict[str, Any]]) -> str:
+def counted(rows: Sequence[Mapping[str, Any]]) -> str:
     """Count the verdicts against the other rows."""
     said = {"wins": "better than", "ties": "level with", "loses": "worse than", "open": "not told apart by one seed from"}
     numbers = {verdict: sum(row.get("verdict") == verdict for row in rows) for verdict in said}

@@ -54,7 +54,7 @@ def sections_of(contender: Contender, met: Sequence[str], at: Sequence[Mapping[s
 def _place(row: Mapping[str, Any]) -> list[Any]:
     """Return the cells of one attack and partition."""
     breaks = "" if row["breaks"] is None else f"{100 * row['breaks'] // CLIENTS} %"
-    return [row["attack"], row["partition"], *(f"{x:.3f}" for x in row["scores"]), breaks, row["rival"] or "", against(dict(row))]
+    return [row["attack"], row["partition"], *(f"{x:.3f}" for x in row["scores"]), breaks, row["rival"] or "", against(row)]
 
 
 def all_scores(rules: Mapping[str, Scores], met: Sequence[str], order: Sequence[str]) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 
 from fedjax_lite.aggregators import weighted_mean
-from fedjax_lite.arena.contest import first_line
 from fedjax_lite.arena.field import SKEWS, Field, train
 from fedjax_lite.engine.compute import compute
 from fedjax_lite.engine.programs import programs_of
+from fedjax_lite.refuse import one_line
 
 
 class Traffic(NamedTuple):
@@ -27,7 +27,7 @@ def traffic(field: Field, uplink: optax.GradientTransformation | None) -> Traffi
     try:
         found = _found(_experiment(field, uplink), shape[0] * shape[1])
     except Exception as error:
-        return Traffic(np.full(shape, np.nan), np.nan, first_line(error))
+        return Traffic(np.full(shape, np.nan), np.nan, one_line(error))
     return Traffic(found["score"].reshape(shape), float(found["bits"].mean()))
 
 

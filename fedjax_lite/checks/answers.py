@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fedjax_lite.checks.report import Row
+from fedjax_lite.refuse import one_line
 
 Verdict = tuple[str, str]  # holds, evidence
 Check = Callable[[Any], Verdict]  # a probe or a trial -> its verdict
@@ -39,9 +40,7 @@ def answers(
 
 def failed(error: Exception) -> Verdict:
     """Return "refused" for a ValueError that the rule itself raises, "no" for other errors, and the error's first line."""
-    first = (str(error).splitlines() or [""])[0]
-    text = f"{type(error).__name__}: {first}"
     # jax raises ValueError too, but takes its own frames off the traceback: the last line left is then no `raise`.
     last = traceback.extract_tb(error.__traceback__)[-1]
     refused = isinstance(error, ValueError) and (not last.line or last.line.startswith("raise"))
-    return "refused" if refused else "no", text if len(text) <= 200 else text[:197] + "..."
+    return "refused" if refused else "no", one_line(error)

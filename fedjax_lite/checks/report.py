@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from fedjax_lite.report.table import in_columns
+
 
 class Row(NamedTuple):
     """A property, its verdict, and the evidence."""
@@ -49,12 +51,10 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         table = [("property", "contract", "holds", "evidence")]
         table += [(row.property, "required" if row.required else "", row.holds, row.evidence) for row in self.rows]
-        widths = [max(len(line[i]) for line in table) for i in range(3)] + [0]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in table]
         if self.broken:
             end = "breaks the contract: " + ", ".join(self.broken)
         elif self.ok:
             end = "keeps the contract"
         else:
             end = f"not shown: it refuses {self.clients} clients; check it with another number of clients"
-        return "\n".join([*lines, end])
+        return "\n".join([*in_columns(table), end])

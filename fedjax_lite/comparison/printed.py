@@ -4,6 +4,7 @@ from typing import Any
 
 from fedjax_lite.comparison.comparing import Comparison
 from fedjax_lite.metrics import lower_is_better, readable, shown
+from fedjax_lite.report.table import in_columns
 
 __all__ = ["columns_of", "comparison_text", "setting_rows"]
 
@@ -14,9 +15,9 @@ def comparison_text(found: Comparison) -> str:
     better = "lower is better" if lower_is_better(found.metric) else "higher is better"
     head, rows = columns_of(found)
     parts = [
-        *(["settings that differ", *_aligned(settings), ""] if settings else []),
+        *(["settings that differ", *in_columns(settings), ""] if settings else []),
         f"{found.metric} ({better})",
-        *_aligned([head, *rows]),
+        *in_columns([head, *rows]),
     ]
     return "\n".join([*parts, *([""] if found.notes else []), *(f"note: {note}" for note in found.notes)])
 
@@ -76,9 +77,3 @@ def _to(row: dict[str, Any], name: str, form: str) -> str:
 def _text(value: Any) -> str:
     """Write a setting; "-" where a contender has none."""
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Write rows of cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""Rows of cells as an HTML table, and what stands in its cells."""
+"""Rows of cells as an HTML table, or in print, and what stands in cells."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fedjax_lite.metrics import shown
 
-__all__ = ["Cell", "duration", "html_table", "pairs"]
+__all__ = ["Cell", "duration", "html_table", "in_columns", "pairs"]
 
 
 class Cell(NamedTuple):
@@ -26,6 +26,16 @@ def html_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = (), sortable
     body = "".join(f"<tr>{''.join(map(_written, row))}</tr>" for row in rows)
     kind = ' class="sortable"' if sortable else ""
     return f"<table{kind}>{top}{body}</table>"
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows of cells as lines of print, in columns as wide as their widest cell.
+
+    >>> in_columns([["rule", "x"], ["mean", "1"], ["median", "2"]])
+    ['rule    x', 'mean    1', 'median  2']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def pairs(values: Mapping[str, Any]) -> str:

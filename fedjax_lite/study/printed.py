@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from fedjax_lite.metrics import headline, of_each_model, shown
+from fedjax_lite.report.table import in_columns
 from fedjax_lite.report.target import to_target
 from fedjax_lite.study.grid import text_of
 from fedjax_lite.study.results import Study
@@ -45,8 +46,7 @@ def _ranked(study: Study, metric: str, targets: Mapping[str, float]) -> list[str
         spread = "-" if row["low"] is None else f"{low} to {high}"
         reached = [to_target(row, what) for what in to]
         lines.append([str(row["rank"]), *(text_of(row[name]) for name in names), mean, spread, str(row["diverged"] or ""), *reached])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = in_columns(lines)
     if len(table) > MOST:
         text.append(f"... and {len(table) - MOST} more in table.csv")
     return text
