@@ -5,6 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import dedent
 
+from fedjax_lite.comparison.bands import Band, bands_of
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 MARK = "<!-- the configurations -->"
 
@@ -30,21 +32,13 @@ def header(text: str) -> str:
 
 def bands(expected: dict) -> str:
     """Return the table of bands."""
-    rows = list(_rows(expected, "", ""))
-    if not rows:
+    if not expected:
         return "No band is stated.\n"
-    lines = [f"| {metric} | {where} | {low:g} to {high:g} |" for metric, where, low, high in rows]
+    lines = [f"| `{band.metric}` | {place(band)} | {band.low:g} to {band.high:g} |" for band in bands_of(expected)]
     return "\n".join(["| metric | of | band |", "|---|---|---|", *lines]) + "\n"
 
 
-def _rows(table: dict, cell: str, when: str):
-    """Yield the metric, the place, and both ends of each band."""
-    for name, value in table.items():
-        if name == "cells":
-            for each in value:
-                of = ", ".join(f"{key} {x}" for key, x in each["of"].items())
-                yield from _rows({key: x for key, x in each.items() if key != "of"}, of, when)
-        elif isinstance(value, dict):
-            yield from _rows(value, cell, name.replace("_", " "))
-        else:
-            yield f"`{name}`", ", ".join(filter(None, (cell, when))) or "a run, at its end", *value
+def place(band: Band) -> str:
+    """Return which cells of a study, or which round of a run, a band is of."""
+    of = ", ".join(f"{key} {x}" for key, x in band.of)
+    return ", ".join(filter(None, (of, f"round {band.round}" if band.round else ""))) or "a run, at its end"

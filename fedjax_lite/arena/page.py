@@ -43,11 +43,8 @@ def paragraph(lines: Sequence[str]) -> str:
 
 def ranked(head: Sequence[str], rows: Sequence[Sequence[Any]], own: str | None) -> str:
     """Write a table by rank, whose second column has the names, and which can be sorted; the contender's row stands out."""
-    text = html_table(rows, head, sortable=True)
-    first, *lines = text.split("<tr>")
-    name = None if own is None else f"</td><td>{escape(own)}</td>"
-    marks = ['<tr class="own" style="font-weight:600">' if name and name in line else "<tr>" for line in lines]
-    return f'<div class="wide">{first}{"".join(mark + line for mark, line in zip(marks, lines, strict=True))}</div>'
+    place = next((i for i, row in enumerate(rows) if row[1] == own), None)
+    return f'<div class="wide">{html_table(rows, head, sortable=True, own=place)}</div>'
 
 
 def maps(rows: Sequence[str], columns: Sequence[str], values: np.ndarray, lower_is_better: bool = False) -> str:

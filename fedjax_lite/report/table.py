@@ -16,14 +16,15 @@ class Cell(NamedTuple):
     value: float | None
 
 
-def html_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = (), sortable: bool = False) -> str:
-    """Write rows of cells as an HTML table, whose rows the page's script lets a reader sort where they are `sortable`.
+def html_table(rows: Sequence[Sequence[Any]], head: Sequence[str] = (), sortable: bool = False, own: int | None = None) -> str:
+    """Write rows of cells as an HTML table, whose rows the page's script lets a reader sort where they are `sortable`; `own` stands out.
 
     >>> html_table([[0.123456, None], [Cell("1 MB", 1e6), "b"]])
     '<table><tr><td>0.1235</td><td>-</td></tr><tr><td data-value="1000000.0">1 MB</td><td>b</td></tr></table>'
     """
     top = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
-    body = "".join(f"<tr>{''.join(map(_written, row))}</tr>" for row in rows)
+    looks = [' class="own" style="font-weight:600"' if i == own else "" for i in range(len(rows))]
+    body = "".join(f"<tr{look}>{''.join(map(_written, row))}</tr>" for look, row in zip(looks, rows, strict=True))
     kind = ' class="sortable"' if sortable else ""
     return f"<table{kind}>{top}{body}</table>"
 
