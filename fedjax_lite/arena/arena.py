@@ -10,7 +10,7 @@ import optax
 
 from fedjax_lite import checks
 from fedjax_lite.arena.attacks import ATTACKS
-from fedjax_lite.arena.contender import contender_of
+from fedjax_lite.arena.contender import MINUTES, contender_of
 from fedjax_lite.arena.contest import contest
 from fedjax_lite.arena.field import CLIENTS, ROUNDS, SEEDS, Field, field
 from fedjax_lite.arena.of_attacks import Intruder, of_attacks
@@ -37,7 +37,7 @@ def arena(
     seeds: int = SEEDS,
     rounds: int = ROUNDS,
     again: bool = False,
-    minutes: float = 10.0,
+    minutes: float = MINUTES,
     progress: bool = True,
 ) -> Arena:
     """Rank an aggregator, an attack or an uplink among all built-in ones, on one field with one table.

@@ -12,6 +12,7 @@ from fedjax_lite.base import Aggregator
 from fedjax_lite.checks.cost import Cost, cost
 from fedjax_lite.checks.report import Report
 
+MINUTES = 10.0  # that the aggregations of a contender may take
 BESIDE = ("mean", "median", "krum")  # rules whose cost is measured beside a contender's
 
 

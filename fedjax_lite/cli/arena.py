@@ -9,6 +9,7 @@ import jax
 import shtab
 
 from fedjax_lite.arena import arena
+from fedjax_lite.arena.contender import MINUTES
 from fedjax_lite.arena.field import CLASSES, ROUNDS, SEEDS
 from fedjax_lite.arena.result import PAGE, VALUES
 from fedjax_lite.cli.options import Parents, completed, mesh
@@ -30,7 +31,6 @@ examples:
   fedjax-lite arena --uplink qsgd --set levels=8
   fedjax-lite arena mine.py:my_rule --rounds 10 --seeds 2  a quick look, alone
 """
-MINUTES = 10.0
 
 
 def add(commands: Any, parents: Parents) -> argparse.ArgumentParser:
